@@ -1,0 +1,153 @@
+"""The header of a safetensors file, parsed and checked before any tensor is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from .limits import DIMENSIONS, HEADER_BYTES, HEADER_OBJECTS, NUMBER_DIGITS, VALUE_BYTES
+from .metadata import shown, unique_keys
+
+LENGTH_BYTES = 8
+_DTYPE_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % NUMBER_DIGITS)
+
+
+class HeaderFault(ValueError):
+    """What is wrong with a header, in plain words."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor as the header announces it; `start` and `end` count from the first data byte."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{'x'.join(map(str, self.shape)) or 'scalar'} {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Header:
+    """All tensors of a file by name, and its metadata."""
+
+    entries: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+
+
+def header_length(start: bytes, file_bytes: int) -> int:
+    """Bytes of the JSON header from the first bytes of a file; HeaderFault."""
+    if len(start) < LENGTH_BYTES:
+        raise HeaderFault("it is too short for a safetensors file")
+    length = int.from_bytes(start[:LENGTH_BYTES], "little")
+    if length > file_bytes - LENGTH_BYTES:
+        raise HeaderFault("it is no safetensors file, or it is cut off in its header")
+    if length > HEADER_BYTES:
+        raise HeaderFault(f"its header has {length:,} bytes, at most {HEADER_BYTES:,} are read")
+    return length
+
+
+def parse_header(text: bytes, data_bytes: int) -> Header:
+    """The header from its JSON bytes, for a file with that many bytes of data; HeaderFault."""
+    table = _json(text)
+    metadata = _metadata(table.pop("__metadata__", {}))
+    entries = {name: _entry(name, fields, data_bytes) for name, fields in table.items()}
+    place = 0
+    for entry in sorted(entries.values(), key=lambda e: (e.start, e.end)):
+        if entry.start != place:
+            raise HeaderFault("its tensors overlap or leave gaps")
+        place = entry.end
+    if place != data_bytes:
+        raise HeaderFault(f"it has {data_bytes:,} bytes of data, its header announces {place:,}")
+    return Header(entries, metadata)
+
+
+def with_metadata(blob: bytes, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file's bytes with other metadata; the same bytes every time.
+
+    safetensors itself writes metadata in an order that changes from call to call.
+    """
+    data = LENGTH_BYTES + int.from_bytes(blob[:LENGTH_BYTES], "little")
+    table = json.loads(blob[LENGTH_BYTES:data])
+    table = {"__metadata__": dict(metadata), **table}
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format asks for data that begins at a multiple of 8
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text + blob[data:]
+
+
+def _json(text: bytes) -> dict[str, object]:
+    if text.count(b"{") > HEADER_OBJECTS or _LONG_NUMBER.search(text):
+        raise HeaderFault("its header is larger than that of any model")
+    try:
+        table: Any = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise HeaderFault(f"its header is not valid JSON ({shown(str(error), 80)})") from error
+    if not text.startswith(b"{") or not isinstance(table, dict):
+        raise HeaderFault("its header is not a table")
+    return cast("dict[str, object]", table)
+
+
+def _metadata(values: object) -> dict[str, str]:
+    if not isinstance(values, dict):
+        raise HeaderFault("its metadata is not a table")
+    for key, value in cast("dict[str, object]", values).items():
+        if not isinstance(value, str):
+            raise HeaderFault(f"its metadata {shown(key, 40)!r} is not text")
+        for text in (key, value):
+            if len(text) > VALUE_BYTES or len(_utf8(text)) > VALUE_BYTES:
+                raise HeaderFault(
+                    f"its metadata {shown(key, 40)!r} is longer than {VALUE_BYTES:,} bytes"
+                )
+    return cast("dict[str, str]", values)
+
+
+def _entry(name: str, fields: object, data_bytes: int) -> Entry:
+    fault = HeaderFault(f"its header entry {shown(name, 40)!r} is broken")
+    _utf8(name)
+    if not isinstance(fields, dict):
+        raise fault
+    described = cast("dict[str, object]", fields)
+    if set(described) != {"dtype", "shape", "data_offsets"}:
+        raise fault
+    dtype = described["dtype"]
+    shape, offsets = _numbers(described["shape"]), _numbers(described["data_offsets"])
+    if not isinstance(dtype, str) or shape is None or offsets is None or len(offsets) != 2:
+        raise fault
+    if dtype not in _DTYPE_BYTES:
+        raise HeaderFault(f"its tensor {shown(name, 40)!r} has the dtype {shown(dtype, 20)!r}")
+    start, end = offsets
+    if not start <= end <= data_bytes or end - start != math.prod(shape) * _DTYPE_BYTES[dtype]:
+        raise HeaderFault(
+            f"its tensor {shown(name, 40)!r} does not lie in the file as announced (cut off?)"
+        )
+    return Entry(dtype, shape, start, end)
+
+
+def _numbers(values: object) -> tuple[int, ...] | None:
+    if not isinstance(values, list) or len(cast("list[object]", values)) > DIMENSIONS:
+        return None
+    numbers: list[int] = []
+    for value in cast("list[object]", values):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            return None
+        numbers.append(value)
+    return tuple(numbers)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise HeaderFault("its header holds broken text") from error

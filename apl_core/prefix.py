@@ -1,0 +1,183 @@
+"""The prefix: a few rows in the token-embedding space of each text encoder, an immutable value."""
+
+from __future__ import annotations
+
+import array
+import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from .errors import PrefixFileError
+from .metadata import PrefixCard
+
+WIDTHS: Mapping[str, int] = MappingProxyType(
+    {"clip_l": 768, "clip_g": 1280, "clip_h": 1024, "pocket": 128}
+)
+"""Width of the token embeddings of every text encoder that a prefix can be made for."""
+
+MAX_ROWS = 75
+"""Rows of one chunk between BOS and EOS."""
+
+FAMILIES: Mapping[frozenset[str], str] = MappingProxyType(
+    {
+        frozenset({"clip_l"}): "SD 1.x",
+        frozenset({"clip_h"}): "SD 2.x",
+        frozenset({"clip_l", "clip_g"}): "SDXL",
+        frozenset({"pocket"}): "pocket model",
+    }
+)
+"""A checkpoint family by the set of its text encoders."""
+
+
+def describe(widths: Mapping[str, int]) -> str:
+    """Words for a set of encoders, e.g. "SDXL (clip_l 768 + clip_g 1280)"."""
+    parts = " + ".join(f"{key} {widths[key]}" for key in ordered(widths))
+    family = FAMILIES.get(frozenset(widths))
+    return f"{family} ({parts})" if family else f"({parts or 'no text encoder'})"
+
+
+def ordered(keys: Mapping[str, object]) -> list[str]:
+    """The keys in the order of WIDTHS, unknown ones after them by name."""
+    rank = {key: place for place, key in enumerate(WIDTHS)}
+    return sorted(keys, key=lambda key: (rank.get(key, len(rank)), key))
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Live rows on their way into an encoder, each (n, width); gradients are kept."""
+
+    vectors: Mapping[str, Tensor]
+    behind: int = 0
+
+    @property
+    def n(self) -> int:
+        """Rows altogether, the same for every encoder."""
+        return next(iter(self.vectors.values())).shape[0]
+
+    def front(self, key: str) -> Tensor:
+        """The rows (n - behind, width) that stand after BOS."""
+        return self.vectors[key][: self.n - self.behind]
+
+    def back(self, key: str) -> Tensor:
+        """The rows (behind, width) that stand right before EOS."""
+        return self.vectors[key][self.n - self.behind :]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """A finished prefix: checked float32 rows (n, width) on the CPU, and a card about them.
+
+    The last `behind` rows stand behind the text, the others in front of it. The tensors are the
+    prefix's own copies: read them, do not write to them. Raises PrefixFileError.
+    """
+
+    vectors: Mapping[str, Tensor]
+    behind: int = 0
+    card: PrefixCard = field(default_factory=PrefixCard)
+
+    def __post_init__(self) -> None:
+        _check(self.vectors, self.behind)
+        own = {key: _frozen_copy(self.vectors[key]) for key in ordered(self.vectors)}
+        for key, rows in own.items():
+            if not bool(torch.isfinite(rows).all()):
+                raise _wrong(f"{key} holds values that are not finite (NaN or infinity)")
+        object.__setattr__(self, "vectors", MappingProxyType(own))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Prefix, (dict(self.vectors), self.behind, self.card)
+
+    @property
+    def n(self) -> int:
+        """Rows altogether, the same for every encoder."""
+        return self.rows().n
+
+    @property
+    def rows_in_front(self) -> int:
+        """Rows that stand after BOS."""
+        return self.n - self.behind
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The encoders, in the order of WIDTHS."""
+        return tuple(self.vectors)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Width of the rows of every encoder."""
+        return {key: rows.shape[1] for key, rows in self.vectors.items()}
+
+    @property
+    def family(self) -> str:
+        """The family in words, e.g. "SD 1.x"; "unknown family" for other sets of encoders."""
+        return FAMILIES.get(frozenset(self.vectors), "unknown family")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over keys, shapes, rows and `behind`; the card has no part in it."""
+        state = hashlib.sha256(f"apl prefix behind={self.behind}".encode())
+        for key, rows in self.vectors.items():
+            state.update(f"|{key} {rows.shape[0]}x{rows.shape[1]}|".encode())
+            state.update(_little_endian(rows))
+        return state.hexdigest()
+
+    @property
+    def short_digest(self) -> str:
+        """The first ten hex digits of the digest, for people and picture metadata."""
+        return self.digest[:10]
+
+    def rows(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Rows:
+        """The rows on a device and in a dtype, ready for an encoder."""
+        moved = {key: rows.to(device=device, dtype=dtype) for key, rows in self.vectors.items()}
+        return Rows(moved, self.behind)
+
+    def front(self, key: str) -> Tensor:
+        """The rows (n - behind, width) that stand after BOS."""
+        return self.rows().front(key)
+
+    def back(self, key: str) -> Tensor:
+        """The rows (behind, width) that stand right before EOS."""
+        return self.rows().back(key)
+
+
+def _check(vectors: Mapping[str, Tensor], behind: int) -> None:
+    if not vectors:
+        raise _wrong("it has no vectors")
+    counts: dict[str, int] = {}
+    for key, rows in vectors.items():
+        if key not in WIDTHS:
+            raise _wrong(f"unknown text encoder {key!r} (known: {', '.join(WIDTHS)})")
+        if rows.dim() != 2 or rows.shape[1] != WIDTHS[key] or not rows.is_floating_point():
+            raise _wrong(
+                f"{key} is {tuple(rows.shape)} {rows.dtype}, expected (n, {WIDTHS[key]}) floats"
+            )
+        counts[key] = rows.shape[0]
+    if len(set(counts.values())) > 1:
+        raise _wrong(f"the encoders have different numbers of vectors: {counts}")
+    n = next(iter(counts.values()))
+    if not 1 <= n <= MAX_ROWS:
+        raise _wrong(f"{n} vectors, expected 1 to {MAX_ROWS}")
+    if isinstance(behind, bool) or not isinstance(behind, int) or not 0 <= behind <= n:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _wrong(f"{behind!r} vectors behind the text, expected 0 to {n}")
+
+
+def _wrong(found: str) -> PrefixFileError:
+    return PrefixFileError("make a prefix", found, "use a file that `apl train` or `convert` wrote")
+
+
+def _frozen_copy(rows: Tensor) -> Tensor:
+    return rows.detach().to(device="cpu", dtype=torch.float32, copy=True).contiguous()
+
+
+def _little_endian(rows: Tensor) -> bytes:
+    values = array.array("f", cast("list[float]", rows.flatten().tolist()))
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values.tobytes()
