@@ -1,0 +1,84 @@
+"""GET /apl/prefixes and GET /apl/status."""
+
+import secrets
+from typing import Any
+
+from apl_core.errors import AplError
+from apl_core.fit import check_fit
+
+from . import config
+from .hosts import Host, faces
+from .webui import loaded_model, module
+
+
+def register(host: Host, app: Any) -> None:
+    """Add the routes, behind the webui's `--api-auth` where it has one."""
+    dependencies = _login()
+
+    def prefixes() -> list[dict[str, Any]]:
+        return [_entry(host, name) for name in config.library().names()]
+
+    def status() -> dict[str, Any]:
+        return _status(host)
+
+    for path, endpoint in (("/apl/prefixes", prefixes), ("/apl/status", status)):
+        app.add_api_route(path, endpoint, methods=["GET"], dependencies=dependencies)
+
+
+def _entry(host: Host, name: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": name}
+    try:
+        prefix = config.library().load(name)
+        entry |= {
+            "hash": prefix.short_digest,
+            "family": prefix.family,
+            "vectors": prefix.n,
+            "behind": prefix.behind,
+            "title": prefix.card.title,
+        }
+        model = loaded_model()
+        if model is not None:
+            entry["fit"] = check_fit(prefix, faces(host, model, fingerprints=True)).sentence
+        entry["usable"] = True
+    except AplError as error:
+        entry |= {"usable": False, "problem": str(error)}
+    return entry
+
+
+def _status(host: Host) -> dict[str, Any]:
+    model = loaded_model()
+    status: dict[str, Any] = {
+        "host": host.name,
+        "enforced": config.enforced(),
+        "on_by_default": config.on_by_default(),
+        "default_prefix": config.default_prefix(),
+        "checkpoint": model.sd_checkpoint_info.name_for_extra if model is not None else None,
+    }
+    try:
+        found = [] if model is None else faces(host, model, fingerprints=False)
+        status["encoders"] = {face.key: face.width for face in found}
+    except AplError as error:
+        status["encoders"] = {}
+        status["problem"] = str(error)
+    return status
+
+
+def _login() -> list[Any]:
+    pairs = getattr(module("shared").cmd_opts, "api_auth", None)
+    if not pairs:
+        return []
+    from fastapi import Depends, HTTPException
+    from fastapi.security import HTTPBasic, HTTPBasicCredentials
+
+    known = dict(pair.split(":", 1) for pair in pairs.split(","))
+
+    def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
+        expected = known.get(given.username)
+        if expected is None or not secrets.compare_digest(
+            given.password.encode(), expected.encode()
+        ):
+            raise HTTPException(
+                401, "Incorrect user name or password", {"WWW-Authenticate": "Basic"}
+            )
+
+    return [Depends(check)]

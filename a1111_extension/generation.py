@@ -1,0 +1,42 @@
+"""What happens at the start of every image request."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from apl_core.errors import AplError
+from apl_core.fit import check_fit
+
+from . import request
+from .hosts import Host, faces
+from .refusal import refusal
+from .webui import loaded_model
+
+log = logging.getLogger("apl")
+
+
+def begin(
+    host: Host,
+    p: Any,
+    enabled: object = False,
+    prefix: object = "",
+    start: object = 0.0,
+    end: object = 1.0,
+) -> None:
+    """Attach to `p` what is asked for, or the refusal that its conditioning will raise.
+
+    The webui swallows what a script raises here and would go on with a bare image.
+    """
+    try:
+        outcome = request.read(p, enabled, prefix, start, end)
+        model = loaded_model()
+        if outcome is not None and model is not None:
+            host.refuse_settings()
+            check_fit(outcome.prefix, faces(host, model, fingerprints=False))
+    except AplError as error:
+        outcome = refusal(error)
+    except Exception as error:
+        log.exception("APL Prefix failed at the start of a request")
+        outcome = refusal(error)
+    request.attach(p, outcome)

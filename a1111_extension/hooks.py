@@ -1,0 +1,151 @@
+"""The places where the webui's own code is wrapped: on classes, and inert without a request."""
+
+from __future__ import annotations
+
+from functools import partial, wraps
+from typing import Any
+
+from apl_core.errors import AplError, HostError
+from apl_core.fit import check_fit
+
+from . import request
+from .hosts import Host, faces
+from .insertion import Run, current, emphasised, prefixed_chunks, running
+from .refusal import refusal
+from .request import Request
+from .steps import spliced
+from .webui import module
+
+_OWNER = "apl-prefix"
+_CACHE_ENTRY = "apl"
+
+
+def install(host: Host) -> None:
+    """Wrap the host's classes; `remove` takes it back. Twice in a row does nothing more."""
+    patches = module("patches")
+    for owner, name, wrapper in _places(host):
+        if patches.original(_OWNER, owner, name) is None:
+            patches.patch(_OWNER, owner, name, wrapper)
+
+
+def remove(host: Host) -> None:
+    """Put the host's own functions back."""
+    patches = module("patches")
+    for owner, name, _ in _places(host):
+        if patches.original(_OWNER, owner, name) is not None:
+            patches.undo(_OWNER, owner, name)
+
+
+def _places(host: Host) -> list[tuple[Any, str, Any]]:
+    processing, engine = module("processing"), host.engine_class()
+    samplers = [
+        processing.StableDiffusionProcessingTxt2Img,
+        processing.StableDiffusionProcessingImg2Img,
+    ]
+    places = [
+        (processing.StableDiffusionProcessing, "get_conds_with_caching", _conditioning),
+        (engine, "process_texts", _texts),
+        (engine, "process_tokens", _tokens),
+        *((owner, "sample", _sampling) for owner in samplers),
+    ]
+    return [(owner, name, wrap(host, getattr(owner, name))) for owner, name, wrap in places]
+
+
+def _conditioning(host: Host, original: Any) -> Any:
+    @wraps(original)
+    def get_conds_with_caching(
+        p: Any,
+        function: Any,
+        required_prompts: Any,
+        steps: int,
+        caches: Any,
+        extra_network_data: Any,
+        hires_steps: int | None = None,
+    ) -> Any:
+        asked = request.of(p)
+        if asked is not None and not getattr(required_prompts, "is_negative_prompt", False):
+            function = partial(_encode, host, asked, function)
+            # the host only compares this argument: nothing of another mode is taken for ours
+            extra_network_data = {**(extra_network_data or {}), _CACHE_ENTRY: asked.key}
+        return original(
+            p, function, required_prompts, steps, caches, extra_network_data, hires_steps
+        )
+
+    return get_conds_with_caching
+
+
+def _encode(
+    host: Host,
+    asked: Request,
+    function: Any,
+    model: Any,
+    prompts: Any,
+    steps: int,
+    hires_steps: int | None = None,
+    use_old_scheduling: bool = False,
+) -> Any:
+    """The host's conditioning of positive prompts, with the prefix in it; raises Refused."""
+    try:
+        host.refuse_settings()
+        check_fit(asked.prefix, faces(host, model, fingerprints=False))
+        run = Run(asked.name, asked.prefix.rows(host.device()))
+        with running(run):
+            conds = function(model, prompts, steps, hires_steps, use_old_scheduling)
+        run.verify()
+        if not asked.steps.whole:
+            count = steps if hires_steps is None or use_old_scheduling else hires_steps
+            covered = asked.steps.steps(count)
+            with running(None):
+                bare = function(model, prompts, steps, hires_steps, use_old_scheduling)
+            conds = spliced(bare, conds, count, covered)
+    except AplError as error:
+        raise refusal(error) from error
+    conds.apl_key = asked.key
+    return conds
+
+
+def _texts(host: Host, original: Any) -> Any:
+    @wraps(original)
+    def process_texts(engine: Any, texts: Any) -> Any:
+        run = current()
+        if run is None:
+            return original(engine, texts)
+        return prefixed_chunks(run, engine, host.key(engine), texts, original)
+
+    return process_texts
+
+
+def _tokens(host: Host, original: Any) -> Any:
+    @wraps(original)
+    def process_tokens(engine: Any, remade_batch_tokens: Any, batch_multipliers: Any) -> Any:
+        if current() is None:
+            return original(engine, remade_batch_tokens, batch_multipliers)
+        return emphasised(
+            engine,
+            remade_batch_tokens,
+            batch_multipliers,
+            host.fixes(engine),
+            original,
+            host.emphasis(engine),
+        )
+
+    return process_tokens
+
+
+def _sampling(host: Host, original: Any) -> Any:
+    @wraps(original)
+    def sample(p: Any, *args: Any, **kwargs: Any) -> Any:
+        asked = request.of(p)
+        conds = kwargs.get("conditioning", args[0] if args else None)
+        if asked is not None and getattr(conds, "apl_key", None) != asked.key:
+            raise refusal(
+                HostError(
+                    "anonymise this image",
+                    "the conditioning that is about to be sampled was not made with the prefix: "
+                    f"another extension replaced it in {host.name}",
+                    "switch that extension off",
+                )
+            )
+        return original(p, *args, **kwargs)
+
+    return sample

@@ -1,0 +1,189 @@
+"""What differs between A1111 (and reForge) and Forge: their text engines."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from apl_core.errors import HostError
+from apl_core.fit import EncoderFace, fingerprint
+
+from .webui import module
+
+_A1111_ENGINES: Mapping[str, str] = MappingProxyType(
+    {
+        "FrozenCLIPEmbedderWithCustomWords": "clip_l",
+        "FrozenCLIPEmbedderForSDXLWithCustomWords": "clip_l",
+        "FrozenOpenCLIPEmbedderWithCustomWords": "clip_h",
+        "FrozenOpenCLIPEmbedder2WithCustomWords": "clip_g",
+    }
+)
+_FORGE_ENGINES = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
+
+
+class Host(Protocol):
+    """One webui's text side."""
+
+    name: str
+
+    def engine_class(self) -> type:
+        """The class that turns texts into chunks and chunks into conditioning."""
+        ...
+
+    def key(self, engine: Any) -> str:
+        """Which text encoder an engine runs, e.g. "clip_l"; HostError if it is none we know."""
+        ...
+
+    def engines(self, model: Any) -> Sequence[Any]:
+        """The text engines of a loaded checkpoint; HostError if there is one we do not know."""
+        ...
+
+    def table(self, engine: Any) -> Tensor:
+        """An engine's token embeddings (vocabulary, width)."""
+        ...
+
+    def fixes(self, engine: Any) -> Sequence[Sequence[Any]]:
+        """The rows that the engine's next run will write, for every text of the batch."""
+        ...
+
+    def emphasis(self, engine: Any) -> Any:
+        """A fresh object that weights an encoder's output as the user's settings say."""
+        ...
+
+    def device(self) -> Any:
+        """Where prefix rows have to lie, or None where the host moves them itself."""
+        ...
+
+    def refuse_settings(self) -> None:
+        """HostError if a setting sends prompts past the engine."""
+        ...
+
+
+class A1111:
+    """AUTOMATIC1111 and the forks that keep its modules (reForge)."""
+
+    name = "A1111"
+
+    def engine_class(self) -> type:
+        return module("sd_hijack_clip").TextConditionalModel
+
+    def key(self, engine: Any) -> str:
+        key = _A1111_ENGINES.get(type(engine).__name__)
+        if key is None:
+            raise _unknown(type(engine).__name__)
+        return key
+
+    def engines(self, model: Any) -> Sequence[Any]:
+        conditioner = getattr(model, "conditioner", None)
+        if conditioner is None:
+            found = [model.cond_stage_model]
+        else:
+            found = [one for one in conditioner.embedders if hasattr(one, "process_texts")]
+        if not found or getattr(model, "is_sd3", False):
+            raise _unknown(type(model).__name__)
+        return found
+
+    def table(self, engine: Any) -> Tensor:
+        inner = getattr(engine.wrapped, "transformer", None)
+        layer = (
+            engine.wrapped.model.token_embedding
+            if inner is None
+            else inner.text_model.embeddings.token_embedding
+        )
+        return getattr(layer, "wrapped", layer).weight
+
+    def fixes(self, engine: Any) -> Sequence[Sequence[Any]]:
+        return engine.hijack.fixes
+
+    def emphasis(self, engine: Any) -> Any:
+        return module("sd_emphasis").get_current_option(module("shared").opts.emphasis)()
+
+    def device(self) -> Any:
+        return module("devices").device
+
+    def refuse_settings(self) -> None:
+        if module("shared").opts.use_old_emphasis_implementation:
+            raise HostError(
+                "anonymise this image",
+                'the setting "Use old emphasis implementation" is on, which encodes prompts '
+                "without chunks",
+                "switch it off in Settings > Compatibility",
+            )
+
+
+class Forge:
+    """Forge: its own text engine; Flux, SD 3.5 and everything else with T5 is refused."""
+
+    name = "Forge"
+
+    def engine_class(self) -> type:
+        engine = importlib.import_module("backend.text_processing.classic_engine")
+        return engine.ClassicTextProcessingEngine
+
+    def key(self, engine: Any) -> str:
+        return engine.embedding_key
+
+    def engines(self, model: Any) -> Sequence[Any]:
+        found = [getattr(model, name) for name in _FORGE_ENGINES if hasattr(model, name)]
+        if not found or hasattr(model, "text_processing_engine_t5"):
+            raise _unknown(type(model).__name__)
+        return found
+
+    def table(self, engine: Any) -> Tensor:
+        return engine.text_encoder.transformer.text_model.embeddings.token_embedding.weight
+
+    def fixes(self, engine: Any) -> Sequence[Sequence[Any]]:
+        return engine.embeddings.fixes
+
+    def emphasis(self, engine: Any) -> Any:
+        return type(engine.emphasis)()
+
+    def device(self) -> Any:
+        return None
+
+    def refuse_settings(self) -> None:
+        return None
+
+
+def choose_host() -> Host:
+    """The webui that this process is; HostError if it is neither."""
+    # Forge keeps an empty modules/sd_hijack_clip.py, so its own engine has to be asked for first
+    if _exists("backend.text_processing.classic_engine"):
+        return Forge()
+    if _exists("modules.sd_hijack_clip"):
+        return A1111()
+    raise HostError(
+        "load APL Prefix",
+        "this webui has neither A1111's nor Forge's text engine",
+        "use AUTOMATIC1111 1.10, reForge or Forge; SD.Next is not supported",
+    )
+
+
+def faces(host: Host, model: Any, *, fingerprints: bool) -> list[EncoderFace]:
+    """The text encoders of a loaded checkpoint; HostError if it has one we do not know."""
+    found: list[EncoderFace] = []
+    for engine in host.engines(model):
+        table = host.table(engine)
+        mark = fingerprint(table) if fingerprints else None
+        found.append(EncoderFace(host.key(engine), table.shape[1], mark))
+    return found
+
+
+def _exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _unknown(what: str) -> HostError:
+    return HostError(
+        "anonymise with this checkpoint",
+        f"its text encoder ({what}) is not one that a prefix can be put into",
+        "load a checkpoint of SD 1.x, SD 2.x or SDXL",
+    )

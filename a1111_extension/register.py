@@ -1,0 +1,27 @@
+"""Everything that the webui has to know about this extension, registered in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import api, axes, cards, hooks, settings, tag
+from .hosts import Host, choose_host
+from .webui import module
+
+
+def start() -> Host:
+    """Hook into the webui; taken back when it unloads its scripts. HostError if it is unknown."""
+    host = choose_host()
+    hooks.install(host)
+    callbacks = module("script_callbacks")
+    callbacks.on_script_unloaded(lambda: hooks.remove(host))
+    callbacks.on_ui_settings(settings.register)
+    callbacks.on_before_ui(_before_ui)
+    callbacks.on_app_started(lambda _demo, app: api.register(host, app))
+    return host
+
+
+def _before_ui(*_: Any) -> None:
+    tag.register()
+    axes.register()
+    cards.register()

@@ -1,0 +1,22 @@
+"""The running webui's modules: looked up when used, so nothing here imports a host by itself."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def module(name: str) -> Any:
+    """A module of the webui, e.g. `module("processing")` for its `modules.processing`."""
+    return importlib.import_module(f"modules.{name}")
+
+
+def gradio() -> Any:
+    """The gradio that the webui runs on (3.41 in A1111, 4.40 in Forge)."""
+    return importlib.import_module("gradio")
+
+
+def loaded_model() -> Any | None:
+    """The loaded checkpoint, or None; never starts loading one."""
+    model = module("sd_models").model_data.sd_model
+    return None if getattr(model, "sd_checkpoint_info", None) is None else model
