@@ -5,6 +5,7 @@ A test runs a bounded share of the seeds, a benchmark can run as many as it like
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import tempfile
@@ -143,7 +144,7 @@ def _spoil(rng: random.Random, table: dict[str, Any]) -> None:
     if act == 0:
         inner.pop(key, None)
     elif act == 1:
-        inner[key] = rng.choice(ODD_VALUES)
+        inner[key] = copy.deepcopy(rng.choice(ODD_VALUES))
     elif act == 2:
         inner[key] = rng.choice(ODD_TEXTS)
     else:
