@@ -285,9 +285,9 @@ def test_a_card_that_no_reader_would_take_is_not_written(tmp_path: Path) -> None
     path = tmp_path / "x.safetensors"
     write_prefix(made(), path)
     before = path.read_bytes()
-    for card in ({"description": "x" * (VALUE_BYTES + 1)}, {"title": "\ud800"}):
+    for prefix in (made(description="x" * (VALUE_BYTES + 1)), made(title="\ud800")):
         with pytest.raises(PrefixFileError, match="card"):
-            write_prefix(made(**card), path)
+            write_prefix(prefix, path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
