@@ -1,0 +1,1 @@
+"""ComfyUI's nodes: thin classes over the core and ComfyUI's own text encoders."""

@@ -1,0 +1,85 @@
+"""Prefixes on ComfyUI's CLIP objects: does one fit, apply it, encode a text with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apl_core.errors import HostError
+from apl_core.fit import EncoderFace, FitReport, check_fit, fingerprint
+from apl_core.prefix import Prefix
+
+from .tokenizers import METHOD, held_tokenizer, prefixed_tokenizer, prefixes_of
+
+LOG = logging.getLogger("apl")
+
+Conditioning = list[list[Any]]
+
+_PLAIN = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def apply_prefix(clip: Any, prefix: Prefix) -> Any:
+    """A copy of `clip` in which `prefix` stands in every chunk; the same object if it already does.
+
+    Raises FitError for a CLIP of another family or with an encoder that the prefix has no vectors
+    for, HostError where no CLIP is connected or another pack has taken its tokenizer over.
+    """
+    LOG.info("%s", fit(clip, prefix).sentence)
+    tokenizers = dict(_tokenizers(clip.tokenizer))
+    if all(_has(tokenizer, prefix) for tokenizer in tokenizers.values()):
+        return clip
+    patched = clip.clone()
+    patched.tokenizer = held_tokenizer(clip.tokenizer)
+    for key, tokenizer in tokenizers.items():
+        setattr(patched.tokenizer, key, prefixed_tokenizer(tokenizer, key, prefix))
+    return patched
+
+
+def encode(clip: Any, text: str) -> Conditioning:
+    """The conditioning of a text, as the host's CLIPTextEncode makes it."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def fit(clip: Any, prefix: Prefix) -> FitReport:
+    """How well the prefix fits this CLIP; FitError if it does not, HostError without a CLIP."""
+    if clip is None:
+        raise HostError(
+            "apply a prefix",
+            "no CLIP is connected, or the checkpoint has no text encoder",
+            "connect the CLIP of a checkpoint, or of a CLIP loader",
+        )
+    known = tables(clip)
+    faces = [
+        EncoderFace(
+            key, tokenizer.embedding_size, fingerprint(known[key]) if key in known else None
+        )
+        for key, tokenizer in _tokenizers(clip.tokenizer)
+    ]
+    return check_fit(prefix, faces)
+
+
+def tables(clip: Any) -> dict[str, Tensor]:
+    """The token-embedding table (vocabulary, width) of every encoder that has a plain one."""
+    found: dict[str, Tensor] = {}
+    for key, _ in _tokenizers(clip.tokenizer):
+        transformer = getattr(getattr(clip.cond_stage_model, key, None), "transformer", None)
+        if transformer is not None:
+            table = transformer.get_input_embeddings().weight
+            if table.dtype in _PLAIN and table.dim() == 2 and not table.is_meta:
+                found[key] = table
+    return found
+
+
+def _tokenizers(outer: Any) -> Iterator[tuple[str, Any]]:
+    """(encoder key, tokenizer) of every encoder; ComfyUI keeps them as attributes of that name."""
+    for key, value in vars(outer).items():
+        if hasattr(type(value), METHOD) and hasattr(value, "embedding_size"):
+            yield key, value
+
+
+def _has(tokenizer: Any, prefix: Prefix) -> bool:
+    return any(one.digest == prefix.digest for one in prefixes_of(tokenizer))

@@ -1,0 +1,24 @@
+"""Prefix files in ComfyUI's model folders: `models/apl` and every extra model path of kind "apl"."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths  # pyright: ignore[reportMissingImports]
+
+from apl_core.library import SUFFIX, Library
+
+KIND = "apl"
+
+
+def register() -> None:
+    """Make "apl" a kind of model folder; entries of extra_model_paths.yaml stay."""
+    home = Path(folder_paths.models_dir, KIND)
+    folder_paths.add_model_folder_path(KIND, str(home), is_default=True)
+    paths, suffixes = folder_paths.folder_names_and_paths[KIND]
+    folder_paths.folder_names_and_paths[KIND] = (paths, {*suffixes, SUFFIX})  # none means any file
+
+
+def library() -> Library:
+    """All prefixes that this ComfyUI can see."""
+    return Library([Path(folder) for folder in folder_paths.get_folder_paths(KIND)])

@@ -1,0 +1,259 @@
+"""A real ComfyUI on the CPU, started in a folder of its own and spoken to through its HTTP API."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WRITER = Path(__file__).with_name("comfyui_checkpoint.py")
+Graph = dict[str, dict[str, Any]]
+
+
+def hosts_folder() -> Path:
+    """Where real hosts are looked for: $APL_HOSTS_DIR, else ~/.cache/apl-hosts."""
+    return Path(os.environ.get("APL_HOSTS_DIR", "~/.cache/apl-hosts")).expanduser()
+
+
+def installed() -> list[Path]:
+    """Every ComfyUI with a virtual environment in the hosts' folder."""
+    return [
+        main.parent
+        for main in sorted(hosts_folder().glob("*/main.py"))
+        if python(main.parent).exists() and (main.parent / "comfyui_version.py").exists()
+    ]
+
+
+def python(host: Path) -> Path:
+    """The host's own interpreter."""
+    windows = host / "venv" / "Scripts" / "python.exe"
+    return windows if os.name == "nt" else host / "venv" / "bin" / "python"
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment of a host process: one thread, no operator mode unless `extra` says so."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("APL_")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **extra}
+
+
+def models(host: Path) -> Path:
+    """A models folder with random checkpoints, written once per version of their writer."""
+    version = hashlib.sha256(WRITER.read_bytes()).hexdigest()[:12]
+    folder = hosts_folder() / "comfyui-models" / version
+    if not (folder / "vae" / "random_vae.safetensors").exists():  # the last one that is written
+        subprocess.run(
+            [str(python(host)), str(WRITER), str(host), str(folder)],
+            check=True,
+            cwd=host,
+            env=environment(),
+            capture_output=True,
+        )
+    return folder
+
+
+class Refused(Exception):
+    """The host did not make what the graph asks for; `nodes` says which node said what."""
+
+    def __init__(self, nodes: dict[str, str], answer: Any) -> None:
+        super().__init__(f"{nodes or answer}")
+        self.nodes = nodes
+        self.answer = answer
+
+
+@dataclass
+class Result:
+    """What a finished graph left: its history entry and the files it saved."""
+
+    host: Host
+    entry: dict[str, Any]
+
+    def images(self) -> list[bytes]:
+        """Every saved picture, as PNG bytes."""
+        outputs = self.entry["outputs"].values()
+        return [self.host.view(image) for output in outputs for image in output.get("images", [])]
+
+    def text(self, node: str) -> str:
+        """The text that a node shows."""
+        return "".join(self.entry["outputs"][node]["text"])
+
+
+@dataclass
+class Host:
+    """One running ComfyUI; leave it as a context manager to stop the process."""
+
+    source: Path
+    base: Path
+    with_pack: bool = True
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    process: subprocess.Popen[bytes] | None = None
+    url: str = ""
+
+    def __enter__(self) -> Host:  # noqa: PYI034 - typing.Self needs Python 3.11
+        packs = self.base / "custom_nodes"
+        packs.mkdir(parents=True, exist_ok=True)
+        link = packs / "apl-prefix"
+        if self.with_pack and not link.exists():
+            link.symlink_to(REPOSITORY, target_is_directory=True)
+        paths = self.base / "paths.yaml"
+        kinds = ("checkpoints", "diffusion_models", "text_encoders", "vae")
+        folder = models(self.source).as_posix()
+        lines = [f"  {kind}: {kind}" for kind in kinds]
+        paths.write_text("\n".join(["random:", f"  base_path: {folder}", *lines, ""]))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = [str(python(self.source)), "main.py", "--cpu", "--disable-auto-launch"]
+        command += ["--listen", "127.0.0.1", "--port", str(port)]
+        command += ["--base-directory", str(self.base), "--extra-model-paths-config", str(paths)]
+        with (self.base / "log.txt").open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.source, env=environment(**self.env), stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                self.get("/system_stats")
+                return self
+            except (urllib.error.URLError, ConnectionError):
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.__exit__()
+                    raise RuntimeError(f"ComfyUI did not start:\n{self.log()[-3000:]}") from None
+                time.sleep(0.5)
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def log(self) -> str:
+        """All that the host has written to its console."""
+        return (self.base / "log.txt").read_text(errors="replace")
+
+    def get(self, path: str) -> Any:
+        """The JSON answer to a GET."""
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, body: object) -> Any:
+        """The JSON answer to a POST; Refused with what each node said for HTTP 400."""
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+                return json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            said = json.load(error)
+            nodes = {
+                node: "; ".join(f"{one['message']}: {one['details']}" for one in found["errors"])
+                for node, found in said.get("node_errors", {}).items()
+            }
+            raise Refused(nodes, said) from None
+
+    def view(self, image: dict[str, str]) -> bytes:
+        """One file that the host saved."""
+        query = urllib.parse.urlencode(image)
+        with urllib.request.urlopen(f"{self.url}/view?{query}", timeout=60) as answer:
+            return answer.read()
+
+    def queue(self, graph: Graph, **extra: object) -> str:
+        """Queue a graph, giving its id; Refused if the host does not accept it."""
+        return self.post("/prompt", {"prompt": graph, **extra})["prompt_id"]
+
+    def wait(self, prompt_id: str, timeout: float = 600) -> Result:
+        """The result of a queued graph; Refused if a node stopped it."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            entry = self.get(f"/history/{prompt_id}").get(prompt_id)
+            if entry is not None:
+                if entry["status"]["status_str"] == "success":
+                    return Result(self, entry)
+                said = {
+                    what["node_id"]: what.get("exception_message", kind)
+                    for kind, what in entry["status"]["messages"]
+                    if "node_id" in what
+                }
+                raise Refused(said, entry["status"])
+            time.sleep(0.1)
+        raise TimeoutError(f"the graph is not done after {timeout} s:\n{self.log()[-3000:]}")
+
+    def run(self, graph: Graph, **extra: object) -> Result:
+        """Queue a graph and wait for it."""
+        return self.wait(self.queue(graph, **extra))
+
+
+def txt2img(text: str, *, negative: str = "", seed: int = 1, steps: int = 3) -> Graph:
+    """The stock text-to-image graph on the random SD 1.5 checkpoint; its encoder is node "pos"."""
+    return {
+        "model": {
+            "class_type": "CheckpointLoaderSimple",
+            "inputs": {"ckpt_name": "random_sd15.safetensors"},
+        },
+        "pos": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["model", 1], "text": text}},
+        "neg": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["model", 1], "text": negative}},
+        "latent": {
+            "class_type": "EmptyLatentImage",
+            "inputs": {"width": 64, "height": 64, "batch_size": 1},
+        },
+        "sampler": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["model", 0],
+                "positive": ["pos", 0],
+                "negative": ["neg", 0],
+                "latent_image": ["latent", 0],
+                "seed": seed,
+                "steps": steps,
+                "cfg": 7.0,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+                "denoise": 1.0,
+            },
+        },
+        "decode": {
+            "class_type": "VAEDecode",
+            "inputs": {"samples": ["sampler", 0], "vae": ["model", 2]},
+        },
+        "save": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["decode", 0], "filename_prefix": "apl"},
+        },
+    }
+
+
+def txt2img_sdxl(text: str, *, seed: int = 1, steps: int = 2) -> Graph:
+    """The same on the random SDXL parts; its encoder is node "pos"."""
+    graph = txt2img(text, seed=seed, steps=steps)
+    graph["model"] = {
+        "class_type": "UNETLoader",
+        "inputs": {"unet_name": "random_sdxl.safetensors", "weight_dtype": "default"},
+    }
+    graph["clip"] = {
+        "class_type": "DualCLIPLoader",
+        "inputs": {
+            "clip_name1": "random_clip_l.safetensors",
+            "clip_name2": "random_clip_g.safetensors",
+            "type": "sdxl",
+        },
+    }
+    graph["vae"] = {"class_type": "VAELoader", "inputs": {"vae_name": "random_vae.safetensors"}}
+    graph["pos"]["inputs"]["clip"] = graph["neg"]["inputs"]["clip"] = ["clip", 0]
+    graph["decode"]["inputs"]["vae"] = ["vae", 0]
+    return graph
