@@ -203,8 +203,9 @@ def test_broken_files_are_refused(tmp_path: Path, case: str) -> None:
     data, words = BAD_BYTES[case]
     path = tmp_path / "x.safetensors"
     path.write_bytes(data)
-    with pytest.raises(PrefixFileError, match=words) as caught:
+    with pytest.raises(PrefixFileError) as caught:
         read_prefix(path)
+    assert words in caught.value.found
     assert str(path) in str(caught.value) and caught.value.fix
     assert inspect_file(path).problem is not None
 

@@ -32,6 +32,13 @@ def test_it_owns_float32_copies_in_a_fixed_order() -> None:
         assert rows.dtype == torch.float32 and rows.is_contiguous() and not rows.requires_grad
 
 
+def test_a_source_that_needs_no_conversion_is_copied_too() -> None:
+    source = torch.ones(2, 128)
+    prefix = Prefix({"pocket": source})
+    source.zero_()
+    assert prefix.vectors["pocket"].min() == 1
+
+
 def test_nothing_can_be_put_into_it() -> None:
     prefix = sdxl()
     with pytest.raises(TypeError):
