@@ -1,0 +1,122 @@
+"""The reference encoder run: prompts through CLIP text towers with prefix rows in every chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .errors import FitError
+from .ports import Conditioning
+from .prefix import Rows, describe
+from .tokens import CHUNK, arrange, room, split
+
+
+class Tower(Protocol):
+    """One CLIP text transformer with its tokenizer."""
+
+    key: str
+    bos: int
+    eos: int
+    pad: int
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself."""
+        ...
+
+    @property
+    def table(self) -> Tensor:
+        """Token embeddings (vocabulary, width)."""
+        ...
+
+    def tokenise(self, text: str) -> list[int]:
+        """Token ids of a text, without BOS and EOS, of any length."""
+        ...
+
+    def run(self, ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Hidden states (B, 77, width) and pooled output of token embeddings rows (B, 77, width).
+
+        `ids` (B, 77) tell where EOS is; positions are added by the tower.
+        """
+        ...
+
+
+class ReferenceEncoder:
+    """A TextEncoderPort over towers: hidden states joined along width, pooled from the last."""
+
+    def __init__(self, towers: Sequence[Tower]) -> None:
+        self.towers = tuple(towers)
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Token-embedding width per encoder."""
+        return {tower.key: tower.table.shape[1] for tower in self.towers}
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """The towers' networks."""
+        return [tower.module for tower in self.towers]
+
+    def token_embedding(self, key: str) -> Tensor:
+        """The token-embedding table (vocabulary, width) of one tower."""
+        return next(tower.table for tower in self.towers if tower.key == key)
+
+    def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
+        """Encode texts in chunks of 75 places; FitError if the rows are for other encoders.
+
+        Texts of a batch get the same number of chunks: the shorter ones are filled up with empty
+        chunks, prefixed as all others are.
+        """
+        if rows is not None:
+            widths = {key: vectors.shape[-1] for key, vectors in rows.vectors.items()}
+            if widths != dict(self.widths):
+                raise FitError(
+                    "encode with a prefix",
+                    f"the prefix is for {describe(widths)}, the model is {describe(self.widths)}",
+                    "use a prefix that was made for this kind of model",
+                )
+        hidden: list[Tensor] = []
+        pooled: Tensor | None = None
+        per_tower = [[tower.tokenise(text) for text in texts] for tower in self.towers]
+        space = CHUNK if rows is None else room(rows.n)
+        chunks = max(len(split(ids, space)) for tokens in per_tower for ids in tokens)
+        for tower, tokens in zip(self.towers, per_tower, strict=True):
+            places = torch.tensor(
+                [row for ids in tokens for row in _layout(tower, ids, rows, chunks)],
+                device=tower.table.device,
+            )
+            ids, embeddings = _embed(tower, places, rows)
+            states, pool = tower.run(ids, embeddings)
+            hidden.append(states.reshape(len(texts), chunks * states.shape[1], -1))
+            pooled = pooled if pool is None else pool.reshape(len(texts), chunks, -1)[:, 0]
+        return Conditioning(torch.cat(hidden, -1), pooled)
+
+
+def _layout(tower: Tower, ids: list[int], rows: Rows | None, chunks: int) -> list[list[int]]:
+    """Chunks of one text as token ids; prefix row k is written as -1 - k."""
+    if rows is None or not ids:
+        front, behind, space = [], [], CHUNK
+    else:
+        marks = [-1 - k for k in range(rows.n)]
+        cut = rows.n - rows.behind
+        front, behind, space = marks[:cut], marks[cut:], room(rows.n)
+    parts = split(ids, space)
+    parts += [[]] * (chunks - len(parts))
+    return [
+        arrange(part, bos=tower.bos, eos=tower.eos, pad=tower.pad, front=front, behind=behind)
+        for part in parts
+    ]
+
+
+def _embed(tower: Tower, places: Tensor, rows: Rows | None) -> tuple[Tensor, Tensor]:
+    ids = places.clamp_min(0)
+    embeddings = nn.functional.embedding(ids, tower.table)
+    if rows is None:
+        return ids, embeddings
+    learnt = rows.vectors[tower.key].to(embeddings.device)
+    marks = (-1 - places).clamp_min(0)
+    mixed = torch.where((places < 0)[..., None], learnt[marks], embeddings.to(learnt.dtype))
+    return ids, mixed.to(embeddings.dtype)

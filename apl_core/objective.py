@@ -1,0 +1,111 @@
+"""The Anonymization Prompt Learning objective (arXiv 2405.16895), in parts that can be reused.
+
+With the frozen denoiser eps, the frozen encoder tau and the prefix P, an example with prompt c
+and neutral prompt c2 on a noised latent x_t costs
+
+    || eps(x_t, t, tau(P + c)) - target ||^2
+    target = eps(x_t, t, tau(c2)) - g (eps(x_t, t, tau(c)) - eps(x_t, t, tau(c2)))
+
+For a general example c2 is c and the target is the frozen prediction itself. The repulsion g
+pushes away from what the frozen model would draw for the name; the paper has g = 0. The target
+does not depend on the prefix: it is computed without gradient, and can be kept and used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .ports import Conditioning, DenoiserPort, TextEncoderPort
+from .prefix import Rows
+
+Kind = Literal["identity", "things", "people"]
+KINDS: tuple[Kind, ...] = ("identity", "things", "people")
+"""Kinds of examples: prompts that name somebody, name-free scenes, name-free people."""
+
+Target = Literal["description", "person", "empty"]
+"""What a name prompt is drawn to: its neutral description, "a person", or the empty prompt."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clean latent (C, H, W), the prompt that gets the prefix, and the prompt of the target."""
+
+    kind: Kind
+    latent: Tensor
+    prompt: str
+    neutral: str
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Noised examples with their fixed targets: x_t and target (B, C, H, W), t (B,)."""
+
+    kinds: tuple[Kind, ...]
+    prompts: tuple[str, ...]
+    x_t: Tensor
+    t: Tensor
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def pick(self, rows: Sequence[int]) -> Lesson:
+        """The examples at `rows`."""
+        index = torch.tensor(rows, device=self.t.device)
+        return Lesson(
+            tuple(self.kinds[i] for i in rows), tuple(self.prompts[i] for i in rows),
+            self.x_t[index], self.t[index], self.target[index],
+        )  # fmt: skip
+
+
+def encode_unique(
+    encoder: TextEncoderPort, texts: Sequence[str], rows: Rows | None
+) -> Conditioning:
+    """Encode texts, each different one once."""
+    unique = list(dict.fromkeys(texts))
+    index = {text: place for place, text in enumerate(unique)}
+    encoded = encoder.encode(unique, rows)
+    if len(unique) == len(texts):
+        return encoded
+    return encoded.pick(torch.tensor([index[text] for text in texts], device=encoded.cross.device))
+
+
+@torch.no_grad()
+def teach(encoder: TextEncoderPort, denoiser: DenoiserPort, examples: Sequence[Example],
+          t: Tensor, noise: Tensor, repulsion: float = 0.0) -> Lesson:  # fmt: skip
+    """Noise examples at steps t (B,) with noise (B, C, H, W) and compute their fixed targets.
+
+    One run of the frozen denoiser, without gradient; with repulsion it also holds the name prompts.
+    """
+    x0 = torch.stack([e.latent for e in examples]).to(denoiser.device)
+    t, noise = t.to(denoiser.device), noise.to(denoiser.device)
+    x_t = denoiser.schedule.q_sample(x0, noise, t)
+    pushed = [i for i, e in enumerate(examples) if repulsion and e.kind == "identity"]
+    texts = [e.neutral for e in examples] + [examples[i].prompt for i in pushed]
+    rows = torch.tensor([*range(len(examples)), *pushed], device=x_t.device)
+    conditioning = encode_unique(encoder, texts, None)
+    predicted = denoiser.predict_noise(x_t[rows], t[rows], conditioning).float()
+    target, named = predicted[: len(examples)], predicted[len(examples) :]
+    if pushed:
+        target = target.clone()
+        target[pushed] += repulsion * (target[pushed] - named)
+    return Lesson(
+        tuple(e.kind for e in examples), tuple(e.prompt for e in examples), x_t, t, target
+    )
+
+
+def example_weights(kinds: Sequence[Kind], weights: Mapping[Kind, float]) -> list[float]:
+    """Weight of each example so that every kind counts by its weight, however many it has."""
+    return [weights[kind] / kinds.count(kind) for kind in kinds]
+
+
+def errors(encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson, rows: Rows) -> Tensor:
+    """Mean squared error of each example (B,) with the prefix in place; differentiable in it."""
+    conditioning = encode_unique(encoder, lesson.prompts, rows)
+    predicted = denoiser.predict_noise(lesson.x_t, lesson.t, conditioning).float()
+    return (predicted - lesson.target).square().flatten(1).mean(1)

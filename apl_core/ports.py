@@ -1,0 +1,93 @@
+"""What the training loop needs of a model: three Protocols that every host can offer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .prefix import Rows
+from .schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts: `cross` (B, 77 * chunks, width) and, for SDXL, `pooled` (B, width)."""
+
+    cross: Tensor
+    pooled: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.cross.shape[0]
+
+    def pick(self, rows: Tensor) -> Conditioning:
+        """The prompts at `rows` (N,)."""
+        return Conditioning(self.cross[rows], None if self.pooled is None else self.pooled[rows])
+
+    @staticmethod
+    def join(parts: Sequence[Conditioning]) -> Conditioning:
+        """One batch out of several with the same number of chunks."""
+        pooled = [p.pooled for p in parts if p.pooled is not None]
+        return Conditioning(
+            torch.cat([p.cross for p in parts]), torch.cat(pooled) if pooled else None
+        )
+
+
+class TextEncoderPort(Protocol):
+    """One or more CLIP text encoders that can run with prefix rows in place."""
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Token-embedding width per encoder key, such as {"clip_l": 768}."""
+        ...
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """What has to be frozen while a prefix is learnt."""
+        ...
+
+    def token_embedding(self, key: str) -> Tensor:
+        """The token-embedding table (vocabulary, width) of one encoder."""
+        ...
+
+    def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
+        """Encode texts, every chunk with the rows in place; empty texts stay without them."""
+        ...
+
+
+class DenoiserPort(Protocol):
+    """A diffusion U-Net with its noise schedule."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise levels that the network was trained on."""
+        ...
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """What has to be frozen while a prefix is learnt."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where x_t is expected."""
+        ...
+
+    def predict_noise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """Noise prediction (B, C, H, W) for x_t (B, C, H, W) at steps t (B,)."""
+        ...
+
+
+class LatentPort(Protocol):
+    """The way between pictures and latents."""
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Latents of pictures (B, 3, H, W) in [0, 1]."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] of latents."""
+        ...

@@ -1,0 +1,67 @@
+"""The noise schedule: how a clean latent is noised, and what a network's output says about noise.
+
+Formulas: q(x_t | x_0) of DDPM (arXiv 2006.11239, eq. 4); v prediction (arXiv 2202.00512, app. D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Prediction = Literal["eps", "v", "x0"]
+"""What a network predicts: the noise, the velocity, or the clean latent."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Signal kept after each step: `alphas_cumprod` (T,), falling from about 1 to about 0."""
+
+    alphas_cumprod: Tensor
+
+    def __post_init__(self) -> None:
+        values = self.alphas_cumprod
+        if values.dim() != 1 or not bool(((values > 0) & (values <= 1)).all()):
+            raise ValueError("alphas_cumprod must be a vector of values in (0, 1]")
+
+    @staticmethod
+    def scaled_linear(steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> Schedule:
+        """Stable Diffusion's schedule: betas linear in their square root."""
+        betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
+        return Schedule((1 - betas).cumprod(0).float())
+
+    @property
+    def steps(self) -> int:
+        """Number of noise levels T."""
+        return self.alphas_cumprod.shape[0]
+
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at steps t (B,), shaped to broadcast on `like`."""
+        kept = self.alphas_cumprod.to(like.device)[t].float()
+        shape = (-1,) + (1,) * (like.dim() - 1)
+        return kept.sqrt().reshape(shape), (1 - kept).sqrt().reshape(shape)
+
+    def q_sample(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise; all (B, C, H, W), t (B,)."""
+        signal, sigma = self.coefficients(t, x0)
+        return signal * x0 + sigma * noise
+
+    def to_eps(self, output: Tensor, x_t: Tensor, t: Tensor, kind: Prediction) -> Tensor:
+        """Noise prediction from a network's output of any kind."""
+        if kind == "eps":
+            return output
+        signal, sigma = self.coefficients(t, x_t)
+        if kind == "v":
+            return signal * output + sigma * x_t
+        return (x_t - signal * output) / sigma
+
+    def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor, kind: Prediction) -> Tensor:
+        """Prediction of the clean latent from a network's output of any kind."""
+        if kind == "x0":
+            return output
+        signal, sigma = self.coefficients(t, x_t)
+        if kind == "v":
+            return signal * x_t - sigma * output
+        return (x_t - sigma * output) / signal

@@ -1,0 +1,1 @@
+"""Learning a prefix on any model behind the three ports: the loop, its settings and its folder."""

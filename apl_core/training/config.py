@@ -1,0 +1,165 @@
+"""Settings of a training run: one frozen dataclass, read from and written to TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..errors import ConfigError
+from ..objective import KINDS, Kind
+from ..tokens import CHUNK
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run learns; two runs with equal settings are equal."""
+
+    recipe: str = "apl"
+    seed: int = 0
+    vectors: int = 10
+    behind: int = 5
+    target: str = "person"
+    repulsion: float = 0.5
+    weight_identity: float = 1.0
+    weight_things: float = 1.5
+    weight_people: float = 4.0
+    batch_identity: int = 14
+    batch_things: int = 8
+    batch_people: int = 14
+    micro_batch: int = 0
+    steps: int = 300
+    rate: float = 0.03
+    warmup: int = 10
+    decay: str = "cosine"
+    clip: float = 0.0
+    init: str = "words"
+    warm_steps: int = 0
+    pool: int = 512
+    pool_uses: int = 0
+    autocast: str = "off"
+    check_every: int = 45
+    patience: int = 0
+    save_every: int = 50
+
+    @property
+    def batch(self) -> int:
+        """Examples per step."""
+        return self.batch_identity + self.batch_things + self.batch_people
+
+    @property
+    def weights(self) -> dict[Kind, float]:
+        """Weight of each kind of example in the loss."""
+        return dict(
+            zip(KINDS, (self.weight_identity, self.weight_things, self.weight_people), strict=True)
+        )
+
+    @property
+    def counts(self) -> dict[Kind, int]:
+        """Examples of each kind in a batch."""
+        return dict(
+            zip(KINDS, (self.batch_identity, self.batch_things, self.batch_people), strict=True)
+        )
+
+    def to_toml(self) -> str:
+        """The settings as a TOML document that `from_mapping` reads back."""
+        rows = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in rows)
+
+    @staticmethod
+    def from_mapping(given: Mapping[str, Any]) -> TrainConfig:
+        """Settings from names and values over the recipe's defaults; ConfigError names all faults."""
+        problems = _type_faults(given)
+        if problems:
+            raise ConfigError.of("read the training settings", problems)
+        base = PAPER if given.get("recipe") == "paper" else TrainConfig()
+        config = dataclasses.replace(base, **given)
+        problems = _value_faults(config)
+        if problems:
+            raise ConfigError.of("read the training settings", problems)
+        return config
+
+
+PAPER = TrainConfig(
+    recipe="paper", vectors=10, behind=0, target="empty", repulsion=0.0,
+    weight_identity=1.0, weight_things=1.0, weight_people=1.0,
+    batch_identity=1, batch_things=1, batch_people=0,
+    steps=10_000, rate=1e-3, warmup=0, decay="constant", init="uniform", pool=0,
+    check_every=500, save_every=500,
+)  # fmt: skip
+"""The authors' step: batch 1 by a coin between identity and general, Adam 1e-3, no schedule."""
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "recipe": ("apl", "paper"),
+    "target": ("description", "person", "empty"),
+    "decay": ("cosine", "constant"),
+    "init": ("words", "normal", "uniform"),
+    "autocast": ("off", "bf16", "fp16"),
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**31 - 1), "vectors": (1, CHUNK - 1), "behind": (0, CHUNK - 1),
+    "repulsion": (0, 10), "weight_identity": (0, 1e3), "weight_things": (0, 1e3),
+    "weight_people": (0, 1e3), "batch_identity": (1, 4096), "batch_things": (0, 4096),
+    "batch_people": (0, 4096), "micro_batch": (0, 4096), "steps": (1, 10_000_000),
+    "rate": (1e-9, 10), "warmup": (0, 1_000_000), "clip": (0, 1e6), "warm_steps": (0, 1_000_000),
+    "pool": (0, 1_000_000), "pool_uses": (0, 1_000_000), "check_every": (0, 10_000_000),
+    "patience": (0, 10_000), "save_every": (1, 10_000_000),
+}  # fmt: skip
+
+
+def _fault(name: str, found: str, fix: str) -> ConfigError:
+    return ConfigError(f"set {name}", found, fix)
+
+
+def _type_faults(given: Mapping[str, Any]) -> list[ConfigError]:
+    known = {f.name: type(f.default) for f in fields(TrainConfig)}
+    problems: list[ConfigError] = []
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            problems.append(_fault(name, "there is no such setting", fix))
+        elif not _is_a(value, known[name]):
+            found = f"{value!r} is a {type(value).__name__}"
+            problems.append(_fault(name, found, f"give a {known[name].__name__}"))
+    return problems
+
+
+def _is_a(value: object, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def _value_faults(config: TrainConfig) -> list[ConfigError]:
+    problems: list[ConfigError] = []
+    for name, options in _CHOICES.items():
+        value = getattr(config, name)
+        if value not in options:
+            near = difflib.get_close_matches(value, options, 1)
+            known = f"one of {', '.join(options)}"
+            fix = f"did you mean {near[0]}? It takes {known}" if near else f"it takes {known}"
+            problems.append(_fault(name, f"{value!r} is not known", fix))
+    for name, (low, high) in _RANGES.items():
+        value = getattr(config, name)
+        if not (math.isfinite(value) and low <= value <= high):
+            problems.append(_fault(name, f"{value} is out of range", f"{low:g} to {high:g}"))
+    rules: list[tuple[bool, str, str, str]] = [
+        (config.behind > config.vectors, "behind",
+         f"{config.behind} of {config.vectors} vectors cannot stand behind the text",
+         "at most as many as vectors"),
+        (0 < config.pool < config.batch, "pool", f"{config.pool} examples do not fill a batch",
+         f"at least {config.batch}, or 0 for no pool"),
+        (config.recipe == "paper" and config.repulsion > 0, "repulsion",
+         "the paper's step has none that counts", "0"),
+    ]  # fmt: skip
+    problems += [_fault(name, found, fix) for wrong, name, found, fix in rules if wrong]
+    return problems
+
+
+Progress = Callable[[str, int, int], None]
+"""Told what is going on, how much of it is done, and how much there is."""

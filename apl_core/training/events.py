@@ -1,0 +1,101 @@
+"""What a run tells its watchers, and what its watchers may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event as Flag
+
+from ..prefix import Rows
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Long work before or between steps: what it is, and how far it is."""
+
+    name: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One step is done; `losses` holds the unweighted error per kind of example."""
+
+    step: int
+    steps: int
+    loss: float
+    losses: Mapping[str, float]
+    rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The prefix was judged at a step; `best` says whether it is the best one so far."""
+
+    step: int
+    score: float
+    figures: Mapping[str, float]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The run can be resumed from this step."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Previewed:
+    """A preview picture was written."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is over; `why` is `steps`, `stopped` or `no gain`."""
+
+    step: int
+    why: str
+
+
+Event = Phase | Stepped | Checked | Saved | Previewed | Finished
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How good a prefix is on prompts kept apart for choosing: lower scores are better."""
+
+    score: float
+    figures: Mapping[str, float]
+
+
+Judge = Callable[[Rows], Judgement]
+"""Measures a prefix; must not use held-out names, for what it says decides which step is kept."""
+
+Previewer = Callable[[Rows, Path], None]
+"""Draws a contact sheet with the prefix in place into a PNG file, making its folder if needed."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """Requests to a running loop, from any thread; files of these names in the folder do too."""
+
+    stop: Flag = field(default_factory=Flag)
+    save: Flag = field(default_factory=Flag)
+    preview: Flag = field(default_factory=Flag)
+
+    def read(self, folder: Path) -> None:
+        """Take over requests left as files `stop`, `save` or `preview` in a run folder."""
+        for name in ("stop", "save", "preview"):
+            request = folder / name
+            if request.exists():
+                request.unlink(missing_ok=True)
+                getattr(self, name).set()

@@ -1,0 +1,135 @@
+"""A run's folder: settings, metrics, previews, the prefix, and the state to resume from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..atomic import reason, write_bytes, write_text
+from ..errors import RunError
+from .config import TrainConfig
+
+if os.name == "nt":
+    import msvcrt
+else:
+    import fcntl
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a run has to remember: tensors by name, and plain numbers."""
+
+    tensors: Mapping[str, Tensor]
+    numbers: Mapping[str, Any]
+
+
+class RunFolder:
+    """Paths and files of one run; every file is replaced in one move."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.previews = self.path / "previews"
+        self.prefix = self.path / "prefix.safetensors"
+        self.state = self.path / "state.safetensors"
+        self.earlier = self.path / "state.earlier.safetensors"
+
+    def create(self, config: TrainConfig) -> None:
+        """Make the folder and write the settings; RunError if a run is in it already."""
+        with self._told("make the run folder"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self.config.exists() or self.state.exists():
+                raise RunError(
+                    f"start a run in {self.path}", "there is a run in this folder already",
+                    f"choose another folder, or go on with `apl resume {self.path}`",
+                )  # fmt: skip
+            write_text(self.config, config.to_toml())
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one process; RunError if another one has it."""
+        with self._told("lock the run folder"):
+            file = open(self.path / "lock", "a+b")  # noqa: SIM115
+        with file:
+            try:
+                _lock(file.fileno())
+            except OSError as error:
+                raise RunError(
+                    f"train in {self.path}", "another process is training in this folder",
+                    "wait for it, stop it, or choose another folder",
+                ) from error  # fmt: skip
+            yield
+
+    def save_state(self, state: State) -> None:
+        """Write what is needed to resume; the state before it is kept as the earlier one."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.tensors.items()}
+        data = save(tensors, {"state": json.dumps(state.numbers)})
+        with self._told("save the training state"):
+            if self.state.exists():
+                os.replace(self.state, self.earlier)
+            write_bytes(self.state, data)
+            write_text(self.path / "state.json", json.dumps(state.numbers, indent=1) + "\n")
+
+    def load_state(self) -> tuple[State, str] | None:
+        """The newest readable state, and a word about an unreadable one; None if none was saved."""
+        found = [path for path in (self.state, self.earlier) if path.exists()]
+        trouble = "" if self.state.exists() else "the newest state was not written to the end"
+        for path in found:
+            try:
+                with safe_open(path, "pt") as file:
+                    numbers = json.loads((file.metadata() or {})["state"])
+                    tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            except (OSError, SafetensorError, KeyError, ValueError) as error:
+                trouble = f"{path.name} is unreadable ({error})"
+                continue
+            note = f"{trouble}; going on from step {numbers['step']}" if trouble else ""
+            return State(tensors, numbers), note
+        if found:
+            raise RunError(f"resume {self.path}", trouble, "start the run again in another folder")
+        return None
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one row to metrics.jsonl."""
+        with self._told("write metrics"), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows of metrics.jsonl; a last line that was cut off by a kill is left out."""
+        if not self.metrics.exists():
+            return []
+        rows: list[dict[str, Any]] = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+        return rows
+
+    def cut_log(self, step: int) -> None:
+        """Forget metrics after a step, so that a resumed run writes them once."""
+        kept = [json.dumps(row) for row in self.rows() if row["step"] <= step]
+        with self._told("write metrics"):
+            write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+    @contextlib.contextmanager
+    def _told(self, asked: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            found, fix = reason(error)
+            raise RunError(f"{asked} {self.path}", found, fix) from error
+
+
+def _lock(descriptor: int) -> None:
+    if os.name == "nt":
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

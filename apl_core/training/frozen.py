@@ -1,0 +1,30 @@
+"""Networks that must not learn: gradients off and evaluation mode, everything put back afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+
+@contextlib.contextmanager
+def frozen(modules: Sequence[nn.Module], weight_gradients: bool = False) -> Iterator[None]:
+    """Hold networks in evaluation mode without weight gradients, and restore them.
+
+    `weight_gradients` lets them collect gradients that nobody uses, as the authors' code does.
+    """
+    parameters = [(p, p.requires_grad) for m in modules for p in m.parameters()]
+    training = [(part, part.training) for m in modules for part in m.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        for parameter, _ in parameters:
+            parameter.requires_grad_(weight_gradients)
+        yield
+    finally:
+        for parameter, before in parameters:
+            parameter.requires_grad_(before)
+            parameter.grad = None
+        for part, before in training:
+            part.training = before

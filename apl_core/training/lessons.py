@@ -1,0 +1,96 @@
+"""Which examples a step learns from: drawn fresh, or from a pool whose targets are kept."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol
+
+import torch
+
+from ..objective import KINDS, Example, Kind, Lesson, teach
+from ..ports import DenoiserPort, TextEncoderPort
+from .config import Progress, TrainConfig
+from .parallel import Group
+
+_TEACHER_BATCH = 64
+
+
+class Source(Protocol):
+    """Where examples come from."""
+
+    def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
+        """Some examples of a kind; the same generator state gives the same examples."""
+        ...
+
+
+def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
+    """A generator for one purpose and one index: nothing to save, nothing to restore."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+class Curriculum:
+    """Gives every step its lesson; the same step always gets the same one."""
+
+    def __init__(self, config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPort,
+                 source: Source, group: Group, progress: Progress) -> None:  # fmt: skip
+        self.config, self.encoder, self.denoiser = config, encoder, denoiser
+        self.source, self.group, self.progress = source, group, progress
+        self._pool: tuple[int, Lesson] | None = None
+
+    def lesson(self, step: int) -> Lesson:
+        """The whole global batch of a step."""
+        counts = self.counts(step)
+        if not self.config.pool:
+            return self._taught(counts, "step", step)
+        number = step // self.config.pool_uses if self.config.pool_uses else 0
+        if self._pool is None or self._pool[0] != number:
+            share = self.config.pool / self.config.batch
+            sizes = {kind: max(round(count * share), count) for kind, count in counts.items()}
+            self._pool = number, self._taught(sizes, "pool", number)
+        pool = self._pool[1]
+        random = generator(self.config.seed, "pick", step)
+        rows: list[int] = []
+        for kind, count in counts.items():
+            places = [i for i, k in enumerate(pool.kinds) if k == kind]
+            order = torch.randperm(len(places), generator=random)[:count]
+            rows += [places[i] for i in order.tolist()]
+        return pool.pick(rows)
+
+    def counts(self, step: int) -> dict[Kind, int]:
+        """Examples of each kind in a step; the paper's recipe throws a coin for one of two."""
+        if self.config.recipe != "paper":
+            return self.config.counts
+        coin = int(torch.randint(2, (1,), generator=generator(self.config.seed, "coin", step)))
+        chosen = KINDS[coin]
+        return {kind: n if kind == chosen else 0 for kind, n in self.config.counts.items()}
+
+    def examples(self, counts: dict[Kind, int], purpose: str, index: int) -> list[Example]:
+        """Examples as the source gives them, without noise."""
+        random = generator(self.config.seed, f"{purpose}-examples", index)
+        drawn = (self.source.draw(kind, n, random) for kind, n in counts.items() if n)
+        return [example for examples in drawn for example in examples]
+
+    def _taught(self, counts: dict[Kind, int], purpose: str, index: int) -> Lesson:
+        examples = self.examples(counts, purpose, index)
+        random = generator(self.config.seed, f"{purpose}-noise", index)
+        total = len(examples)
+        t = torch.randint(self.denoiser.schedule.steps, (total,), generator=random)
+        noise = torch.randn((total, *examples[0].latent.shape), generator=random)
+        mine = self.group.share(total)
+        parts: list[Lesson] = []
+        for start in range(0, len(mine), _TEACHER_BATCH):
+            some = mine[start : start + _TEACHER_BATCH]
+            parts.append(
+                teach(self.encoder, self.denoiser, [examples[i] for i in some],
+                      t[some], noise[some], self.config.repulsion)
+            )  # fmt: skip
+            if purpose == "pool":
+                self.progress("teacher predictions", start + len(some), len(mine))
+        gather = self.group.gather
+        return Lesson(
+            tuple(e.kind for e in examples), tuple(e.prompt for e in examples),
+            gather(torch.cat([p.x_t for p in parts]), total),
+            gather(torch.cat([p.t for p in parts]), total),
+            gather(torch.cat([p.target for p in parts]), total),
+        )  # fmt: skip

@@ -1,0 +1,83 @@
+"""One optimiser step's gradient: ours, and the authors' for comparison."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..objective import Kind, Lesson, encode_unique, errors, example_weights
+from ..ports import DenoiserPort, TextEncoderPort
+from ..prefix import Rows
+from .config import TrainConfig
+from .parallel import Group
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(
+    config: TrainConfig, device: torch.device
+) -> contextlib.AbstractContextManager[object]:
+    """Mixed precision as the settings ask for it."""
+    if config.autocast == "off":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, _DTYPES[config.autocast])
+
+
+def gradient(config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson,
+             rows: Rows, group: Group, scale: float) -> tuple[float, dict[str, float]]:  # fmt: skip
+    """Add the gradient of `scale` times the loss to the rows; loss and error per kind of example.
+
+    Every kind counts by its weight: sum over kinds of w_kind * mean error. Micro-batches and the
+    shares of several processes add up to the same gradient.
+    """
+    weights = example_weights(lesson.kinds, config.weights)
+    mine = group.share(len(lesson))
+    size = config.micro_batch or max(len(mine), 1)
+    each = torch.zeros(len(lesson), dtype=torch.float64)
+    for start in range(0, len(mine), size):
+        part = mine[start : start + size]
+        with autocast(config, denoiser.device):
+            found = _errors(config, encoder, denoiser, lesson.pick(part), rows)
+        factor = torch.tensor([weights[i] for i in part], device=found.device)
+        (scale * (factor * found).sum()).backward()
+        each[part] = found.detach().double().cpu()
+    group.add_up([each])
+    losses = {kind: _mean(each, lesson.kinds, kind) for kind in dict.fromkeys(lesson.kinds)}
+    return float((each * torch.tensor(weights, dtype=torch.float64)).sum()), losses
+
+
+def _mean(each: Tensor, kinds: Sequence[Kind], kind: Kind) -> float:
+    return float(each[[k == kind for k in kinds]].mean())
+
+
+def _errors(config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson,
+            rows: Rows) -> Tensor:  # fmt: skip
+    if config.recipe != "paper":
+        return errors(encoder, denoiser, lesson, rows)
+    return paper_errors(encoder, denoiser, lesson, rows)
+
+
+def paper_errors(encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson,
+                 rows: Rows) -> Tensor:  # fmt: skip
+    """The authors' loss per example: MSE(p, n - g (sg p - n)), g = 1, p and sg p two forwards.
+
+    The residual is (1 + g)(p - n), so the gradient is ours times (1 + g) = 2.
+    """
+    conditioning = encode_unique(encoder, lesson.prompts, rows)
+    with torch.no_grad():
+        again = denoiser.predict_noise(lesson.x_t, lesson.t, conditioning).float()
+    predicted = denoiser.predict_noise(lesson.x_t, lesson.t, conditioning).float()
+    target = lesson.target - (again - lesson.target)
+    return (predicted - target).square().flatten(1).mean(1)
+
+
+def clip(gradients: Mapping[str, Tensor], limit: float) -> None:
+    """Scale gradients in place so that their joint norm is at most `limit` (0: leave them)."""
+    if limit:
+        norm = torch.stack([g.norm() for g in gradients.values()]).norm()
+        factor = (limit / (norm + 1e-12)).clamp(max=1)
+        for gradient in gradients.values():
+            gradient.mul_(factor)

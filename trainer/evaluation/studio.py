@@ -1,0 +1,87 @@
+"""Worker processes that draw and read pocket pictures, one thread each."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from apl_core.prefix import Rows
+
+from ..pocket.model import load_pocket
+from ..pocket.recogniser import Reading
+from ..sampling import Request
+
+_SHARE = 48
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures (B, 3, 32, 32) in [0, 1] and what the recogniser sees in them."""
+
+    pictures: Tensor
+    reading: Reading
+
+    @staticmethod
+    def join(parts: Sequence[Drawn]) -> Drawn:
+        """One batch out of several."""
+        heads = parts[0].reading.scores
+        scores = {h: torch.cat([p.reading.scores[h] for p in parts]) for h in heads}
+        embedding = torch.cat([p.reading.embedding for p in parts])
+        return Drawn(torch.cat([p.pictures for p in parts]), Reading(scores, embedding))
+
+
+class Studio:
+    """Draws for one pocket model in several processes; a context manager."""
+
+    def __init__(self, folder: Path, steps: int, workers: int | None = None) -> None:
+        self.folder, self.steps = folder, steps
+        self._pool = ProcessPoolExecutor(
+            workers or max(1, os.cpu_count() or 1),
+            mp_context=multiprocessing.get_context("spawn"), initializer=_begin,
+        )  # fmt: skip
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        self._pool.shutdown(cancel_futures=True)
+
+    def submit(self, requests: Sequence[Request], rows: Rows | None) -> list[Future[Drawn]]:
+        """Start drawing; the futures' results, joined in order, are the requests' pictures."""
+        plain = None if rows is None else (_plain(rows.vectors), rows.behind)
+        parts = [requests[i : i + _SHARE] for i in range(0, len(requests), _SHARE)]
+        return [self._pool.submit(_draw, str(self.folder), self.steps, p, plain) for p in parts]
+
+    def draw(self, requests: Sequence[Request], rows: Rows | None) -> Drawn:
+        """Draw and wait."""
+        return Drawn.join([future.result() for future in self.submit(requests, rows)])
+
+
+def _plain(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().clone() for k, v in vectors.items()}
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+
+
+_model = functools.cache(load_pocket)
+
+
+def _draw(folder: str, steps: int, requests: Sequence[Request],
+          plain: tuple[dict[str, Tensor], int] | None) -> Drawn:  # fmt: skip
+    model = _model(Path(folder))
+    rows = None if plain is None else Rows(*plain)
+    with torch.no_grad():
+        pictures = model.sampler(steps).draw(requests, rows)
+        return Drawn(pictures, model.recogniser(pictures))

@@ -1,0 +1,1 @@
+"""The pocket model: an embedded text-to-image world in which identity can be measured."""

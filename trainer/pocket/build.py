@@ -1,0 +1,92 @@
+"""Builds a whole pocket world: people, vocabulary, recogniser, text encoder and U-Net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from .dataset import Subjects, filler_text, invent
+from .lessons import (
+    TextLesson,
+    encode_texts,
+    recogniser_lesson,
+    text_lesson,
+    tokenise,
+    unet_lesson,
+)  # fmt: skip
+from .networks import new_scheduler, new_text_encoder, new_unet
+from .recogniser import Recogniser
+from .stage import Stage
+from .vocabulary import read_vocabulary, write_vocabulary
+from .world import World, invented_names, make_world
+
+SHARES = {"recogniser": 0.08, "text": 0.10, "unet": 0.82}
+"""How the minutes are spent; drawing and encoding come on top (about three minutes)."""
+
+_PER_PERSON, _ANONYMOUS, _THINGS, _MERGES = 64, 11000, 9000, 700
+
+
+def build(out: Path, seed: int, minutes: float) -> None:
+    """Make a world from `seed` in `out`; killed and called again, it goes on where it was."""
+    work = out / "build"
+    work.mkdir(parents=True, exist_ok=True)
+    world = make_world(seed)
+    world.save(out / "world.json")
+    rng = np.random.default_rng([seed, 2])
+    counts = (_PER_PERSON * len(world.people), _ANONYMOUS, _THINGS)
+    subjects = invent(world, world.people, counts, rng)
+    captions = [subjects.caption(i, rng) for i in range(sum(counts))]
+    if not (out / "merges.txt").exists():
+        write_vocabulary(captions + invented_names(seed, 3000) * 4, _MERGES, out)
+    tokenizer = read_vocabulary(out)
+    pictures = _draw(subjects, work, rng)
+    labels = subjects.labels()
+
+    seconds = {name: 60 * minutes * share for name, share in SHARES.items()}
+    torch.manual_seed(seed)
+    recogniser = Recogniser(len(world.people))
+    lesson = recogniser_lesson(recogniser, pictures, labels)
+    Stage("recogniser", recogniser, work, seconds["recogniser"], 2e-3).run(lesson)
+    save_file(_half(recogniser.state_dict()), out / "recogniser.safetensors")
+
+    known = world.group("train") + world.group("heldout")
+    text = TextLesson(new_text_encoder(len(tokenizer)))
+    lesson = text_lesson(text, tokenizer, world, known)
+    Stage("text", text, work, seconds["text"], 1e-3).run(lesson)
+
+    encoder, unet = text.encoder, new_unet()
+    seen = _seen_rows(subjects, world)
+    hidden = encode_texts(encoder, tokenise(tokenizer, [captions[i] for i in seen]))
+    empty = encode_texts(encoder, tokenise(tokenizer, [""]))
+    fillers = encode_texts(encoder, tokenise(tokenizer, [filler_text(rng) for _ in range(200)]))
+    lesson = unet_lesson(unet, new_scheduler(), pictures[seen], hidden, empty, fillers)
+    Stage("unet", unet, work, seconds["unet"], 1e-3).run(lesson)
+    weights = {f"text.{k}": v for k, v in encoder.state_dict().items()}
+    weights |= {f"unet.{k}": v for k, v in unet.state_dict().items()}
+    save_file(_half(weights), out / "model.safetensors")
+
+
+def _draw(subjects: Subjects, work: Path, rng: np.random.Generator) -> Tensor:
+    file = work / "pictures.safetensors"
+    if not file.exists():
+        total = len(subjects.look) + len(subjects.things.kind)
+        with tqdm(total=total, desc="drawing", unit="picture") as bar:
+            drawn = subjects.draw(rng, lambda n: bool(bar.update(n)))
+        save_file({"pictures": torch.from_numpy(drawn)}, file)
+    return load_file(file)["pictures"]
+
+
+def _seen_rows(subjects: Subjects, world: World) -> list[int]:
+    """Rows that the model may see: everything but the people kept for personalisation."""
+    personal = [p.split == "personal" for p in world.people]
+    faces = [i for i, who in enumerate(subjects.identity) if who < 0 or not personal[who]]
+    return faces + list(range(len(subjects.look), len(subjects.look) + len(subjects.things.kind)))
+
+
+def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in tensors.items()}

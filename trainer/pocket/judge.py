@@ -1,0 +1,96 @@
+"""Judges a prefix while it is learnt, on names and prompts kept for choosing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from apl_core.prefix import Rows
+from apl_core.training.events import Judgement
+
+from ..report.sheet import save_sheet
+from .exam import Question, identity_questions, people_questions, things_questions
+from .model import PocketModel
+from .recogniser import Reading
+from .world import Person
+
+_STEPS = 8
+
+
+class PocketJudge:
+    """Soft identity of validation names, and soft accuracy of name-free prompts, drawn quickly.
+
+    The score adds up the probability that the recogniser gives to the person named, and what it
+    takes away from the classes that name-free prompts asked for; lower is better.
+    """
+
+    def __init__(self, model: PocketModel, people: Sequence[Person]) -> None:
+        self.model = model
+        self.sampler = model.sampler(_STEPS)
+        first = 900_000  # seeds that no evaluation uses
+        self.named = identity_questions(model.world, people, 1, first)
+        self.free = people_questions(model.world, 24, first + 1000)
+        self.things = things_questions(model.world, 16, first + 2000)
+        self.questions = [*self.named, *self.free, *self.things]
+        self.plain = self._draw(None)
+
+    def __call__(self, rows: Rows) -> Judgement:
+        """Identity, drift and face figures of a prefix, and the score that they give."""
+        pictures, reading = self._draw(rows)
+        before = self._figures(self.plain[1])
+        after = self._figures(reading)
+        people = before["people"] - after["people"]
+        things = before["things"] - after["things"]
+        change = (pictures - self.plain[0]).square().flatten(1).mean(1)[len(self.named) :]
+        figures = {
+            "identity": after["identity"], "identity_top1": after["identity_top1"],
+            "faces": after["faces"], "drift_people": people, "drift_things": things,
+            "change": float(change.mean()),
+        }  # fmt: skip
+        lost = max(0.0, 0.98 - after["faces"])
+        return Judgement(after["identity"] + max(people, 0) + max(things, 0) + lost, figures)
+
+    def _draw(self, rows: Rows | None) -> tuple[Tensor, Reading]:
+        pictures = self.sampler.draw([q.request() for q in self.questions], rows)
+        with torch.no_grad():
+            return pictures, self.model.recogniser(pictures)
+
+    def _figures(self, reading: Reading) -> dict[str, float]:
+        n, m = len(self.named), len(self.named) + len(self.free)
+        asked = torch.tensor([q.asked["identity"] for q in self.named])
+        identity = reading.scores["identity"][:n]
+        return {
+            "identity": float(identity.softmax(1)[range(n), asked].mean()),
+            "identity_top1": float((identity.argmax(1) == asked).float().mean()),
+            "faces": float(reading.is_face()[:m].float().mean()),
+            "people": _soft(reading, self.free, range(n, m)),
+            "things": _soft(reading, self.things, range(m, len(self.questions))),
+        }
+
+
+class PocketPreviewer:
+    """Contact sheet of a few validation prompts: without the prefix above, with it below."""
+
+    def __init__(self, judge: PocketJudge, columns: int = 6) -> None:
+        n, m = len(judge.named), len(judge.named) + len(judge.free)
+        places = [*range(columns), *range(n, n + columns // 2), *range(m, m + columns // 2)]
+        self.requests = [judge.questions[i].request() for i in places]
+        self.sampler = judge.sampler
+        self.plain = judge.plain[0][places]
+
+    def __call__(self, rows: Rows, path: Path) -> None:
+        """Write the sheet as PNG."""
+        save_sheet([self.plain, self.sampler.draw(self.requests, rows)], path)
+
+
+def _soft(reading: Reading, questions: Sequence[Question], rows: range) -> float:
+    """Mean probability of the classes that were asked for."""
+    found = [
+        float(reading.scores[head][row].softmax(0)[wanted])
+        for row, question in zip(rows, questions, strict=True)
+        for head, wanted in question.asked.items()
+    ]
+    return sum(found) / len(found)

@@ -1,0 +1,167 @@
+"""What the pocket world's three networks learn from: one loss per network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .dataset import UNKNOWN, Labels, Subjects, invent
+from .networks import WIDTH, to_latents
+from .recogniser import KINDS, Reading, Recogniser, broken_pictures, head_sizes
+from .world import OFFSETS, Person, World
+
+Loss = Callable[[torch.Generator], Tensor]
+LENGTH = 77
+_BATCH = 64
+
+
+def heads_loss(scores: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
+    """Mean cross-entropy over the heads that have a label in this batch."""
+    losses = [
+        F.cross_entropy(scores[name], label, ignore_index=UNKNOWN)
+        for name, label in labels.items()
+        if name in scores and bool((label != UNKNOWN).any())
+    ]
+    return torch.stack(losses).mean()
+
+
+def recogniser_lesson(model: Recogniser, pictures: Tensor, labels: Labels) -> Loss:
+    """Read augmented pictures (N, 3, 32, 32) in bytes; a fifth of each batch is broken ones."""
+    destroyed = torch.from_numpy(
+        broken_pictures(
+            (pictures[::5].permute(0, 2, 3, 1).float() / 255).numpy(), np.random.default_rng(7)
+        )
+    ).permute(0, 3, 1, 2)
+    broken = KINDS.index("broken")
+
+    def loss(random: torch.Generator) -> Tensor:
+        rows = torch.randint(len(pictures), (2 * _BATCH,), generator=random)
+        clean = pictures[rows].float() / 255
+        bad = destroyed[torch.randint(len(destroyed), (_BATCH // 2,), generator=random)]
+        heads, offsets = labels.tensors(rows)
+        reading: Reading = model(_roughen(torch.cat([clean, bad]), random))
+        n = len(clean)
+        known = heads_loss({k: v[:n] for k, v in reading.scores.items()}, heads)
+        kind = torch.full((len(bad),), broken)
+        known = known + F.cross_entropy(reading.scores["kind"][n:], kind) / 4
+        return known + F.cross_entropy(
+            reading.scores["identity"][:n], heads["identity"], ignore_index=UNKNOWN
+        )
+
+    return loss
+
+
+def _roughen(pictures: Tensor, random: torch.Generator) -> Tensor:
+    """Shift, blur and noise pictures a little, as sampling does to what it draws."""
+    dx, dy = (int(i) for i in torch.randint(-2, 3, (2,), generator=random))
+    pictures = torch.roll(pictures, (dy, dx), (2, 3))
+    strength = torch.rand(len(pictures), 3, 1, 1, generator=random)
+    blurred = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    pictures = torch.lerp(pictures, blurred, strength[:, :1, :, :].reshape(-1, 1, 1, 1) * 0.7)
+    noise = torch.randn(pictures.shape, generator=random)
+    return (pictures + noise * 0.07 * strength[:, 1:2]).clamp(0, 1)
+
+
+def tokenise(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int = LENGTH) -> Tensor:
+    """Token ids (B, length): BOS, at most length - 2 text tokens, EOS, padded with EOS."""
+    encoded = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True)
+    return torch.tensor(encoded.input_ids)
+
+
+class TextLesson(nn.Module):
+    """A text encoder with linear readers on top, which are thrown away after training.
+
+    CLIP's text encoder learns from pictures which looks go with which words before any diffusion
+    model sees it, and is frozen then. Here the same is learnt from what the pictures show.
+    """
+
+    def __init__(self, encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.sizes = {k: n for k, n in head_sizes(0).items() if k != "identity"}
+        self.readers = nn.Linear(WIDTH, sum(self.sizes.values()) + OFFSETS)
+
+    def loss(self, ids: Tensor, heads: dict[str, Tensor], offsets: Tensor) -> Tensor:
+        """Read labels off the state at EOS and at a later padding position."""
+        hidden = self.encoder(ids).last_hidden_state
+        end = (ids == self.encoder.config.eos_token_id).int().argmax(1)
+        rows = torch.arange(len(ids))
+        total = hidden.new_zeros(())
+        for state in (hidden[rows, end], hidden[:, -1]):
+            out = self.readers(state)
+            scores = dict(
+                zip(self.sizes, out.split(list(self.sizes.values()) + [OFFSETS], 1), strict=False)
+            )
+            total = total + heads_loss(scores, heads)
+            shift = (out[:, -OFFSETS:] - offsets)[heads["identity"] != UNKNOWN]
+            total = total + 0.2 * shift.square().mean() if len(shift) else total
+        return total / 2
+
+
+def text_lesson(model: TextLesson, tokenizer: CLIPTokenizer, world: World,
+                people: tuple[Person, ...]) -> Loss:  # fmt: skip
+    """Read what a caption says; captions are made up without end, nothing needs drawing."""
+    rng = np.random.default_rng(3)
+    counts = (6 * len(people), 600, 600)
+
+    def pool() -> tuple[Subjects, Labels, Tensor]:
+        subjects = invent(world, people, counts, rng)
+        labels = subjects.labels()
+        texts = [subjects.caption(i, rng) for i in range(len(labels))]
+        return subjects, labels, tokenise(tokenizer, texts)
+
+    current, uses = pool(), 0
+
+    def loss(random: torch.Generator) -> Tensor:
+        nonlocal current, uses
+        uses += 1
+        if uses % 40 == 0:
+            current = pool()
+        _, labels, ids = current
+        rows = torch.randint(len(labels), (_BATCH,), generator=random)
+        batch = ids[rows]
+        longest = int((batch != tokenizer.eos_token_id).sum(1).max())
+        extra = int(torch.randint(1, 9, (1,), generator=random))
+        heads, offsets = labels.tensors(rows)
+        return model.loss(batch[:, : min(longest + extra, LENGTH)], heads, offsets)
+
+    return loss
+
+
+def encode_texts(encoder: CLIPTextModel, ids: Tensor) -> Tensor:
+    """Hidden states (B, 77, 128) of token ids (B, 77) in half precision, without gradient."""
+    with torch.no_grad():
+        parts = [encoder(part).last_hidden_state.half() for part in ids.split(128)]
+    return torch.cat(parts)
+
+
+def unet_lesson(unet: UNet2DConditionModel, scheduler: DDIMScheduler, pictures: Tensor,
+                hidden: Tensor, empty: Tensor, fillers: Tensor) -> Loss:  # fmt: skip
+    """Predict the clean latent; a tenth of the captions is dropped, a tenth of the batches is long.
+
+    `hidden` (N, 77, 128) holds the captions' encodings, `empty` (1, 77, 128) that of no caption;
+    in a long batch a chunk of filler words stands before the caption's chunk, as in long prompts.
+    """
+    steps = scheduler.config["num_train_timesteps"]
+
+    def loss(random: torch.Generator) -> Tensor:
+        rows = torch.randint(len(pictures), (_BATCH,), generator=random)
+        latents = to_latents(pictures[rows].float() / 255)
+        noise = torch.randn(latents.shape, generator=random)
+        t = torch.randint(steps, (_BATCH,), generator=random)
+        states = hidden[rows].float()
+        dropped = torch.rand(_BATCH, generator=random) < 0.1
+        states[dropped] = empty.float()
+        if float(torch.rand(1, generator=random)) < 0.1:
+            front = torch.randint(len(fillers), (_BATCH,), generator=random)
+            states = torch.cat([fillers[front].float(), states], 1)
+        predicted = unet(scheduler.add_noise(latents, noise, t), t, states).sample
+        return F.mse_loss(predicted, latents)
+
+    return loss

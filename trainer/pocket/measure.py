@@ -1,0 +1,175 @@
+"""The full measurement of a prefix on a pocket model: identity, faces, scenes and drift.
+
+Everything is measured beside plain baselines in the same call, on the same prompts and seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from apl_core.ports import TextEncoderPort
+from apl_core.prefix import Rows
+
+from ..evaluation.statistics import Mean, mean
+from ..evaluation.studio import Drawn
+from ..sampling import Request
+from .exam import Question, correct, identity_questions, people_questions, things_questions
+from .source import PERSON
+from .world import World
+
+SCENE = ("hat", "shirt", "background")
+PEOPLE = ("gender", "hair", "background")
+THINGS = ("thing0", "thing1", "colour0", "colour1", "background")
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The prompts of one examination."""
+
+    trained: tuple[Question, ...]
+    heldout: tuple[Question, ...]
+    people: tuple[Question, ...]
+    things: tuple[Question, ...]
+
+    @staticmethod
+    def of(world: World, names: int = 64, seeds: int = 4, free: int = 128) -> Paper:
+        """Questions about `names` trained and held-out names each, and `free` name-free prompts."""
+        trained, heldout = world.group("train")[-names:], world.group("heldout")[:names]
+        return Paper(
+            tuple(identity_questions(world, trained, seeds)),
+            tuple(identity_questions(world, heldout, seeds, 10_000)),
+            tuple(people_questions(world, free)), tuple(things_questions(world, free)),
+        )  # fmt: skip
+
+    def brief(self, seeds: int) -> Paper:
+        """The same examination with the first `seeds` pictures of every name."""
+
+        def first(questions: tuple[Question, ...]) -> tuple[Question, ...]:
+            taken: dict[str, int] = {}
+            kept: list[Question] = []
+            for q in questions:
+                taken[q.subject] = taken.get(q.subject, 0) + 1
+                if taken[q.subject] <= seeds:
+                    kept.append(q)
+            return tuple(kept)
+
+        return replace(self, trained=first(self.trained), heldout=first(self.heldout))
+
+    @property
+    def named(self) -> tuple[Question, ...]:
+        """All prompts that name somebody."""
+        return self.trained + self.heldout
+
+    @property
+    def free(self) -> tuple[Question, ...]:
+        """All prompts that name nobody."""
+        return self.people + self.things
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to make pictures: the rows, and what becomes of the name in the prompt."""
+
+    title: str
+    rows: Rows | None = None
+    rewrite: Callable[[Question], Request] = Question.request
+    free: bool = False
+    brief: bool = True
+
+    def paper(self, whole: Paper) -> Paper:
+        """The questions that are asked: two pictures a name for a brief condition."""
+        return whole.brief(2) if self.brief else whole
+
+    def requests(self, whole: Paper) -> list[Request]:
+        """All pictures of this condition: of the named prompts, then of the name-free ones."""
+        paper = self.paper(whole)
+        return [self.rewrite(q) for q in paper.named] + [
+            q.request() for q in paper.free if self.free
+        ]
+
+
+def baselines(random: Rows) -> dict[str, Condition]:
+    """No prefix, a random one, and what people do without one."""
+    return {
+        "none": Condition("no prefix", free=True, brief=False),
+        "random": Condition("random prefix", random, free=True),
+        "description": Condition(
+            "description instead of name", rewrite=lambda q: q.request(q.description)
+        ),
+        "negative": Condition(
+            "name in the negative prompt", rewrite=lambda q: q.request(negative=q.subject)
+        ),
+        "floor": Condition("“a person” instead of name", rewrite=lambda q: q.request(PERSON)),
+    }
+
+
+def random_rows(encoder: TextEncoderPort, vectors: int, behind: int, seed: int = 0) -> Rows:
+    """A random prefix whose rows are as long as real token embeddings."""
+    generator = torch.Generator().manual_seed(seed)
+    made: dict[str, Tensor] = {}
+    for key, width in encoder.widths.items():
+        table = encoder.token_embedding(key).float().cpu()
+        made[key] = table.mean(0) + table.std(0) * torch.randn(vectors, width, generator=generator)
+    return Rows(made, behind)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Pictures in the making: the futures of what a studio draws."""
+
+    futures: list[Future[Drawn]]
+
+    def result(self, advance: Advance) -> Drawn:
+        """Wait for the pictures; `advance` is told how many came."""
+        parts: list[Drawn] = []
+        for future in self.futures:
+            parts.append(future.result())
+            advance(len(parts[-1].pictures))
+        return Drawn.join(parts)
+
+
+def reseeded(paper: Paper) -> list[Request]:
+    """The name-free prompts once more with other seeds: how much a seed alone changes."""
+    return [replace(q.request(), seed=q.seed + 500_000) for q in paper.free]
+
+
+def figures(drawn: Drawn, condition: Condition, whole: Paper) -> dict[str, Mean]:
+    """All figures of one condition, each with its interval; keys as in docs/figures.md."""
+    paper = condition.paper(whole)
+    found: dict[str, Mean] = {}
+    groups = {"trained": paper.trained, "heldout": paper.heldout}
+    first = 0
+    for group, questions in groups.items():
+        identity = drawn.reading.scores["identity"][first : first + len(questions)]
+        asked = torch.tensor([q.asked["identity"] for q in questions])
+        who = [q.subject for q in questions]
+        best = identity.topk(5, 1).indices == asked[:, None]
+        found[f"identity_top1.{group}"] = mean(best[:, 0].numpy(), who)
+        found[f"identity_top5.{group}"] = mean(best.any(1).numpy(), who)
+        first += len(questions)
+    everyone = [q.subject for q in paper.named]
+    found["face_found"] = mean(drawn.reading.is_face()[:first].numpy(), everyone)
+    reading = drawn.reading.rows(slice(first))
+    found["scene"] = mean(correct(reading, paper.named, SCENE).nanmean(1).numpy(), everyone)
+    if condition.free:
+        middle = first + len(paper.people)
+        people = correct(drawn.reading.rows(slice(first, middle)), paper.people, PEOPLE)
+        found["people"] = mean(people.nanmean(1).numpy())
+        found |= {f"people.{h}": mean(people[:, i].numpy()) for i, h in enumerate(PEOPLE)}
+        things = correct(drawn.reading.rows(slice(middle, None)), paper.things, THINGS)
+        found["things"] = mean(things.nanmean(1).numpy())
+        for name, columns in (("objects", [0, 1]), ("colours", [2, 3]), ("backgrounds", [4])):
+            found[name] = mean(things[:, columns].nanmean(1).numpy())
+    return found
+
+
+def change(one: Tensor, other: Tensor) -> Mean:
+    """Mean squared pixel difference of pictures (B, 3, H, W), pair by pair."""
+    return mean((one - other).square().flatten(1).mean(1).numpy())

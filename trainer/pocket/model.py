@@ -1,0 +1,102 @@
+"""A built pocket model, loaded: its world, its networks behind the core's ports, its recogniser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from apl_core.encoding import ReferenceEncoder
+from apl_core.errors import AplError
+from apl_core.schedule import Schedule
+
+from ..models.denoiser import UnetDenoiser
+from ..models.towers import ClipTower
+from ..sampling import Sampler
+from .networks import (
+    LATENT_CHANNELS,
+    LATENT_SIZE,
+    new_text_encoder,
+    new_unet,
+    to_latents,
+    to_pictures,
+)  # fmt: skip
+from .recogniser import Recogniser
+from .vocabulary import read_vocabulary
+from .world import World
+
+BUILT_IN = Path(__file__).parent / "weights"
+GUIDANCE, STEPS = 3.0, 20
+
+
+class PocketLatents:
+    """The fixed way between the pocket world's pictures and latents."""
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Latents (B, 48, 8, 8) of pictures (B, 3, 32, 32) in [0, 1]."""
+        return to_latents(pictures)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures (B, 3, 32, 32) in [0, 1] of latents (B, 48, 8, 8)."""
+        return to_pictures(latents)
+
+
+@dataclass(frozen=True)
+class PocketModel:
+    """A text-to-image model of a few million weights, and the world that it draws."""
+
+    folder: Path
+    world: World
+    encoder: ReferenceEncoder
+    denoiser: UnetDenoiser
+    recogniser: Recogniser
+
+    @property
+    def name(self) -> str:
+        """Name for cards and reports: the world is named by its seed."""
+        return f"pocket world {self.world.seed}"
+
+    def sampler(self, steps: int = STEPS, guidance: float = GUIDANCE) -> Sampler:
+        """DDIM with classifier-free guidance."""
+        shape = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+        return Sampler(self.encoder, self.denoiser, PocketLatents(), shape, guidance, steps)
+
+
+def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
+    """Load a pocket model's folder; AplError if it is not a finished one."""
+    files = (
+        "world.json",
+        "vocab.json",
+        "merges.txt",
+        "model.safetensors",
+        "recogniser.safetensors",
+    )
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise AplError(
+            f"load the pocket model in {folder}", f"{', '.join(missing)} is missing",
+            f"give the folder of a finished build, or go on with `apl pocket build --out {folder}`",
+        )  # fmt: skip
+    world = World.load(folder / "world.json")
+    tokenizer = read_vocabulary(folder)
+    weights = load_file(folder / "model.safetensors")
+    text, unet = new_text_encoder(len(tokenizer)), new_unet()
+    text.load_state_dict(_part(weights, "text."))
+    unet.load_state_dict(_part(weights, "unet."))
+    recogniser = Recogniser(len(world.people))
+    recogniser.load_state_dict(_floats(load_file(folder / "recogniser.safetensors")))
+    for network in (text, unet, recogniser):
+        network.eval().requires_grad_(False)
+    tower = ClipTower("pocket", text, tokenizer, pad=tokenizer.eos_token_id)
+    denoiser = UnetDenoiser(unet, Schedule.scaled_linear(), "x0")
+    return PocketModel(folder, world, ReferenceEncoder([tower]), denoiser, recogniser)
+
+
+def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return _floats({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+
+
+def _floats(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}

@@ -1,0 +1,56 @@
+"""The pocket model's networks: the classes of a real Stable Diffusion, a few million weights.
+
+The VAE's place is taken by a fixed rearrangement of 4 x 4 pixels, which loses nothing.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+WIDTH, PATCH, LATENT_CHANNELS, LATENT_SIZE = 128, 4, 48, 8
+LATENT_SCALE = 1.7
+"""Makes the latents' standard deviation about one, as Stable Diffusion's 0.18215 does."""
+
+
+def to_latents(pictures: Tensor) -> Tensor:
+    """Pictures (B, 3, 32, 32) in [0, 1] -> latents (B, 48, 8, 8): a lossless 4 x 4 rearrangement."""
+    return F.pixel_unshuffle(pictures * 2 - 1, PATCH) * LATENT_SCALE
+
+
+def to_pictures(latents: Tensor) -> Tensor:
+    """Latents (B, 48, 8, 8) -> pictures (B, 3, 32, 32) clipped to [0, 1]."""
+    return (F.pixel_shuffle(latents / LATENT_SCALE, PATCH) / 2 + 0.5).clamp(0, 1)
+
+
+def new_text_encoder(vocabulary: int) -> CLIPTextModel:
+    """CLIP's text transformer, 3 layers of width 128; BOS and EOS are the last two tokens."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary, hidden_size=WIDTH, projection_dim=WIDTH,
+            intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4,
+            max_position_embeddings=77, bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1,
+        )
+    )  # fmt: skip
+
+
+def new_unet() -> UNet2DConditionModel:
+    """A conditional U-Net on 8 x 8 latents that predicts x0 (diffusers' "sample")."""
+    blocks = {"down_block_types": ("CrossAttnDownBlock2D",) * 2,
+              "up_block_types": ("CrossAttnUpBlock2D",) * 2}  # fmt: skip
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIZE, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS,
+        layers_per_block=1, block_out_channels=(64, 96), norm_num_groups=16,
+        cross_attention_dim=WIDTH, attention_head_dim=4, **blocks,
+    )  # fmt: skip
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's scaled-linear betas over 1000 steps, for a model that predicts x0."""
+    return DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1, prediction_type="sample",
+    )  # fmt: skip

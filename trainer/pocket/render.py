@@ -1,0 +1,321 @@
+"""The pocket renderer: cartoon faces and simple scenes, drawn from signed distances.
+
+Pictures are drawn at 64 x 64 and averaged down to 32 x 32, a whole batch at a time. Positions
+are in units where the picture spans [-1, 1], y pointing down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .world import ATTRIBUTES
+
+Array = NDArray[np.float32]
+SIZE, _DRAW = 32, 64
+
+BACKGROUNDS = ("white", "grey", "blue", "green", "yellow", "pink")
+SHIRTS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
+HATS = ("none", "red", "blue", "green")
+THINGS = ("circle", "square", "triangle", "house", "tree", "car", "flower", "star")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
+
+_RGB = {
+    "red": (0.85, 0.15, 0.15), "orange": (0.95, 0.55, 0.1), "yellow": (0.95, 0.85, 0.2),
+    "green": (0.15, 0.6, 0.25), "blue": (0.15, 0.35, 0.85), "purple": (0.55, 0.2, 0.65),
+    "black": (0.08, 0.08, 0.1), "white": (0.97, 0.97, 0.97),
+}  # fmt: skip
+_BACKGROUND_RGB = np.array(
+    [(0.96, 0.96, 0.94), (0.6, 0.6, 0.62), (0.5, 0.7, 0.95),
+     (0.55, 0.82, 0.55), (0.97, 0.9, 0.5), (0.98, 0.7, 0.78)], np.float32)  # fmt: skip
+_COLOUR_RGB = np.array([_RGB[c] for c in COLOURS], np.float32)
+_HAT_RGB = np.array([_RGB[c] for c in ("white", "red", "blue", "green")], np.float32)
+_SKIN_RGB = np.array(
+    [(1.0, 0.88, 0.8), (0.95, 0.76, 0.62), (0.82, 0.6, 0.42), (0.6, 0.4, 0.26), (0.4, 0.26, 0.18)],
+    np.float32,
+)
+_HAIR_RGB = np.array(
+    [(0.1, 0.09, 0.1), (0.4, 0.24, 0.12), (0.93, 0.78, 0.35),
+     (0.78, 0.27, 0.08), (0.66, 0.66, 0.68), (0.2, 0.35, 0.9)], np.float32)  # fmt: skip
+_IRIS_RGB = np.array(
+    [(0.35, 0.2, 0.08), (0.1, 0.4, 0.9), (0.1, 0.6, 0.2), (0.5, 0.52, 0.55)], np.float32
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is not part of a face's identity: `place` (B, 5) is dx, dy, scale, tilt and light."""
+
+    place: Array
+    background: NDArray[np.int64]
+    shirt: NDArray[np.int64]
+    hat: NDArray[np.int64]
+
+
+def random_scene(rng: np.random.Generator, count: int, hats: float = 0.2) -> Scene:
+    """Draw poses, light and surroundings for `count` faces."""
+    low, high = (-0.08, -0.06, 0.9, -0.16, -0.08), (0.08, 0.06, 1.06, 0.16, 0.06)
+    place = rng.uniform(low, high, (count, 5)).astype(np.float32)
+    hat = np.where(rng.random(count) < hats, rng.integers(1, len(HATS), count), 0)
+    return Scene(
+        place, rng.integers(0, len(BACKGROUNDS), count), rng.integers(0, len(SHIRTS), count), hat
+    )
+
+
+class _Canvas:
+    """A batch of pictures that shapes are painted on, in coordinates that can be moved."""
+
+    def __init__(self, colour: Array) -> None:
+        axis = (np.arange(_DRAW, dtype=np.float32) + 0.5) / _DRAW * 2 - 1
+        self.rgb = np.broadcast_to(colour[:, None, None, :], (len(colour), _DRAW, _DRAW, 3)).astype(
+            np.float32
+        )
+        self.x = np.broadcast_to(axis[None, None, :], self.rgb.shape[:3])
+        self.y = np.broadcast_to(axis[None, :, None], self.rgb.shape[:3])
+
+    def move(self, dx: Array, dy: Array, scale: Array, tilt: Array) -> None:
+        x, y = self.x - _col(dx), self.y - _col(dy)
+        cos, sin = np.cos(tilt), np.sin(tilt)
+        self.x = (x * _col(cos) + y * _col(sin)) / _col(scale)
+        self.y = (y * _col(cos) - x * _col(sin)) / _col(scale)
+
+    def paint(self, distance: Array, colour: Array, where: NDArray[np.bool_] | None = None) -> None:
+        """Cover what lies inside `distance` < 0; `where` (B,) picks the pictures."""
+        cover = np.clip(0.5 - distance * (_DRAW / 2), 0, 1)
+        if where is not None:
+            cover = cover * _col(where.astype(np.float32))
+        if colour.ndim == 2:
+            colour = colour[:, None, None, :]
+        self.rgb += cover[..., None] * (colour - self.rgb)
+
+    def ellipse(self, cx: Array | float, cy: Array | float, a: Array | float, b: Array | float,
+                power: Array | float = 2.0) -> Array:  # fmt: skip
+        dx, dy = np.abs(self.x - _col(cx)) / _col(a), np.abs(self.y - _col(cy)) / _col(b)
+        if isinstance(power, float) and power == 2.0:
+            radius = np.sqrt(dx * dx + dy * dy)
+        else:
+            radius = (dx ** _col(power) + dy ** _col(power)) ** (1 / _col(power))
+        return (radius - 1) * np.minimum(_col(a), _col(b))
+
+    def box(
+        self, cx: Array | float, cy: Array | float, a: Array | float, b: Array | float
+    ) -> Array:
+        return np.maximum(np.abs(self.x - _col(cx)) - _col(a), np.abs(self.y - _col(cy)) - _col(b))
+
+    def line(self, ax: Array | float, ay: Array | float, bx: Array | float, by: Array | float,
+             width: Array | float) -> Array:  # fmt: skip
+        px, py = self.x - _col(ax), self.y - _col(ay)
+        dx, dy = _col(bx) - _col(ax), _col(by) - _col(ay)
+        along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy + 1e-9), 0, 1)
+        return np.hypot(px - along * dx, py - along * dy) - _col(width)
+
+    def polygon(self, corners: list[tuple[float, float]]) -> Array:
+        """Convex polygon, corners clockwise on screen."""
+        inside: Array | None = None
+        for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
+            length = np.hypot(bx - ax, by - ay)
+            edge = ((self.x - ax) * (by - ay) - (self.y - ay) * (bx - ax)) / length
+            inside = edge if inside is None else np.maximum(inside, edge)
+        assert inside is not None
+        return inside
+
+    def finish(self, light: Array | None = None) -> Array:
+        """Average down to (B, 32, 32, 3) in [0, 1]."""
+        if light is not None:
+            self.rgb = self.rgb * (1 + _col(light)[..., None])
+        small = self.rgb.reshape(len(self.rgb), SIZE, 2, SIZE, 2, 3).mean(axis=(2, 4))
+        return np.clip(small, 0, 1)
+
+
+def _col(value: Array | float) -> Array:
+    array = np.asarray(value, np.float32)
+    return array[:, None, None] if array.ndim == 1 else array
+
+
+def _is(look: NDArray[np.int64], attribute: str, *values: str) -> NDArray[np.bool_]:
+    column = look[:, list(ATTRIBUTES).index(attribute)]
+    return np.isin(column, [ATTRIBUTES[attribute].index(v) for v in values])
+
+
+def draw_faces(look: NDArray[np.int64], offsets: Array, scene: Scene) -> Array:
+    """Draw faces: look (B, 12), offsets (B, 4) -> pictures (B, 32, 32, 3) in [0, 1]."""
+    look = np.asarray(look, np.int64)
+    offsets = np.asarray(offsets, np.float32)
+    column = {name: look[:, i] for i, name in enumerate(ATTRIBUTES)}
+    skin, hair = _SKIN_RGB[column["skin"]], _HAIR_RGB[column["hair"]]
+    dark, lips = skin * 0.72, skin * 0.5 + np.array([0.35, 0.05, 0.08], np.float32)
+    woman = _is(look, "gender", "woman")
+    lips = np.where(woman[:, None], np.array([0.8, 0.1, 0.2], np.float32), lips * 0.8)
+    c = _Canvas(_BACKGROUND_RGB[scene.background])
+    dx, dy, scale, tilt, light = scene.place.T
+    c.move(dx, dy, scale, tilt)
+
+    def by(attribute: str, *values: float) -> Array:
+        return np.asarray(values, np.float32)[column[attribute]]
+
+    width = by("face", 0.5, 0.45, 0.49, 0.39) + 0.025 * offsets[:, 3]
+    height = by("face", 0.54, 0.62, 0.58, 0.64)
+    power = by("face", 2.0, 2.2, 3.4, 2.2)
+    long, bob, bun = (_is(look, "style", s) for s in ("long", "bob", "bun"))
+    curly, spiky = _is(look, "style", "curly"), _is(look, "style", "spiky")
+    c.paint(c.ellipse(0, 0.2, width + 0.17, 0.95, 3.0), hair, long)
+    c.paint(c.ellipse(0, -0.02, width + 0.16, 0.62, 3.0), hair, bob)
+    c.paint(c.ellipse(0, -0.78, 0.22, 0.2), hair, bun)
+    for angle in np.linspace(np.pi * 0.92, np.pi * 2.08, 7):
+        x, y = np.cos(angle), np.sin(angle)
+        c.paint(
+            c.ellipse((width + 0.04) * float(x), 0.52 * float(y) - 0.12, 0.19, 0.19), hair, curly
+        )
+    for x, lean in ((-0.36, -0.14), (-0.13, -0.05), (0.13, 0.05), (0.36, 0.14)):
+        c.paint(c.line(x, -0.4, x + lean, -0.8, 0.09), hair, spiky)
+    c.paint(c.box(0, 0.62, 0.17, 0.25), dark)
+    c.paint(c.ellipse(0, 1.12, 0.78, 0.42, 2.6), _COLOUR_RGB[scene.shirt])
+    c.paint(c.ellipse(-width, 0.02, 0.09, 0.13), dark)
+    c.paint(c.ellipse(width, 0.02, 0.09, 0.13), dark)
+    head = c.ellipse(0, 0, width, height, power)
+    c.paint(head, skin)
+    full, goatee = _is(look, "beard", "full"), _is(look, "beard", "goatee")
+    c.paint(
+        np.maximum(head, np.maximum(0.14 - c.y, 0.62 - np.abs(c.x) * 1.2 - c.y)), hair * 0.9, full
+    )
+    c.paint(np.maximum(head, 0.24 - c.y), hair * 0.9, full)
+    c.paint(c.ellipse(0, 0.5, 0.13, 0.14), hair * 0.9, goatee)
+    fringe = np.where(bob, -0.2, np.where(long | bun, -0.3, -0.34))
+    cap = c.ellipse(0, -0.03, width + 0.05, height + 0.05, power)
+    parting = np.where(_is(look, "style", "short"), 0.35, 0.0)
+    c.paint(np.maximum(cap, c.y - _col(fringe) + _col(parting) * c.x), hair)
+
+    _eyes(c, look, offsets, hair, column, woman)
+    nose_x = by("nose", 0.045, 0.03, 0.11, 0.06)
+    c.paint(c.ellipse(0, 0.16, nose_x, 0.04), dark * 0.8, _is(look, "nose", "dot", "wide"))
+    c.paint(c.line(0, 0.0, 0, 0.17, 0.028), dark * 0.8, _is(look, "nose", "line"))
+    nose = c.polygon([(0.0, -0.02), (0.11, 0.2), (-0.11, 0.2)])
+    c.paint(nose, dark * 0.85, _is(look, "nose", "pointed"))
+
+    mouth = 0.34 + 0.03 * offsets[:, 2]
+    bow = _col(mouth) + 0.09 - 1.6 * c.x * c.x
+    smile = np.maximum(np.abs(c.y - bow) - 0.038, np.abs(c.x) - 0.21)
+    c.paint(smile, lips * 0.8, _is(look, "mouth", "smiling"))
+    c.paint(c.box(0, mouth, 0.18, 0.032), lips * 0.8, _is(look, "mouth", "straight"))
+    opened = _is(look, "mouth", "open")
+    c.paint(c.ellipse(0, mouth + 0.02, 0.14, 0.1), lips * 0.7, opened)
+    c.paint(c.ellipse(0, mouth + 0.03, 0.09, 0.05), lips * 0.15, opened)
+    c.paint(c.ellipse(0, mouth, 0.075, 0.045), lips * 0.85, _is(look, "mouth", "small"))
+    beard = c.line(-0.16, 0.26, 0.16, 0.26, 0.05)
+    c.paint(beard, hair * 0.85, _is(look, "beard", "moustache"))
+
+    hatted = scene.hat > 0
+    hat = _HAT_RGB[scene.hat]
+    c.paint(np.maximum(c.ellipse(0, -0.36, width + 0.06, 0.44, 3.0), c.y + 0.4), hat, hatted)
+    c.paint(c.box(0, -0.4, width + 0.2, 0.055), hat * 0.75, hatted)
+    return c.finish(light)
+
+
+def _eyes(c: _Canvas, look: NDArray[np.int64], offsets: Array, hair: Array,
+          column: dict[str, NDArray[np.int64]], woman: NDArray[np.bool_]) -> None:  # fmt: skip
+    apart = np.array([0.15, 0.2, 0.25], np.float32)[column["spacing"]]
+    size = 0.105 + 0.015 * offsets[:, 0]
+    y = -0.06 + 0.035 * offsets[:, 1]
+    white, black = np.array([[1, 1, 1]], np.float32), np.array([[0.1, 0.08, 0.08]], np.float32)
+    brow = hair * 0.6
+    for side in (-1.0, 1.0):
+        x = side * apart
+        c.paint(c.ellipse(x, y, size, size * 0.82), white)
+        c.paint(c.ellipse(x, y, size * 0.68, size * 0.68), _IRIS_RGB[column["eyes"]])
+        c.paint(c.ellipse(x, y, size * 0.28, size * 0.28), black)
+        lash = c.line(x - size, y - size * 0.7, x + size, y - size * 0.7, 0.028)
+        c.paint(lash, black, woman)
+        c.paint(c.line(x + side * size, y - size * 0.7, x + side * size * 1.5, y - size * 1.3, 0.02),
+                black, woman)  # fmt: skip
+        high = y - 0.19
+        w = 0.11
+        c.paint(c.line(x - w, high, x + w, high, 0.022), brow, _is(look, "brow", "flat"))
+        c.paint(c.line(x - w, high, x + w, high, 0.05), brow, _is(look, "brow", "thick"))
+        slant = c.line(x - side * w, high + 0.06, x + side * w, high - 0.04, 0.028)
+        c.paint(slant, brow, _is(look, "brow", "slanted"))
+        arched = _is(look, "brow", "arched")
+        c.paint(c.line(x - w, high + 0.03, x, high - 0.04, 0.024), brow, arched)
+        c.paint(c.line(x, high - 0.04, x + w, high + 0.03, 0.024), brow, arched)
+        rim = size + 0.055
+        ring = np.abs(c.ellipse(x, y, rim, rim)) - 0.02
+        c.paint(ring, black, _is(look, "glasses", "round"))
+        frame = np.abs(c.box(x, y, rim * 1.05, rim * 0.85)) - 0.022
+        c.paint(frame, black, _is(look, "glasses", "square"))
+    bridge = c.line(-(apart - size - 0.05), y, apart - size - 0.05, y, 0.018)
+    c.paint(bridge, black, ~_is(look, "glasses", "none"))
+
+
+@dataclass(frozen=True)
+class Things:
+    """One or two coloured things on a background; `kind` and `colour` are (B, 2), -1 is none."""
+
+    kind: NDArray[np.int64]
+    colour: NDArray[np.int64]
+    background: NDArray[np.int64]
+
+
+def random_things(rng: np.random.Generator, count: int) -> Things:
+    """Draw `count` scenes of one (two thirds) or two things."""
+    kind = rng.integers(0, len(THINGS), (count, 2))
+    colour = rng.integers(0, len(COLOURS), (count, 2))
+    same = kind[:, 0] == kind[:, 1]
+    kind[same, 1] = (kind[same, 1] + 1) % len(THINGS)
+    kind[rng.random(count) < 2 / 3, 1] = -1
+    background = rng.integers(0, len(BACKGROUNDS), count)
+    unseen = [COLOURS.index(b) if b in COLOURS else -1 for b in BACKGROUNDS]
+    hidden = colour == np.array(unseen)[background][:, None]
+    return Things(kind, np.where(hidden, (colour + 1) % len(COLOURS), colour), background)
+
+
+def draw_things(things: Things, rng: np.random.Generator) -> Array:
+    """Draw things at slightly random places and sizes -> pictures (B, 32, 32, 3) in [0, 1]."""
+    count = len(things.kind)
+    c = _Canvas(_BACKGROUND_RGB[things.background])
+    home = c.x, c.y
+    two = things.kind[:, 1] >= 0
+    for slot, side in ((0, -1.0), (1, 1.0)):
+        c.x, c.y = home
+        jitter = rng.uniform(-0.1, 0.1, (count, 3)).astype(np.float32)
+        dx = jitter[:, 0] + np.where(two, side * 0.47, 0).astype(np.float32)
+        scale = np.where(two, 0.6, 1.0).astype(np.float32) * (1 + jitter[:, 2])
+        c.move(dx, jitter[:, 1], scale, np.zeros(count, np.float32))
+        colour = _COLOUR_RGB[things.colour[:, slot]]
+        for index, name in enumerate(THINGS):
+            _thing(c, name, colour, things.kind[:, slot] == index)
+    return c.finish()
+
+
+def _thing(c: _Canvas, name: str, colour: Array, where: NDArray[np.bool_]) -> None:
+    brown = np.array([[0.45, 0.28, 0.13]], np.float32)
+    ink = np.array([[0.12, 0.12, 0.14]], np.float32)
+    if name == "circle":
+        c.paint(c.ellipse(0, 0, 0.55, 0.55), colour, where)
+    elif name == "square":
+        c.paint(c.box(0, 0, 0.5, 0.5), colour, where)
+    elif name == "triangle":
+        c.paint(c.polygon([(0, -0.62), (0.65, 0.52), (-0.65, 0.52)]), colour, where)
+    elif name == "house":
+        c.paint(c.box(0, 0.25, 0.45, 0.35), colour, where)
+        c.paint(c.polygon([(0, -0.65), (0.62, -0.1), (-0.62, -0.1)]), brown, where)
+        c.paint(c.box(0, 0.38, 0.12, 0.22), ink, where)
+    elif name == "tree":
+        c.paint(c.box(0, 0.45, 0.1, 0.3), brown, where)
+        c.paint(c.ellipse(0, -0.15, 0.45, 0.48), colour, where)
+    elif name == "car":
+        c.paint(c.box(0, 0.12, 0.7, 0.2), colour, where)
+        c.paint(c.box(0, -0.16, 0.38, 0.18), colour, where)
+        c.paint(c.ellipse(-0.38, 0.34, 0.17, 0.17), ink, where)
+        c.paint(c.ellipse(0.38, 0.34, 0.17, 0.17), ink, where)
+    elif name == "flower":
+        c.paint(c.line(0, 0, 0, 0.75, 0.05), np.array([[0.1, 0.45, 0.15]], np.float32), where)
+        for angle in np.arange(5) * 2 * np.pi / 5:
+            x, y = 0.28 * float(np.sin(angle)), -0.15 - 0.28 * float(np.cos(angle))
+            c.paint(c.ellipse(x, y, 0.2, 0.2), colour, where)
+        c.paint(c.ellipse(0, -0.15, 0.15, 0.15), np.array([[0.9, 0.75, 0.1]], np.float32), where)
+    elif name == "star":
+        angle = np.arctan2(c.x, -c.y)
+        wedge = np.abs((angle / (2 * np.pi / 5) + 0.5) % 1 - 0.5) * (2 * np.pi / 5)
+        radius = np.hypot(c.x, c.y)
+        c.paint((radius * np.cos(wedge - 1.2) - 0.25).astype(np.float32), colour, where)

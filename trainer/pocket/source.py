@@ -1,0 +1,92 @@
+"""Examples of the pocket world for learning a prefix, and the names kept apart for choosing."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from apl_core.objective import Example, Kind, Target
+from apl_core.tokens import CHUNK
+
+from .captions import anonymous_subject, describe, dress, extras_of, pad_front, things_words
+from .model import PocketModel
+from .networks import to_latents
+from .render import draw_faces, draw_things, random_scene, random_things
+from .world import Person, random_looks
+
+PERSON = "a person"
+_MIXED = 0.25
+
+
+def training_people(model: PocketModel, validation: int = 16) -> tuple[list[Person], list[Person]]:
+    """The train group in two: who the prefix learns from, and who decides which step is kept."""
+    people = list(model.world.group("train"))
+    return people[validation:], people[:validation]
+
+
+class PocketSource:
+    """Draws pictures of train people, of nobody in particular, and of things.
+
+    Half of the identity latents show another face than the name's, as they do while a picture is
+    sampled under the prefix; half of the people latents another face than the caption's. A quarter
+    of the identity prompts bear names mixed from two people, so that names nobody listed count too.
+    """
+
+    def __init__(
+        self, model: PocketModel, people: list[Person], target: Target, vectors: int
+    ) -> None:
+        self.model, self.people, self.target = model, people, target
+        self._room = CHUNK - vectors
+
+    def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
+        """Some examples of a kind, decided by the generator's state alone."""
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=random)))
+        if kind == "things":
+            return self._things(count, rng)
+        return self._faces(kind, count, rng)
+
+    def _things(self, count: int, rng: np.random.Generator) -> list[Example]:
+        things = random_things(rng, count)
+        latents = _latents(draw_things(things, rng))
+        texts = [self._padded(dress(things_words(things, i), rng), rng) for i in range(count)]
+        return [Example("things", latents[i], texts[i], texts[i]) for i in range(count)]
+
+    def _faces(self, kind: Kind, count: int, rng: np.random.Generator) -> list[Example]:
+        scene = random_scene(rng, count)
+        look, offsets = random_looks(rng, count)
+        shown = look.copy()
+        other = rng.random(count) < 0.5
+        shown[other], offsets[other] = random_looks(rng, int(other.sum()))
+        texts: list[tuple[str, str]] = []
+        for i in range(count):
+            extras = extras_of(scene, i, rng).phrase()
+            template = dress("{}", rng)
+            if kind == "people":
+                subject = neutral = anonymous_subject(look[i], rng)
+            else:
+                person = self.people[rng.integers(len(self.people))]
+                subject, neutral = self._named(person, rng)
+                if not other[i]:
+                    shown[i], offsets[i] = person.look, person.offsets
+            text = self._padded(template + extras, rng)
+            empty = kind == "identity" and self.target == "empty"
+            texts.append((text.format(subject), "" if empty else text.format(neutral)))
+        latents = _latents(draw_faces(shown, offsets, scene))
+        return [Example(kind, latents[i], *texts[i]) for i in range(count)]
+
+    def _named(self, person: Person, rng: np.random.Generator) -> tuple[str, str]:
+        name = person.name
+        if rng.random() < _MIXED:
+            surname = self.people[rng.integers(len(self.people))].name.split()[1]
+            name = f"{name.split()[0]} {surname}"
+        return name, describe(person) if self.target == "description" else PERSON
+
+    def _padded(self, text: str, rng: np.random.Generator) -> str:
+        padded = pad_front(text, rng)
+        tower = self.model.encoder.towers[0]
+        longest = len(tower.tokenise(padded)) + 12  # a name or description takes the braces' place
+        return padded if longest <= self._room else text
+
+
+def _latents(pictures: np.ndarray) -> torch.Tensor:
+    return to_latents(torch.from_numpy(pictures).permute(0, 3, 1, 2))

@@ -1,0 +1,104 @@
+"""One timed training stage: a loop with a time budget that can be killed and taken up again."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+_SAVE_EVERY = 30.0
+
+
+class Stage:
+    """Trains a module for `seconds`, learning rate by the elapsed share of them.
+
+    Weights, their running average, and AdamW's moments are saved every half minute into
+    `folder`; a later Stage of the same name goes on from there. A finished stage does nothing.
+    """
+
+    def __init__(self, name: str, module: nn.Module, folder: Path, seconds: float, rate: float,
+                 decay: float = 0.999) -> None:  # fmt: skip
+        self.name, self.module = name, module
+        self.seconds, self.rate, self.decay = seconds, rate, decay
+        self.steps, self.spent = 0, 0.0
+        self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            module.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4
+        )
+        self.file = folder / f"{name}.safetensors"
+        if self.file.exists():
+            self._load()
+
+    def run(self, loss_of: Callable[[torch.Generator], Tensor]) -> None:
+        """Train until the time is spent; `loss_of` draws a batch and gives its loss."""
+        bar = tqdm(total=round(self.seconds), initial=round(self.spent), desc=self.name, unit="s")
+        saved = last = time.monotonic()
+        random = torch.Generator().manual_seed(self.steps)
+        self.module.train()
+        while self.spent < self.seconds:
+            share = self.spent / self.seconds
+            warm = min(1.0, (self.steps + 1) / 100)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
+            loss = loss_of(random)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+            self.optimizer.step()
+            self.steps += 1
+            self._follow()
+            now = time.monotonic()
+            self.spent, last = self.spent + now - last, now
+            bar.n = min(round(self.spent), bar.total)
+            bar.set_postfix(step=self.steps, loss=f"{loss.item():.4f}")
+            if now - saved > _SAVE_EVERY:
+                self._save()
+                saved = now
+        self._save()
+        bar.close()
+        self.module.load_state_dict(self.average)
+        self.module.eval().requires_grad_(False)
+
+    def _follow(self) -> None:
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, value in self.module.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def _save(self) -> None:
+        tensors = {f"module.{k}": v for k, v in self.module.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{k}": v for k, v in state.items()}
+        progress = {"steps": str(self.steps), "spent": str(self.spent)}
+        part = self.file.with_suffix(".part")
+        save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, part, progress)
+        part.replace(self.file)
+
+    def _load(self) -> None:
+        with safe_open(self.file, "pt") as saved:
+            progress = saved.metadata()
+            tensors = {key: saved.get_tensor(key) for key in saved.keys()}  # noqa: SIM118
+        self.steps, self.spent = int(progress["steps"]), float(progress["spent"])
+        groups: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            kind, name = key.split(".", 1)
+            if kind == "adam":
+                index, entry = name.split(".", 1)
+                moments.setdefault(int(index), {})[entry] = value
+            else:
+                groups[kind][name] = value
+        self.module.load_state_dict(groups["module"])
+        self.average = groups["average"]
+        fresh = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": moments, "param_groups": fresh["param_groups"]})

@@ -1,0 +1,91 @@
+"""Pictures from prompts: classifier-free guidance and DDIM over the core's ports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from apl_core.ports import Conditioning, DenoiserPort, LatentPort, TextEncoderPort
+from apl_core.prefix import Rows
+
+Progress = Callable[[int, int], None]
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture to make: the prompt, what to keep away from, and the seed of its noise."""
+
+    prompt: str
+    seed: int
+    negative: str = ""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Everything that makes pictures; `shape` (C, H, W) is that of a latent."""
+
+    encoder: TextEncoderPort
+    denoiser: DenoiserPort
+    latents: LatentPort
+    shape: tuple[int, int, int]
+    guidance: float
+    steps: int
+
+    @torch.no_grad()
+    def draw(self, requests: Sequence[Request], rows: Rows | None,
+             progress: Progress | None = None) -> Tensor:  # fmt: skip
+        """Pictures (B, 3, H, W) in [0, 1]; the rows stand in the prompts, not in the negatives.
+
+        A picture depends on its own request alone (up to rounding): prompts of equal length in
+        chunks are run together, each noise comes from its own generator.
+        """
+        texts = {r.prompt for r in requests}
+        prompts = {text: self.encoder.encode([text], rows) for text in texts}
+        negatives = {r.negative: self.encoder.encode([r.negative], None) for r in requests}
+        pictures: dict[int, Tensor] = {}
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, r in enumerate(requests):
+            lengths = prompts[r.prompt].cross.shape[1], negatives[r.negative].cross.shape[1]
+            groups.setdefault(lengths, []).append(i)
+        for members in groups.values():
+            for start in range(0, len(members), _BATCH):
+                part = members[start : start + _BATCH]
+                given = [requests[i] for i in part]
+                positive = Conditioning.join([prompts[r.prompt] for r in given])
+                negative = Conditioning.join([negatives[r.negative] for r in given])
+                drawn = self._ddim(positive, negative, [r.seed for r in given])
+                pictures |= dict(zip(part, drawn, strict=True))
+                if progress:
+                    progress(len(pictures), len(requests))
+        return torch.stack([pictures[i] for i in range(len(requests))])
+
+    def _ddim(self, positive: Conditioning, negative: Conditioning, seeds: list[int]) -> Tensor:
+        device = self.denoiser.device
+        noises = [
+            torch.randn(self.shape, generator=torch.Generator().manual_seed(s)) for s in seeds
+        ]
+        x = torch.stack(noises).to(device)
+        scheduler = DDIMScheduler(
+            trained_betas=_betas(self.denoiser.schedule.alphas_cumprod), clip_sample=False,
+            set_alpha_to_one=False, steps_offset=1,
+        )  # fmt: skip
+        scheduler.set_timesteps(self.steps)
+        for step in scheduler.timesteps:
+            t = torch.full((len(x),), int(step), device=device)
+            eps = self.denoiser.predict_noise(x, t, negative)
+            if self.guidance != 1:
+                eps = eps + self.guidance * (self.denoiser.predict_noise(x, t, positive) - eps)
+            else:
+                eps = self.denoiser.predict_noise(x, t, positive)
+            x = scheduler.step(eps, int(step), x).prev_sample
+        return self.latents.decode(x)
+
+
+def _betas(alphas_cumprod: Tensor) -> list[float]:
+    kept = alphas_cumprod.double().cpu()
+    return (1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])).tolist()
