@@ -108,7 +108,7 @@ def _distance(fp_a: str, fp_b: str) -> int:
     found = [_PATTERN.fullmatch(text) for text in (fp_a, fp_b)]
     if found[0] is None or found[1] is None:
         raise ValueError(f"not two fingerprints: {fp_a!r}, {fp_b!r}")
-    return bin(int(found[0][1], 16) ^ int(found[1][1], 16)).count("1")
+    return (int(found[0][1], 16) ^ int(found[1][1], 16)).bit_count()
 
 
 def _signs(purpose: str, count: int) -> Tensor:

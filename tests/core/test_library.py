@@ -1,5 +1,6 @@
 """Names lead to files under the roots and nowhere else."""
 
+import contextlib
 import os
 import random
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from apl_core.errors import LibraryError
+from apl_core.errors import LibraryError, PrefixFileError
 from apl_core.formats import write_prefix
 from apl_core.library import MAX_DEPTH, Library
 from apl_core.prefix import Prefix
@@ -46,10 +47,8 @@ def test_names_folders_and_roots(tmp_path: Path) -> None:
 
 def test_every_listed_name_resolves_and_every_other_is_not_listed(tmp_path: Path) -> None:
     for name in ("ok", "con", "nul.x", "ends.", "bell\x07", "\ufb01ne", "a:b", "ba\\ck", " space"):
-        try:
+        with contextlib.suppress(PrefixFileError, OSError):  # some systems refuse such a name
             put(tmp_path / f"{name}.safetensors")
-        except Exception:
-            continue
     library = Library([tmp_path])
     assert library.names() == ["ok"]
     assert library.resolve("ok").is_file()
