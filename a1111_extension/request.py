@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 from apl_core.errors import AplError, HostError
 from apl_core.prefix import Prefix
@@ -36,6 +36,7 @@ class Request:
         return self.prefix.digest, str(self.steps)
 
 
+@final
 class Mark(str):
     """A prefix's name in the generation parameters, with the request (or refusal) that it means.
 

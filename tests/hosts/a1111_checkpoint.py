@@ -139,11 +139,13 @@ def write_checkpoint(webui: Path, out: Path, seed: int) -> None:
     weights = {name: value for name, value in model.state_dict().items() if value.dim() > 0}
     text_model = CLIPTextModel(CLIPTextConfig(**CLIP_L))
     for name, value in text_model.state_dict().items():
+        if "layer_norm" in name:  # fresh ones give a mean of zero, and the host divides by it
+            value += 0.2 * torch.randn_like(value)
         weights[f"cond_stage_model.transformer.{name}"] = value
     for name, value in weights.items():
         # ldm starts its last layers at zero: a model that ignores its prompt could hide anything.
         if value.dim() > 1 and not value.any():
-            value.normal_(std=value[0].numel() ** -0.5)
+            value.normal_(std=0.2 * value[0].numel() ** -0.5)
         weights[name] = value.contiguous()
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, str(out))

@@ -1,0 +1,240 @@
+"""A real A1111 on the CPU, started in a folder of its own and spoken to through its HTTP API."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WRITER = Path(__file__).with_name("a1111_checkpoint.py")
+PROBE = Path(__file__).with_name("a1111_probe")
+EXTENSION = ("a1111_extension", "apl_core", "trainer", "scripts", "localizations", "javascript")
+OPTIONS = (
+    *("--skip-torch-cuda-test", "--use-cpu", "all", "--no-half", "--skip-version-check"),
+    *("--no-hashing", "--no-download-sd-model", "--api"),
+)
+FILES = ("apl_hosting.py", "install.py", "preload.py", "metadata.ini")
+
+
+def hosts_folder() -> Path:
+    """Where real hosts are looked for: $APL_HOSTS_DIR, else ~/.cache/apl-hosts."""
+    return Path(os.environ.get("APL_HOSTS_DIR", "~/.cache/apl-hosts")).expanduser()
+
+
+def installed() -> Path | None:
+    """A1111 with a virtual environment of its own, if there is one."""
+    host = hosts_folder() / "a1111"
+    return host if python(host).exists() and (host / "launch.py").exists() else None
+
+
+def python(host: Path) -> Path:
+    """The host's own interpreter."""
+    windows = host / "venv" / "Scripts" / "python.exe"
+    return windows if os.name == "nt" else host / "venv" / "bin" / "python"
+
+
+def models(host: Path) -> Path:
+    """A folder with the random checkpoint, written once per version of its writer."""
+    version = hashlib.sha256(WRITER.read_bytes()).hexdigest()[:12]
+    folder = hosts_folder() / "a1111-models" / version
+    if not (folder / "random.yaml").exists():  # the last file that is written
+        command = [str(python(host)), str(WRITER), str(host), str(folder / "random.safetensors")]
+        subprocess.run(command, check=True, cwd=host, env=environment(host), capture_output=True)
+    return folder
+
+
+def environment(host: Path, **extra: str) -> dict[str, str]:
+    """A host process's environment: offline, one thread, no operator mode unless `extra` says."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("APL_")}
+    assets = host / "repositories" / "stable-diffusion-webui-assets"
+    head = subprocess.run(
+        ["git", "-C", str(assets), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
+    return {
+        **kept,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "ASSETS_COMMIT_HASH": head.stdout.strip(),
+        **extra,
+    }
+
+
+def copy_extension(target: Path) -> Path:
+    """The parts of this repository that A1111 uses, as a clone in its extensions folder."""
+    for name in EXTENSION:
+        if (REPOSITORY / name).is_dir():
+            shutil.copytree(
+                REPOSITORY / name, target / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+    for name in FILES:
+        shutil.copy(REPOSITORY / name, target / name)
+    return target
+
+
+class Refused(Exception):
+    """The host answered with an error: its HTTP status and what it said."""
+
+    def __init__(self, status: int, said: dict[str, Any]) -> None:
+        super().__init__(status, said)
+        self.status = status
+        self.sentence = str(said.get("detail") or said.get("errors") or said)
+
+
+@dataclass
+class Answer:
+    """What an image request gave."""
+
+    images: list[bytes]
+    info: dict[str, Any]
+
+    @property
+    def pixels(self) -> str:
+        """A hash of the pixels alone: what PNGs say about themselves differs on purpose."""
+        return hashlib.sha256(b"".join(map(_pixels, self.images))).hexdigest()
+
+    @property
+    def infotext(self) -> str:
+        return self.info["infotexts"][0]
+
+
+@final
+@dataclass
+class Webui:
+    """One running A1111; leave it as a context manager to stop the process."""
+
+    source: Path
+    data: Path
+    arguments: Sequence[str] = ()
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    clones: Sequence[str] = ("apl-prefix",)
+    process: subprocess.Popen[bytes] | None = None
+    url: str = ""
+
+    @property
+    def prefixes(self) -> Path:
+        """Its folder with prefix files."""
+        return self.data / "models" / "apl"
+
+    def __enter__(self) -> Webui:
+        extensions = self.data / "extensions"
+        self.prefixes.mkdir(parents=True, exist_ok=True)
+        if not extensions.exists():
+            shutil.copytree(PROBE, extensions / "apl-probe")
+            for name in self.clones:
+                copy_extension(extensions / name)
+        random = models(self.source)
+        checkpoints = self.data / "models" / "Stable-diffusion"
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        for name in ("first", "second"):
+            for suffix in (".safetensors", ".yaml"):
+                link = checkpoints / f"{name}{suffix}"
+                if not link.exists():
+                    link.symlink_to(random / f"random{suffix}")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = [str(python(self.source)), "launch.py", "--data-dir", str(self.data)]
+        command += ["--ckpt", str(checkpoints / "first.safetensors"), "--port", str(port)]
+        command += [*OPTIONS, *self.arguments]
+        env = environment(self.source, HUGGINGFACE_HUB_CACHE=str(random / "hub"), **self.env)
+        with (self.data / "log.txt").open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.source, env=env, stdout=log, stderr=log
+            )
+        self.wait_until_ready()
+        return self
+
+    def wait_until_ready(self, path: str = "/probe/wrapped") -> None:
+        """Wait until the server is complete; RuntimeError with its console if it died."""
+        assert self.process is not None
+        deadline = time.monotonic() + 300
+        while True:
+            try:
+                self.get(path)
+                return
+            except (urllib.error.URLError, ConnectionError, Refused):
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.__exit__()
+                    raise RuntimeError(f"A1111 did not start:\n{self.log()[-3000:]}") from None
+                time.sleep(1)
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def log(self) -> str:
+        """All that the host has written to its console."""
+        return (self.data / "log.txt").read_text(errors="replace")
+
+    def get(self, path: str) -> Any:
+        """The JSON answer to a GET; Refused."""
+        return self._ask(urllib.request.Request(self.url + path))
+
+    def post(self, path: str, body: object) -> Any:
+        """The JSON answer to a POST; Refused."""
+        header = {"Content-Type": "application/json"}
+        return self._ask(urllib.request.Request(self.url + path, json.dumps(body).encode(), header))
+
+    def _ask(self, request: urllib.request.Request) -> Any:
+        try:
+            with urllib.request.urlopen(request, timeout=300) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, json.loads(error.read() or b"{}")) from None
+
+    def draw(self, prompt: str = "a photo of a man", *args: object, **more: Any) -> Answer:
+        """A 64x64 picture in 2 steps; `args` are the script's, `more` the request's; Refused."""
+        body: dict[str, Any] = {"steps": 2, "width": 64, "height": 64, "seed": 1, "prompt": prompt}
+        body |= {"sampler_name": "Euler"} | more
+        if args:
+            body["alwayson_scripts"] = {"apl": {"args": list(args)}}
+        said = self.post(f"/sdapi/v1/{'img2img' if 'init_images' in body else 'txt2img'}", body)
+        return Answer([base64.b64decode(one) for one in said["images"]], json.loads(said["info"]))
+
+    def probe(self, **state: object) -> None:
+        """Forget what was seen, and set what the test extension shall do."""
+        self.post("/probe", state)
+
+    def seen(self, what: str = "cond") -> list[Tensor]:
+        """Conditioning (B, tokens, width) of every step since `probe`, as the U-Net got it."""
+        return [
+            torch.frombuffer(bytearray(base64.b64decode(one["data"])), dtype=torch.float32).reshape(
+                one["shape"]
+            )
+            for one in self.get("/probe")
+            if one["what"] == what
+        ]
+
+
+def _pixels(png: bytes) -> bytes:
+    place, data = 8, b""
+    while place < len(png):
+        length = int.from_bytes(png[place : place + 4], "big")
+        if png[place + 4 : place + 8] in (b"IHDR", b"IDAT"):
+            data += png[place + 8 : place + 8 + length]
+        place += 12 + length
+    return data

@@ -1,0 +1,50 @@
+"""Real hosts for the tests of this folder; where none is installed each host's tests are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import a1111_host
+import pytest
+import torch
+
+from apl_core.formats import write_prefix
+from apl_core.prefix import Prefix
+
+# without A1111 the first of its files says so once, and the others are not even collected
+collect_ignore = (
+    []
+    if a1111_host.installed()
+    else ["test_a1111_surface.py", "test_a1111_operator.py", "test_a1111_engines.py"]
+)
+
+
+def random_prefix(seed: int, n: int, behind: int = 0, key: str = "clip_l") -> Prefix:
+    """Rows about as long as real token embeddings are in a random model."""
+    width = {"clip_l": 768, "clip_h": 1024}[key]
+    rows = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
+    return Prefix({key: rows * 0.05}, behind)
+
+
+@pytest.fixture(scope="session")
+def a1111(tmp_path_factory: pytest.TempPathFactory) -> Iterator[a1111_host.Webui]:
+    """A running A1111 with this extension, a second clone of it, and a few random prefixes."""
+    host = a1111_host.installed()
+    assert host is not None
+    data = tmp_path_factory.mktemp("a1111")
+    fill(data / "models" / "apl")
+    (data / "styles.csv").write_text("name,prompt,negative_prompt\nanonymous,<apl:front>,\n")
+    clones = ("apl-prefix", "apl-prefix-copy")
+    with a1111_host.Webui(host, data, clones=clones) as webui:
+        yield webui
+
+
+def fill(folder: Path) -> None:
+    """Write the prefixes that the tests name."""
+    folder.mkdir(parents=True)
+    write_prefix(random_prefix(1, 10), folder / "front.safetensors")
+    write_prefix(random_prefix(2, 8, behind=3), folder / "bracket.safetensors")
+    write_prefix(random_prefix(3, 4), folder / "other.safetensors")
+    write_prefix(random_prefix(4, 4, key="clip_h"), folder / "wrong_family.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"no prefix")
