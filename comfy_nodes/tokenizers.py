@@ -86,6 +86,7 @@ class _Held:
         """The host's own tokenizer with `taken` places less in every chunk."""
         plain: Any = copy.copy(self)
         plain.__class__ = self.apl_base
+        vars(plain).pop(METHOD, None)  # put into the instance's dictionary behind our back
         if taken:
             plain.max_length -= taken
             # A word stays whole below this length, and one that is wider than a chunk never fits.

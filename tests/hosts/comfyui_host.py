@@ -145,10 +145,14 @@ class Host:
         """All that the host has written to its console."""
         return (self.base / "log.txt").read_text(errors="replace")
 
+    def raw(self, path: str) -> bytes:
+        """The body of the answer to a GET."""
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return answer.read()
+
     def get(self, path: str) -> Any:
         """The JSON answer to a GET."""
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
-            return json.load(answer)
+        return json.loads(self.raw(path))
 
     def post(self, path: str, body: object) -> Any:
         """The JSON answer to a POST; Refused with what each node said for HTTP 400."""
@@ -169,9 +173,7 @@ class Host:
 
     def view(self, image: dict[str, str]) -> bytes:
         """One file that the host saved."""
-        query = urllib.parse.urlencode(image)
-        with urllib.request.urlopen(f"{self.url}/view?{query}", timeout=60) as answer:
-            return answer.read()
+        return self.raw(f"/view?{urllib.parse.urlencode(image)}")
 
     def queue(self, graph: Graph, **extra: object) -> str:
         """Queue a graph, giving its id; Refused if the host does not accept it."""

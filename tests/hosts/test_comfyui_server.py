@@ -1,0 +1,193 @@
+"""Whole graphs through the HTTP API of every installed ComfyUI, on random checkpoints."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import comfyui_host
+import comfyui_probes
+import pytest
+import torch
+from comfyui_host import Graph, Host, Refused, txt2img, txt2img_sdxl
+from PIL import Image
+
+from apl_core.formats import write_prefix
+from apl_core.prefix import WIDTHS, Prefix
+
+HOSTS = comfyui_host.installed()
+pytestmark = pytest.mark.skipif(not HOSTS, reason=comfyui_probes.NO_HOST)
+PROMPT = "a photo of Ada Lovelace, (smiling:1.2)"
+NODES = ("APL_PrefixConditioning", "APL_ApplyPrefix", "APL_LoadPrefix", "APL_PrefixInfo")
+
+
+def prefix(*keys: str, seed: int = 0, behind: int = 0) -> Prefix:
+    """Ten random vectors for each encoder."""
+    generator = torch.Generator().manual_seed(seed)
+    return Prefix(
+        {key: torch.randn((10, WIDTHS[key]), generator=generator) * 0.05 for key in keys}, behind
+    )
+
+
+@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
+def host(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Host]:
+    """A running ComfyUI with the pack and some prefixes."""
+    base = tmp_path_factory.mktemp(request.param.name)
+    folder, embeddings = base / "models" / "apl", base / "models" / "embeddings"
+    folder.mkdir(parents=True)
+    embeddings.mkdir()
+    write_prefix(prefix("clip_l"), folder / "front.safetensors")
+    write_prefix(prefix("clip_l"), embeddings / "front.safetensors")
+    write_prefix(prefix("clip_l", behind=4), folder / "bracket.safetensors")
+    write_prefix(prefix("clip_l", "clip_g", behind=4), folder / "xl.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    with Host(request.param, base) as running:
+        yield running
+
+
+def pixels(png: bytes) -> bytes:
+    """The picture without its metadata."""
+    return Image.open(io.BytesIO(png)).convert("RGB").tobytes()
+
+
+def picture(host: Host, graph: Graph) -> bytes:
+    """The pixels of the one picture that a graph makes; a new file, so that it is always saved."""
+    inputs = {**graph["save"]["inputs"], "filename_prefix": uuid.uuid4().hex}
+    (png,) = host.run({**graph, "save": {**graph["save"], "inputs": inputs}}).images()
+    return pixels(png)
+
+
+def applied(graph: Graph, file: str) -> Graph:
+    """The graph with APL Apply Prefix in front of the positive text's encoder."""
+    load = {"class_type": "APL_LoadPrefix", "inputs": {"file": file}}
+    inputs = {"clip": graph["pos"]["inputs"]["clip"], "prefix": ["load", 0]}
+    pos = {**graph["pos"], "inputs": {**graph["pos"]["inputs"], "clip": ["apply", 0]}}
+    apply = {"class_type": "APL_ApplyPrefix", "inputs": inputs}
+    return {**graph, "load": load, "apply": apply, "pos": pos}
+
+
+def conditioned(graph: Graph, file: str) -> Graph:
+    """The graph with APL Prefix Conditioning as the positive text's encoder."""
+    inputs = {**graph["pos"]["inputs"], "prefix": ["load", 0], "start": 0.0, "end": 1.0}
+    pos = {"class_type": "APL_PrefixConditioning", "inputs": inputs}
+    load = {"class_type": "APL_LoadPrefix", "inputs": {"file": file}}
+    return {**graph, "load": load, "pos": pos}
+
+
+def test_without_our_nodes_the_picture_is_the_hosts_own(host: Host, tmp_path: Path) -> None:
+    with Host(host.source, tmp_path, with_pack=False) as bare:
+        assert picture(host, txt2img(PROMPT)) == picture(bare, txt2img(PROMPT))
+
+
+def test_three_ways_make_the_same_picture(host: Host) -> None:
+    by_clip = picture(host, applied(txt2img(PROMPT), "front"))
+    assert by_clip == picture(host, conditioned(txt2img(PROMPT), "front"))
+    assert by_clip == picture(host, txt2img(f"embedding:front {PROMPT}"))
+    assert by_clip != picture(host, txt2img(PROMPT))
+    assert by_clip != picture(host, applied(txt2img(PROMPT), "bracket"))
+
+
+def test_sdxl(host: Host) -> None:
+    by_clip = picture(host, applied(txt2img_sdxl(PROMPT), "xl"))
+    assert by_clip == picture(host, conditioned(txt2img_sdxl(PROMPT), "xl"))
+    assert by_clip != picture(host, txt2img_sdxl(PROMPT))
+
+
+def test_with_and_without_prefix_in_one_graph_and_again_from_the_cache(host: Host) -> None:
+    plain, prefixed = txt2img(PROMPT, seed=5), applied(txt2img(PROMPT, seed=5), "bracket")
+    both = {**prefixed, "bare": plain["pos"]}
+    for node, takes in (("sampler", "positive"), ("decode", "samples"), ("save", "images")):
+        bare = {"sampler": "bare", "decode": "sampler2", "save": "decode2"}[node]
+        inputs = {**plain[node]["inputs"], takes: [bare, 0]}
+        both[f"{node}2"] = {**plain[node], "inputs": inputs}
+    entry = host.run(both).entry["outputs"]
+    found = [pixels(host.view(entry[node]["images"][0])) for node in ("save", "save2")]
+    assert found == [picture(host, prefixed), picture(host, plain)]
+    assert found[0] != found[1]
+
+
+def test_a_replaced_file_gives_another_picture_at_once(host: Host) -> None:
+    file = host.base / "models" / "apl" / "changing.safetensors"
+    write_prefix(prefix("clip_l", seed=1), file)
+    graph = applied(txt2img(PROMPT), "changing")
+    before = picture(host, graph)
+    write_prefix(prefix("clip_l", seed=2), file)
+    assert picture(host, graph) != before
+    write_prefix(prefix("clip_l", seed=1), file)
+    assert picture(host, graph) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "node", "said"),
+    [
+        ("absent", "load", "there is none in"),
+        ("broken", "load", "broken.safetensors"),
+        ("../front", "load", "only dots"),
+        ("xl", "apply", "the loaded checkpoint is SD 1.x (clip_l 768)"),
+    ],
+)
+def test_what_is_in_the_way_is_said_on_its_node_and_no_picture_is_made(
+    host: Host, file: str, node: str, said: str
+) -> None:
+    before = set((host.base / "output").glob("*.png"))
+    with pytest.raises(Refused) as refused:
+        host.run(applied(txt2img(PROMPT), file))
+    assert said in refused.value.nodes[node]
+    assert "Traceback" not in refused.value.nodes[node]
+    assert set((host.base / "output").glob("*.png")) == before
+    assert picture(host, txt2img("the server still works"))
+
+
+def test_the_picture_names_the_prefix_and_its_digest(host: Host) -> None:
+    (png,) = host.run(applied(txt2img(PROMPT, seed=9), "front")).images()
+    text = Image.open(io.BytesIO(png)).text
+    assert json.loads(text["apl_prefixes"]) == {"front": prefix("clip_l").short_digest}
+    assert json.loads(text["prompt"])["load"]["inputs"] == {"file": "front"}
+    (png,) = host.run(txt2img(PROMPT, seed=9)).images()
+    assert "apl_prefixes" not in Image.open(io.BytesIO(png)).text
+
+
+def test_info_is_shown(host: Host) -> None:
+    graph = applied(txt2img(PROMPT), "bracket")
+    graph["info"] = {
+        "class_type": "APL_PrefixInfo",
+        "inputs": {"prefix": ["load", 0], "clip": ["model", 1]},
+    }
+    assert "SD 1.x (clip_l 768)" in host.run(graph).text("info")
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_input_and_output_is_explained_in_two_languages(host: Host, node: str) -> None:
+    info = host.get(f"/object_info/{node}")[node]
+    assert info["description"]
+    inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    assert all(declared[1].get("tooltip") for declared in inputs.values())
+    assert all(info["output_tooltips"])
+    texts = host.get("/i18n")
+    for language in ("en", "zh"):
+        said = texts[language]["nodeDefs"][node]
+        assert said["display_name"] and said["description"]
+        assert said.get("inputs", {}).keys() == inputs.keys()
+        assert said.get("outputs", {}).keys() == {str(at) for at in range(len(info["output"]))}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_node_has_a_help_page(host: Host, node: str) -> None:
+    for page in (f"{node}.md", f"{node}/zh.md"):
+        served = host.raw(f"/extensions/apl-prefix/docs/{page}").decode()
+        assert served.startswith("# ")
+
+
+def test_example_workflows_are_offered_with_pictures(host: Host) -> None:
+    names = host.get("/workflow_templates")["apl-prefix"]
+    assert {"txt2img", "before_after", "sdxl"} <= set(names)
+    for name in names:
+        workflow = host.get(f"/api/workflow_templates/apl-prefix/{name}.json")
+        known = host.get("/object_info")
+        assert all(node["type"] in known for node in workflow["nodes"])
+        assert host.raw(f"/api/workflow_templates/apl-prefix/{name}.jpg")[:2] == b"\xff\xd8"
