@@ -9,7 +9,7 @@ import utils
 from fastapi import Body
 from modules import processing, script_callbacks, sd_samplers_cfg_denoiser, shared
 
-import tests  # the three packages of common names are this extension's own
+import tests  # like trainer and utils, a package of this very extension
 import trainer
 
 SEEN = []

@@ -1,0 +1,202 @@
+"""A1111's own SD 2.x and SDXL text wrappers, on small random towers, against a manual layout.
+
+Run by the host's Python: `a1111_engines.py WEBUI REPOSITORY HUB`. Prints a JSON of checks that hold.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+WEBUI, REPOSITORY, HUB = sys.argv[1:]
+sys.argv[1:] = ["--skip-torch-cuda-test", "--use-cpu", "all", "--no-half"]
+sys.argv += ["--data-dir", tempfile.mkdtemp()]
+os.environ["HUGGINGFACE_HUB_CACHE"] = HUB
+os.chdir(WEBUI)
+sys.path[:0] = [WEBUI, REPOSITORY]
+
+from modules import initialize
+
+initialize.imports()
+
+import ldm.modules.encoders.modules as ldm_encoders
+import open_clip
+import sgm.modules.encoders.modules as sgm_encoders
+import torch
+from modules import sd_disable_initialization, sd_hijack, sd_hijack_clip, sd_hijack_open_clip
+
+import apl_hosting
+
+apl_hosting.load(Path(REPOSITORY) / "a1111_extension", "apl_a1111")
+from apl_a1111 import hooks, hosts, insertion
+
+from apl_core.errors import FitError, HostError
+from apl_core.fit import check_fit
+from apl_core.prefix import Prefix
+
+BOS, EOS = 49406, 49407
+WORDS = "a photo of a man"
+LONG = " ".join(f"man {i}" for i in range(40))
+
+
+def tower(name, width):
+    """A random OpenCLIP text tower of the real width, three layers deep."""
+    folder = Path(tempfile.mkdtemp())
+    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": width, "heads": 16, "layers": 3}
+    config = {"embed_dim": width, "vision_cfg": vision, "text_cfg": text}
+    (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    return name
+
+
+def open_clip_engine(embedder, wrapper, key):
+    embedder.model.ln_final.bias.normal_(std=0.2)  # the host divides by the mean of what it gives
+    layer = embedder.model.token_embedding
+    embedder.model.token_embedding = sd_hijack.EmbeddingsWithFixes(
+        layer, sd_hijack.model_hijack, textual_inversion_key=key
+    )
+    return wrapper(embedder, sd_hijack.model_hijack)
+
+
+def clip_l_engine():
+    with sd_disable_initialization.DisableInitialization():
+        embedder = sgm_encoders.FrozenCLIPEmbedder(device="cpu", layer="hidden", layer_idx=11)
+    for name, value in embedder.transformer.named_parameters():
+        with torch.no_grad():
+            value.normal_(std=0.03) if "norm.weight" not in name else value.fill_(1.0)
+    embeddings = embedder.transformer.text_model.embeddings
+    embeddings.token_embedding = sd_hijack.EmbeddingsWithFixes(
+        embeddings.token_embedding, sd_hijack.model_hijack
+    )
+    return sd_hijack_clip.FrozenCLIPEmbedderForSDXLWithCustomWords(embedder, sd_hijack.model_hijack)
+
+
+def manual(engine, prefix, key, words, pad):
+    """The engine's network on chunks that are laid out here: (hidden, pooled of chunk 0)."""
+    ids = engine.tokenize([words])[0]
+    empty = not words
+    room = 75 - (0 if empty else prefix.n)
+    layer = HOST.table(engine)
+    outputs = []
+    for start in range(0, max(len(ids), 1), room):
+        part = ids[start : start + room]
+        rows = prefix.vectors[key]
+        cut = prefix.rows_in_front
+        text = [layer[token] for token in part]
+        front, behind = ([], []) if empty else (list(rows[:cut]), list(rows[cut:]))
+        vectors = [layer[BOS], *front, *text, *behind, layer[EOS]]
+        tokens = [BOS, *[0] * len(front), *part, *[0] * len(behind), EOS]
+        while len(tokens) < 77:
+            vectors.append(layer[pad])
+            tokens.append(pad)
+        outputs.append(network(engine, torch.tensor([tokens]), torch.stack(vectors)[None]))
+    return torch.hstack([hidden for hidden, _ in outputs]), outputs[0][1]
+
+
+def network(engine, tokens, vectors):
+    inner = engine.wrapped
+    if hasattr(inner, "transformer"):
+        owner, name = inner.transformer.text_model.embeddings, "token_embedding"
+    else:
+        owner, name = inner.model, "token_embedding"
+    kept = getattr(owner, name)
+
+    class Given(torch.nn.Module):
+        def forward(self, _ids):
+            return vectors
+
+    setattr(owner, name, Given())
+    try:
+        z = engine.encode_with_transformers(tokens)
+    finally:
+        setattr(owner, name, kept)
+    return z, getattr(z, "pooled", None)
+
+
+def prefix_of(seed, behind, **widths):
+    torch.manual_seed(seed)
+    return Prefix({key: torch.randn(6, width) * 0.05 for key, width in widths.items()}, behind)
+
+
+def check_family(family, engines, prefixes, pads):
+    for prefix in prefixes:
+        stands = f"{family}, {prefix.behind} behind"
+        for name, words in (("short", WORDS), ("long", LONG), ("empty", "")):
+            run = insertion.Run("test", prefix.rows())
+            with insertion.running(run):
+                got = [engine([words]) for engine in engines]
+            run.verify()
+            for engine, answer in zip(engines, got):
+                key = HOST.key(engine)
+                hidden, pooled = answer if isinstance(answer, tuple) else (answer, None)
+                want, want_pooled = manual(engine, prefix, key, words, pads[key])
+                CHECKS[f"{stands}, {key}, {name}"] = torch.equal(hidden, want)
+                if pooled is not None:
+                    CHECKS[f"{stands}, {key}, {name}, pooled"] = torch.equal(pooled, want_pooled)
+                bare = engine([words])
+                bare = bare[0] if isinstance(bare, tuple) else bare
+                same = hidden.shape == bare.shape and torch.equal(hidden, bare)
+                CHECKS[f"{stands}, {key}, {name}, changes"] = same == (not words)
+
+
+CHECKS = {}
+HOST = hosts.choose_host()
+hooks.install(HOST)
+with torch.no_grad():
+    torch.manual_seed(0)
+    sd2 = open_clip_engine(
+        ldm_encoders.FrozenOpenCLIPEmbedder(
+            tower("tiny-h", 1024), None, device="cpu", layer="penultimate"
+        ),
+        sd_hijack_open_clip.FrozenOpenCLIPEmbedderWithCustomWords,
+        "clip_l",
+    )
+    check_family(
+        "SD2", [sd2], [prefix_of(1, 0, clip_h=1024), prefix_of(2, 2, clip_h=1024)], {"clip_h": 0}
+    )
+    big = open_clip_engine(
+        sgm_encoders.FrozenOpenCLIPEmbedder2(
+            tower("tiny-g", 1280),
+            None,
+            device="cpu",
+            layer="penultimate",
+            always_return_pooled=True,
+            legacy=False,
+        ),
+        sd_hijack_open_clip.FrozenOpenCLIPEmbedder2WithCustomWords,
+        "clip_g",
+    )
+    small = clip_l_engine()
+    both = {"clip_l": 768, "clip_g": 1280}
+    check_family(
+        "SDXL",
+        [small, big],
+        [prefix_of(3, 0, **both), prefix_of(4, 2, **both)],
+        {"clip_l": EOS, "clip_g": 0},
+    )
+    sdxl = SimpleNamespace(
+        conditioner=SimpleNamespace(embedders=[small, big, torch.nn.Linear(1, 1)])
+    )
+    found = hosts.faces(HOST, sdxl, fingerprints=True)
+    CHECKS["SDXL, faces"] = {face.key: face.width for face in found} == both
+    CHECKS["SDXL, fits"] = check_fit(prefix_of(3, 0, **both), found).same_encoder is None
+    refiner = SimpleNamespace(conditioner=SimpleNamespace(embedders=[big]))
+    try:
+        check_fit(prefix_of(3, 0, **both), hosts.faces(HOST, refiner, fingerprints=False))
+        CHECKS["SDXL, refiner refused"] = False
+    except FitError:
+        CHECKS["SDXL, refiner refused"] = True
+    run = insertion.Run("test", prefix_of(3, 0, **both).rows())
+    with insertion.running(run):
+        small([WORDS])
+    try:
+        run.verify()
+        CHECKS["SDXL, one encoder alone is not enough"] = False
+    except HostError:
+        CHECKS["SDXL, one encoder alone is not enough"] = True
+hooks.remove(HOST)
+CHECKS["hooks are gone"] = not hasattr(HOST.engine_class().process_texts, "__wrapped__")
+print(json.dumps(CHECKS))
