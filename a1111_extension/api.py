@@ -1,5 +1,6 @@
 """GET /apl/prefixes and GET /apl/status."""
 
+import importlib
 import secrets
 from typing import Any
 
@@ -67,18 +68,17 @@ def _login() -> list[Any]:
     pairs = getattr(module("shared").cmd_opts, "api_auth", None)
     if not pairs:
         return []
-    from fastapi import Depends, HTTPException
-    from fastapi.security import HTTPBasic, HTTPBasicCredentials
-
+    fastapi = importlib.import_module("fastapi")
+    basic = importlib.import_module("fastapi.security").HTTPBasic()
     known = dict(pair.split(":", 1) for pair in pairs.split(","))
 
-    def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
+    def check(given: Any = fastapi.Depends(basic)) -> None:  # noqa: B008
         expected = known.get(given.username)
         if expected is None or not secrets.compare_digest(
             given.password.encode(), expected.encode()
         ):
-            raise HTTPException(
+            raise fastapi.HTTPException(
                 401, "Incorrect user name or password", {"WWW-Authenticate": "Basic"}
             )
 
-    return [Depends(check)]
+    return [fastapi.Depends(check)]

@@ -1,0 +1,164 @@
+"""What a request asks for, how it carries that, and what it says about it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from apl_a1111 import config, request, tag
+from apl_a1111.refusal import Refused
+from apl_a1111.request import HASH, NAME, STEPS
+
+from apl_core.errors import AplError
+from apl_core.formats import write_prefix
+from apl_core.library import Library
+from apl_core.prefix import Prefix
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A library with the prefixes a and b, and the webui's settings that are read."""
+    for seed, name in enumerate("ab"):
+        rows = torch.randn(3, 768, generator=torch.Generator().manual_seed(seed))
+        write_prefix(Prefix({"clip_l": rows}), tmp_path / f"{name}.safetensors")
+    said = SimpleNamespace(enforced=None, default="b", folder=tmp_path)
+    monkeypatch.setattr(config, "library", lambda: Library([tmp_path]))
+    monkeypatch.setattr(config, "roots", lambda: (tmp_path,))
+    monkeypatch.setattr(config, "enforced", lambda: said.enforced)
+    monkeypatch.setattr(config, "default_prefix", lambda: said.default)
+    return said
+
+
+def asking(*prompts: str, **more: Any) -> SimpleNamespace:
+    return SimpleNamespace(all_prompts=list(prompts), extra_generation_params={}, **more)
+
+
+def read(p: Any, *args: object) -> request.Request | None:
+    return request.read(p, *(*args, *(False, "a", 0.0, 1.0)[len(args) :]))
+
+
+def test_arguments_axes_and_tags() -> None:
+    assert read(asking("x")) is None
+    cases = [
+        (asking("x"), (True, "a"), "a", "0-1"),
+        (asking("x"), (True, ""), "b", "0-1"),
+        (asking("x"), (True, "a", 0.2, 0.5), "a", "0.2-0.5"),
+        (asking("x", "y <apl:b>"), (), "b", "0-1"),
+        (asking("x <apl:b:0-0.5>"), (True, "a", 0.2, 0.9), "b", "0-0.5"),
+        (asking("x", all_hr_prompts=["<apl:b>"]), (), "b", "0-1"),
+        (asking("x", apl_axes={"name": "b"}), (), "b", "0-1"),
+        (asking("x <apl:a>", apl_axes={"name": "b"}), (), "b", "0-1"),
+        (asking("x", apl_axes={"enabled": True}), (), "a", "0-1"),
+    ]
+    for p, args, name, steps in cases:
+        got = read(p, *args)
+        assert got is not None and (got.name, str(got.steps)) == (name, steps)
+    assert read(asking("<apl:a>", apl_axes={"enabled": False}), True) is None
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("on",),
+        (1,),
+        (None,),
+        (True, 3),
+        (True, "c"),
+        (True, "../a"),
+        (True, "a", "0"),
+        (True, "a", True),
+    ],
+)
+def test_arguments_that_make_no_sense_are_errors(args: tuple[object, ...]) -> None:
+    with pytest.raises(AplError):
+        read(asking("x"), *args)
+
+
+def test_tags_that_disagree_are_an_error() -> None:
+    with pytest.raises(AplError, match="different ones"):
+        read(asking("<apl:a>", "<apl:b>"))
+
+
+def test_the_operators_prefix_wins_over_everything(settings: SimpleNamespace) -> None:
+    settings.enforced = "b"
+    for p in (asking("<apl:a:0-0.5>"), asking("x", apl_axes={"enabled": False, "name": "a"})):
+        for args in ((False,), ("nonsense", 7, None)):
+            got = read(p, *args)
+            assert got is not None and (got.name, got.steps.whole) == ("b", True)
+    untouched = asking("x")  # a request that no script has seen
+    got = request.of(untouched)
+    assert got is not None and got.name == "b"
+    assert untouched.extra_generation_params[NAME] == "b"
+
+
+def test_a_request_carries_its_outcome_and_says_so() -> None:
+    p = asking("x")
+    outcome = read(p, True, "a", 0.0, 0.5)
+    request.attach(p, outcome)
+    said = p.extra_generation_params
+    assert outcome is not None and request.of(p) is outcome
+    assert json.loads(json.dumps(said)) == {
+        NAME: "a",
+        HASH: outcome.prefix.short_digest,
+        STEPS: "0-0.5",
+    }
+    inner = asking("y")
+    inner.extra_generation_params = said
+    assert request.of(inner) is outcome
+    inner.extra_generation_params = copy.deepcopy(said)
+    again = request.of(inner)
+    assert again is not None and again.key == outcome.key
+    inner.extra_generation_params = json.loads(json.dumps(said))
+    again = request.of(inner)
+    assert again is not None and again.key == outcome.key
+    request.attach(p, None)
+    assert said == {} and request.of(p) is None
+
+
+def test_a_refusal_is_raised_with_a_status_and_a_sentence() -> None:
+    from apl_a1111.refusal import refusal
+
+    p = asking("x")
+    with pytest.raises(AplError) as caught:
+        read(p, True, "c")
+    request.attach(p, refusal(caught.value))
+    for one in (p, SimpleNamespace(extra_generation_params=p.extra_generation_params)):
+        with pytest.raises(Refused) as raised:
+            request.of(one)
+        assert vars(raised.value)["status_code"] == 422
+        assert vars(raised.value)["detail"] == str(caught.value)
+    assert "report this" in str(refusal(ZeroDivisionError("x")))
+
+
+def test_equal_keys_mean_equal_conditioning() -> None:
+    keys = [
+        one.key
+        for one in (
+            read(asking("x"), True, "a"),
+            read(asking("x"), True, "b"),
+            read(asking("x"), True, "a", 0.0, 0.5),
+        )
+        if one is not None
+    ]
+    assert len(set(keys)) == 3
+
+
+def test_tags_reach_requests_that_the_script_did_not_see() -> None:
+    params = [SimpleNamespace(items=["a", "0-0.5"])]
+    inner = asking("y")
+    tag.activate(inner, params)
+    got = request.of(inner)
+    assert got is not None and (got.name, str(got.steps)) == ("a", "0-0.5")
+    seen = asking("y")
+    request.attach(seen, None)
+    tag.activate(seen, params)
+    assert request.of(seen) is None
+    wrong = asking("y")
+    tag.activate(wrong, [SimpleNamespace(items=["c"])])
+    with pytest.raises(Refused):
+        request.of(wrong)
