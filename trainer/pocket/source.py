@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -18,10 +20,10 @@ PERSON = "a person"
 _MIXED = 0.25
 
 
-def training_people(model: PocketModel, validation: int = 16) -> tuple[list[Person], list[Person]]:
-    """The train group in two: who the prefix learns from, and who decides which step is kept."""
-    people = list(model.world.group("train"))
-    return people[validation:], people[:validation]
+def training_people(people: Sequence[Person]) -> tuple[list[Person], list[Person]]:
+    """People in two: who the prefix learns from, and the eighth that decides which step is kept."""
+    kept = max(len(people) // 8, 1)
+    return list(people[kept:]), list(people[:kept])
 
 
 class PocketSource:

@@ -103,7 +103,31 @@ def make_world(seed: int, splits: dict[str, int] | None = None) -> World:
     return World(seed, tuple(people))
 
 
-_ONSETS = ["b", "br", "d", "dr", "f", "g", "gl", "h", "j", "k", "kr", "l", "m", "n", "p", "pr", "r", "s", "st", "t", "tr", "v", "z"]
+_ONSETS = [
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gl",
+    "h",
+    "j",
+    "k",
+    "kr",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "z",
+]
 _VOWELS = ["a", "e", "i", "o", "u", "ai", "ei", "ou"]
 _CODAS = ["n", "l", "r", "s", "m", "x", "th", "nd", "rk", "lt"]
 _ENDINGS = ["a", "o", "en", "is", "ar", "el", "in", "us"]

@@ -1,0 +1,50 @@
+"""The command `apl`: one module per group of verbs; exit codes 0 done, 1 failed, 2 bad usage."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from apl_core import __version__
+from apl_core.errors import AplError, ConfigError
+
+from . import bench, demo, files, learn, pictures, pocket
+
+_GROUPS = (demo, learn, pictures, files, bench, pocket)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs with their options."""
+    top = argparse.ArgumentParser(
+        prog="apl", description="Learn and use prompt prefixes that anonymise faces.",
+        epilog="Start with: apl demo",
+    )  # fmt: skip
+    top.add_argument("--version", action="version", version=f"apl {__version__}")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for group in _GROUPS:
+        group.add(verbs)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; a user's mistake ends in one readable error, never in a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    given = parser().parse_args(arguments)
+    try:
+        return given.run(given)
+    except ConfigError as error:
+        print(f"apl: {error}", file=sys.stderr)
+        return 2
+    except AplError as error:
+        print(f"apl: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\napl: interrupted", file=sys.stderr)
+        return 1
+
+
+def script() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""What several verbs share: how a verb is added, and which model is meant."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..pocket.model import PocketModel
+
+Verbs = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
+
+
+def verb(verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], about: str,
+         example: str) -> argparse.ArgumentParser:  # fmt: skip
+    """Add a verb with a one-line description and an example."""
+    added = verbs.add_parser(
+        name, help=about, description=about, epilog=f"example: {example}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    added.set_defaults(run=run)
+    return added
+
+
+def add_model(verb: argparse.ArgumentParser) -> None:
+    """The option that chooses another pocket world than the built-in one."""
+    verb.add_argument(
+        "--model", type=Path, default=None, metavar="DIR", help="a pocket model's folder (built-in)"
+    )
+
+
+def load_model(folder: Path | None) -> PocketModel:
+    """The pocket model of a folder, or the built-in one."""
+    from ..pocket.model import BUILT_IN, load_pocket
+
+    return load_pocket(folder or BUILT_IN)

@@ -1,0 +1,93 @@
+"""`apl generate` and `apl evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .common import Verbs, add_model, load_model, verb
+
+
+def add(verbs: Verbs) -> None:
+    """Add `generate` and `evaluate`."""
+    generate = verb(
+        verbs, "generate", run_generate, "draw prompts without and with a prefix, side by side",
+        'apl generate --prefix runs/demo/prefix.safetensors "a photo of a woman with red hair"',
+    )  # fmt: skip
+    add_model(generate)
+    generate.add_argument("prompts", nargs="+", help="what to draw")
+    generate.add_argument("--prefix", type=Path, required=True, help="the prefix file")
+    generate.add_argument("--negative", default="", help="negative prompt")
+    generate.add_argument("--count", type=int, default=4, help="pictures a prompt")
+    generate.add_argument("--seed", type=int, default=0, help="seed of the first picture")
+    generate.add_argument("--steps", type=int, default=20, help="DDIM steps")
+    generate.add_argument("--guidance", type=float, default=3.0, help="CFG scale")
+    generate.add_argument(
+        "--out", type=Path, default=Path("generated.png"), help="the PNG to write"
+    )
+    evaluate = verb(
+        verbs, "evaluate", run_evaluate, "measure a prefix: identity, faces, fidelity, drift",
+        "apl evaluate --prefix runs/demo/prefix.safetensors",
+    )  # fmt: skip
+    add_model(evaluate)
+    evaluate.add_argument("--prefix", type=Path, required=True, help="the prefix file")
+    evaluate.add_argument("--names", type=int, default=64, help="names a group")
+    evaluate.add_argument("--seeds", type=int, default=4, help="pictures a name")
+    evaluate.add_argument("--free", type=int, default=128, help="name-free prompts a group")
+    evaluate.add_argument("--out", type=Path, help="folder for figures.json and sheet.png")
+    evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def run_generate(given: argparse.Namespace) -> int:
+    """Draw prompts without and with the prefix."""
+    import torch
+
+    from apl_core.fit import EncoderFace, check_fit, fingerprint
+    from apl_core.formats import read_prefix
+
+    from ..report.sheet import save_sheet
+    from ..sampling import Request
+
+    prefix = read_prefix(given.prefix)
+    model = load_model(given.model)
+    table = model.encoder.token_embedding("pocket")
+    check_fit(prefix, [EncoderFace("pocket", table.shape[1], fingerprint(table))])
+    torch.set_num_threads(1)
+    sampler = model.sampler(given.steps, given.guidance)
+    rows, labels = [], []
+    for prompt in given.prompts:
+        seeds = range(given.seed, given.seed + given.count)
+        requests = [Request(prompt, seed, given.negative) for seed in seeds]
+        for used, label in ((None, "no prefix"), (prefix.rows(), "with prefix")):
+            rows.append(sampler.draw(requests, used))
+            labels.append(f"{prompt[:16]}\n{label}")
+    save_sheet(rows, given.out, labels)
+    print(given.out)
+    return 0
+
+
+def run_evaluate(given: argparse.Namespace) -> int:
+    """Measure a prefix beside the baselines."""
+    from apl_core.atomic import write_text
+    from apl_core.fit import EncoderFace, check_fit, fingerprint
+    from apl_core.formats import read_prefix
+
+    from ..demo import EVALUATION_STEPS, Examination, save_before_after
+    from ..evaluation.studio import Studio
+    from ..pocket.measure import Paper
+
+    prefix = read_prefix(given.prefix)
+    model = load_model(given.model)
+    table = model.encoder.token_embedding("pocket")
+    check_fit(prefix, [EncoderFace("pocket", table.shape[1], fingerprint(table))])
+    paper = Paper.of(model.world, given.names, given.seeds, given.free)
+    with Studio(model.folder, EVALUATION_STEPS) as studio:
+        outcome = Examination(model, studio, paper).finish(prefix)
+    text = json.dumps(outcome.flat, indent=1, sort_keys=True)
+    print(text if given.json else outcome.table().text())
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
+        write_text(given.out / "figures.json", text + "\n")
+        save_before_after(outcome, given.out / "sheet.png")
+    return 0

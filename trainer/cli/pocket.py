@@ -1,0 +1,47 @@
+"""`apl pocket build` and `card`: a whole second world from another seed, and its figures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .common import Verbs, verb
+
+
+def add(verbs: Verbs) -> None:
+    """Add `pocket` with its own verbs `build` and `card`."""
+    pocket = verbs.add_parser("pocket", help="build pocket models")
+    inner = pocket.add_subparsers(metavar="VERB", required=True)
+    build = verb(
+        inner, "build", run, "make a pocket world from a seed; killed and called again, it goes on",
+        "apl pocket build --seed 1 --minutes 90 --out worlds/1",
+    )  # fmt: skip
+    build.add_argument("--seed", type=int, required=True, help="seed of people, names and weights")
+    build.add_argument("--minutes", type=float, default=90.0, help="time to train, on one core")
+    build.add_argument("--out", type=Path, required=True, help="the model's folder")
+    card = verb(
+        inner, "card", run_card, "measure a pocket model without prefix and write its card",
+        "apl pocket card --model worlds/1",
+    )  # fmt: skip
+    card.add_argument("--model", type=Path, required=True, help="the model's folder")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Build a world."""
+    import torch
+
+    from ..pocket.build import build
+
+    torch.set_num_threads(1)
+    build(given.out, given.seed, given.minutes)
+    given.model = given.out
+    return run_card(given)
+
+
+def run_card(given: argparse.Namespace) -> int:
+    """Measure a world."""
+    from ..pocket.card import write_card
+
+    path = write_card(given.model)
+    print(path.read_text(encoding="utf-8"))
+    return 0
