@@ -1,0 +1,1 @@
+"""What a run is fed: lists of names, descriptions and pictures."""
