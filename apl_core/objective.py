@@ -31,7 +31,7 @@ Target = Literal["description", "person", "empty"]
 """What a name prompt is drawn to: its neutral description, "a person", or the empty prompt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """A clean latent (C, H, W), the prompt that gets the prefix, and the prompt of the target."""
 
@@ -41,7 +41,7 @@ class Example:
     neutral: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lesson:
     """Noised examples with their fixed targets: x_t and target (B, C, H, W), t (B,)."""
 

@@ -13,7 +13,7 @@ from .prefix import Rows
 from .schedule import Schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conditioning:
     """Encoded prompts: `cross` (B, 77 * chunks, width) and, for SDXL, `pooled` (B, width)."""
 

@@ -15,7 +15,7 @@ Prediction = Literal["eps", "v", "x0"]
 """What a network predicts: the noise, the velocity, or the clean latent."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """Signal kept after each step: `alphas_cumprod` (T,), falling from about 1 to about 0."""
 
@@ -38,7 +38,7 @@ class Schedule:
         return self.alphas_cumprod.shape[0]
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at steps t (B,), shaped to broadcast on `like`."""
+        """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at steps t (B,), shaped to multiply `like`."""
         kept = self.alphas_cumprod.to(like.device)[t].float()
         shape = (-1,) + (1,) * (like.dim() - 1)
         return kept.sqrt().reshape(shape), (1 - kept).sqrt().reshape(shape)

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -72,13 +72,13 @@ class TrainConfig:
 
     @staticmethod
     def from_mapping(given: Mapping[str, Any]) -> TrainConfig:
-        """Settings from names and values over the recipe's defaults; ConfigError names all faults."""
+        """Names and values over the recipe's defaults; ConfigError tells all faults."""
         problems = _type_faults(given)
-        if problems:
-            raise ConfigError.of("read the training settings", problems)
+        wrong = {problem.asked for problem in problems}
+        sound = {name: value for name, value in given.items() if f"set {name}" not in wrong}
         base = PAPER if given.get("recipe") == "paper" else TrainConfig()
-        config = dataclasses.replace(base, **given)
-        problems = _value_faults(config)
+        config = dataclasses.replace(base, **sound)
+        problems += _value_faults(config)
         if problems:
             raise ConfigError.of("read the training settings", problems)
         return config
@@ -147,19 +147,22 @@ def _value_faults(config: TrainConfig) -> list[ConfigError]:
     for name, (low, high) in _RANGES.items():
         value = getattr(config, name)
         if not (math.isfinite(value) and low <= value <= high):
-            problems.append(_fault(name, f"{value} is out of range", f"{low:g} to {high:g}"))
+            problems.append(_fault(name, f"{value} is out of range", f"give {low} to {high}"))
+    paper = config.recipe == "paper"
     rules: list[tuple[bool, str, str, str]] = [
         (config.behind > config.vectors, "behind",
          f"{config.behind} of {config.vectors} vectors cannot stand behind the text",
          "at most as many as vectors"),
         (0 < config.pool < config.batch, "pool", f"{config.pool} examples do not fill a batch",
          f"at least {config.batch}, or 0 for no pool"),
-        (config.recipe == "paper" and config.repulsion > 0, "repulsion",
-         "the paper's step has none that counts", "0"),
+        (config.patience > 0 and not config.check_every, "patience",
+         "nothing is measured with check_every = 0", "give check_every, or patience = 0"),
+        (paper and config.repulsion > 0, "repulsion", "the paper's step has none that counts",
+         "leave it at 0"),
+        (paper and not config.batch_things, "batch_things",
+         "the paper's coin falls on general examples half of the time", "give 1 or more"),
+        (paper and config.batch_people > 0, "batch_people",
+         "the paper's coin knows identity and general examples only", "leave it at 0"),
     ]  # fmt: skip
     problems += [_fault(name, found, fix) for wrong, name, found, fix in rules if wrong]
     return problems
-
-
-Progress = Callable[[str, int, int], None]
-"""Told what is going on, how much of it is done, and how much there is."""

@@ -68,6 +68,9 @@ class Finished:
 Event = Phase | Stepped | Checked | Saved | Previewed | Finished
 Listener = Callable[[Event], None]
 
+PhaseReport = Callable[[str, int, int], None]
+"""Told what is going on, how much of it is done, and how much there is."""
+
 
 @dataclass(frozen=True)
 class Judgement:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,12 @@ class RunFolder:
         self.previews = self.path / "previews"
         self.prefix = self.path / "prefix.safetensors"
         self.state = self.path / "state.safetensors"
+        self.newer = self.path / "state.newer.safetensors"
         self.earlier = self.path / "state.earlier.safetensors"
 
     def create(self, config: TrainConfig) -> None:
         """Make the folder and write the settings; RunError if a run is in it already."""
-        with self._told("make the run folder"):
+        with self.told("make the run folder"):
             self.path.mkdir(parents=True, exist_ok=True)
             if self.config.exists() or self.state.exists():
                 raise RunError(
@@ -58,7 +60,7 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for one process; RunError if another one has it."""
-        with self._told("lock the run folder"):
+        with self.told("lock the run folder"):
             file = open(self.path / "lock", "a+b")  # noqa: SIM115
         with file:
             try:
@@ -71,37 +73,46 @@ class RunFolder:
             yield
 
     def save_state(self, state: State) -> None:
-        """Write what is needed to resume; the state before it is kept as the earlier one."""
+        """Write what is needed to resume; the state before it is kept as the earlier one.
+
+        A readable state is in the folder at every moment, also if the newest one was damaged.
+        """
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.tensors.items()}
         data = save(tensors, {"state": json.dumps(state.numbers)})
-        with self._told("save the training state"):
+        with self.told("save the training state in"):
+            write_bytes(self.newer, data)
             if self.state.exists():
                 os.replace(self.state, self.earlier)
-            write_bytes(self.state, data)
+            os.replace(self.newer, self.state)
             write_text(self.path / "state.json", json.dumps(state.numbers, indent=1) + "\n")
 
     def load_state(self) -> tuple[State, str] | None:
-        """The newest readable state, and a word about an unreadable one; None if none was saved."""
-        found = [path for path in (self.state, self.earlier) if path.exists()]
-        trouble = "" if self.state.exists() else "the newest state was not written to the end"
-        for path in found:
+        """The newest readable state, and a word about unreadable ones; None if none was saved."""
+        troubles: list[str] = []
+        for path in (self.state, self.newer, self.earlier):
+            if not path.exists():
+                continue
             try:
                 with safe_open(path, "pt") as file:
                     numbers = json.loads((file.metadata() or {})["state"])
-                    tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            except (OSError, SafetensorError, KeyError, ValueError) as error:
-                trouble = f"{path.name} is unreadable ({error})"
+                    tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+                step = numbers["step"]
+            except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+                troubles.append(f"{path.name} is unreadable ({error})")
                 continue
-            note = f"{trouble}; going on from step {numbers['step']}" if trouble else ""
+            note = f"{'; '.join(troubles)}; going on from step {step}" if troubles else ""
             return State(tensors, numbers), note
-        if found:
-            raise RunError(f"resume {self.path}", trouble, "start the run again in another folder")
+        if troubles:
+            raise RunError(
+                f"resume {self.path}", "; ".join(troubles), "start the run again in another folder"
+            )
         return None
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append one row to metrics.jsonl."""
-        with self._told("write metrics"), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append one row to metrics.jsonl; numbers that are not finite become null."""
+        plain = {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in row.items()}
+        with self.told("write metrics in"), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a last line that was cut off by a kill is left out."""
@@ -116,11 +127,12 @@ class RunFolder:
     def cut_log(self, step: int) -> None:
         """Forget metrics after a step, so that a resumed run writes them once."""
         kept = [json.dumps(row) for row in self.rows() if row["step"] <= step]
-        with self._told("write metrics"):
+        with self.told("write metrics in"):
             write_text(self.metrics, "".join(line + "\n" for line in kept))
 
     @contextlib.contextmanager
-    def _told(self, asked: str) -> Iterator[None]:
+    def told(self, asked: str) -> Iterator[None]:
+        """Turn an OSError into a RunError that begins with `asked` and the folder."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Networks that must not learn: gradients off and evaluation mode, everything put back afterwards."""
+"""Networks that must not learn: gradients off, evaluation mode, everything put back afterwards."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ def frozen(modules: Sequence[nn.Module], weight_gradients: bool = False) -> Iter
 
     `weight_gradients` lets them collect gradients that nobody uses, as the authors' code does.
     """
-    parameters = [(p, p.requires_grad) for m in modules for p in m.parameters()]
+    parameters = [(p, p.requires_grad, p.grad) for m in modules for p in m.parameters()]
     training = [(part, part.training) for m in modules for part in m.modules()]
     try:
         for module in modules:
             module.eval()
-        for parameter, _ in parameters:
-            parameter.requires_grad_(weight_gradients)
+        for parameter, _, _ in parameters:
+            parameter.grad = None
+            parameter.requires_grad_(weight_gradients and parameter.is_floating_point())
         yield
     finally:
-        for parameter, before in parameters:
+        for parameter, before, grad in parameters:
             parameter.requires_grad_(before)
-            parameter.grad = None
+            parameter.grad = grad
         for part, before in training:
             part.training = before

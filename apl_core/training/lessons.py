@@ -9,8 +9,10 @@ import torch
 
 from ..objective import KINDS, Example, Kind, Lesson, teach
 from ..ports import DenoiserPort, TextEncoderPort
-from .config import Progress, TrainConfig
+from .config import TrainConfig
+from .events import PhaseReport
 from .parallel import Group
+from .step import autocast
 
 _TEACHER_BATCH = 64
 
@@ -33,7 +35,7 @@ class Curriculum:
     """Gives every step its lesson; the same step always gets the same one."""
 
     def __init__(self, config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPort,
-                 source: Source, group: Group, progress: Progress) -> None:  # fmt: skip
+                 source: Source, group: Group, progress: PhaseReport) -> None:  # fmt: skip
         self.config, self.encoder, self.denoiser = config, encoder, denoiser
         self.source, self.group, self.progress = source, group, progress
         self._pool: tuple[int, Lesson] | None = None
@@ -46,7 +48,9 @@ class Curriculum:
         number = step // self.config.pool_uses if self.config.pool_uses else 0
         if self._pool is None or self._pool[0] != number:
             share = self.config.pool / self.config.batch
-            sizes = {kind: max(round(count * share), count) for kind, count in counts.items()}
+            sizes: dict[Kind, int] = {
+                kind: max(round(n * share), n) for kind, n in self.config.counts.items()
+            }
             self._pool = number, self._taught(sizes, "pool", number)
         pool = self._pool[1]
         random = generator(self.config.seed, "pick", step)
@@ -77,20 +81,21 @@ class Curriculum:
         total = len(examples)
         t = torch.randint(self.denoiser.schedule.steps, (total,), generator=random)
         noise = torch.randn((total, *examples[0].latent.shape), generator=random)
+        device = self.denoiser.device
         mine = self.group.share(total)
-        parts: list[Lesson] = []
-        for start in range(0, len(mine), _TEACHER_BATCH):
-            some = mine[start : start + _TEACHER_BATCH]
-            parts.append(
-                teach(self.encoder, self.denoiser, [examples[i] for i in some],
-                      t[some], noise[some], self.config.repulsion)
-            )  # fmt: skip
+        x_ts, targets = [noise[:0].to(device)], [noise[:0].to(device)]  # a share can be empty
+        size = self.config.micro_batch or _TEACHER_BATCH
+        for start in range(0, len(mine), size):
+            some = mine[start : start + size]
+            with autocast(self.config, device):
+                part = teach(self.encoder, self.denoiser, [examples[i] for i in some],
+                             t[some], noise[some], self.config.repulsion)  # fmt: skip
+            x_ts.append(part.x_t)
+            targets.append(part.target)
             if purpose == "pool":
                 self.progress("teacher predictions", start + len(some), len(mine))
         gather = self.group.gather
         return Lesson(
             tuple(e.kind for e in examples), tuple(e.prompt for e in examples),
-            gather(torch.cat([p.x_t for p in parts]), total),
-            gather(torch.cat([p.t for p in parts]), total),
-            gather(torch.cat([p.target for p in parts]), total),
+            gather(torch.cat(x_ts), total), t.to(device), gather(torch.cat(targets), total),
         )  # fmt: skip

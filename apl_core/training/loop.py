@@ -7,17 +7,17 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor
 
-from ..errors import RunError
+from ..errors import ConfigError, FitError, RunError
 from ..fit import fingerprint
 from ..formats import write_prefix
 from ..metadata import PrefixCard
 from ..ports import DenoiserPort, TextEncoderPort
-from ..prefix import Prefix, Rows
+from ..prefix import Prefix, describe
 from .config import TrainConfig
 from .events import (
     Checked,
@@ -32,11 +32,12 @@ from .events import (
     Saved,
     Stepped,
 )  # fmt: skip
-from .folder import RunFolder, State
+from .folder import RunFolder
 from .frozen import frozen
 from .initial import initial_rows, norm_ratio
 from .lessons import Curriculum, Source, generator
 from .parallel import Group
+from .progress import Progress
 from .step import clip, gradient
 from .warmstart import warm_start
 
@@ -50,21 +51,6 @@ class Model:
     encoder: TextEncoderPort
     denoiser: DenoiserPort
     name: str
-
-
-@dataclass
-class Progress:
-    """What changes from step to step."""
-
-    rows: Rows
-    optimizer: torch.optim.Adam
-    step: int = 0
-    scale: float = 1.0
-    best: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    best_score: float = math.inf
-    best_step: int = 0
-    best_figures: dict[str, float] = field(default_factory=dict[str, float])
-    without_gain: int = 0
 
 
 class Trainer:
@@ -83,6 +69,11 @@ class Trainer:
         self.control = control or Control()
         self.start, self.names_trained = start, names_trained
         self.group = Group()
+        if config.patience and judge is None:
+            raise ConfigError(
+                "set patience", "nothing measures the prefix in this run",
+                "give a judge, or patience = 0",
+            )  # fmt: skip
 
     def run(self) -> Prefix:
         """Train to the end, or until asked to stop; returns the best prefix so far.
@@ -96,11 +87,17 @@ class Trainer:
             if first:
                 stack.enter_context(self.folder.locked())
             stack.enter_context(frozen(modules, self.config.recipe == "paper"))
+            stack.enter_context(torch.inference_mode(False))  # hosts run their nodes in it
             stack.enter_context(torch.enable_grad())
             curriculum = Curriculum(
                 self.config, encoder, denoiser, self.source, self.group, self._phase
             )
             progress = self._resumed() or self._begun(curriculum)
+            if self.group.agree(progress.step) != progress.step:
+                raise RunError(
+                    f"train in {self.folder.path}", "the processes do not see the same state",
+                    "give all of them the same folder, on a disk that they share",
+                )  # fmt: skip
             why = self._steps(progress, curriculum)
             prefix = self._kept(progress)
             if first:
@@ -112,8 +109,12 @@ class Trainer:
     def _steps(self, progress: Progress, curriculum: Curriculum) -> str:
         config = self.config
         while progress.step < config.steps:
-            self.control.read(self.folder.path)
-            if self.group.agree(self.control.stop.is_set()):
+            if config.patience and progress.without_gain >= config.patience:
+                return "no gain"
+            if self.group.rank == 0:
+                with self.folder.told("read requests in"):
+                    self.control.read(self.folder.path)
+            if self._asked("stop"):
                 return "stopped"
             began = time.perf_counter()
             loss, losses, rate = self._step(progress, curriculum)
@@ -123,40 +124,37 @@ class Trainer:
             last = progress.step == config.steps
             if config.check_every and (progress.step % config.check_every == 0 or last):
                 self._check(progress)
-            asked = self.control.save.is_set()
-            if progress.step % config.save_every == 0 or last or asked:
+            if self._asked("save") or progress.step % config.save_every == 0:
                 self._save(progress)
-                if asked and self.group.rank == 0:
-                    self.control.save.clear()
-                    write_prefix(self._kept(progress), self.folder.prefix)
-            if self.control.preview.is_set():
-                self.control.preview.clear()
+            if self._asked("preview"):
                 self._preview(progress)
-            if config.patience and progress.without_gain >= config.patience:
-                return "no gain"
         return "steps"
+
+    def _asked(self, what: Literal["stop", "save", "preview"]) -> bool:
+        flag = getattr(self.control, what)
+        asked = bool(self.group.agree(flag.is_set()))
+        if asked and what != "stop":
+            flag.clear()
+        return asked
 
     def _step(
         self, progress: Progress, curriculum: Curriculum
     ) -> tuple[float, dict[str, float], float]:
         config, rows = self.config, progress.rows
-        progress.optimizer.zero_grad()
+        for vectors in rows.vectors.values():
+            vectors.grad = torch.zeros_like(vectors)  # also where this process's share is empty
         lesson = curriculum.lesson(progress.step)
         loss, losses = gradient(
-            config,
-            self.model.encoder,
-            self.model.denoiser,
-            lesson,
-            rows,
-            self.group,
+            config, self.model.encoder, self.model.denoiser, lesson, rows, self.group,
             progress.scale,
-        )
+        )  # fmt: skip
         gradients = {k: v.grad for k, v in rows.vectors.items() if v.grad is not None}
         self.group.add_up(list(gradients.values()))
         rate = learning_rate(config, progress.step)
         for group in progress.optimizer.param_groups:
             group["lr"] = rate
-        if all(bool(torch.isfinite(g).all()) for g in gradients.values()):
+        finite = all(bool(torch.isfinite(g).all()) for g in gradients.values())
+        if finite and math.isfinite(loss):
             for each in gradients.values():
                 each.div_(progress.scale)
             clip(gradients, config.clip)
@@ -181,9 +179,7 @@ class Trainer:
             figures = {**judgement.figures, **ratio}
         best = judged_score < progress.best_score
         if best:
-            progress.best = {k: v.detach().clone() for k, v in progress.rows.vectors.items()}
-            progress.best_score, progress.best_step = judged_score, progress.step
-            progress.best_figures, progress.without_gain = figures, 0
+            progress.keep(judged_score, figures)
         elif self.judge is not None:
             progress.without_gain += 1
         self._tell(Checked(progress.step, judged_score, figures, best))
@@ -194,7 +190,7 @@ class Trainer:
         if self.previewer is None or self.group.rank:
             return
         path = self.folder.previews / f"step-{progress.step:06d}.png"
-        with torch.no_grad():
+        with torch.no_grad(), self.folder.told("write a preview in"):
             self.previewer(progress.rows, path)
         self._tell(Previewed(progress.step, path))
 
@@ -216,60 +212,43 @@ class Trainer:
         if self.start is None:
             rows = initial_rows(config, encoder, generator(config.seed, "initial"))
         else:
+            self._check_start(self.start)
             rows = self.start.rows()
         if config.warm_steps:
             rows = warm_start(config, encoder, curriculum, rows, self._phase)
-        return self._progress(rows)
+        return Progress.begin(rows, config, self.model.denoiser.device)
 
-    def _progress(self, rows: Rows) -> Progress:
-        device = self.model.denoiser.device
-        leaves = {k: v.to(device).clone().requires_grad_() for k, v in rows.vectors.items()}
-        optimizer = torch.optim.Adam(list(leaves.values()), lr=self.config.rate)
-        scale = 1024.0 if self.config.autocast == "fp16" else 1.0
-        return Progress(Rows(leaves, self.config.behind), optimizer, scale=scale)
+    def _check_start(self, start: Prefix) -> None:
+        config, widths = self.config, dict(self.model.encoder.widths)
+        if start.widths != widths:
+            raise FitError(
+                "go on from a prefix",
+                f"it is for {describe(start.widths)}, the model is {describe(widths)}",
+                "start from a prefix that was made for this kind of model",
+            )
+        if (start.n, start.behind) != (config.vectors, config.behind):
+            raise ConfigError(
+                "go on from a prefix", f"it has {start.n} vectors, {start.behind} of them behind, "
+                f"the settings say {config.vectors} and {config.behind}",
+                f"set vectors = {start.n} and behind = {start.behind}",
+            )  # fmt: skip
 
     def _save(self, progress: Progress) -> None:
-        if self.group.rank:
-            return
-        tensors = {f"rows.{k}": v for k, v in progress.rows.vectors.items()}
-        tensors |= {f"best.{k}": v for k, v in progress.best.items()}
-        for index, state in progress.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{k}": v for k, v in state.items()}
-        numbers = {
-            "step": progress.step, "scale": progress.scale, "best_score": progress.best_score,
-            "best_step": progress.best_step, "best_figures": progress.best_figures,
-            "without_gain": progress.without_gain,
-        }  # fmt: skip
-        self.folder.save_state(State(tensors, numbers))
-        self._tell(Saved(progress.step, self.folder.state))
+        if self.group.rank == 0:
+            self.folder.save_state(progress.state())
+            self._tell(Saved(progress.step, self.folder.state))
 
     def _resumed(self) -> Progress | None:
         found = self.folder.load_state()
-        if found is None:
-            if self.group.rank == 0:
-                self.folder.cut_log(0)
-            return None
-        state, note = found
-        if note:
-            log.warning("%s: %s", self.folder.path, note)
-        groups: dict[str, dict[str, Tensor]] = {"rows": {}, "best": {}, "adam": {}}
-        for name, tensor in state.tensors.items():
-            kind, rest = name.split(".", 1)
-            groups[kind][rest] = tensor
-        progress = self._progress(Rows(groups["rows"], self.config.behind))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["adam"].items():
-            index, entry = name.split(".", 1)
-            moments.setdefault(int(index), {})[entry] = tensor
-        fresh = progress.optimizer.state_dict()["param_groups"]
-        progress.optimizer.load_state_dict({"state": moments, "param_groups": fresh})
-        numbers = state.numbers
-        progress.step, progress.scale = numbers["step"], numbers["scale"]
-        progress.best, progress.best_score = groups["best"], numbers["best_score"]
-        progress.best_step, progress.best_figures = numbers["best_step"], numbers["best_figures"]
-        progress.without_gain = numbers["without_gain"]
+        progress = None
+        if found is not None:
+            state, note = found
+            if note:
+                log.warning("%s: %s", self.folder.path, note)
+            widths, device = self.model.encoder.widths, self.model.denoiser.device
+            progress = Progress.resumed(state, self.config, widths, device)
         if self.group.rank == 0:
-            self.folder.cut_log(progress.step)
+            self.folder.cut_log(progress.step if progress else 0)
         return progress
 
     def _phase(self, name: str, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Text-space warm start: before any denoiser runs, make prefixed prompts *encode* like their targets.
+"""Text-space warm start: before any denoiser runs, prefixed prompts learn to encode like targets.
 
 Prompts with and without the prefix have their words at different places, so the hidden states of
 P + c are drawn to those of c2 where the places mean the same whatever the prompt: the last ones,
@@ -13,30 +13,31 @@ from torch import Tensor
 from ..objective import encode_unique, example_weights
 from ..ports import Conditioning, TextEncoderPort
 from ..prefix import Rows
-from .config import Progress, TrainConfig
+from .config import TrainConfig
+from .events import PhaseReport
 from .lessons import Curriculum
 
 _REUSE, _RATE, _LAST = 8, 0.03, 8
 
 
 def warm_start(config: TrainConfig, encoder: TextEncoderPort, curriculum: Curriculum, rows: Rows,
-               progress: Progress) -> Rows:  # fmt: skip
+               progress: PhaseReport) -> Rows:  # fmt: skip
     """Rows after `warm_steps` Adam steps on hidden states alone; prompts of one chunk only."""
     leaves = {k: v.detach().clone().requires_grad_() for k, v in rows.vectors.items()}
     live = Rows(leaves, rows.behind)
     optimizer = torch.optim.Adam(list(leaves.values()), lr=_RATE)
-    for step in range(config.warm_steps):
-        if step % _REUSE == 0:
-            examples = curriculum.examples(config.counts, "warm", step // _REUSE)
-            weights = torch.tensor(example_weights([e.kind for e in examples], config.weights))
-            with torch.no_grad():
-                target = _summary(encode_unique(encoder, [e.neutral for e in examples], None))
-        optimizer.zero_grad()
-        found = _summary(encode_unique(encoder, [e.prompt for e in examples], live))
-        each = (found - target).square().flatten(1).mean(1)
-        (each * weights.to(each.device)).sum().backward()
-        optimizer.step()
-        progress("text-space warm start", step + 1, config.warm_steps)
+    for begin in range(0, config.warm_steps, _REUSE):
+        examples = curriculum.examples(config.counts, "warm", begin // _REUSE)
+        weights = torch.tensor(example_weights([e.kind for e in examples], config.weights))
+        with torch.no_grad():
+            target = _summary(encode_unique(encoder, [e.neutral for e in examples], None))
+        for step in range(begin, min(begin + _REUSE, config.warm_steps)):
+            optimizer.zero_grad()
+            found = _summary(encode_unique(encoder, [e.prompt for e in examples], live))
+            each = (found - target).square().flatten(1).mean(1)
+            (each * weights.to(each.device)).sum().backward()
+            optimizer.step()
+            progress("text-space warm start", step + 1, config.warm_steps)
     return Rows({k: v.detach() for k, v in leaves.items()}, rows.behind)
 
 

@@ -1,0 +1,89 @@
+"""What changes from step to step, and how it is remembered for resuming."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import RunError
+from ..prefix import Rows
+from .config import TrainConfig
+from .folder import State
+
+
+@dataclass
+class Progress:
+    """The rows and their optimiser after `step` steps, and the best rows that a judge has seen."""
+
+    rows: Rows
+    optimizer: torch.optim.Adam
+    step: int = 0
+    scale: float = 1.0
+    best: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    best_score: float = math.inf
+    best_step: int = 0
+    best_figures: dict[str, float] = field(default_factory=dict[str, float])
+    without_gain: int = 0
+
+    @staticmethod
+    def begin(rows: Rows, config: TrainConfig, device: torch.device) -> Progress:
+        """Own copies of the rows as leaves on a device, and a fresh optimiser."""
+        leaves = {k: v.to(device, copy=True).requires_grad_() for k, v in rows.vectors.items()}
+        optimizer = torch.optim.Adam(list(leaves.values()), lr=config.rate)
+        scale = 1024.0 if config.autocast == "fp16" else 1.0
+        return Progress(Rows(leaves, config.behind), optimizer, scale=scale)
+
+    def keep(self, score: float, figures: Mapping[str, float]) -> None:
+        """Take the rows as the best so far; figures that are no numbers are left out."""
+        self.best = {k: v.detach().clone() for k, v in self.rows.vectors.items()}
+        self.best_score, self.best_step, self.without_gain = score, self.step, 0
+        self.best_figures = {k: v for k, v in figures.items() if math.isfinite(v)}
+
+    def state(self) -> State:
+        """Everything that `resumed` needs to go on bit for bit."""
+        tensors = {f"rows.{k}": v for k, v in self.rows.vectors.items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        for key, leaf in self.rows.vectors.items():
+            moments: dict[str, Tensor] = self.optimizer.state.get(leaf, {})
+            tensors |= {f"adam.{key}.{entry}": v for entry, v in moments.items()}
+        numbers = {
+            "step": self.step, "scale": self.scale,
+            "best_score": self.best_score if self.best else None, "best_step": self.best_step,
+            "best_figures": self.best_figures, "without_gain": self.without_gain,
+        }  # fmt: skip
+        return State(tensors, numbers)
+
+    @staticmethod
+    def resumed(
+        state: State, config: TrainConfig, widths: Mapping[str, int], device: torch.device
+    ) -> Progress:
+        """Progress out of a saved state; RunError if it was saved under other settings."""
+        groups: dict[str, dict[str, Tensor]] = {"rows": {}, "best": {}, "adam": {}}
+        for name, tensor in state.tensors.items():
+            kind, rest = name.split(".", 1)
+            groups[kind][rest] = tensor
+        found = {key: tuple(rows.shape) for key, rows in groups["rows"].items()}
+        wanted = {key: (config.vectors, width) for key, width in widths.items()}
+        if found != wanted:
+            raise RunError(
+                "resume the run", f"its state holds {found}, settings and model ask for {wanted}",
+                "put settings and model back as they were, or start a run in another folder",
+            )  # fmt: skip
+        progress = Progress.begin(Rows({k: groups["rows"][k] for k in widths}), config, device)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in groups["adam"].items():
+            key, entry = name.split(".", 1)
+            moments.setdefault(list(widths).index(key), {})[entry] = tensor
+        fresh = progress.optimizer.state_dict()["param_groups"]
+        progress.optimizer.load_state_dict({"state": moments, "param_groups": fresh})
+        numbers = state.numbers
+        progress.step, progress.scale = numbers["step"], numbers["scale"]
+        progress.best = {k: v.to(device) for k, v in groups["best"].items()}
+        progress.best_score = numbers["best_score"] if progress.best else math.inf
+        progress.best_step, progress.best_figures = numbers["best_step"], numbers["best_figures"]
+        progress.without_gain = numbers["without_gain"]
+        return progress
