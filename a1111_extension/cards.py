@@ -46,7 +46,7 @@ def _card(page: Any, name: str, index: int | None) -> dict[str, Any]:
         metadata = {"family": prefix.family, "vectors": prefix.n, "behind": prefix.behind}
         digest, about = prefix.short_digest, prefix.card.description or prefix.family
     except AplError as error:
-        metadata, digest, about = {"problem": str(error)}, "", str(error)
+        metadata, digest, about = {"problem": error.found}, "", error.found
     item: dict[str, Any] = {
         "name": name,
         "filename": str(path),
