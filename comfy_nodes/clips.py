@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apl_core.errors import HostError
 from apl_core.fit import EncoderFace, FitReport, check_fit, fingerprint
-from apl_core.prefix import Prefix
+from apl_core.prefix import Prefix, Rows
 
 from .tokenizers import METHOD, held_tokenizer, prefixed_tokenizer, prefixes_of
 
@@ -29,14 +29,19 @@ def apply_prefix(clip: Any, prefix: Prefix) -> Any:
     for, HostError where no CLIP is connected or another pack has taken its tokenizer over.
     """
     LOG.info("%s", fit(clip, prefix).sentence)
-    tokenizers = dict(_tokenizers(clip.tokenizer))
-    if all(_has(tokenizer, prefix) for tokenizer in tokenizers.values()):
+    if all(_has(tokenizer, prefix) for _, tokenizer in tokenizers(clip.tokenizer)):
         return clip
     patched = clip.clone()
-    patched.tokenizer = held_tokenizer(clip.tokenizer)
-    for key, tokenizer in tokenizers.items():
-        setattr(patched.tokenizer, key, prefixed_tokenizer(tokenizer, key, prefix))
+    patched.tokenizer = with_rows(clip.tokenizer, prefix)
     return patched
+
+
+def with_rows(tokenizer: Any, prefix: Prefix | Rows) -> Any:
+    """A copy of a CLIP's tokenizer that puts the rows into every chunk of every encoder."""
+    outer = held_tokenizer(tokenizer)
+    for key, inner in tokenizers(tokenizer):
+        setattr(outer, key, prefixed_tokenizer(inner, key, prefix))
+    return outer
 
 
 def encode(clip: Any, text: str) -> Conditioning:
@@ -57,7 +62,7 @@ def fit(clip: Any, prefix: Prefix) -> FitReport:
         EncoderFace(
             key, tokenizer.embedding_size, fingerprint(known[key]) if key in known else None
         )
-        for key, tokenizer in _tokenizers(clip.tokenizer)
+        for key, tokenizer in tokenizers(clip.tokenizer)
     ]
     return check_fit(prefix, faces)
 
@@ -65,7 +70,7 @@ def fit(clip: Any, prefix: Prefix) -> FitReport:
 def tables(clip: Any) -> dict[str, Tensor]:
     """The token-embedding table (vocabulary, width) of every encoder that has a plain one."""
     found: dict[str, Tensor] = {}
-    for key, _ in _tokenizers(clip.tokenizer):
+    for key, _ in tokenizers(clip.tokenizer):
         transformer = getattr(getattr(clip.cond_stage_model, key, None), "transformer", None)
         if transformer is not None:
             table = transformer.get_input_embeddings().weight
@@ -74,7 +79,7 @@ def tables(clip: Any) -> dict[str, Tensor]:
     return found
 
 
-def _tokenizers(outer: Any) -> Iterator[tuple[str, Any]]:
+def tokenizers(outer: Any) -> Iterator[tuple[str, Any]]:
     """(encoder key, tokenizer) of every encoder; ComfyUI keeps them as attributes of that name."""
     for key, value in vars(outer).items():
         if hasattr(type(value), METHOD) and hasattr(value, "embedding_size"):
@@ -82,4 +87,6 @@ def _tokenizers(outer: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _has(tokenizer: Any, prefix: Prefix) -> bool:
-    return any(one.digest == prefix.digest for one in prefixes_of(tokenizer))
+    return any(
+        isinstance(one, Prefix) and one.digest == prefix.digest for one in prefixes_of(tokenizer)
+    )

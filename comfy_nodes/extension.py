@@ -1,11 +1,13 @@
+# pyright: reportMissingImports=false
 """What ComfyUI gets when it asks: the nodes, the model folder, and operator mode if it is on."""
 
 from __future__ import annotations
 
-from comfy_api.latest import ComfyExtension, io  # pyright: ignore[reportMissingImports]
+from comfy_api.latest import ComfyExtension, io
 
 from . import files, queue_hook
 from .nodes_prefix import ApplyPrefix, LoadPrefix, PrefixConditioning, PrefixInfo
+from .nodes_train import TrainPrefix
 from .refusal import Refused
 
 
@@ -14,7 +16,7 @@ class AplExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes."""
-        return [PrefixConditioning, ApplyPrefix, LoadPrefix, PrefixInfo, Refused]
+        return [PrefixConditioning, ApplyPrefix, LoadPrefix, PrefixInfo, TrainPrefix, Refused]
 
 
 def start() -> AplExtension:

@@ -1,10 +1,11 @@
+# pyright: reportMissingImports=false
 """Prefix files in ComfyUI's model folders: `models/apl` and every extra model path of kind "apl"."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import folder_paths  # pyright: ignore[reportMissingImports]
+import folder_paths
 
 from apl_core.library import SUFFIX, Library
 

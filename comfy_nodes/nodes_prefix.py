@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """The nodes that use a prefix: load it, look at it, put it into a CLIP, encode a text with it."""
 
 from __future__ import annotations
@@ -5,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from comfy_api.latest import io, ui  # pyright: ignore[reportMissingImports]
+from comfy_api.latest import io, ui
 
 from apl_core.errors import AplError, HostError
 from apl_core.formats import read_prefix

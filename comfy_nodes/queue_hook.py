@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """The hook of ComfyUI's queue: notes prefixes in a picture's metadata, and enforces one.
 
 `APL_ENFORCE=name` makes the server put that prefix into every positive prompt, whatever the graph
@@ -10,8 +11,8 @@ import logging
 import os
 from typing import Any
 
-import nodes  # pyright: ignore[reportMissingImports]
-from server import PromptServer  # pyright: ignore[reportMissingImports]
+import nodes
+from server import PromptServer
 
 from apl_core.errors import AplError
 

@@ -1,8 +1,9 @@
+# pyright: reportMissingImports=false
 """How operator mode says no: a graph of one node that fails ComfyUI's own validation, in words."""
 
 from __future__ import annotations
 
-from comfy_api.latest import io  # pyright: ignore[reportMissingImports]
+from comfy_api.latest import io
 
 
 class Refused(io.ComfyNode):

@@ -12,16 +12,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from apl_core.errors import HostError, PromptError
-from apl_core.prefix import Prefix
+from apl_core.prefix import Prefix, Rows
 from apl_core.tokens import arrange, room
 
 METHOD = "tokenize_with_weights"
 
 Entry = tuple[Any, float, int]
+Stack = Prefix | Rows
+"""A finished prefix, or live rows while one is learnt."""
+
 Chunks = list[list[Entry]]
 
 
-def prefixed_tokenizer(tokenizer: Any, key: str, prefix: Prefix) -> Any:
+def prefixed_tokenizer(tokenizer: Any, key: str, prefix: Stack) -> Any:
     """A copy of one encoder's tokenizer that puts `prefix` (after those it has) into each chunk."""
     taken = _taken(tokenizer)
     stack = (*getattr(taken, "apl_prefixes", ()), prefix)
@@ -36,7 +39,7 @@ def held_tokenizer(tokenizer: Any) -> Any:
     return _taken(tokenizer)
 
 
-def prefixes_of(tokenizer: Any) -> tuple[Prefix, ...]:
+def prefixes_of(tokenizer: Any) -> tuple[Stack, ...]:
     """The prefixes that one encoder's tokenizer applies, in the order of their application."""
     return getattr(tokenizer, "apl_prefixes", ())
 
@@ -50,7 +53,7 @@ class _Held:
 
     apl_base: type
     apl_key: str = ""
-    apl_prefixes: tuple[Prefix, ...] = ()
+    apl_prefixes: tuple[Stack, ...] = ()
 
     @property
     def tokenize_with_weights(self) -> Any:
@@ -94,7 +97,7 @@ class _Held:
         return plain
 
 
-def rows_around(prefixes: Sequence[Prefix], key: str) -> tuple[list[Entry], list[Entry]]:
+def rows_around(prefixes: Sequence[Stack], key: str) -> tuple[list[Entry], list[Entry]]:
     """The entries in front of and behind a text, a later prefix inside the earlier ones."""
     front = [_entry(row) for prefix in prefixes for row in prefix.front(key)]
     behind = [_entry(row) for prefix in reversed(prefixes) for row in prefix.back(key)]

@@ -1,0 +1,241 @@
+# pyright: reportMissingImports=false
+"""The node that learns a prefix on the loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io, ui
+from PIL import Image
+
+from apl_core.errors import ConfigError
+from apl_core.prefix import Prefix
+from apl_core.training.config import TrainConfig
+
+from .files import KIND
+from .nodes_prefix import CATEGORY, PrefixType, connected
+from .training.run import Job, Watcher, keep, new_folder, pictures_to_make, train
+from .training.source import PEOPLE, THINGS, read_lines, read_people
+
+PREVIEW_SIDE = 512
+
+
+class TrainPrefix(io.ComfyNode):
+    """Learns a prefix for the connected model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="APL_TrainPrefix",
+            display_name="APL Train Prefix",
+            category=CATEGORY,
+            description="Learns an anonymization prefix for this model. Makes its own pictures "
+            "from the names if none are connected. Interrupting keeps what is learnt so far.",
+            is_input_list=True,
+            is_output_node=True,
+            is_experimental=True,
+            inputs=[*_wires(), *_texts(), *_numbers()],
+            outputs=[
+                PrefixType.Output(
+                    "trained_prefix",
+                    display_name="prefix",
+                    tooltip="The prefix; it is in models/apl as well, under the run's name.",
+                ),
+                io.Custom("LOSS_MAP").Output(
+                    "loss_map",
+                    display_name="loss_map",
+                    tooltip="The loss of every step, for Plot Loss Graph.",
+                ),
+                io.Image.Output(
+                    "preview",
+                    display_name="preview",
+                    tooltip="The first names without the prefix, then the same with it.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        names: Sequence[str] | str | None = None,
+        target: Sequence[str] | str | None = None,
+        run_name: Sequence[str] | str | None = None,
+    ) -> bool | str:
+        """True, or what is wrong with the names or the run's name; None comes from a link."""
+        given = [one if isinstance(one, str) or not one else one[0] for one in (names, target)]
+        try:
+            if all(isinstance(one, str) for one in given):
+                read_people(*given)  # pyright: ignore[reportArgumentType]
+            if run_name:
+                new_folder(Path(), run_name if isinstance(run_name, str) else run_name[0])
+        except ConfigError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, **given: list[Any]) -> io.NodeOutput:
+        """Train; everything comes as a list, because pictures and texts may be lists."""
+        one = {name: values[0] for name, values in given.items() if values}
+        prefix = one.get("prefix")
+        people = read_people(one["names"], one["target"])
+        things, others = read_lines(one["things"]), read_lines(one["people"])
+        job = Job(
+            _config(one, None if prefix is None else connected(prefix), things, others),
+            people,
+            things,
+            others,
+            (one["width"], one["height"]),
+            one["pictures_per_name"],
+            one["picture_steps"],
+            one["cfg"],
+            _pairs(given.get("images") or [], given.get("texts") or []),
+            prefix,
+        )
+        runs = Path(folder_paths.get_output_directory(), KIND)
+        folder = new_folder(runs, one["run_name"])
+        total = pictures_to_make(job) + job.config.steps
+        bar = comfy.utils.ProgressBar(total)
+
+        def told(done: int, whole: int, preview: Image.Image | None) -> None:
+            shown = None if preview is None else ("JPEG", preview, PREVIEW_SIDE)
+            bar.update_absolute(done, whole, shown)
+
+        trained = train(job, one["model"], one["clip"], one["vae"], folder, Watcher(told, total))
+        keep(trained, Path(folder_paths.get_folder_paths(KIND)[0]), folder)
+        return io.NodeOutput(
+            trained.prefix,
+            {"loss": trained.losses},
+            trained.pictures,
+            ui=ui.PreviewImage(trained.pictures, cls=None),
+        )
+
+
+def _config(
+    one: dict[str, Any], start: Prefix | None, things: Sequence[str], others: Sequence[str]
+) -> TrainConfig:
+    """The run's settings; a prefix to go on from decides how many vectors stand where."""
+    batch, steps = one["batch"], one["steps"]
+    identity = max(1, round(batch * 14 / 36))
+    people = round(batch * 14 / 36) if others else 0
+    whole = identity + people + (max(1, batch - identity - people) if things else 0)
+    return TrainConfig.from_mapping(
+        {
+            "seed": one["seed"],
+            "vectors": one["vectors"] if start is None else start.n,
+            "behind": one["behind"] if start is None else start.behind,
+            "target": one["target"],
+            "steps": steps,
+            "rate": float(one["rate"]),
+            "warmup": min(10, steps // 10),
+            "batch_identity": identity,
+            "batch_people": people,
+            "batch_things": whole - identity - people,
+            "micro_batch": one["micro_batch"],
+            "pool": max(whole, min(512, whole * steps)),
+            "check_every": one["preview_every"],
+            "save_every": 10,
+        }
+    )
+
+
+def _pairs(images: Sequence[Any], texts: Sequence[str]) -> list[tuple[Any, str]]:
+    """Each picture with its text; ConfigError if their numbers differ."""
+    pictures = [picture[None] for batch in images for picture in batch]
+    if len(pictures) != len(texts):
+        raise ConfigError(
+            "use the connected pictures",
+            f"there are {len(pictures)} pictures and {len(texts)} texts",
+            "connect one text per picture, for example from Load Image-Text Dataset from Folder",
+        )
+    return list(zip(pictures, texts, strict=True))
+
+
+def _wires() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="The model to learn on: SD 1.x, 2.x or SDXL. Not changed."),
+        io.Clip.Input("clip", tooltip="Its CLIP, without a prefix. Not changed."),
+        io.Vae.Input("vae", tooltip="Its VAE, for connected pictures and for previews."),
+    ]
+
+
+def _texts() -> list[io.Input]:
+    return [
+        io.String.Input(
+            "names",
+            multiline=True,
+            tooltip="One name per line, or `Name = description`: those the prefix learns from. "
+            "It is meant for everybody, also for people you do not list. Never stored in the file.",
+        ),
+        io.String.Input(
+            "things",
+            multiline=True,
+            default=THINGS,
+            tooltip="Prompts that name nobody and must stay as they are, one per line.",
+        ),
+        io.String.Input(
+            "people",
+            multiline=True,
+            default=PEOPLE,
+            tooltip="Prompts that describe people without naming them; they must stay as well.",
+        ),
+        io.Combo.Input(
+            "target",
+            options=["person", "description", "empty"],
+            default="person",
+            tooltip="What a name turns into: a person, the description beside the name, or what "
+            "the empty prompt gives.",
+        ),
+        io.String.Input(
+            "run_name",
+            default="my-prefix",
+            tooltip="Name of the run folder in output/apl and of the file in models/apl. A number "
+            "is added if it is taken.",
+        ),
+    ]
+
+
+def _numbers() -> list[io.Input]:
+    def whole(name: str, default: int, low: int, high: int, tooltip: str) -> io.Input:
+        return io.Int.Input(name, default=default, min=low, max=high, tooltip=tooltip)
+
+    return [
+        whole("vectors", 10, 1, 74, "Vectors of the prefix. Each takes the place of one token."),
+        whole("behind", 5, 0, 74, "How many of them stand behind the text instead of in front."),
+        whole("steps", 300, 1, 100_000, "Training steps."),
+        io.Float.Input(
+            "rate",
+            default=0.03,
+            min=1e-6,
+            max=1.0,
+            step=1e-6,
+            tooltip="Learning rate of Adam; falls to zero along a cosine.",
+        ),
+        whole("batch", 12, 2, 512, "Examples per step: names, things and people together."),
+        whole("micro_batch", 2, 1, 512, "Examples at once: less needs less memory and more time."),
+        whole("seed", 0, 0, 2**31 - 1, "Decides pictures, noise and first vectors."),
+        whole("width", 512, 64, 2048, "Width of the pictures to learn from, in steps of 8."),
+        whole("height", 512, 64, 2048, "Height of the pictures to learn from, in steps of 8."),
+        whole("pictures_per_name", 4, 1, 200, "Pictures the model makes of each name."),
+        whole("picture_steps", 20, 1, 200, "Sampling steps of those pictures."),
+        io.Float.Input(
+            "cfg", default=7.0, min=1.0, max=30.0, step=0.1, tooltip="Their guidance scale."
+        ),
+        whole("preview_every", 50, 0, 100_000, "Steps between previews on the node; 0 for none."),
+        PrefixType.Input(
+            "prefix", optional=True, tooltip="A prefix to go on from; decides vectors and behind."
+        ),
+        io.Image.Input(
+            "images",
+            optional=True,
+            tooltip="Pictures to learn from, with one text each. A text with a listed name is a "
+            "picture of that person, any other shows things.",
+        ),
+        io.String.Input(
+            "texts", optional=True, force_input=True, tooltip="The texts of the pictures."
+        ),
+    ]

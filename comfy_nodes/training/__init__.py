@@ -1,0 +1,1 @@
+"""Learning a prefix on the model that ComfyUI has loaded."""

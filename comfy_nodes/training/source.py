@@ -1,0 +1,130 @@
+"""What a node's texts and pictures teach: names, scenes, people, and the latents that show them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from apl_core.errors import ConfigError
+from apl_core.objective import Example, Kind, Target
+
+PERSON = "a person"
+TEMPLATES = ("{}", "a photo of {}", "a portrait of {}", "a close-up photo of {}", "{} smiling")
+THINGS = """a red house by a lake
+a bowl of fruit on a wooden table
+a city street at night in the rain
+a mountain landscape at sunrise
+a cat sleeping on a sofa
+a bicycle leaning on a brick wall
+a cup of coffee and a book
+a sailing boat on the sea
+a vase of yellow flowers
+an old steam train in a station"""
+PEOPLE = """a photo of a woman with red hair
+a photo of a man with a short beard
+a portrait of an old man with grey hair
+a portrait of a young woman with glasses
+a smiling woman with curly black hair
+a bald man in a blue shirt
+a boy playing football
+a girl with blonde braids
+a woman in a green coat in front of a shop
+a man cooking in a kitchen"""
+
+
+@dataclass(frozen=True)
+class Person:
+    """A name to anonymise, and what may stay of its bearer."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A clean latent (C, H, W) with the text of its picture; `person` if it shows one of the names."""
+
+    latent: Tensor
+    text: str
+    person: Person | None = None
+
+
+def read_people(lines: str, target: Target) -> list[Person]:
+    """People from lines "Name" or "Name = description"; ConfigError names all that is wrong."""
+    people: list[Person] = []
+    problems: list[ConfigError] = []
+    for line in read_lines(lines):
+        name, _, description = (part.strip() for part in line.partition("="))
+        if any(one.name == name for one in people):
+            problems.append(_fault(name, "it comes twice", "remove one of them"))
+        if target == "description" and not description:
+            fix = "write `Name = a woman with short grey hair`, or choose the target `person`"
+            problems.append(_fault(name, "it has no description", fix))
+        people.append(Person(name, description))
+    if not people:
+        problems.append(_fault("names", "there is none", "write one name per line"))
+    if problems:
+        raise ConfigError.of("read the names", problems)
+    return people
+
+
+def read_lines(text: str) -> list[str]:
+    """The lines that say something."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def person_in(text: str, people: Sequence[Person]) -> Person | None:
+    """Whose name stands in the text as whole words, if anybody's."""
+    for person in people:
+        if re.search(rf"(?<!\w){re.escape(person.name)}(?!\w)", text, re.IGNORECASE):
+            return person
+    return None
+
+
+def neutral(text: str, person: Person, target: Target) -> str:
+    """The text that a name prompt is drawn to."""
+    if target == "empty":
+        return ""
+    stand_in = person.description if target == "description" else PERSON
+    found = re.escape(person.name)
+    return re.sub(rf"(?<!\w){found}(?!\w)", lambda _: stand_in, text, flags=re.IGNORECASE)
+
+
+class ShownSource:
+    """Draws examples from latents that were made or read before.
+
+    Half of the identity latents show somebody else, as they do while a picture is sampled under
+    the prefix; so do half of the people latents.
+    """
+
+    def __init__(
+        self, shown: Mapping[Kind, Sequence[Shown]], people: Sequence[Person], target: Target
+    ) -> None:
+        self.shown, self.people, self.target = shown, people, target
+
+    def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
+        """Some examples of a kind, decided by the generator's state alone."""
+        return [self._one(kind, random) for _ in range(count)]
+
+    def _one(self, kind: Kind, random: torch.Generator) -> Example:
+        own = _pick(self.shown[kind], random)
+        faces = self.shown["people"]
+        other = bool(torch.randint(2, (1,), generator=random))
+        latent = own.latent
+        if other and kind != "things" and faces:
+            latent = _pick(faces, random).latent
+        if own.person is None:
+            return Example(kind, latent, own.text, own.text)
+        return Example(kind, latent, own.text, neutral(own.text, own.person, self.target))
+
+
+def _pick(shown: Sequence[Shown], random: torch.Generator) -> Shown:
+    return shown[int(torch.randint(len(shown), (1,), generator=random))]
+
+
+def _fault(what: str, found: str, fix: str) -> ConfigError:
+    return ConfigError(f"use {what!r}", found, fix)

@@ -1,0 +1,278 @@
+"""Checks of learning inside a real ComfyUI, run by the host's Python.
+
+``venv/bin/python comfyui_training_probe.py HOST MODELS WORK`` writes WORK/said.json. Everything
+runs inside inference mode, as ComfyUI runs its nodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import comfyui_setup
+
+HOST, MODELS, WORK = (Path(argument) for argument in sys.argv[1:4])
+comfyui_setup.start(HOST, MODELS)
+
+import comfy.sd
+import folder_paths
+import torch
+from apl_comfy.clips import apply_prefix, encode
+from apl_comfy.training.borrowed import borrowed
+from apl_comfy.training.pictures import Painter
+from apl_comfy.training.ports import ComfyDenoiser, ComfyEncoder
+from apl_comfy.training.run import Job, Watcher, new_folder, train
+from apl_comfy.training.source import Person
+
+from apl_core.errors import HostError
+from apl_core.formats import read_prefix
+from apl_core.objective import Example, Lesson, errors, teach
+from apl_core.prefix import WIDTHS, Prefix, Rows
+from apl_core.training.config import TrainConfig
+from apl_core.training.frozen import frozen
+
+TEXTS = ["a photo of Ada Lovelace", "a (red:1.3) house", "word " * 90]
+
+
+@cache
+def sd15() -> tuple[Any, Any, Any]:
+    """MODEL, CLIP and VAE of the random SD 1.5 checkpoint."""
+    path = folder_paths.get_full_path_or_raise("checkpoints", "random_sd15.safetensors")
+    return comfy.sd.load_checkpoint_guess_config(path)[:3]
+
+
+@cache
+def sdxl() -> tuple[Any, Any]:
+    """MODEL and CLIP of the random SDXL parts."""
+    names = ("random_clip_l.safetensors", "random_clip_g.safetensors")
+    paths = [folder_paths.get_full_path_or_raise("text_encoders", name) for name in names]
+    clip = comfy.sd.load_clip(paths, None, comfy.sd.CLIPType.STABLE_DIFFUSION)
+    unet = folder_paths.get_full_path_or_raise("diffusion_models", "random_sdxl.safetensors")
+    return comfy.sd.load_diffusion_model(unet), clip
+
+
+def rows(*keys: str, count: int = 4, behind: int = 2) -> Rows:
+    """Random live rows."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode(False):
+        return Rows(
+            {key: torch.randn((count, WIDTHS[key]), generator=generator) * 0.02 for key in keys},
+            behind,
+        )
+
+
+def lesson(encoder: ComfyEncoder, denoiser: ComfyDenoiser, texts: list[str]) -> Lesson:
+    """Random latents of 8 x 8 with their targets."""
+    generator = torch.Generator().manual_seed(1)
+    examples = [
+        Example("identity", torch.randn((4, 8, 8), generator=generator), text, "a person")
+        for text in texts
+    ]
+    t = torch.tensor([50, 600, 990][: len(texts)])
+    noise = torch.randn((len(texts), 4, 8, 8), generator=generator)
+    return teach(encoder, denoiser, examples, t, noise, 0.5)
+
+
+def gradient_against_differences(
+    model: Any, clip: Any, keys: tuple[str, ...], texts: list[str]
+) -> None:
+    """The derivative along the gradient, against central differences of the loss."""
+    encoder, denoiser = ComfyEncoder(clip, 2), ComfyDenoiser(model, 2)
+    with borrowed(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
+        given = lesson(encoder, denoiser, texts)
+        start = rows(*keys)
+        live = {key: one.clone().requires_grad_() for key, one in start.vectors.items()}
+        errors(encoder, denoiser, given, Rows(live, start.behind)).sum().backward()
+        for key in keys:
+            slope = live[key].grad
+            assert slope is not None and bool((slope.abs().amax(1) > 0).all()), key
+            step = slope / slope.norm() * 2e-3
+
+            def loss(sign: int, key: str = key, step: Any = step) -> float:
+                moved = {**start.vectors, key: start.vectors[key] + sign * step}
+                with torch.no_grad():
+                    found = errors(encoder, denoiser, given, Rows(moved, start.behind))
+                return float(found.double().sum())
+
+            found = (loss(1) - loss(-1)) / (2 * float(step.norm()))
+            wrong = abs(found / float(slope.norm()) - 1)
+            assert wrong < 0.01, (key, found, float(slope.norm()))
+
+
+def check_gradient_against_finite_differences_sd15() -> None:
+    model, clip, _ = sd15()
+    gradient_against_differences(model, clip, ("clip_l",), TEXTS[:2])
+
+
+def check_gradient_against_finite_differences_sdxl() -> None:
+    gradient_against_differences(*sdxl(), ("clip_l", "clip_g"), TEXTS[1:2])
+
+
+def encodes_as_the_host(clip: Any, host: Any, texts: list[str], live: Rows | None) -> None:
+    """A batch of texts against the host one by one, pooled output included."""
+    found = ComfyEncoder(clip, 2).encode(texts, live)
+    for at, text in enumerate(texts):
+        states, facts = encode(host, text)[0]
+        part = found.cross[at : at + 1, : states.shape[1]]
+        torch.testing.assert_close(part, states, atol=1e-5, rtol=1e-4)
+        if hasattr(clip.cond_stage_model, "clip_g"):
+            assert found.pooled is not None
+            wanted = facts["pooled_output"]
+            torch.testing.assert_close(found.pooled[at : at + 1], wanted, atol=1e-5, rtol=1e-4)
+
+
+def check_encodes_as_the_host_sd15() -> None:
+    clip, live = sd15()[1], rows("clip_l")
+    encodes_as_the_host(clip, clip, [*TEXTS, ""], None)
+    patched = apply_prefix(clip, Prefix(live.vectors, live.behind))
+    encodes_as_the_host(clip, patched, [*TEXTS, ""], live)
+
+
+def check_encodes_as_the_host_sdxl() -> None:
+    clip, live = sdxl()[1], rows("clip_l", "clip_g")
+    patched = apply_prefix(clip, Prefix(live.vectors, live.behind))
+    encodes_as_the_host(clip, patched, TEXTS[:2], live)
+
+
+def check_predicts_the_networks_own_noise() -> None:
+    model, clip, _ = sd15()
+    encoder, denoiser = ComfyEncoder(clip, 4), ComfyDenoiser(model, 4)
+    conditioning = encoder.encode(TEXTS[:2], None)
+    x_t = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(2))
+    t = torch.tensor([3, 700])
+    found = denoiser.predict_noise(x_t, t, conditioning)
+    raw = model.model.diffusion_model(x_t, t.float(), context=conditioning.cross)
+    torch.testing.assert_close(found, raw, atol=1e-3, rtol=1e-3)
+
+
+def state(*networks: Any) -> str:
+    """A hash over all weights, their names and whether they want gradients; and all hooks."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, value in network.state_dict().items():
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
+        for name, value in network.named_parameters():
+            digest.update(f"{name} {value.requires_grad}".encode())
+        for name, module in network.named_modules():
+            hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
+            digest.update(f"{name} {hooks} {module.training}".encode())
+    return digest.hexdigest()
+
+
+def tiny(**more: Any) -> Job:
+    """A job of a few steps on pictures of 64 x 64."""
+    config = TrainConfig.from_mapping(
+        {
+            "vectors": 4,
+            "behind": 2,
+            "steps": 3,
+            "batch_identity": 2,
+            "batch_things": 1,
+            "batch_people": 1,
+            "micro_batch": 2,
+            "pool": 4,
+            "check_every": 2,
+            "warmup": 0,
+            **more,
+        }
+    )
+    people = [Person("Ada Lovelace", ""), Person("Alan Turing", "")]
+    return Job(config, people, ["a cat"], ["a woman"], (64, 64), 1, 2, 5.0)
+
+
+def check_training_leaves_the_host_as_it_was() -> None:
+    model, clip, vae = sd15()
+    networks = (model.model, clip.cond_stage_model, vae.first_stage_model)
+    painter = Painter(model, clip, vae, (64, 64), 2, 5.0)
+    before, picture = state(*networks), painter.paint("a cat", 3)
+    shown: list[int] = []
+    watcher = Watcher(lambda done, *_: shown.append(done), 7)
+    done = train(tiny(), model, clip, vae, new_folder(WORK, "one"), watcher)
+    assert done.prefix.n == 4 and done.prefix.behind == 2
+    assert len(done.losses) == 3 and shown[-1] == 7
+    assert done.pictures.shape == (4, 64, 64, 3)
+    assert not torch.equal(done.pictures[0], done.pictures[2])
+    assert "Ada" not in (WORK / "one" / "prefix.safetensors").read_bytes().decode("latin-1")
+    assert state(*networks) == before
+    assert torch.equal(painter.paint("a cat", 3), picture)
+
+
+def check_the_same_job_learns_the_same_prefix() -> None:
+    done = train(tiny(), *sd15(), new_folder(WORK, "two"), Watcher(lambda *_: None, 7))
+    assert done.prefix.digest == read_prefix(WORK / "one" / "prefix.safetensors").digest
+
+
+def check_connected_pictures_and_a_prefix_to_go_on_from() -> None:
+    pixels = torch.rand((1, 96, 64, 3))
+    start = Prefix(rows("clip_l").vectors, 2)
+    job = tiny()
+    pictures = [(pixels, "Ada Lovelace at sea"), (pixels, "a ship")]
+    given = Job(**{**vars(job), "pictures": pictures, "start": start, "others": []})
+    config = TrainConfig.from_mapping(
+        {"vectors": 4, "behind": 2, "steps": 1, "rate": 1e-9, "pool": 3, "warmup": 0}
+        | {"batch_identity": 1, "batch_things": 2, "batch_people": 0}
+    )
+    given = Job(**{**vars(given), "config": config})
+    done = train(given, *sd15(), new_folder(WORK, "four"), Watcher(lambda *_: None, 1))
+    torch.testing.assert_close(done.prefix.vectors["clip_l"], start.vectors["clip_l"])
+
+
+def check_a_stopped_graph_keeps_what_is_learnt() -> None:
+    model, clip, vae = sd15()
+    networks = (model.model, clip.cond_stage_model)
+    before = state(*networks)
+    folder = new_folder(WORK, "five")
+
+    def stop(done: int, *_: Any) -> None:
+        if done == 4 + 2:
+            comfy.model_management.interrupt_current_processing()
+
+    job = tiny(steps=50, save_every=1, check_every=0)
+    try:
+        train(job, model, clip, vae, folder, Watcher(stop, 54))
+    except comfy.model_management.InterruptProcessingException:
+        pass
+    else:
+        raise AssertionError("the graph was not stopped")
+    assert folder.prefix.exists()
+    assert [row["step"] for row in folder.rows()] == [1, 2]
+    assert state(*networks) == before
+
+
+def check_a_failure_in_the_middle_leaves_the_host_as_it_was() -> None:
+    model, clip, vae = sd15()
+    networks = (model.model, clip.cond_stage_model)
+    before = state(*networks)
+
+    def fail(done: int, *_: Any) -> None:
+        if done == 5:
+            raise torch.cuda.OutOfMemoryError("as a GPU would say")
+
+    try:
+        train(tiny(), model, clip, vae, new_folder(WORK, "six"), Watcher(fail, 7))
+    except torch.cuda.OutOfMemoryError:
+        pass
+    else:
+        raise AssertionError("the error was swallowed")
+    assert state(*networks) == before
+    assert not any(p.grad is not None for n in networks for p in n.parameters())
+
+
+def check_models_of_another_kind_are_refused() -> None:
+    model = sd15()[0].clone()
+    flow = type("Flow", (comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST), {})
+    model.add_object_patch("model_sampling", flow())
+    try:
+        ComfyDenoiser(model, 1)
+    except HostError as error:
+        assert "SDXL checkpoint" in str(error)
+    else:
+        raise AssertionError("a flow model was accepted")
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        comfyui_setup.report(comfyui_setup.checks_in(sys.modules[__name__]), WORK / "said.json")

@@ -1,0 +1,103 @@
+"""Learning on every installed ComfyUI: exact gradients, and a host that is left as it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import comfyui_host
+import comfyui_probes
+import pytest
+from comfyui_host import Graph, Host, Refused, txt2img
+from test_comfyui_server import applied, picture
+
+from apl_core.formats import read_prefix
+
+PROBE = "comfyui_training_probe.py"
+HOSTS = comfyui_host.installed()
+pytestmark = pytest.mark.skipif(not HOSTS, reason=comfyui_probes.NO_HOST)
+
+
+@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
+def said(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """What the checks said on one host."""
+    return comfyui_probes.said(PROBE, request.param, tmp_path_factory.mktemp("work"))
+
+
+@pytest.mark.parametrize("check", comfyui_probes.checks(PROBE))
+def test_training(check: str, said: dict[str, str]) -> None:
+    assert said[check] == ""
+
+
+@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
+def host(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Host]:
+    """A running ComfyUI with the pack."""
+    with Host(request.param, tmp_path_factory.mktemp(request.param.name)) as running:
+        yield running
+
+
+def training(**more: Any) -> Graph:
+    """A graph that trains on the random SD 1.5 checkpoint for a few steps."""
+    wires = {"model": ["model", 0], "clip": ["model", 1], "vae": ["model", 2]}
+    texts = {"names": "Ada Lovelace\nAlan Turing", "things": "a cat", "people": "a woman"}
+    sizes = {"vectors": 6, "behind": 3, "steps": 3, "rate": 0.03, "batch": 3, "micro_batch": 1}
+    made = {"width": 64, "height": 64, "pictures_per_name": 1, "picture_steps": 2, "cfg": 5.0}
+    rest = {"target": "person", "run_name": "run", "seed": 0, "preview_every": 2}
+    inputs = {**wires, **texts, **sizes, **made, **rest, **more}
+    return {
+        "model": txt2img("")["model"],
+        "train": {"class_type": "APL_TrainPrefix", "inputs": inputs},
+    }
+
+
+def test_a_trained_prefix_is_shown_stored_and_used_at_once(host: Host) -> None:
+    before = picture(host, txt2img("a cat"))
+    assert len(host.run(training()).images()) == 4
+    run = host.base / "output" / "apl" / "run"
+    assert {"config.toml", "metrics.jsonl", "prefix.safetensors", "state.safetensors"} <= {
+        path.name for path in run.iterdir()
+    }
+    assert list((run / "previews").glob("*.png"))
+    stored = read_prefix(host.base / "models" / "apl" / "run.safetensors")
+    assert (stored.n, stored.behind, stored.card.names_trained) == (6, 3, 2)
+    assert stored.digest == read_prefix(run / "prefix.safetensors").digest
+    assert picture(host, txt2img("a cat")) == before
+    assert picture(host, applied(txt2img("a cat"), "run")) != before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"names": " \n"}, "there is none"),
+        ({"names": "Ada\nAda"}, "it comes twice"),
+        ({"target": "description"}, "it has no description"),
+        ({"run_name": "../up"}, "is no name for a folder"),
+        ({"vectors": 3, "behind": 4}, "cannot stand behind the text"),
+        ({"clip": ["vaeonly", 0]}, "VAE"),
+    ],
+)
+def test_bad_settings_are_said_on_the_node(host: Host, given: dict[str, Any], said: str) -> None:
+    graph = training(**given)
+    graph["vaeonly"] = {"class_type": "VAELoader", "inputs": {"vae_name": "random_vae.safetensors"}}
+    with pytest.raises(Refused) as refused:
+        host.run(graph)
+    assert said in refused.value.nodes["train"]
+
+
+def test_an_interrupt_stops_the_graph_and_leaves_the_server_usable(host: Host) -> None:
+    before = picture(host, txt2img("a cat"))
+    queued = host.queue(training(steps=10_000, preview_every=0, run_name="long", seed=5))
+    metrics = host.base / "output" / "apl" / "long" / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < 11:
+        time.sleep(0.5)
+    host.post("/interrupt", {})
+    with pytest.raises(Refused) as refused:
+        host.wait(queued, timeout=60)
+    assert refused.value.nodes == {"train": "execution_interrupted"}
+    assert read_prefix(metrics.with_name("prefix.safetensors")).card.steps == 10
+    assert picture(host, txt2img("a cat")) == before
