@@ -24,7 +24,7 @@ def verb(verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], abou
     return added
 
 
-def add_model(verb: argparse.ArgumentParser) -> None:
+def add_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]
     """The option that chooses another pocket world than the built-in one."""
     verb.add_argument(
         "--model", type=Path, default=None, metavar="DIR", help="a pocket model's folder (built-in)"

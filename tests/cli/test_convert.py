@@ -1,0 +1,197 @@
+"""`apl convert` between our files, embeddings of other programs and the authors' pickles."""
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from apl_trainer.models.embeddings import read_pickle
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from written_files import cut, written
+
+from apl_core.errors import AplError
+from apl_core.formats import inspect_file, read_prefix
+from apl_core.limits import FILE_BYTES
+
+Apl = Callable[..., tuple[int, str, str]]
+ROWS = torch.arange(10 * 768, dtype=torch.float32).reshape(10, 768) / 7000
+
+
+def authors_file(path: Path, **rows: Tensor) -> Path:
+    """As the authors' `EmbeddingManager.save` does it: a ParameterDict inside a dict."""
+    held = nn.ParameterDict({name: nn.Parameter(one) for name, one in rows.items()})
+    tokens = {name: torch.tensor(345) for name in rows}
+    torch.save({"string_to_token": tokens, "string_to_param": held}, path)
+    return path
+
+
+def test_the_authors_file_becomes_a_prefix_and_an_embedding_and_a_prefix(
+    tmp_path: Path, apl: Apl
+) -> None:
+    source = authors_file(tmp_path / "APL-v1.1.pt", alz=ROWS)
+    ours, plain, back = (tmp_path / f"{n}.safetensors" for n in ("ours", "plain", "back"))
+    code, out, err = apl("convert", source, ours)
+    assert (code, err) == (0, "") and "10 vectors for SD 1.x (clip_l 768)" in out
+    got = read_prefix(ours)
+    assert torch.equal(got.vectors["clip_l"], ROWS) and got.behind == 0
+    assert got.card.title == "APL-v1.1" and inspect_file(ours).kind == "APL prefix"
+    assert apl("convert", ours, plain, "--to", "embedding")[0] == 0
+    assert inspect_file(plain).kind == "textual inversion"
+    assert torch.equal(load_file(plain)["emb_params"], ROWS) and len(load_file(plain)) == 1
+    assert apl("convert", plain, back)[0] == 0
+    assert read_prefix(back).digest == got.digest and read_prefix(back).card.title == "APL-v1.1"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"string_to_token": {"*": 265}, "string_to_param": {"*": ROWS}, "name": "x", "step": 9},
+        {"<token>": ROWS},
+        {"<token>": ROWS.half().double()},
+    ],
+)
+def test_pickles_of_other_programs_are_read(
+    tmp_path: Path, apl: Apl, content: dict[str, object]
+) -> None:
+    torch.save(content, tmp_path / "a.bin")
+    assert apl("convert", tmp_path / "a.bin", tmp_path / "a.safetensors")[0] == 0
+    rows = read_prefix(tmp_path / "a.safetensors").vectors["clip_l"]
+    assert torch.allclose(rows, ROWS, atol=1e-3)
+
+
+def test_one_vector_and_sd2_and_a_choice_of_placeholder(tmp_path: Path, apl: Apl) -> None:
+    source = authors_file(tmp_path / "a.pt", one=torch.ones(1024), two=torch.zeros(3, 1024))
+    out = tmp_path / "a.safetensors"
+    assert "'one', 'two'" in apl("convert", source, out)[2]
+    assert "'three'" in apl("convert", source, out, "--placeholder", "three")[2]
+    assert "--key clip_h" in apl("convert", source, out, "--placeholder", "one")[2]
+    assert not out.exists()
+    assert apl("convert", source, out, "--placeholder", "one", "--key", "clip_h")[0] == 0
+    assert torch.equal(read_prefix(out).vectors["clip_h"], torch.ones(1, 1024))
+
+
+def test_a_bracket_is_never_made_an_embedding(tmp_path: Path, apl: Apl) -> None:
+    file, new = written(tmp_path / "x.safetensors", "clip_l", behind=2), tmp_path / "y.safetensors"
+    code, _, err = apl("convert", file, new, "--to", "embedding")
+    assert code == 1 and "2 of its 5 vectors stand behind the text" in err and not new.exists()
+    code, out, _ = apl("convert", file, new)
+    assert code == 0 and "2 of them behind the text" in out
+    assert read_prefix(new).digest == read_prefix(file).digest
+
+
+def test_sdxl_and_names_for_diffusers(tmp_path: Path, apl: Apl) -> None:
+    both, one = written(tmp_path / "b.safetensors", "clip_l", "clip_g"), tmp_path / "o.safetensors"
+    new = tmp_path / "new.safetensors"
+    assert apl("convert", both, new, "--to", "embedding")[0] == 0
+    assert set(load_file(new)) == {"clip_l", "clip_g"}
+    assert read_prefix(new).digest == read_prefix(both).digest
+    written(one, "clip_l")
+    named = tmp_path / "named.safetensors"
+    assert apl("convert", one, named, "--to", "embedding", "--placeholder", "<apl>")[0] == 0
+    assert set(load_file(named)) == {"<apl>"}
+    for file, name in ((both, "<apl>"), (one, "clip_g"), (one, "__metadata__"), (one, "a\x07")):
+        bad = tmp_path / "bad.safetensors"
+        code, _, err = apl("convert", file, bad, "--to", "embedding", "--placeholder", name)
+        assert code == 1 and "Fix:" in err and not bad.exists()
+
+
+def test_nothing_is_overwritten_and_only_safetensors_is_written(tmp_path: Path, apl: Apl) -> None:
+    file = written(tmp_path / "x.safetensors", "clip_l")
+    before = file.read_bytes()
+    assert "already" in apl("convert", file, file)[2]
+    assert "safetensors" in apl("convert", file, tmp_path / "x.pt")[2]
+    assert "create the folder" in apl("convert", file, tmp_path / "none" / "x.safetensors")[2]
+    assert "folder" in apl("convert", file, file / "x.safetensors", "--to", "embedding")[2]
+    assert (
+        "leave --key out" in apl("convert", file, tmp_path / "h.safetensors", "--key", "clip_h")[2]
+    )
+    assert file.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("echo ran > ran",)
+
+
+def repacked(path: Path) -> None:
+    source = authors_file(path.with_name("source.pt"), alz=ROWS)
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for info in old.infolist():
+            new.writestr(info.filename, old.read(info))
+
+
+def tensor_file(rows: object) -> Callable[[Path], object]:
+    return lambda path: torch.save({"string_to_param": {"*": rows}}, path)
+
+
+PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "code in a torch file": (tensor_file(_Evil()), "torch refuses"),
+    "code in a plain pickle": (lambda p: p.write_bytes(pickle.dumps(_Evil())), "no torch file"),
+    "truncated": (lambda p: cut(authors_file(p, alz=ROWS)), "no torch file|refuses"),
+    "old torch": (
+        lambda p: torch.save({"a": ROWS}, p, _use_new_zipfile_serialization=False), "torch 1.6",
+    ),
+    "packed": (repacked, "packed"),
+    "oversized": (tensor_file(torch.zeros(FILE_BYTES // 4)), "larger than"),
+    "a checkpoint": (lambda p: torch.save({"state_dict": {"a": ROWS}}, p), "no vectors"),
+    "a list": (lambda p: torch.save([ROWS], p), "no vectors"),
+    "width": (tensor_file(torch.zeros(2, 700)), "2x700"),
+    "cube": (tensor_file(torch.zeros(2, 2, 768)), "2x2x768"),
+    "scalar": (tensor_file(torch.zeros(())), "1 to 75 rows"),
+    "none": (tensor_file(torch.zeros(0, 768)), "0x768"),
+    "too many": (tensor_file(torch.zeros(76, 768)), "76x768"),
+    "NaN": (tensor_file(torch.full((2, 768), torch.inf)), "not finite"),
+    "whole numbers": (tensor_file(torch.ones(2, 768, dtype=torch.int64)), "int64"),
+    "sparse": (tensor_file(torch.ones(2, 768).to_sparse()), "sparse"),
+    "without data": (tensor_file(torch.ones(2, 768, device="meta")), "plain floats"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_bad_pickles_run_nothing_and_write_nothing(
+    tmp_path: Path, apl: Apl, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, words = PICKLES[kind]
+    make(tmp_path / "x.pt")
+    code, out, err = apl("convert", "x.pt", "new.safetensors")
+    assert code == 1 and out == "" and re.search(words, err) and "Fix:" in err
+    assert not Path("new.safetensors").exists() and not Path("ran").exists()
+
+
+def test_a_torch_that_cannot_open_pickles_safely_opens_none(
+    tmp_path: Path, apl: Apl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = authors_file(tmp_path / "x.pt", alz=ROWS)
+    for version in ("2.9.1+cu128", "2.1.2", "1.13.1"):
+        monkeypatch.setattr(torch, "__version__", version)
+        code, _, err = apl("convert", source, tmp_path / "new.safetensors")
+        assert code == 1 and version in err and 'pip install "torch>=2.10"' in err
+    monkeypatch.setattr(torch, "__version__", "2.10.0a0+git")
+    assert apl("convert", source, tmp_path / "new.safetensors")[0] == 0
+
+
+@given(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=8))
+def test_damaged_pickles_end_in_one_kind_of_error(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("pt")
+    whole = authors_file(folder / "whole.pt", alz=ROWS)
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(folder / "x.pt", "w") as new:
+        for info in old.infolist():
+            data = bytearray(old.read(info))
+            if info.filename.endswith("data.pkl"):
+                for place, value in changes:
+                    data[place % len(data)] = value
+            new.writestr(info.filename, bytes(data))
+    try:
+        assert read_pickle(folder / "x.pt", "clip_l").widths == {"clip_l": 768}
+    except AplError as error:
+        assert error.fix

@@ -1,0 +1,150 @@
+"""Textual inversions of other programs: old pickles read for conversion, plain files written."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from apl_core import atomic
+from apl_core.errors import AplError, PrefixFileError
+from apl_core.header import with_metadata
+from apl_core.limits import FILE_BYTES
+from apl_core.metadata import PrefixCard, shown, to_metadata
+from apl_core.prefix import MAX_ROWS, WIDTHS, Prefix
+
+SAFE_TORCH = (2, 10)
+"""The first torch whose weights-only loading has no known way around it."""
+
+_PARAMETERS = "string_to_param"  # both the authors' files and A1111's keep the vectors there
+_RESERVED = {*WIDTHS, _PARAMETERS, "__metadata__"}
+
+
+class _Inert:
+    """Stands in for nn.ParameterDict while a pickle is read: it keeps the state, runs nothing."""
+
+
+def read_pickle(path: Path, key: str, placeholder: str | None = None) -> Prefix:
+    """The vectors (n, width of `key`) of a textual inversion in a `.pt`; AplError.
+
+    Only weights are read, only by a torch that can do so safely, from at most 16 MiB.
+    """
+    asked = f"convert {shown(str(path))}"
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_TORCH:
+        raise AplError(
+            asked, f"torch {torch.__version__} cannot open a pickle safely",
+            'python -m pip install "torch>=2.10", in an environment of its own if need be',
+        )  # fmt: skip
+    blob = _bytes(path, asked)
+    known: list[Any] = [(_Inert, "torch.nn.modules.container.ParameterDict")]
+    try:
+        with torch.serialization.safe_globals(known):
+            content = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken pickle raises anything, and none of it is for a user
+        found = f"torch refuses it ({type(error).__name__}: {shown(str(error), 120)})"
+        raise AplError(
+            asked, found, "use a textual inversion as it was saved, from somebody you trust"
+        ) from error
+    rows = _rows(asked, content, placeholder)
+    if rows.dim() == 1:
+        rows = rows[None]
+    if rows.dim() != 2 or rows.shape[1] != WIDTHS[key] or not 1 <= rows.shape[0] <= MAX_ROWS:
+        other = [k for k, width in WIDTHS.items() if rows.shape[-1:] == (width,) and k != key]
+        fix = f"--key {other[0]}" if other else "choose another file"
+        shape = "x".join(map(str, rows.shape)) or "scalar"
+        expected = f"1 to {MAX_ROWS} rows of {WIDTHS[key]} for {key}"
+        raise AplError(asked, f"its vectors are {shape}, expected {expected}", fix)
+    try:
+        return Prefix({key: rows}, card=PrefixCard(title=path.stem))
+    except PrefixFileError as error:
+        raise AplError(asked, error.found, "use a textual inversion as it was saved") from error
+
+
+def write_embedding(prefix: Prefix, path: Path, name: str | None = None) -> None:
+    """Write a plain textual inversion, the prefix's rows in one move; AplError.
+
+    `name` is the tensor's name, which diffusers takes as the token; SDXL's two have fixed names.
+    """
+    asked = f"write the embedding {shown(str(path))}"
+    if prefix.behind:
+        raise AplError(
+            asked,
+            f"the last {prefix.behind} of its {prefix.n} vectors stand behind the text, and an "
+            "embedding stands in front only",
+            "use the prefix itself in ComfyUI or A1111, or train one with behind = 0",
+        )
+    if name is not None and (len(prefix.keys) > 1 or name in _RESERVED):
+        found = f"{shown(name, 40)!r} cannot be the name of its vectors"
+        raise AplError(asked, found, "leave --placeholder out")
+    if name is not None and (not name or shown(name, 75) != name):
+        raise AplError(
+            asked, "its name is empty, over 75 characters or not printable", "shorten it"
+        )
+    if len(prefix.keys) == 1:
+        tensors = {name or "emb_params": prefix.vectors[prefix.keys[0]]}
+    else:
+        tensors = dict(prefix.vectors)
+    said = to_metadata(prefix.card, keys=prefix.keys, behind=0, tensors_sha256="")
+    dropped = ("apl.", "modelspec.hash")
+    metadata = {k: v for k, v in said.items() if not k.startswith(dropped)}
+    try:
+        atomic.write_bytes(path, with_metadata(safetensors.torch.save(tensors), metadata))
+    except OSError as error:
+        raise AplError(asked, *atomic.reason(error)) from error
+
+
+def _bytes(path: Path, asked: str) -> bytes:
+    """A torch zip whose parts are stored as they are, so that nothing unfolds beyond the cap."""
+    fix = "use a textual inversion, saved by torch 1.6 or newer"
+    try:
+        with path.open("rb") as stream:
+            blob = stream.read(FILE_BYTES + 1)
+        if len(blob) > FILE_BYTES:
+            raise AplError(asked, f"it is larger than {FILE_BYTES:,} bytes", fix)
+        with zipfile.ZipFile(io.BytesIO(blob)) as parts:
+            infos = parts.infolist()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        found = f"it is no torch file ({shown(str(error), 80)})"
+        raise AplError(asked, found, fix) from error
+    packed = any(info.compress_type != zipfile.ZIP_STORED for info in infos)
+    if packed or sum(info.file_size for info in infos) > FILE_BYTES:
+        raise AplError(asked, "its parts are packed or larger than the file", fix)
+    return blob
+
+
+def _rows(asked: str, content: object, placeholder: str | None) -> Tensor:
+    held = content
+    if isinstance(held, dict) and _PARAMETERS in held:
+        held = cast("dict[str, object]", held)[_PARAMETERS]
+    if isinstance(held, _Inert):
+        held = vars(held).get("_parameters")
+    tensors: dict[str, Tensor] = {}
+    if isinstance(held, Mapping):
+        for name, value in cast("Mapping[object, object]", held).items():
+            if isinstance(name, str) and type(value) in (Tensor, torch.nn.Parameter):
+                tensors[name] = cast(Tensor, value)
+    names = ", ".join(repr(shown(name, 40)) for name in list(tensors)[:8]) or "nothing"
+    if not tensors:
+        raise AplError(
+            asked, "it holds no vectors of a textual inversion",
+            "use an embedding of the authors' code, A1111 or diffusers, not a checkpoint",
+        )  # fmt: skip
+    if placeholder is None and len(tensors) > 1:
+        raise AplError(asked, f"it holds vectors for {names}", "choose one with --placeholder NAME")
+    if placeholder is not None and placeholder not in tensors:
+        raise AplError(
+            asked, f"it holds vectors for {names}, none for {shown(placeholder, 40)!r}",
+            "name one of them with --placeholder",
+        )  # fmt: skip
+    rows = tensors[placeholder] if placeholder is not None else next(iter(tensors.values()))
+    plain = rows.layout is torch.strided and rows.device.type == "cpu" and not rows.is_quantized
+    if not plain or not rows.is_floating_point():
+        raise AplError(asked, f"its vectors are {rows.dtype}, {rows.layout}", "use plain floats")
+    return rows.detach()
