@@ -6,14 +6,18 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from apl_trainer.models.embeddings import read_pickle
+from apl_trainer.pocket.vocabulary import read_vocabulary, write_vocabulary
+from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
 from written_files import cut, written
 
 from apl_core.errors import AplError
@@ -100,6 +104,31 @@ def test_sdxl_and_names_for_diffusers(tmp_path: Path, apl: Apl) -> None:
         bad = tmp_path / "bad.safetensors"
         code, _, err = apl("convert", file, bad, "--to", "embedding", "--placeholder", name)
         assert code == 1 and "Fix:" in err and not bad.exists()
+
+
+@pytest.mark.parametrize("name", [None, "<apl>"])
+def test_diffusers_loads_an_embedding_that_was_converted(
+    tmp_path: Path, apl: Apl, name: str | None
+) -> None:
+    ours, file = written(tmp_path / "ours.safetensors", "clip_l"), tmp_path / "e.safetensors"
+    named = ["--placeholder", name] if name else []
+    assert apl("convert", ours, file, "--to", "embedding", *named)[0] == 0
+    write_vocabulary(["a photo of a man"] * 9, 9, tmp_path)
+
+    class Pipeline(TextualInversionLoaderMixin):
+        components: ClassVar[dict[str, object]] = {}
+        hf_device_map = None
+        tokenizer: Any = read_vocabulary(tmp_path)
+        text_encoder: Any = CLIPTextModel(
+            CLIPTextConfig(len(tokenizer), 768, 8, num_hidden_layers=1, num_attention_heads=2)
+        )
+
+    pipeline = Pipeline()
+    pipeline.load_textual_inversion(str(file), local_files_only=True)
+    prompt = pipeline.maybe_convert_prompt(f"{name or 'emb_params'} man", Pipeline.tokenizer)
+    ids = Pipeline.tokenizer(prompt, add_special_tokens=False).input_ids
+    loaded = Pipeline.text_encoder.get_input_embeddings().weight[ids[:5]]
+    assert torch.equal(loaded, read_prefix(ours).vectors["clip_l"])
 
 
 def test_nothing_is_overwritten_and_only_safetensors_is_written(tmp_path: Path, apl: Apl) -> None:
