@@ -1,0 +1,136 @@
+"""Settings: nothing unknown, nothing out of range, all faults at once, and back from TOML."""
+
+import dataclasses
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apl_core.errors import ConfigError
+from apl_core.training import config as module
+from apl_core.training.config import PAPER, TrainConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FIELDS = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+RANGES: dict[str, tuple[float, float]] = module._RANGES  # pyright: ignore[reportPrivateUsage]
+CHOICES: dict[str, tuple[str, ...]] = module._CHOICES  # pyright: ignore[reportPrivateUsage]
+
+
+def problems_of(given: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as told:
+        TrainConfig.from_mapping(given)
+    return [str(problem) for problem in told.value.problems]
+
+
+def test_every_setting_has_a_choice_or_a_range() -> None:
+    assert set(RANGES) | set(CHOICES) == set(FIELDS)
+    assert not set(RANGES) & set(CHOICES)
+
+
+@pytest.mark.parametrize("config", [TrainConfig(), PAPER])
+def test_the_recipes_survive_toml(config: TrainConfig) -> None:
+    assert TrainConfig.from_mapping(tomllib.loads(config.to_toml())) == config
+
+
+def values(name: str) -> st.SearchStrategy[Any]:
+    if name in CHOICES:
+        return st.sampled_from(CHOICES[name])
+    low, high = RANGES[name]
+    if isinstance(FIELDS[name], float):
+        return st.floats(low, high)
+    return st.integers(int(low), int(high))
+
+
+@given(given=st.fixed_dictionaries({}, optional={name: values(name) for name in FIELDS}))
+def test_whatever_is_accepted_comes_back_from_toml(given: dict[str, Any]) -> None:
+    try:
+        config = TrainConfig.from_mapping(given)
+    except ConfigError:  # values in range can still contradict one another
+        return
+    back = TrainConfig.from_mapping(tomllib.loads(config.to_toml()))
+    assert back == config
+    assert all(getattr(config, name) == value for name, value in given.items())
+
+
+def test_an_unknown_setting_is_told_with_the_nearest_name() -> None:
+    [problem] = problems_of({"stpes": 300})
+    assert "stpes" in problem and "did you mean steps?" in problem
+    [problem] = problems_of({"zzz": 1})
+    assert "known are" in problem and "repulsion" in problem
+
+
+def test_an_unknown_choice_is_told_with_the_nearest_name() -> None:
+    [problem] = problems_of({"target": "discription"})
+    assert "did you mean description?" in problem and "empty" in problem
+
+
+def test_all_faults_come_at_once() -> None:
+    given = {"stpes": 5, "rate": -1.0, "seed": "x", "decay": "cosin", "vectors": 80, "pool": 3}
+    problems = problems_of(given)
+    assert len(problems) == len(given)
+    for name in given:
+        assert any(name in problem for problem in problems), name
+    with pytest.raises(ConfigError) as told:
+        TrainConfig.from_mapping(given)
+    assert all(name in str(told.value) for name in given)
+
+
+@pytest.mark.parametrize("name", sorted(RANGES))
+def test_both_ends_of_every_range(name: str) -> None:
+    low, high = RANGES[name]
+    step = 1 if isinstance(FIELDS[name], int) else 1e-3
+    kind = type(FIELDS[name])
+    for value in (low - step, high + step):
+        problems = problems_of({name: kind(value)})
+        assert any(f"set {name}" in p and f"{low} to {high}" in p for p in problems)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_is_finite(value: float) -> None:
+    assert any("rate" in problem for problem in problems_of({"rate": value}))
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [({"steps": 10.0}, "float"), ({"steps": True}, "bool"), ({"rate": False}, "bool"),
+     ({"target": 3}, "int"), ({"steps": None}, "NoneType"), ({"recipe": ["paper"]}, "list")],
+)  # fmt: skip
+def test_a_value_has_its_type(given: dict[str, Any], kind: str) -> None:
+    [problem] = problems_of(given)
+    assert kind in problem
+
+
+def test_a_whole_number_does_for_a_fraction() -> None:
+    assert TrainConfig.from_mapping({"clip": 1}).clip == 1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"vectors": 4, "behind": 5}, "behind"),
+        ({"pool": 10}, "pool"),
+        ({"patience": 2, "check_every": 0}, "patience"),
+        ({"recipe": "paper", "repulsion": 0.5}, "repulsion"),
+        ({"recipe": "paper", "batch_things": 0}, "batch_things"),
+        ({"recipe": "paper", "batch_people": 2}, "batch_people"),
+    ],
+)
+def test_values_that_contradict_one_another(given: dict[str, Any], name: str) -> None:
+    [problem] = problems_of(given)
+    assert problem.startswith(f"set {name}")
+
+
+def test_the_paper_s_recipe_is_the_authors_table() -> None:
+    config = TrainConfig.from_mapping({"recipe": "paper"})
+    assert config == PAPER
+    assert (config.vectors, config.behind, config.init) == (10, 0, "uniform")
+    assert (config.rate, config.decay, config.warmup, config.clip) == (1e-3, "constant", 0, 0)
+    assert (config.batch_identity, config.batch_things, config.batch_people) == (1, 1, 0)
+    assert (config.repulsion, config.pool, config.target) == (0, 0, "empty")
+    assert TrainConfig.from_mapping({"recipe": "paper", "target": "person"}).target == "person"

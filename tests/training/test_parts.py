@@ -1,0 +1,125 @@
+"""Rates, first values, norms, warm start."""
+
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+from tiny_model import TinySource, tiny_model, xl_model
+from torch import Tensor
+
+from apl_core.objective import encode_unique
+from apl_core.prefix import Rows
+from apl_core.training.config import TrainConfig
+from apl_core.training.initial import initial_rows, norm_ratio
+from apl_core.training.lessons import Curriculum, generator
+from apl_core.training.loop import learning_rate
+from apl_core.training.parallel import Group
+from apl_core.training.step import clip
+from apl_core.training.warmstart import warm_start
+
+MODEL = tiny_model()
+
+
+def test_a_cosine_rate_warms_up_and_falls_to_nothing() -> None:
+    config = TrainConfig(steps=110, warmup=10, rate=0.03)
+    rates = [learning_rate(config, step) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.003 * (i + 1) for i in range(10)])
+    assert rates[10] == pytest.approx(0.03) and rates[60] == pytest.approx(0.015)
+    assert rates[35] == pytest.approx(0.015 * (1 + math.cos(math.pi / 4)))
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert 0 < rates[-1] < 1e-4
+
+
+def test_a_constant_rate_stays() -> None:
+    config = TrainConfig(steps=50, warmup=4, rate=0.02, decay="constant")
+    assert [learning_rate(config, s) for s in (0, 3, 4, 49)] == pytest.approx(
+        [0.005, 0.02, 0.02, 0.02]
+    )
+    assert learning_rate(TrainConfig(warmup=0, decay="constant", rate=0.02), 0) == 0.02
+
+
+@pytest.mark.parametrize("init", ["words", "normal", "uniform"])
+def test_first_values_are_of_their_kind(init: str) -> None:
+    config = TrainConfig(vectors=64, behind=3, init=init)
+    rows = initial_rows(config, MODEL.encoder, generator(0, "initial"))
+    vectors, table = rows.vectors["pocket"], MODEL.encoder.token_embedding("pocket").detach()
+    assert vectors.shape == (64, 128) and rows.behind == 3 and vectors.dtype == torch.float32
+    if init == "words":
+        assert all(bool((table == row).all(1).any()) for row in vectors)
+    elif init == "normal":
+        assert float(vectors.std()) == pytest.approx(float(table.std()), rel=0.05)
+        assert float(vectors.norm(dim=1).mean()) == pytest.approx(
+            float(table.norm(dim=1).mean()), rel=0.05
+        )
+    else:
+        assert float(vectors.min()) >= 0 and float(vectors.max()) < 1
+        assert float(vectors.mean()) == pytest.approx(0.5, abs=0.02)
+    again = initial_rows(config, MODEL.encoder, generator(0, "initial"))
+    other = initial_rows(config, MODEL.encoder, generator(1, "initial"))
+    assert torch.equal(again.vectors["pocket"], vectors)
+    assert not torch.equal(other.vectors["pocket"], vectors)
+
+
+def test_two_encoders_get_rows_of_their_own_widths() -> None:
+    encoder = xl_model().encoder
+    rows = initial_rows(TrainConfig(vectors=3, behind=0), encoder, generator(0, "initial"))
+    assert {k: tuple(v.shape) for k, v in rows.vectors.items()} == {
+        "clip_l": (3, 768), "clip_g": (3, 1280),
+    }  # fmt: skip
+
+
+def test_norm_ratio_is_the_longest_row_over_the_longest_token() -> None:
+    table = MODEL.encoder.token_embedding("pocket").detach()
+    longest = table[table.norm(dim=1).argmax()]
+    rows = torch.stack([longest * 0.1, longest * 1.7, longest])
+    assert norm_ratio(Rows({"pocket": rows}), MODEL.encoder) == pytest.approx(1.7)
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5, 100.0])
+def test_clipping_holds_the_joint_norm(limit: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    given = {k: torch.randn(4, 8, generator=random) for k in ("clip_l", "clip_g")}
+    before = torch.cat([g.flatten() for g in given.values()])
+    clip(given, limit)
+    after = torch.cat([g.flatten() for g in given.values()])
+    if limit == 0.5:
+        assert float(after.norm()) == pytest.approx(0.5, rel=1e-5)
+        torch.testing.assert_close(after / after.norm(), before / before.norm())
+    else:
+        assert torch.equal(after, before)
+
+
+def distance(rows: Rows) -> Mapping[str, float]:
+    """Of the last state of every kind of prompt to its target, unseen examples."""
+    found: dict[str, float] = {}
+    for kind in ("identity", "things", "people"):
+        examples = TinySource().draw(kind, 6, torch.Generator().manual_seed(99))
+        with torch.no_grad():
+            prompts = encode_unique(MODEL.encoder, [e.prompt for e in examples], rows).cross
+            wanted = encode_unique(MODEL.encoder, [e.neutral for e in examples], None).cross
+        found[kind] = float((prompts[:, -1] - wanted[:, -1]).square().mean())
+    return found
+
+
+def test_a_warm_start_draws_prompts_to_their_targets() -> None:
+    config = TrainConfig(vectors=4, behind=2, warm_steps=40, batch_identity=4, batch_things=4,
+                         batch_people=4)  # fmt: skip
+    curriculum = Curriculum(
+        config, MODEL.encoder, MODEL.denoiser, TinySource(), Group(), lambda *_: None
+    )
+    rows = initial_rows(config, MODEL.encoder, generator(0, "initial"))
+    reports: list[tuple[str, int, int]] = []
+
+    def warmed() -> Tensor:
+        found = warm_start(
+            config, MODEL.encoder, curriculum, rows, lambda *said: reports.append(said)
+        )
+        return found.vectors["pocket"]
+
+    vectors = warmed()
+    assert [done for _, done, _ in reports] == list(range(1, 41))
+    assert torch.equal(warmed(), vectors)
+    before, after = distance(rows), distance(Rows({"pocket": vectors}, 2))
+    assert after["identity"] < 0.7 * before["identity"]
+    assert sum(after.values()) < 0.7 * sum(before.values())

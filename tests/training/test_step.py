@@ -1,0 +1,239 @@
+"""One step: how often the networks run, what gets gradients, and the authors' step beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import WIDTH, TinySource, tiny_model
+from tiny_run import SMALL
+from torch import Tensor, nn
+
+from apl_core.objective import Kind, Lesson
+from apl_core.prefix import Rows
+from apl_core.training.config import TrainConfig
+from apl_core.training.folder import RunFolder
+from apl_core.training.frozen import frozen
+from apl_core.training.lessons import Curriculum
+from apl_core.training.loop import Trainer
+from apl_core.training.parallel import Group
+from apl_core.training.step import gradient
+
+MODEL = tiny_model()
+NETWORKS = [*MODEL.encoder.modules, *MODEL.denoiser.modules]
+PARAMETERS = [p for network in NETWORKS for p in network.parameters()]
+
+
+def settings(**changes: object) -> TrainConfig:
+    return TrainConfig.from_mapping({**SMALL, **changes})
+
+
+def paper(**changes: object) -> TrainConfig:
+    small = {"vectors": 4, "steps": 8, "check_every": 0, "init": "words"}
+    return TrainConfig.from_mapping({"recipe": "paper", **small, **changes})
+
+
+def curriculum(config: TrainConfig) -> Curriculum:
+    return Curriculum(config, MODEL.encoder, MODEL.denoiser, TinySource(), Group(), lambda *_: None)
+
+
+def some_rows(seed: int = 0) -> Rows:
+    vectors = 0.2 * torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(seed))
+    return Rows({"pocket": vectors.requires_grad_()}, 2)
+
+
+def gradient_of(config: TrainConfig, lesson: Lesson, rows: Rows) -> tuple[Tensor, float]:
+    with frozen(NETWORKS):
+        loss, _ = gradient(config, MODEL.encoder, MODEL.denoiser, lesson, rows, Group(), 1.0)
+    found = rows.vectors["pocket"].grad
+    assert found is not None
+    return found, loss
+
+
+@contextmanager
+def counted(module: nn.Module) -> Iterator[list[bool]]:
+    """Every run of a module from now on, and whether gradients were on."""
+    runs: list[bool] = []
+    handle = module.register_forward_hook(lambda *_: runs.append(torch.is_grad_enabled()))
+    yield runs
+    handle.remove()
+
+
+def runs_of(config: TrainConfig, folder: Path) -> list[bool]:
+    run = RunFolder(folder)
+    run.create(config)
+    with counted(MODEL.denoiser.modules[0]) as runs:
+        Trainer(config, MODEL, TinySource(), run).run()
+    return runs
+
+
+def test_a_step_runs_the_unet_twice_once_without_gradient(tmp_path: Path) -> None:
+    config = settings(steps=3, check_every=0, repulsion=0.5)
+    assert runs_of(config, tmp_path / "run") == [False, True] * 3
+
+
+def test_with_a_pool_a_step_runs_it_once(tmp_path: Path) -> None:
+    config = settings(steps=5, check_every=0, pool=12)
+    assert runs_of(config, tmp_path / "run") == [False] + [True] * 5
+
+
+def test_a_pool_is_drawn_again_after_its_uses(tmp_path: Path) -> None:
+    config = settings(steps=5, check_every=0, pool=12, pool_uses=2)
+    once = [False, True, True]
+    assert runs_of(config, tmp_path / "run") == once + once + once[:2]
+
+
+def test_the_authors_step_runs_it_three_times(tmp_path: Path) -> None:
+    assert runs_of(paper(steps=3), tmp_path / "run") == [False, False, True] * 3
+
+
+def test_frozen_parts_get_no_gradients_and_are_put_back(tmp_path: Path) -> None:
+    weights = [p.detach().clone() for p in PARAMETERS]
+    odd = PARAMETERS[3]
+    odd.requires_grad_(False)
+    odd.grad = torch.ones_like(odd)
+    MODEL.denoiser.modules[0].train()
+    seen: list[tuple[bool, bool]] = []
+    state = torch.random.get_rng_state()
+
+    def look(module: nn.Module, *_: object) -> None:
+        seen.append((any(p.requires_grad for p in PARAMETERS), module.training))
+
+    handle = MODEL.denoiser.modules[0].register_forward_hook(look)
+    try:
+        run = RunFolder(tmp_path)
+        config = settings(steps=2, check_every=0)
+        run.create(config)
+        Trainer(config, MODEL, TinySource(), run).run()
+    finally:
+        handle.remove()
+    assert seen == [(False, False)] * 4
+    assert MODEL.denoiser.modules[0].training and not MODEL.encoder.modules[0].training
+    assert [p.requires_grad for p in PARAMETERS] == [p is not odd for p in PARAMETERS]
+    assert [p.grad is not None for p in PARAMETERS] == [p is odd for p in PARAMETERS]
+    assert all(torch.equal(a, b) for a, b in zip(weights, PARAMETERS, strict=True))
+    assert torch.equal(state, torch.random.get_rng_state())
+    odd.requires_grad_()
+    odd.grad = None
+    MODEL.denoiser.modules[0].eval()
+
+
+def test_networks_are_put_back_after_an_error() -> None:
+    MODEL.denoiser.modules[0].train()
+    with pytest.raises(KeyError), frozen(NETWORKS, weight_gradients=True):
+        PARAMETERS[0].grad = torch.ones_like(PARAMETERS[0])
+        raise KeyError
+    assert MODEL.denoiser.modules[0].training and PARAMETERS[0].grad is None
+    MODEL.denoiser.modules[0].eval()
+
+
+def test_the_authors_gradient_is_twice_ours() -> None:
+    lesson = curriculum(settings(repulsion=0.0, target="person")).lesson(0)
+    ours, loss = gradient_of(settings(repulsion=0.0), lesson, some_rows())
+    weights = {f"weight_{kind}": getattr(settings(), f"weight_{kind}") for kind in
+               ("identity", "things", "people")}  # fmt: skip
+    theirs, their_loss = gradient_of(paper(**weights), lesson, some_rows())
+    assert float(nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), 0)) >= 0.9999
+    assert float(theirs.norm() / ours.norm()) == pytest.approx(2, rel=1e-4)
+    assert their_loss == pytest.approx(4 * loss, rel=1e-4)  # (2 (p - n))^2
+
+
+def test_the_authors_step_collects_weight_gradients_and_throws_them_away(tmp_path: Path) -> None:
+    collected: list[int] = []
+
+    def listen(event: object) -> None:
+        collected.append(sum(p.grad is not None for p in PARAMETERS))
+
+    run = RunFolder(tmp_path)
+    run.create(paper(steps=1))
+    Trainer(paper(steps=1), MODEL, TinySource(), run, listeners=[listen]).run()
+    assert collected[0] > 0.9 * len(PARAMETERS)
+    assert all(p.grad is None and p.requires_grad for p in PARAMETERS)
+
+
+def test_the_authors_coin_gives_one_example_a_step() -> None:
+    lessons = [curriculum(paper()).lesson(step) for step in range(40)]
+    assert all(len(lesson) == 1 for lesson in lessons)
+    kinds = [lesson.kinds[0] for lesson in lessons]
+    assert set(kinds) == {"identity", "things"} and 10 <= kinds.count("identity") <= 30
+    again = [curriculum(paper()).counts(step) for step in range(40)]
+    assert [max(c, key=lambda k: c[k]) for c in again] == kinds
+
+
+def test_the_authors_coin_works_with_a_pool_too() -> None:
+    pooled = curriculum(paper(pool=20))
+    kinds = [pooled.lesson(step).kinds for step in range(20)]
+    assert set(kinds) == {("identity",), ("things",)}
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4, 5])
+def test_micro_batches_add_up_to_the_whole_batch(micro_batch: int) -> None:
+    """In float64, for this U-Net enlarges what float32 rounds differently in other batches."""
+    model = tiny_model()
+    networks = [*model.encoder.modules, *model.denoiser.modules]
+    for network in networks:
+        network.double()
+    lesson = curriculum(settings()).lesson(0)
+    found: list[Tensor] = []
+    for config in (settings(), settings(micro_batch=micro_batch)):
+        rows = Rows({"pocket": some_rows().vectors["pocket"].detach().double().requires_grad_()}, 2)
+        with frozen(networks):
+            loss, losses = gradient(
+                config, model.encoder, model.denoiser, lesson, rows, Group(), 1.0
+            )
+        grad = rows.vectors["pocket"].grad
+        assert grad is not None and set(losses) == {"identity", "things", "people"}
+        found += [grad, torch.tensor([loss, *losses.values()])]
+    assert float(found[0].norm()) > 0.1
+    torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[3], found[1], rtol=1e-5, atol=0)
+
+
+def test_a_kind_counts_by_its_weight_however_many_examples_it_has() -> None:
+    lesson = curriculum(settings(batch_things=5)).lesson(0)
+    config = settings(weight_identity=0, weight_things=3.0, weight_people=0)
+    found, loss = gradient_of(config, lesson, some_rows())
+    things = lesson.pick([i for i, kind in enumerate(lesson.kinds) if kind == "things"])
+    alone, alone_loss = gradient_of(settings(weight_things=1.0), things, some_rows())
+    torch.testing.assert_close(found, 3 * alone, rtol=1e-3, atol=1e-4 * float(found.abs().max()))
+    assert loss == pytest.approx(3 * alone_loss, rel=1e-5)
+
+
+def test_autocast_holds_for_teacher_and_student() -> None:
+    [unet] = MODEL.denoiser.modules
+    inner = next(m for m in unet.modules() if isinstance(m, nn.Conv2d))
+    dtypes: list[torch.dtype] = []
+    handle = inner.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
+    config = settings(autocast="bf16")
+    lesson = curriculum(config).lesson(0)
+    gradient_of(config, lesson, some_rows())
+    handle.remove()
+    assert dtypes == [torch.bfloat16] * 2
+    full = curriculum(settings()).lesson(0)
+    assert torch.equal(lesson.x_t, full.x_t) and lesson.target.dtype == torch.float32
+    assert nn.functional.mse_loss(lesson.target, full.target) < 0.2 * full.target.var()
+
+
+def test_a_lesson_is_the_same_whenever_it_is_asked_for() -> None:
+    for changes in ({}, {"pool": 18}, {"pool": 18, "pool_uses": 3}):
+        first, second = curriculum(settings(**changes)), curriculum(settings(**changes))
+        in_order = [first.lesson(step) for step in range(8)]
+        for step in (7, 2, 5):
+            again = second.lesson(step)
+            assert again.prompts == in_order[step].prompts
+            assert torch.equal(again.target, in_order[step].target)
+        assert len({float(lesson.x_t.sum()) for lesson in in_order}) == 8
+
+
+def test_a_pool_holds_kinds_in_the_batch_s_proportion_and_lessons_are_parts_of_it() -> None:
+    config = settings(batch_identity=3, batch_things=2, batch_people=1, pool=60)
+    source = curriculum(config)
+    lessons = [source.lesson(step) for step in range(30)]
+    counts: dict[Kind, int] = {"identity": 3, "things": 2, "people": 1}
+    for lesson in lessons:
+        assert {kind: lesson.kinds.count(kind) for kind in counts} == counts
+    different = {bytes(x.numpy().tobytes()) for lesson in lessons for x in lesson.x_t}
+    assert 30 < len(different) <= 60
