@@ -120,7 +120,7 @@ def test_diffusers_loads_an_embedding_that_was_converted(
         hf_device_map = None
         tokenizer: Any = read_vocabulary(tmp_path)
         text_encoder: Any = CLIPTextModel(
-            CLIPTextConfig(len(tokenizer), 768, 8, num_hidden_layers=1, num_attention_heads=2)
+            CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=768, num_hidden_layers=1)
         )
 
     pipeline = Pipeline()
@@ -173,6 +173,7 @@ PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list": (lambda p: torch.save([ROWS], p), "no vectors"),
     "width": (tensor_file(torch.zeros(2, 700)), "2x700"),
     "cube": (tensor_file(torch.zeros(2, 2, 768)), "2x2x768"),
+    "half of SDXL": (tensor_file(torch.zeros(2, 1280)), "2x1280.*choose another file"),
     "scalar": (tensor_file(torch.zeros(())), "1 to 75 rows"),
     "none": (tensor_file(torch.zeros(0, 768)), "0x768"),
     "too many": (tensor_file(torch.zeros(76, 768)), "76x768"),

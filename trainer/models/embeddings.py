@@ -56,8 +56,8 @@ def read_pickle(path: Path, key: str, placeholder: str | None = None) -> Prefix:
     if rows.dim() == 1:
         rows = rows[None]
     if rows.dim() != 2 or rows.shape[1] != WIDTHS[key] or not 1 <= rows.shape[0] <= MAX_ROWS:
-        other = [k for k, width in WIDTHS.items() if rows.shape[-1:] == (width,) and k != key]
-        fix = f"--key {other[0]}" if other else "choose another file"
+        other = [k for k in ("clip_l", "clip_h") if rows.shape[-1:] == (WIDTHS[k],) and k != key]
+        fix = f"give --key {other[0]}" if other else "choose another file"
         shape = "x".join(map(str, rows.shape)) or "scalar"
         expected = f"1 to {MAX_ROWS} rows of {WIDTHS[key]} for {key}"
         raise AplError(asked, f"its vectors are {shape}, expected {expected}", fix)

@@ -60,9 +60,7 @@ def read_tables(path: Path) -> dict[str, Tensor]:
 
 def faces_of(tables: dict[str, Tensor]) -> list[EncoderFace]:
     """What `apl_core.fit` asks about a checkpoint, from its tables."""
-    return [
-        EncoderFace(key, table.shape[1], fingerprint(table.cpu())) for key, table in tables.items()
-    ]
+    return [EncoderFace(key, table.shape[1], fingerprint(table)) for key, table in tables.items()]
 
 
 def _ldm_tables(path: Path) -> list[Tensor]:
