@@ -72,7 +72,7 @@ class Sampler:
         x = torch.stack(noises).to(device)
         scheduler = DDIMScheduler(
             trained_betas=_betas(self.denoiser.schedule.alphas_cumprod), clip_sample=False,
-            set_alpha_to_one=False, steps_offset=1,
+            set_alpha_to_one=False, timestep_spacing="trailing",
         )  # fmt: skip
         scheduler.set_timesteps(self.steps)
         for step in scheduler.timesteps:

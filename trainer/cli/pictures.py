@@ -73,8 +73,8 @@ def run_evaluate(given: argparse.Namespace) -> int:
     from apl_core.fit import EncoderFace, check_fit, fingerprint
     from apl_core.formats import read_prefix
 
-    from ..demo import EVALUATION_STEPS, Examination, save_before_after
     from ..evaluation.studio import Studio
+    from ..pocket.examination import EVALUATION_STEPS, Examination, save_before_after
     from ..pocket.measure import Paper
 
     prefix = read_prefix(given.prefix)

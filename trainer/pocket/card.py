@@ -93,5 +93,5 @@ It is there to learn and measure prefixes on, and for nothing else.
 The recogniser on 2,000 renders that it never saw, % right: {seen}.
 
 Measured by `apl pocket card --model DIR`; built by
-`apl pocket build --seed {model.world.seed} --minutes 72 --out DIR`.
+`apl pocket build --seed {model.world.seed} --minutes 83 --out DIR`.
 """

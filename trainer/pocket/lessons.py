@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .dataset import UNKNOWN, Labels, Subjects, invent
-from .networks import WIDTH, to_latents
+from .networks import SCHEDULE, WIDTH, to_latents
 from .recogniser import KINDS, Reading, Recogniser, broken_pictures, head_sizes
 from .world import OFFSETS, Person, World
 
@@ -141,27 +141,26 @@ def encode_texts(encoder: CLIPTextModel, ids: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def unet_lesson(unet: UNet2DConditionModel, scheduler: DDIMScheduler, pictures: Tensor,
+def unet_lesson(unet: UNet2DConditionModel, pictures: Tensor,
                 hidden: Tensor, empty: Tensor, fillers: Tensor) -> Loss:  # fmt: skip
     """Predict the clean latent; a tenth of the captions is dropped, a tenth of the batches is long.
 
     `hidden` (N, 77, 128) holds the captions' encodings, `empty` (1, 77, 128) that of no caption;
     in a long batch a chunk of filler words stands before the caption's chunk, as in long prompts.
     """
-    steps = scheduler.config["num_train_timesteps"]
 
     def loss(random: torch.Generator) -> Tensor:
         rows = torch.randint(len(pictures), (_BATCH,), generator=random)
         latents = to_latents(pictures[rows].float() / 255)
         noise = torch.randn(latents.shape, generator=random)
-        t = torch.randint(steps, (_BATCH,), generator=random)
+        t = torch.randint(SCHEDULE.steps, (_BATCH,), generator=random)
         states = hidden[rows].float()
         dropped = torch.rand(_BATCH, generator=random) < 0.1
         states[dropped] = empty.float()
         if float(torch.rand(1, generator=random)) < 0.1:
             front = torch.randint(len(fillers), (_BATCH,), generator=random)
             states = torch.cat([fillers[front].float(), states], 1)
-        predicted = unet(scheduler.add_noise(latents, noise, t), t, states).sample
+        predicted = unet(SCHEDULE.q_sample(latents, noise, t), t, states).sample
         return F.mse_loss(predicted, latents)
 
     return loss

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from apl_core.encoding import ReferenceEncoder
 from apl_core.errors import AplError
-from apl_core.schedule import Schedule
 
 from ..models.denoiser import UnetDenoiser
 from ..models.towers import ClipTower
 from ..sampling import Sampler
+from . import BUILT_IN
 from .networks import (
     LATENT_CHANNELS,
     LATENT_SIZE,
+    SCHEDULE,
     new_text_encoder,
     new_unet,
     to_latents,
@@ -27,7 +28,6 @@ from .recogniser import Recogniser
 from .vocabulary import read_vocabulary
 from .world import World
 
-BUILT_IN = Path(__file__).parent / "weights"
 GUIDANCE, STEPS = 3.0, 20
 
 
@@ -90,7 +90,7 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
     for network in (text, unet, recogniser):
         network.eval().requires_grad_(False)
     tower = ClipTower("pocket", text, tokenizer, pad=tokenizer.eos_token_id)
-    denoiser = UnetDenoiser(unet, Schedule.scaled_linear(), "x0")
+    denoiser = UnetDenoiser(unet, SCHEDULE, "x0")
     return PocketModel(folder, world, ReferenceEncoder([tower]), denoiser, recogniser)
 
 

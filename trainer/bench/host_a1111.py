@@ -1,0 +1,100 @@
+"""What the box costs in a real A1111: whole txt2img ticked against unticked, and start-up."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from apl_core.atomic import write_text
+from apl_core.errors import HostError
+from apl_core.formats import write_prefix
+from apl_core.prefix import Prefix
+
+_PAIRS = 20
+_WORDS = (
+    "a close up portrait photo of a person with short hair standing in a garden full of flowers at "
+    "noon under a blue sky with white clouds and old trees behind a red brick house with a green "
+    "door and two small windows while rain"
+)
+
+
+def run(out_dir: Path) -> dict[str, float]:
+    """Figures of a webui found as the tests find it; written to `figures.json`; HostError.
+
+    `a1111.ratio` is the median over pairs of ticked / unticked seconds of one whole request
+    (128x128, 10 steps, a prompt of about 60 tokens that is new in every request, a random
+    checkpoint with a U-Net a tenth as wide as SD 1.5's: on a real one the share is smaller).
+    `a1111.startup_seconds` is the extension's part of the webui's own start-up profile.
+    """
+    host = _harness()
+    source = host.installed()
+    if source is None:
+        raise HostError(
+            "measure A1111",
+            f"there is none with its venv in {host.hosts_folder() / 'a1111'}",
+            "install it there, or set APL_HOSTS_DIR to the folder that holds it",
+        )
+    with tempfile.TemporaryDirectory() as place:
+        data = Path(place)
+        webui = host.Webui(source, data)
+        webui.prefixes.mkdir(parents=True)
+        rows = torch.randn(10, 768, generator=torch.Generator().manual_seed(0)) * 0.05
+        write_prefix(Prefix({"clip_l": rows}, 5), webui.prefixes / "bench.safetensors")
+        with webui:
+            figures = _startup(webui) | _requests(webui)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_text(out_dir / "figures.json", json.dumps(figures, indent=1, sort_keys=True) + "\n")
+    return figures
+
+
+def _requests(webui: Any) -> dict[str, float]:
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for number in range(-2, _PAIRS):  # the first two warm the server up
+        for ticked in (number % 2 == 0, number % 2 == 1):
+            began = time.perf_counter()
+            webui.draw(
+                f"{_WORDS} {number} {ticked}", ticked, "bench", steps=10, width=128, height=128
+            )
+            if number >= 0:
+                seconds[ticked].append(time.perf_counter() - began)
+    pairs = zip(seconds[True], seconds[False], strict=True)
+    return {
+        "a1111.ratio": statistics.median(on / off for on, off in pairs),
+        "a1111.seconds_off": statistics.median(seconds[False]),
+        "a1111.seconds_on": statistics.median(seconds[True]),
+        "a1111.pairs": float(_PAIRS),
+    }
+
+
+def _startup(webui: Any) -> dict[str, float]:
+    profile = webui.get("/internal/profile-startup")
+    ours = {name: value for name, value in profile["records"].items() if "apl.py" in name}
+    return {
+        "a1111.startup_seconds": sum(ours.values()),
+        "a1111.startup_seconds_webui": profile["total"],
+    }
+
+
+def _harness() -> Any:
+    """The tests' starter of a real webui; it lies in the clone and in no wheel."""
+    path = Path(__file__).resolve().parents[2] / "tests" / "hosts" / "a1111_host.py"
+    if not path.is_file():
+        raise HostError(
+            "measure A1111",
+            f"{path} is not there: this is no clone of the repository",
+            "run it from a clone",
+        )
+    spec = importlib.util.spec_from_file_location("apl_bench_a1111_host", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,145 @@
+"""Examines a prefix on a pocket model beside all baselines, and sums up."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from apl_core.prefix import Prefix
+
+from ..evaluation.statistics import Mean
+from ..evaluation.studio import Drawn, Studio
+from ..report.page import Table
+from ..report.sheet import save_sheet
+from .measure import (
+    Condition,
+    Paper,
+    Shot,
+    baselines,
+    change,
+    figures,
+    random_rows,
+    reseeded,
+)  # fmt: skip
+from .model import PocketModel
+
+EVALUATION_STEPS = 10
+"""DDIM steps of the pictures that are measured."""
+
+_COLUMNS = (
+    "identity_top1.trained", "identity_top1.heldout", "identity_top5.heldout", "face_found",
+    "scene", "people", "things",
+)  # fmt: skip
+_TITLES = ("trained", "held-out", "held-out top-5", "face found", "scene", "people", "things")
+_ROWS = {
+    "none": "no prefix", "prefix": "learned prefix", "random": "random prefix",
+    "description": "description instead of name", "negative": "name in the negative prompt",
+    "floor": "“a person” instead of name",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the measurement gave: intervals per condition, and the flat numbers of figures.json."""
+
+    found: dict[str, dict[str, Mean]]
+    flat: dict[str, float]
+    drawn: dict[str, Drawn]
+    paper: Paper
+
+    def table(self) -> Table:
+        """The conditions side by side, in percent."""
+        rows = [
+            [title, *(_cell(self.found[name], key) for key in _COLUMNS)]
+            for name, title in _ROWS.items()
+        ]
+        about = (
+            "Percent with 95 % intervals. Identity (first three columns): lower is more anonymous. "
+            "The others: higher is better; scene is hat, shirt and background as asked beside a name, "
+            "people and things are name-free prompts drawn as asked."
+        )
+        return Table("Identity and fidelity", about, ("", *_TITLES), rows)
+
+
+def _cell(found: dict[str, Mean], key: str) -> str:
+    return found[key].percent() if key in found else "-"
+
+
+class Examination:
+    """Draws the baselines in the background, the prefix when it is there, and sums up.
+
+    Baselines are drawn one part at a time, so that the training beside them keeps its core.
+    """
+
+    def __init__(self, model: PocketModel, studio: Studio, paper: Paper) -> None:
+        self.model, self.studio, self.paper = model, studio, paper
+        random = random_rows(model.encoder, 10, 5)
+        self.conditions = baselines(random)
+        self._drawn: dict[str, Drawn] = {}
+        self._thread = threading.Thread(target=self._baselines, daemon=True)
+        self._failed: BaseException | None = None
+        self._thread.start()
+
+    def _baselines(self) -> None:
+        try:
+            jobs = {n: (c.requests(self.paper), c.rows) for n, c in self.conditions.items()}
+            jobs["reseeded"] = reseeded(self.paper), None
+            for name, (requests, rows) in jobs.items():
+                parts = [
+                    self.studio.draw(requests[i : i + 48], rows)
+                    for i in range(0, len(requests), 48)
+                ]
+                self._drawn[name] = Drawn.join(parts)
+        except BaseException as error:  # told to the caller in `finish`
+            self._failed = error
+
+    def finish(self, prefix: Prefix) -> Outcome:
+        """Draw with the prefix, wait for the baselines, and compute all figures."""
+        condition = Condition("learned prefix", prefix.rows(), free=True, brief=False)
+        requests = condition.requests(self.paper)
+        with tqdm(total=len(requests), desc="measuring", unit="picture") as bar:
+            shot = Shot(self.studio.submit(requests, condition.rows))
+            drawn = {"prefix": shot.result(lambda n: bool(bar.update(n)))}
+        self._thread.join()
+        if self._failed is not None:
+            raise self._failed
+        drawn |= self._drawn
+        conditions = {**self.conditions, "prefix": condition}
+        found = {n: figures(drawn[n], c, self.paper) for n, c in conditions.items()}
+        return Outcome(found, self._flat(found, drawn), drawn, self.paper)
+
+    def _flat(self, found: dict[str, dict[str, Mean]], drawn: dict[str, Drawn]) -> dict[str, float]:
+        flat: dict[str, float] = {}
+        for name, values in found.items():
+            title = "base" if name == "none" else name
+            flat |= {f"{title}.{key}": m.value for key, m in values.items()}
+        flat["floor.identity_top1"] = 0.5 * (
+            flat["floor.identity_top1.trained"] + flat["floor.identity_top1.heldout"]
+        )
+        for key in ("objects", "people", "things", "scene"):
+            flat[f"drift.{key}"] = flat[f"base.{key}"] - flat[f"prefix.{key}"]
+        free = len(self.paper.free)
+        plain = drawn["none"].pictures[-free:]
+        flat["drift.change"] = change(drawn["prefix"].pictures[-free:], plain).value
+        flat["drift.change_of_seed"] = change(drawn["reseeded"].pictures, plain).value
+        return flat
+
+
+def save_before_after(outcome: Outcome, path: Path, each: int = 4) -> None:
+    """Write the sheet: the same prompts and seeds without the prefix above and with it below."""
+    paper = outcome.paper
+    seeds = len(paper.trained) // len({q.subject for q in paper.trained})
+    named, people = len(paper.named), len(paper.people)
+    starts = (0, len(paper.trained))
+    places = [start + i * seeds for start in starts for i in range(each)]
+    places += [named + i for i in range(each // 2)] + [named + people + i for i in range(each // 2)]
+    questions = [*paper.named, *paper.free]
+    heads = [questions[i].subject for i in places]
+    heads = [
+        h if i < named else " ".join(h.split()[:4]) for h, i in zip(heads, places, strict=True)
+    ]
+    rows = [outcome.drawn[n].pictures[places] for n in ("none", "prefix")]
+    save_sheet(rows, path, ("no prefix", "with prefix"), heads)
