@@ -1,5 +1,6 @@
 """`apl convert` between our files, embeddings of other programs and the authors' pickles."""
 
+import copy
 import os
 import pickle
 import re
@@ -156,6 +157,16 @@ def repacked(path: Path) -> None:
             new.writestr(info.filename, old.read(info))
 
 
+def folded(path: Path) -> None:
+    """A small file whose directory names one stored part again and again."""
+    with zipfile.ZipFile(path, "w") as new:
+        new.writestr("x/data/0", bytes(FILE_BYTES // 8))
+        for number in range(1, 9):
+            again = copy.copy(new.filelist[0])
+            again.filename = f"x/data/{number}"
+            new.filelist.append(again)
+
+
 def tensor_file(rows: object) -> Callable[[Path], object]:
     return lambda path: torch.save({"string_to_param": {"*": rows}}, path)
 
@@ -168,6 +179,7 @@ PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: torch.save({"a": ROWS}, p, _use_new_zipfile_serialization=False), "torch 1.6",
     ),
     "packed": (repacked, "packed"),
+    "folded": (folded, "larger than the file"),
     "oversized": (tensor_file(torch.zeros(FILE_BYTES // 4)), "larger than"),
     "a checkpoint": (lambda p: torch.save({"state_dict": {"a": ROWS}}, p), "no vectors"),
     "a list": (lambda p: torch.save([ROWS], p), "no vectors"),

@@ -94,6 +94,13 @@ def test_rows_and_fit_are_compared_with_a_checkpoint(
     assert "the encoder it was trained on" in out
 
 
+def test_a_checkpoint_stored_in_eight_bits_is_read(tmp_path: Path, apl: Apl) -> None:
+    coarse = {LDM_1: table("clip_l").to(torch.float8_e4m3fn)}
+    file = written(tmp_path / "x.safetensors", "clip_l")
+    code, out, _ = apl("inspect", file, "--checkpoint", saved(tmp_path / "8.safetensors", **coarse))
+    assert code == 0 and "Longer than any real one, clip_l: row 4\n" in out
+
+
 def test_another_encoder_of_the_family_is_told_and_another_family_fails(
     tmp_path: Path, apl: Apl
 ) -> None:
@@ -175,6 +182,14 @@ UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
     "unknown": (lambda d: saved(d / "u.safetensors", x=torch.ones(1)), "begins with x"),
     "no table": (lambda d: saved(d / "v.safetensors", **{LDM_1: torch.ones(768)}), "no table"),
     "width": (lambda d: saved(d / "w.safetensors", **{LDM_1: torch.ones(9, 5)}), "width 5"),
+    "quantised": (
+        lambda d: saved(d / "q.safetensors", **{LDM_1: torch.ones(9, 768, dtype=torch.int8)}),
+        "no table",
+    ),
+    "two of a kind": (
+        lambda d: saved(d / "k.safetensors", **{LDM_1: table("clip_l"), XL_L: table("clip_l")}),
+        "width 768",
+    ),
     "NaN": (
         lambda d: saved(d / "n.safetensors", **{LDM_1: table("clip_l") * torch.nan}), "not finite",
     ),
