@@ -21,6 +21,6 @@ def test_every_label_is_translated_and_nothing_else() -> None:
     )
     assert [key for key in tables["en"] if f'"{key}"' not in source] == []
     shown = set(re.findall(r'label="([^"{]+)"', source)) | set(
-        re.findall(r'(?:_slider\(gr, |option\()"([^"]+)"', source)
+        re.findall(r'(?:_slider\(gr, |option\(|gr.Button\()"([^"]+)"', source)
     )
     assert sorted(shown - set(tables["en"])) == []

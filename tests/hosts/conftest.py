@@ -16,7 +16,9 @@ from apl_core.prefix import Prefix
 collect_ignore = (
     []
     if a1111_host.installed()
-    else ["test_a1111_surface.py", "test_a1111_operator.py", "test_a1111_engines.py"]
+    else [
+        f"test_a1111_{name}.py" for name in ("surface", "operator", "engines", "page", "training")
+    ]
 )
 
 

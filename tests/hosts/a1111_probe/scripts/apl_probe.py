@@ -1,12 +1,14 @@
 """Test extension for A1111: shows what reaches the U-Net, and puts things in the way on request."""
 
 import base64
+import sys
 from contextlib import contextmanager
 
 import modules.scripts as webui_scripts
 import modules.sd_hijack_clip as engines
 import utils
 from fastapi import Body
+from ldm.modules.attention import CrossAttention
 from modules import processing, script_callbacks, sd_samplers_cfg_denoiser, shared
 
 import tests  # like trainer and utils, a package of this very extension
@@ -116,6 +118,19 @@ def _routes(_demo, app):
     @app.post("/probe/reload")
     def reload():
         shared.state.request_restart()
+
+    @app.get("/probe/model")
+    def model():
+        parameters = list(shared.sd_model.parameters())
+        return {
+            "learning": sum(one.requires_grad for one in parameters),
+            "gradients": sum(one.grad is not None for one in parameters),
+            "training": sum(one.training for one in shared.sd_model.modules()),
+            "sum": float(sum(one.detach().double().sum() for one in parameters)),
+            "attention": repr(CrossAttention.forward),
+            "trainable": shared.sd_model.cond_stage_model.is_trainable,
+            "packages": sorted(name for name in sys.modules if name.startswith("apl_")),
+        }
 
     @app.get("/probe/owners")
     def owners():
