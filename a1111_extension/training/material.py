@@ -48,11 +48,11 @@ class Material:
 
 def prompts_of(names: Sequence[str]) -> list[tuple[Kind, str, str]]:
     """(kind, prompt, neutral prompt) of all that is learnt from."""
+    named = [(frame.format(name), frame.format(NEUTRAL)) for name in names for frame in FRAMES]
     found: list[tuple[Kind, str, str]] = []
-    for name in names:
-        found += [("identity", frame.format(name), frame.format(NEUTRAL)) for frame in FRAMES]
-    found += [("things", text, text) for text in THINGS]
-    found += [("people", text, text) for text in PEOPLE]
+    found.extend(("identity", prompt, neutral) for prompt, neutral in named)
+    found.extend(("things", text, text) for text in THINGS)
+    found.extend(("people", text, text) for text in PEOPLE)
     return found
 
 

@@ -125,6 +125,7 @@ class Webui:
     arguments: Sequence[str] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
     clones: Sequence[str] = ("apl-prefix",)
+    login: str = ""
     process: subprocess.Popen[bytes] | None = None
     url: str = ""
 
@@ -200,6 +201,9 @@ class Webui:
         return self._ask(urllib.request.Request(self.url + path, json.dumps(body).encode(), header))
 
     def _ask(self, request: urllib.request.Request) -> Any:
+        if self.login:
+            login = base64.b64encode(self.login.encode()).decode()
+            request.add_header("Authorization", f"Basic {login}")
         try:
             with urllib.request.urlopen(request, timeout=300) as answer:
                 return json.load(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 
@@ -23,7 +24,8 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
     fill(folder)
     shutil.copy(folder / "front.safetensors", folder / "locked.safetensors")
     arguments = ("--nowebui", "--apl-enforce", "locked", "--apl-dir", str(folder))
-    with Webui(host, data, arguments) as webui:
+    login = "operator:secret"
+    with Webui(host, data, ("--api-auth", login, *arguments), login=login) as webui:
         yield webui
 
 
@@ -51,6 +53,14 @@ def test_the_page_and_the_status_say_so(operated: Webui) -> None:
     assert operated.get("/apl/status")["enforced"] == "locked"
     mine = next(one for one in operated.get("/sdapi/v1/script-info") if one["name"] == "apl")
     assert mine["args"][0]["label"] == "Anonymize faces (locked on by the operator: locked)"
+
+
+def test_our_routes_ask_for_the_login_of_the_api(operated: Webui) -> None:
+    stranger = dataclasses.replace(operated, login="operator:guess")
+    for path in ("/apl/status", "/apl/prefixes"):
+        with pytest.raises(Refused) as caught:
+            stranger.get(path)
+        assert caught.value.status == 401
 
 
 @pytest.mark.parametrize("trouble", ["encoder", "rows", "conditioning"])
