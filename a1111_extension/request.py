@@ -57,7 +57,7 @@ def read(p: Any, enabled: object, name: object, start: object, end: object) -> R
     if locked:
         return _request(locked, StepRange())
     axes: dict[str, Any] = getattr(p, "apl_axes", {})
-    tag = _one_tag([*(p.all_prompts or []), *(getattr(p, "all_hr_prompts", None) or [])])
+    tag = _one_tag(_prompts(p))
     if not isinstance(enabled, bool):
         raise _argument("enabled", enabled, "true or false")
     if not axes.get("enabled", "name" in axes or tag is not None or enabled):
@@ -75,9 +75,9 @@ def read(p: Any, enabled: object, name: object, start: object, end: object) -> R
     return _request(chosen, steps)
 
 
-def from_tags(params: Iterable[Any]) -> Request | None:
-    """What parsed `<apl:...>` tags of the webui ask for; AplErrors."""
-    tag = _one_tag(f"<apl:{':'.join(one.items)}>" for one in params)
+def from_tags(p: Any, parsed: Iterable[Any]) -> Request | None:
+    """What the tags that the webui has parsed, and those in the prompts, ask for; AplErrors."""
+    tag = _one_tag([*(f"<apl:{':'.join(one.items)}>" for one in parsed), *_prompts(p)])
     return None if tag is None else _request(tag[0], tag[1] or StepRange())
 
 
@@ -118,6 +118,10 @@ def of(p: Any) -> Request | None:
 
 def _request(name: str, steps: StepRange) -> Request:
     return Request(name, config.library().load(name), steps)
+
+
+def _prompts(p: Any) -> list[str]:
+    return [*(p.all_prompts or []), *(getattr(p, "all_hr_prompts", None) or [])]
 
 
 def _one_tag(prompts: Iterable[str]) -> tuple[str, StepRange | None] | None:

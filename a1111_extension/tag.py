@@ -29,11 +29,15 @@ def register() -> None:
 
 
 def activate(p: Any, params_list: list[Any]) -> None:
-    """Read the tags of a request that the script never saw, such as an inner pass of another."""
-    if hasattr(p, "apl_outcome") or request.NAME in p.extra_generation_params:
+    """Read the tags of a request that is not anonymised yet.
+
+    The script has not seen them if another extension wrote the prompts later, or made an inner pass.
+    """
+    switched_off = getattr(p, "apl_axes", {}).get("enabled") is False
+    if switched_off or request.NAME in p.extra_generation_params:
         return
     try:
-        outcome = request.from_tags(params_list)
+        outcome = request.from_tags(p, params_list)
     except AplError as error:
         outcome = refusal(error)
     if outcome is not None:

@@ -154,10 +154,20 @@ def test_tags_reach_requests_that_the_script_did_not_see() -> None:
     tag.activate(inner, params)
     got = request.of(inner)
     assert got is not None and (got.name, str(got.steps)) == ("a", "0-0.5")
-    seen = asking("y")
-    request.attach(seen, None)
-    tag.activate(seen, params)
-    assert request.of(seen) is None
+    late = asking("y")  # the script saw no tag, then another extension wrote one
+    request.attach(late, None)
+    late.all_prompts = ["y", "z <apl:b>"]
+    tag.activate(late, [])
+    got = request.of(late)
+    assert got is not None and got.name == "b"
+    off = asking("y", apl_axes={"enabled": False})
+    tag.activate(off, params)
+    assert request.of(off) is None
+    already = asking("y")
+    request.attach(already, read(already, True, "b"))
+    tag.activate(already, params)
+    got = request.of(already)
+    assert got is not None and got.name == "b"
     wrong = asking("y")
     tag.activate(wrong, [SimpleNamespace(items=["c"])])
     with pytest.raises(Refused):
