@@ -60,7 +60,7 @@ def test_a_graph_from_the_api_is_prefixed_and_its_picture_says_so(enforcing: Hos
     by_node = picture(enforcing, applied(txt2img(PROMPT), "house"))
     (png,) = enforcing.run(txt2img(PROMPT)).images()
     assert pixels(png) == by_node
-    text = Image.open(io.BytesIO(png)).text
+    text = Image.open(io.BytesIO(png)).info
     assert json.loads(text["apl_enforced"])["prefix"] == "house"
     used = {node["class_type"] for node in json.loads(text["prompt"]).values()}
     assert {"APL_LoadPrefix", "APL_ApplyPrefix"} <= used

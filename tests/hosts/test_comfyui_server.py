@@ -7,11 +7,13 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import comfyui_host
 import comfyui_probes
 import pytest
 import torch
+from comfyui_examples import completed, examples, on_random_weights, to_workflow
 from comfyui_host import Graph, Host, Refused, txt2img, txt2img_sdxl
 from PIL import Image
 
@@ -20,8 +22,17 @@ from apl_core.prefix import WIDTHS, Prefix
 
 HOSTS = comfyui_host.installed()
 pytestmark = pytest.mark.skipif(not HOSTS, reason=comfyui_probes.NO_HOST)
+EXAMPLES = examples()
 PROMPT = "a photo of Ada Lovelace, (smiling:1.2)"
-NODES = ("APL_PrefixConditioning", "APL_ApplyPrefix", "APL_LoadPrefix", "APL_PrefixInfo")
+NODES = (
+    "APL_PrefixConditioning",
+    "APL_ApplyPrefix",
+    "APL_LoadPrefix",
+    "APL_PrefixInfo",
+    "APL_TrainPrefix",
+    "APL_IdentityCheck",
+)
+"""Public ids: they never change."""
 
 
 def prefix(*keys: str, seed: int = 0, behind: int = 0) -> Prefix:
@@ -45,6 +56,8 @@ def host(
     write_prefix(prefix("clip_l"), embeddings / "front.safetensors")
     write_prefix(prefix("clip_l", behind=4), folder / "bracket.safetensors")
     write_prefix(prefix("clip_l", "clip_g", behind=4), folder / "xl.safetensors")
+    write_prefix(prefix("clip_l", behind=4), folder / "my-prefix.safetensors")
+    write_prefix(prefix("clip_l", "clip_g", behind=4), folder / "my-sdxl-prefix.safetensors")
     (folder / "broken.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
     with Host(request.param, base) as running:
         yield running
@@ -145,11 +158,11 @@ def test_what_is_in_the_way_is_said_on_its_node_and_no_picture_is_made(
 
 def test_the_picture_names_the_prefix_and_its_digest(host: Host) -> None:
     (png,) = host.run(applied(txt2img(PROMPT, seed=9), "front")).images()
-    text = Image.open(io.BytesIO(png)).text
+    text = Image.open(io.BytesIO(png)).info
     assert json.loads(text["apl_prefixes"]) == {"front": prefix("clip_l").short_digest}
     assert json.loads(text["prompt"])["load"]["inputs"] == {"file": "front"}
     (png,) = host.run(txt2img(PROMPT, seed=9)).images()
-    assert "apl_prefixes" not in Image.open(io.BytesIO(png)).text
+    assert "apl_prefixes" not in Image.open(io.BytesIO(png)).info
 
 
 def test_info_is_shown(host: Host) -> None:
@@ -169,6 +182,10 @@ def test_every_input_and_output_is_explained_in_two_languages(host: Host, node: 
     assert all(declared[1].get("tooltip") for declared in inputs.values())
     assert all(info["output_tooltips"])
     texts = host.get("/i18n")
+    english = texts["en"]["nodeDefs"][node]["inputs"]
+    assert all(
+        english[slot]["tooltip"] == declared[1]["tooltip"] for slot, declared in inputs.items()
+    )
     for language in ("en", "zh"):
         said = texts[language]["nodeDefs"][node]
         assert said["display_name"] and said["description"]
@@ -185,9 +202,31 @@ def test_every_node_has_a_help_page(host: Host, node: str) -> None:
 
 def test_example_workflows_are_offered_with_pictures(host: Host) -> None:
     names = host.get("/workflow_templates")["apl-prefix"]
-    assert {"txt2img", "before_after", "sdxl"} <= set(names)
+    assert sorted(names) == sorted(EXAMPLES)
     for name in names:
-        workflow = host.get(f"/api/workflow_templates/apl-prefix/{name}.json")
-        known = host.get("/object_info")
-        assert all(node["type"] in known for node in workflow["nodes"])
         assert host.raw(f"/api/workflow_templates/apl-prefix/{name}.jpg")[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_workflows_hold_their_graph_and_run(host: Host, name: str) -> None:
+    info = host.get("/object_info")
+    stored = host.get(f"/api/workflow_templates/apl-prefix/{name}.json")
+    graph = EXAMPLES[name]
+    assert content(stored) == content(to_workflow(graph, info)), "run comfyui_examples.py again"
+    assert host.run(on_random_weights(completed(graph, info))).images()
+
+
+def content(workflow: dict[str, Any]) -> list[Any]:
+    """What a workflow does, without the places of its nodes (some have fewer inputs elsewhere)."""
+    parts = ("id", "type", "widgets_values")
+    nodes = [[node[part] for part in parts] for node in workflow["nodes"]]
+    return [nodes, [link[1:4] for link in workflow["links"]]]
+
+
+def test_the_identity_check_says_what_it_lacks(host: Host) -> None:
+    graph = txt2img(PROMPT)
+    images = {"image": ["decode", 0], "other": ["decode", 0]}
+    graph["check"] = {"class_type": "APL_IdentityCheck", "inputs": images}
+    with pytest.raises(Refused) as refused:
+        host.run(graph)
+    assert "facexlib" in refused.value.nodes["check"]

@@ -91,7 +91,7 @@ def test_bad_settings_are_said_on_the_node(host: Host, given: dict[str, Any], sa
 
 def test_an_interrupt_stops_the_graph_and_leaves_the_server_usable(host: Host) -> None:
     before = picture(host, txt2img("a cat"))
-    queued = host.queue(training(steps=10_000, preview_every=0, run_name="long", seed=5))
+    queued = host.queue(training(steps=40, preview_every=0, run_name="long", seed=5))
     metrics = host.base / "output" / "apl" / "long" / "metrics.jsonl"
     while not metrics.exists() or metrics.read_text().count("\n") < 11:
         time.sleep(0.5)

@@ -1,0 +1,58 @@
+# pyright: reportMissingImports=false
+"""The node that compares the faces of two pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from .identity import FaceReader
+from .nodes_prefix import CATEGORY
+
+FOLDER = "apl_faces"
+
+
+class IdentityCheck(io.ComfyNode):
+    """How alike two faces are."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="APL_IdentityCheck",
+            display_name="APL Identity Check",
+            category=CATEGORY,
+            description="Compares the largest faces of two pictures. Needs the package facexlib "
+            "and its weights; see the help page.",
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("image", tooltip="One picture, for example without the prefix."),
+                io.Image.Input("other", tooltip="The other picture, for example with it."),
+            ],
+            outputs=[
+                io.Float.Output(
+                    "similarity",
+                    display_name="similarity",
+                    tooltip="Cosine of the face embeddings: 1 same face, about 0 strangers; NaN "
+                    "without a face in both.",
+                ),
+                io.Int.Output(
+                    "faces", display_name="faces", tooltip="Faces found in both pictures together."
+                ),
+                io.String.Output("text", display_name="text", tooltip="The same in words."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, other: Tensor) -> io.NodeOutput:
+        """Compare the first pictures of both batches."""
+        with torch.inference_mode(False):
+            reader = FaceReader(Path(folder_paths.models_dir, FOLDER))
+            found = reader.compare(image[0].clone(), other[0].clone())
+        return io.NodeOutput(
+            found.similarity, sum(found.faces), found.text, ui=ui.PreviewText(found.text)
+        )

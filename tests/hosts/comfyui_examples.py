@@ -1,0 +1,292 @@
+"""The example workflows: their graphs, and how ComfyUI's page writes such a graph down.
+
+``python comfyui_examples.py`` runs every graph on the first installed ComfyUI (random weights) and
+writes `example_workflows/NAME.json` with a picture of the graph and of what it made.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import comfyui_host
+from comfyui_host import Graph, Host, txt2img, txt2img_sdxl
+from PIL import Image, ImageDraw, ImageFont
+
+FOLDER = comfyui_host.REPOSITORY / "example_workflows"
+PROMPT = "a portrait of Ada Lovelace in a garden, (smiling:1.1)"
+NEGATIVE = "blurry, low quality"
+SD15, SDXL = "v1-5-pruned-emaonly.safetensors", "sd_xl_base_1.0.safetensors"
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+COLUMN, GAP = 330, 40
+
+
+def examples() -> dict[str, Graph]:
+    """Graph by name, for the checkpoints and sizes that a user has."""
+    plain = txt2img(PROMPT, negative=NEGATIVE, seed=7, steps=20)
+    plain["model"]["inputs"]["ckpt_name"] = SD15
+    plain["latent"]["inputs"].update(width=512, height=512)
+    xl = copy.deepcopy(plain)
+    xl["model"]["inputs"]["ckpt_name"] = SDXL
+    xl["latent"]["inputs"].update(width=1024, height=1024)
+    training: Graph = {
+        "model": plain["model"],
+        "train": {
+            "class_type": "APL_TrainPrefix",
+            "inputs": {
+                "model": ["model", 0],
+                "clip": ["model", 1],
+                "vae": ["model", 2],
+                "names": "Ada Lovelace\nAlan Turing\nGrace Hopper\nKurt Gödel",
+            },
+        },
+        "loss": {
+            "class_type": "LossGraphNode",
+            "inputs": {"loss": ["train", 1], "filename_prefix": "apl-loss"},
+        },
+        "save": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["train", 2], "filename_prefix": "apl-before-after"},
+        },
+    }
+    both = prefixed(plain)
+    both["plain"] = copy.deepcopy(plain["pos"])
+    for node, slot, source in (
+        ("sampler", "positive", "plain"),
+        ("decode", "samples", "sampler_plain"),
+        ("save", "images", "decode_plain"),
+    ):
+        both[f"{node}_plain"] = copy.deepcopy(plain[node])
+        both[f"{node}_plain"]["inputs"][slot] = [source, 0]
+    both["save_plain"]["inputs"]["filename_prefix"] = "plain"
+    conditioned = prefixed(plain)
+    clip = conditioned.pop("apply")["inputs"]["clip"]
+    inputs = {"clip": clip, "prefix": ["load", 0], "text": PROMPT, "start": 0.0, "end": 1.0}
+    conditioned["pos"] = {"class_type": "APL_PrefixConditioning", "inputs": inputs}
+    return {
+        "txt2img": prefixed(plain),
+        "conditioning": conditioned,
+        "before_after": both,
+        "sdxl": prefixed(xl),
+        "training": training,
+    }
+
+
+def prefixed(graph: Graph) -> Graph:
+    """The graph with a loaded prefix applied to the CLIP of its positive text."""
+    own = copy.deepcopy(graph)
+    own["load"] = {"class_type": "APL_LoadPrefix", "inputs": {"file": "my-prefix"}}
+    inputs = {"clip": own["pos"]["inputs"]["clip"], "prefix": ["load", 0]}
+    own["apply"] = {"class_type": "APL_ApplyPrefix", "inputs": inputs}
+    own["pos"]["inputs"]["clip"] = ["apply", 0]
+    return own
+
+
+def on_random_weights(graph: Graph) -> Graph:
+    """The same graph on the random checkpoints, small and short."""
+    own = copy.deepcopy(graph)
+    if own["model"]["inputs"]["ckpt_name"] == SDXL:
+        for node, entry in txt2img_sdxl("").items():
+            if node in ("model", "clip", "vae"):
+                own[node] = entry
+        for entry in own.values():
+            for slot, link in entry["inputs"].items():
+                if isinstance(link, list) and link[0] == "model" and link[1]:
+                    entry["inputs"][slot] = [("clip", "vae")[link[1] - 1], 0]
+        own["load"]["inputs"]["file"] = "my-sdxl-prefix"
+    else:
+        own["model"]["inputs"]["ckpt_name"] = "random_sd15.safetensors"
+    small = {"width": 64, "height": 64}
+    for entry in own.values():
+        if entry["class_type"] == "EmptyLatentImage":
+            entry["inputs"].update(small)
+        if entry["class_type"] == "KSampler":
+            entry["inputs"]["steps"] = 4
+        if entry["class_type"] == "APL_TrainPrefix":
+            few = {"steps": 4, "batch": 3, "picture_steps": 2, "pictures_per_name": 1}
+            texts = {"things": "a cat", "people": "a woman", "preview_every": 0}
+            entry["inputs"].update(small | few | texts)
+    return own
+
+
+def completed(graph: Graph, info: Mapping[str, Any]) -> Graph:
+    """The graph with the default of every widget that it leaves out."""
+    own = copy.deepcopy(graph)
+    for entry in own.values():
+        for slot, declared in widgets(info[entry["class_type"]]):
+            options: dict[str, Any] = declared[1] if len(declared) > 1 else {}
+            choices = declared[0] if isinstance(declared[0], list) else options.get("options")
+            default = options.get("default", choices[0] if choices else None)
+            entry["inputs"].setdefault(slot, default)
+    return own
+
+
+def widgets(info: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
+    """(input, declaration) of what the page shows as widgets, in its order."""
+    declared = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    return [
+        (slot, kind)
+        for slot, kind in declared.items()
+        if (isinstance(kind[0], list) or kind[0] in WIDGETS)
+        and not (len(kind) > 1 and kind[1].get("forceInput"))
+    ]
+
+
+def to_workflow(graph: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
+    """The graph as ComfyUI's page saves it: numbered nodes in columns, numbered links."""
+    graph = completed(graph, info)
+    numbers = {node: at for at, node in enumerate(graph, 1)}
+    places = layout(graph, info)
+    links: list[list[Any]] = []
+    nodes: list[dict[str, Any]] = []
+    for node, entry in graph.items():
+        kind = info[entry["class_type"]]
+        declared = {**kind["input"].get("required", {}), **kind["input"].get("optional", {})}
+        shown = [slot for slot, _ in widgets(kind)]
+        sockets: list[dict[str, Any]] = []
+        for slot in (slot for slot in declared if slot not in shown):
+            wire = entry["inputs"].get(slot)
+            number = None
+            if wire is not None:
+                number = len(links) + 1
+                place = len(sockets)
+                links.append(
+                    [number, numbers[wire[0]], wire[1], numbers[node], place, declared[slot][0]]
+                )
+            sockets.append({"name": slot, "type": declared[slot][0], "link": number})
+        values: list[Any] = []
+        for slot in shown:
+            values.append(entry["inputs"][slot])
+            if slot == "seed":
+                values.append("fixed")  # the page's own widget: what becomes of the seed
+        x, y, width, height = places[node]
+        nodes.append(
+            {
+                "id": numbers[node],
+                "type": entry["class_type"],
+                "pos": [x, y],
+                "size": [width, height],
+                "flags": {},
+                "order": numbers[node] - 1,
+                "mode": 0,
+                "inputs": sockets,
+                "outputs": [
+                    {"name": name, "type": type_, "links": []}
+                    for name, type_ in zip(kind["output_name"], kind["output"], strict=True)
+                ],
+                "properties": {"Node name for S&R": entry["class_type"]},
+                "widgets_values": values,
+            }
+        )
+    for number, source, slot, *_ in links:
+        nodes[source - 1]["outputs"][slot]["links"].append(number)
+    return {
+        "last_node_id": len(nodes),
+        "last_link_id": len(links),
+        "nodes": nodes,
+        "links": links,
+        "groups": [],
+        "config": {},
+        "extra": {},
+        "version": 0.4,
+    }
+
+
+def layout(graph: Graph, info: Mapping[str, Any]) -> dict[str, tuple[int, int, int, int]]:
+    """(x, y, width, height) of every node: a column per distance from the first nodes."""
+    depth: dict[str, int] = {}
+
+    def of(node: str) -> int:
+        if node not in depth:
+            wires = [v[0] for v in graph[node]["inputs"].values() if isinstance(v, list)]
+            depth[node] = 1 + max((of(one) for one in wires), default=-1)
+        return depth[node]
+
+    bottom: dict[int, int] = {}
+    places: dict[str, tuple[int, int, int, int]] = {}
+    for node in graph:
+        kind = info[graph[node]["class_type"]]
+        lines = 0
+        for _, declared in widgets(kind):
+            many = len(declared) > 1 and declared[1].get("multiline")
+            lines += 4 if many else 1
+        height = 60 + 26 * lines + 22 * max(len(kind["output"]), 3)
+        height += 220 if "SaveImage" in graph[node]["class_type"] else 0
+        column = of(node)
+        y = bottom.get(column, 60)
+        bottom[column] = y + height + GAP
+        places[node] = (40 + column * (COLUMN + 60), y, COLUMN, height)
+    return places
+
+
+def drawn(graph: Graph, info: Mapping[str, Any], made: Mapping[str, Image.Image]) -> Image.Image:
+    """A picture of the graph, what it made shown in the nodes that show it."""
+    graph = completed(graph, info)
+    places = layout(graph, info)
+    width = max(x + w for x, _, w, _ in places.values()) + 40
+    height = max(y + h for _, y, _, h in places.values()) + 40
+    image = Image.new("RGB", (width, height), "#1d1f24")
+    draw = ImageDraw.Draw(image)
+    font, small = ImageFont.load_default(20), ImageFont.load_default(15)
+    for node, entry in graph.items():
+        for value in entry["inputs"].values():
+            if isinstance(value, list):
+                x, y, w, h = places[value[0]]
+                to_x, to_y = places[node][:2]
+                draw.line((x + w, y + h / 2, to_x, to_y + 60), "#8a93a6", 3)
+    for node, entry in graph.items():
+        x, y, w, h = places[node]
+        own = entry["class_type"].startswith("APL_")
+        draw.rounded_rectangle(
+            (x, y, x + w, y + h), 10, "#2b2f38", "#c8553d" if own else "#4b5263", 3
+        )
+        draw.text((x + 12, y + 10), info[entry["class_type"]]["display_name"], "#f0ead6", font)
+        line = y + 44
+        for slot, _ in widgets(info[entry["class_type"]]):
+            for text in str(entry["inputs"][slot]).splitlines()[:3]:
+                if line < y + h - 24:
+                    draw.text((x + 12, line), f"{slot}: {text}"[:38], "#b9c0cf", small)
+                    line += 22
+        if node in made:
+            side = min(w - 24, y + h - line - 12)
+            tile = made[node].resize((side, side), Image.Resampling.NEAREST)
+            image.paste(tile, (x + (w - side) // 2, y + h - side - 12))
+    image.thumbnail((1400, 1400))
+    return image
+
+
+def main() -> None:
+    """Run all examples and write their files."""
+    from test_comfyui_server import prefix
+
+    from apl_core.formats import write_prefix
+
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base, "models", "apl")
+        folder.mkdir(parents=True)
+        write_prefix(prefix("clip_l", behind=5), folder / "my-prefix.safetensors")
+        write_prefix(prefix("clip_l", "clip_g", behind=5), folder / "my-sdxl-prefix.safetensors")
+        with Host(comfyui_host.installed()[0], Path(base)) as host:
+            info = host.get("/object_info")
+            for name, graph in examples().items():
+                entry = host.run(on_random_weights(completed(graph, info))).entry["outputs"]
+                made = {
+                    node: Image.open(io.BytesIO(host.view(out["images"][0])))
+                    for node, out in entry.items()
+                    if out.get("images")
+                }
+                text = json.dumps(to_workflow(graph, info), indent=1, ensure_ascii=False)
+                FOLDER.mkdir(exist_ok=True)
+                (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+                drawn(graph, info, made).save(FOLDER / f"{name}.jpg", quality=85)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(comfyui_host.REPOSITORY))
+    main()
