@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_a_cosine_rate_warms_up_and_falls_to_nothing() -> None:
     assert rates[:10] == pytest.approx([0.003 * (i + 1) for i in range(10)])
     assert rates[10] == pytest.approx(0.03) and rates[60] == pytest.approx(0.015)
     assert rates[35] == pytest.approx(0.015 * (1 + math.cos(math.pi / 4)))
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert 0 < rates[-1] < 1e-4
 
 
