@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from apl_core.errors import AplError, ConfigError, RunError
@@ -24,8 +25,8 @@ from apl_core.training.loop import Model, Trainer
 
 from ..hosts import Host
 from ..webui import loaded_model, module
-from .material import Material, make_latents, prompts_of, sample
-from .ports import HostDenoiser, HostEncoder, HostLatents, refuse_unfit
+from .material import FRAMES, PEOPLE, Material, make_latents, prompts_of, sample
+from .ports import HostDenoiser, HostEncoder, pictures, refuse_unfit
 
 log = logging.getLogger("apl")
 
@@ -91,7 +92,8 @@ class Job:
         """Begin a new run; AplErrors."""
         folder = self._free(name)
         folder.create(config)
-        order.save(folder.path / "order.json")
+        with folder.told("write the order in"):
+            order.save(folder.path / "order.json")
         self._go(folder, order, config)
 
     def resume(self, name: str) -> None:
@@ -104,11 +106,6 @@ class Job:
         pairs = (line.partition(" = ") for line in lines if line)
         config = TrainConfig.from_mapping({key: json.loads(value) for key, _, value in pairs})
         self._go(folder, Order.load(folder.path / "order.json"), config)
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait until the run is over."""
-        if self._thread is not None:
-            self._thread.join(seconds)
 
     def _free(self, name: str) -> RunFolder:
         if self.running:
@@ -170,7 +167,7 @@ def learn(
     host: Host, model: Any, folder: RunFolder, order: Order, config: TrainConfig, job: Job
 ) -> Prefix:
     """Learn a prefix into a run folder on the loaded model; AplErrors."""
-    encoder, denoiser, vae = HostEncoder(host, model), HostDenoiser(model), HostLatents(model)
+    encoder, denoiser = HostEncoder(host, model), HostDenoiser(model)
     side = order.size // _LATENT
     shape = (4, side, side)
     prompts = prompts_of(order.names)
@@ -185,9 +182,12 @@ def learn(
     )
 
     def preview(rows: Rows, path: Path) -> None:
-        texts = [prompt for kind, prompt, _ in prompts if kind != "things"][:: len(prompts) // 3]
-        strips = [vae.decode(sample(encoder, denoiser, texts, shape, 0, r)) for r in (None, rows)]
-        picture = (strips[0].new_tensor(255) * _sheet(strips)).round().byte().cpu().numpy()
+        """Without the prefix above, with it below."""
+        texts = [FRAMES[0].format(name) for name in order.names[:3]] + [PEOPLE[0]]
+        drawn = [sample(encoder, denoiser, texts, shape, 0, each) for each in (None, rows)]
+        strips = [torch.cat(list(pictures(model, latents)), 2) for latents in drawn]
+        sheet = torch.cat(strips, 1).permute(1, 2, 0)
+        picture = (255 * sheet).round().byte().cpu().numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
 
@@ -197,11 +197,3 @@ def learn(
         [job.tell], job.control, names_trained=len(order.names),
     )  # fmt: skip
     return trainer.run()
-
-
-def _sheet(strips: list[Any]) -> Any:
-    """Pictures (H, W, 3) in rows: the first strip without the prefix, the second with it."""
-    import torch
-
-    rows = [torch.cat(list(strip), 2) for strip in strips]
-    return torch.cat(rows, 1).permute(1, 2, 0)

@@ -85,20 +85,10 @@ class HostDenoiser:
         return self._schedule.to_eps(output, x_t, t, self._model.parameterization)
 
 
-class HostLatents:
-    """A LatentPort: the webui's own VAE."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def encode(self, pictures: Tensor) -> Tensor:
-        given = (pictures * 2 - 1).to(module("devices").dtype_vae)
-        first = self._model.encode_first_stage(given)
-        return self._model.get_first_stage_encoding(first).float()
-
-    def decode(self, latents: Tensor) -> Tensor:
-        given = latents.to(module("devices").dtype_vae)
-        return ((self._model.decode_first_stage(given).float() + 1) / 2).clamp(0, 1)
+def pictures(model: Any, latents: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] of latents, by the webui's own VAE."""
+    given = latents.to(module("devices").dtype_vae)
+    return ((model.decode_first_stage(given).float() + 1) / 2).clamp(0, 1)
 
 
 def refuse_unfit(model: Any) -> None:
