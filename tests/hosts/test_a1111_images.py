@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,12 +27,12 @@ PREFIXES = ("front", "bracket")
 
 
 @pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Pixels of every kind from a webui that does not have the extension."""
     host = a1111_host.installed()
     assert host is not None
     with Webui(host, tmp_path_factory.mktemp("bare"), clones=()) as webui:
-        yield {name: webui.draw(kind.prompt, **kind.request).pixels for name, kind in KINDS.items()}
+        return {name: webui.draw(kind.prompt, **kind.request).pixels for name, kind in KINDS.items()}
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,9 @@ def test_learn_from_the_tab_stop_resume_and_use(a1111: Webui) -> None:
         if folder := os.environ.get("APL_SCREENSHOTS"):
             page.shot(Path(folder) / "a1111-trainer.png")
         page.click("#apl_train_stop")
-        page.until(f"{STATUS}.includes('finished') && {STATUS[7:]}.includes('; learnt')", seconds=60)
+        page.until(
+            f"{STATUS}.includes('finished') && {STATUS[7:]}.includes('; learnt')", seconds=60
+        )
         stopped = len(rows(run))
         page.click("#apl_train_resume")
         deadline = time.monotonic() + 120
