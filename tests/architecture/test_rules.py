@@ -1,0 +1,105 @@
+"""The one rule of the house, read off the sources: who may import whom, and what nobody does."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "apl_core": "apl_core",
+    "trainer": "apl_trainer",
+    "a1111_extension": "apl_a1111",
+    "comfy_nodes": "apl_comfy",
+}
+"""Folders and the names that they are imported by."""
+
+FILES = [path for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*.py"))]
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+PICKLE_READER = "trainer/models/embeddings.py"
+"""What `apl convert` reads the authors' .pt with."""
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Absolute names that a file imports, and whether it does so only when a function runs."""
+
+    def walk(node: ast.AST, lazy: bool) -> Iterator[tuple[str, bool]]:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, lazy) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or "", lazy
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, inside)
+
+    yield from walk(tree(path), False)
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(FILES) > 60
+    assert ("json", False) in list(imports(ROOT / "apl_core" / "training" / "folder.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_imports_go_one_way(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    for name, lazy in imports(path):
+        top = name.split(".")[0]
+        if folder == "apl_core":
+            allowed = {*sys.stdlib_module_names, "torch", "safetensors"}
+            assert top in allowed, f"the core imports {name}"
+        assert top not in ("apl_a1111", "apl_comfy", "a1111_extension", "comfy_nodes"), name
+        assert top != "trainer", f"{name}: no generic name is ever claimed"
+        assert name.split(".")[0] != PACKAGES[folder], f"{name}: relative inside a package"
+        if top == "apl_trainer":
+            assert lazy, f"{name} is imported when the adapter is, not when it is used"
+
+
+def calls(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_no_pickle_no_print_no_shell(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    found = set(calls(path))
+    if name != PICKLE_READER:
+        assert "torch.load" not in found
+    if not name.startswith("trainer/cli/"):
+        assert "print" not in found
+    assert not found & {"eval", "exec", "os.system", "pickle.load", "pickle.loads"}
+    assert not {n.split(".")[0] for n, _ in imports(path)} & {"pickle", "dill", "joblib"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_no_bare_except_and_no_module_globals_written(path: Path) -> None:
+    for node in ast.walk(tree(path)):
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None), node.lineno
+        assert not isinstance(node, ast.Global), node.lineno
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_file_has_a_subject_and_is_short(path: Path) -> None:
+    assert ast.get_docstring(tree(path)), "no docstring says what it is about"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_the_one_pickle_reader_is_weights_only() -> None:
+    loads = [
+        node for node in ast.walk(tree(ROOT / PICKLE_READER))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]  # fmt: skip
+    assert loads
+    for node in loads:
+        given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        assert given.get("weights_only") == "True"
