@@ -65,7 +65,7 @@ class Browser:
         """What a JavaScript function body returns; `arguments` holds the args."""
         return self._ask("/execute/sync", {"script": script, "args": list(args)})
 
-    def until(self, script: str, *args: object, seconds: float = 60) -> Any:
+    def until(self, script: str, *args: object, seconds: float = 300) -> Any:
         """The first truthy answer of a script; AssertionError if there is none in time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -105,5 +105,5 @@ class Browser:
         request = urllib.request.Request(
             self.url + path, data, {"Content-Type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.load(answer)["value"]

@@ -45,40 +45,46 @@ def rows(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def learn(page: Browser, a1111: Webui, run: Path) -> None:
+    """Two refusals, then a run that is looked at, stopped, resumed, stopped again and used."""
+    open_tab(page, a1111)
+    fill(page, run="../learnt", names="Ada Example", steps=3, size=64)
+    page.click("#apl_train_start")
+    page.until(f"{STATUS}.includes('no plain name')")
+    fill(page, run="mine", names="Ada Example\nada  example")
+    page.click("#apl_train_start")
+    page.until(f"{STATUS}.includes('stands there twice')")
+    fill(page, names="Ada Example\nBob Example", steps=100000, vectors=4, behind=2, rate=0.01)
+    page.click("#apl_train_start")
+    page.until(f"{STATUS}.includes('step ')")
+    page.click("#apl_train_preview")
+    page.until("return document.querySelector('#apl_train_picture img') !== null")
+    if folder := os.environ.get("APL_SCREENSHOTS"):
+        page.shot(Path(folder) / "a1111-trainer.png")
+    page.click("#apl_train_stop")
+    page.until(f"{STATUS}.includes('finished') && {STATUS[7:]}.includes('; learnt')")
+    stopped = len(rows(run))
+    page.click("#apl_train_resume")
+    deadline = time.monotonic() + 300
+    while len(rows(run)) < stopped + 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    page.click("#apl_train_stop")
+    page.until(f"{STATUS}.includes('; learnt')")
+    page.click("#apl_train_use")
+    page.until(f"{STATUS}.includes('Copied')")
+
+
 def test_learn_from_the_tab_stop_resume_and_use(a1111: Webui) -> None:
     bare = a1111.draw().pixels
     before = a1111.get("/probe/model")
     assert not any("training" in name for name in before["packages"])
     run = a1111.data / "apl-runs" / "mine"
-    with Browser(1400, 900) as page:
-        open_tab(page, a1111)
-        fill(page, run="../learnt", names="Ada Example", steps=3, size=64)
-        page.click("#apl_train_start")
-        page.until(f"{STATUS}.includes('no plain name')")
-        fill(page, run="mine", names="Ada Example\nada  example")
-        page.click("#apl_train_start")
-        page.until(f"{STATUS}.includes('stands there twice')")
-        fill(page, names="Ada Example\nBob Example", steps=100000, vectors=4, behind=2, rate=0.01)
-        page.click("#apl_train_start")
-        page.until(f"{STATUS}.includes('step ')", seconds=240)
-        page.click("#apl_train_preview")
-        page.until("return document.querySelector('#apl_train_picture img') !== null", seconds=120)
-        if folder := os.environ.get("APL_SCREENSHOTS"):
-            page.shot(Path(folder) / "a1111-trainer.png")
-        page.click("#apl_train_stop")
-        page.until(
-            f"{STATUS}.includes('finished') && {STATUS[7:]}.includes('; learnt')", seconds=60
-        )
-        stopped = len(rows(run))
-        page.click("#apl_train_resume")
-        deadline = time.monotonic() + 120
-        while len(rows(run)) < stopped + 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        page.click("#apl_train_stop")
-        page.until(f"{STATUS}.includes('; learnt')", seconds=60)
-        page.click("#apl_train_use")
-        page.until(f"{STATUS}.includes('Copied')")
+    try:
+        with Browser(1400, 900) as page:
+            learn(page, a1111, run)
+    finally:
+        a1111.post("/sdapi/v1/interrupt", {})  # a run that is left would hold the queue
     steps = [row["step"] for row in rows(run)]
     assert steps == list(range(1, len(steps) + 1))
     losses = [row["loss"] for row in rows(run)]
