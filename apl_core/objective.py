@@ -31,6 +31,10 @@ Target = Literal["description", "person", "empty"]
 """What a name prompt is drawn to: its neutral description, "a person", or the empty prompt."""
 
 
+Weighting = Literal["eps", "x0"]
+"""Whether errors are measured on the noise (as the paper does) or on the clean latent."""
+
+
 @dataclass(frozen=True, eq=False)
 class Example:
     """A clean latent (C, H, W), the prompt that gets the prefix, and the prompt of the target."""
@@ -104,8 +108,22 @@ def example_weights(kinds: Sequence[Kind], weights: Mapping[Kind, float]) -> lis
     return [weights[kind] / kinds.count(kind) for kind in kinds]
 
 
-def errors(encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson, rows: Rows) -> Tensor:
-    """Mean squared error of each example (B,) with the prefix in place; differentiable in it."""
+def errors(
+    encoder: TextEncoderPort,
+    denoiser: DenoiserPort,
+    lesson: Lesson,
+    rows: Rows,
+    weighting: Weighting = "eps",
+) -> Tensor:
+    """Mean squared error of each example (B,) with the prefix in place; differentiable in it.
+
+    `x0` measures it on the clean latents that the two predictions mean: the error in the noise
+    times (1 - alpha_bar) / alpha_bar, which does not fade where there is almost only noise.
+    """
     conditioning = encode_unique(encoder, lesson.prompts, rows)
     predicted = denoiser.predict_noise(lesson.x_t, lesson.t, conditioning).float()
-    return (predicted - lesson.target).square().flatten(1).mean(1)
+    found = (predicted - lesson.target).square().flatten(1).mean(1)
+    if weighting == "eps":
+        return found
+    signal, sigma = denoiser.schedule.coefficients(lesson.t, found)
+    return found * (sigma / signal).square()

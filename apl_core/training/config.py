@@ -25,6 +25,7 @@ class TrainConfig:
     behind: int = 5
     target: str = "person"
     repulsion: float = 0.5
+    weighting: str = "eps"
     weight_identity: float = 1.0
     weight_things: float = 1.5
     weight_people: float = 4.0
@@ -71,13 +72,16 @@ class TrainConfig:
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in rows)
 
     @staticmethod
-    def from_mapping(given: Mapping[str, Any]) -> TrainConfig:
-        """Names and values over the recipe's defaults; ConfigError tells all faults."""
+    def from_mapping(given: Mapping[str, Any], base: TrainConfig | None = None) -> TrainConfig:
+        """Names and values over the recipe's defaults; ConfigError tells all faults.
+
+        `base` replaces the defaults of the recipe `apl`, for models that learn better otherwise.
+        """
         problems = _type_faults(given)
         wrong = {problem.asked for problem in problems}
         sound = {name: value for name, value in given.items() if f"set {name}" not in wrong}
-        base = PAPER if given.get("recipe") == "paper" else TrainConfig()
-        config = dataclasses.replace(base, **sound)
+        ours = base or TrainConfig()
+        config = dataclasses.replace(PAPER if given.get("recipe") == "paper" else ours, **sound)
         problems += _value_faults(config)
         if problems:
             raise ConfigError.of("read the training settings", problems)
@@ -96,6 +100,7 @@ PAPER = TrainConfig(
 _CHOICES: dict[str, tuple[str, ...]] = {
     "recipe": ("apl", "paper"),
     "target": ("description", "person", "empty"),
+    "weighting": ("eps", "x0"),
     "decay": ("cosine", "constant"),
     "init": ("words", "normal", "uniform"),
     "autocast": ("off", "bf16", "fp16"),

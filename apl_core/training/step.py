@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..objective import Kind, Lesson, encode_unique, errors, example_weights
+from ..objective import Kind, Lesson, Weighting, encode_unique, errors, example_weights
 from ..ports import DenoiserPort, TextEncoderPort
 from ..prefix import Rows
 from .config import TrainConfig
@@ -56,7 +57,7 @@ def _mean(each: Tensor, kinds: Sequence[Kind], kind: Kind) -> float:
 def _errors(config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson,
             rows: Rows) -> Tensor:  # fmt: skip
     if config.recipe != "paper":
-        return errors(encoder, denoiser, lesson, rows)
+        return errors(encoder, denoiser, lesson, rows, cast(Weighting, config.weighting))
     return paper_errors(encoder, denoiser, lesson, rows)
 
 

@@ -17,7 +17,7 @@ from .config import TrainConfig
 from .events import PhaseReport
 from .lessons import Curriculum
 
-_REUSE, _RATE, _LAST = 8, 0.03, 8
+_REUSE, _LAST = 8, 8
 
 
 def warm_start(config: TrainConfig, encoder: TextEncoderPort, curriculum: Curriculum, rows: Rows,
@@ -25,7 +25,7 @@ def warm_start(config: TrainConfig, encoder: TextEncoderPort, curriculum: Curric
     """Rows after `warm_steps` Adam steps on hidden states alone; prompts of one chunk only."""
     leaves = {k: v.detach().clone().requires_grad_() for k, v in rows.vectors.items()}
     live = Rows(leaves, rows.behind)
-    optimizer = torch.optim.Adam(list(leaves.values()), lr=_RATE)
+    optimizer = torch.optim.Adam(list(leaves.values()), lr=config.rate)
     for begin in range(0, config.warm_steps, _REUSE):
         examples = curriculum.examples(config.counts, "warm", begin // _REUSE)
         weights = torch.tensor(example_weights([e.kind for e in examples], config.weights))

@@ -25,7 +25,7 @@ from apl_core.training.lessons import Curriculum, generator
 from apl_core.training.parallel import Group
 from apl_core.training.step import gradient
 
-from ..pocket.learn import Origin, pocket_run
+from ..pocket.learn import POCKET, Origin, pocket_run
 from ..pocket.model import PocketModel
 from ..pocket.source import PocketSource, training_people
 
@@ -40,7 +40,7 @@ def step_costs(model: PocketModel, say: Callable[[str], None]) -> dict[str, floa
 
     The variants take turns, so that a machine whose speed drifts treats them alike; medians.
     """
-    ours = TrainConfig()
+    ours = POCKET
     variants = {
         "authors": PAPER,
         "frozen": replace(PAPER, recipe="apl", batch_things=0),
@@ -144,7 +144,7 @@ def run(
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     found = step_costs(model, say)
-    ours = quality_curve(model, TrainConfig(check_every=15), 60 * minutes, say)
+    ours = quality_curve(model, replace(POCKET, check_every=15), 60 * minutes, say)
     theirs = quality_curve(model, replace(PAPER, check_every=150), 60 * minutes, say)
     common = max(ours[-1][1], theirs[-1][1])
     found |= {

@@ -29,12 +29,12 @@ def run(given: argparse.Namespace) -> int:
     from apl_core.training.events import Control
 
     from ..demo import run_demo, small
-    from ..pocket.learn import new_folder
+    from ..pocket.learn import POCKET, new_folder
     from ..pocket.measure import Paper
     from ..watch import Bar, stop_on_interrupt
 
     model = load_model(given.model)
-    config = TrainConfig.from_mapping({"seed": given.seed})
+    config = TrainConfig.from_mapping({"seed": given.seed}, POCKET)
     paper = Paper.of(model.world)
     if given.quick:
         config, paper = small(config), Paper.of(model.world, names=4, seeds=2, free=4)

@@ -46,9 +46,9 @@ def run_train(given: argparse.Namespace) -> int:
     from apl_core.training.folder import RunFolder
 
     from ..data.names import read_names
-    from ..pocket.learn import Origin, chosen_people
+    from ..pocket.learn import POCKET, Origin, chosen_people
 
-    config = TrainConfig.from_mapping(_settings(given))
+    config = TrainConfig.from_mapping(_settings(given), POCKET)
     if given.dry_run:
         print(config.to_toml(), end="")
         return 0

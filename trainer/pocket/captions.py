@@ -57,8 +57,8 @@ def extras_of(scene: Scene, row: int, rng: np.random.Generator) -> Extras:
     """Words for one drawn scene: a hat is always named, shirt and background sometimes."""
     return Extras(
         HATS[scene.hat[row]] if scene.hat[row] else "",
-        SHIRTS[scene.shirt[row]] if rng.random() < 0.35 else "",
-        BACKGROUNDS[scene.background[row]] if rng.random() < 0.5 else "",
+        SHIRTS[scene.shirt[row]] if rng.random() < 0.5 else "",
+        BACKGROUNDS[scene.background[row]] if rng.random() < 0.7 else "",
     )
 
 

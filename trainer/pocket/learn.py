@@ -24,6 +24,10 @@ from .source import PocketSource, training_people
 from .world import Person, World
 
 
+POCKET = TrainConfig(weighting="x0", steps=200)
+"""The recipe's defaults on a pocket model, which predicts the clean latent."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a run's model and names come from, kept beside its settings so that it can resume."""

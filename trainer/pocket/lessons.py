@@ -19,6 +19,8 @@ from .world import OFFSETS, Person, World
 Loss = Callable[[torch.Generator], Tensor]
 LENGTH = 77
 _BATCH = 64
+_READING = 8.0  # weight of the mean over twenty heads beside that of identity
+_HIGH = 600  # half of the noise levels are drawn above: there the prompt decides, not the picture
 
 
 def heads_loss(scores: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
@@ -47,7 +49,8 @@ def recogniser_lesson(model: Recogniser, pictures: Tensor, labels: Labels) -> Lo
         heads, offsets = labels.tensors(rows)
         reading: Reading = model(_roughen(torch.cat([clean, bad]), random))
         n = len(clean)
-        known = heads_loss({k: v[:n] for k, v in reading.scores.items()}, heads)
+        seen = {k: v[:n] for k, v in reading.scores.items() if k != "identity"}
+        known = _READING * heads_loss(seen, heads)
         kind = torch.full((len(bad),), broken)
         known = known + F.cross_entropy(reading.scores["kind"][n:], kind) / 4
         return known + F.cross_entropy(
@@ -154,6 +157,8 @@ def unet_lesson(unet: UNet2DConditionModel, pictures: Tensor,
         latents = to_latents(pictures[rows].float() / 255)
         noise = torch.randn(latents.shape, generator=random)
         t = torch.randint(SCHEDULE.steps, (_BATCH,), generator=random)
+        high = torch.randint(_HIGH, SCHEDULE.steps, (_BATCH,), generator=random)
+        t = torch.where(torch.rand(_BATCH, generator=random) < 0.5, high, t)
         states = hidden[rows].float()
         dropped = torch.rand(_BATCH, generator=random) < 0.1
         states[dropped] = empty.float()

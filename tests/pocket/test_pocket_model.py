@@ -1,0 +1,186 @@
+"""The pocket model in the repository: what it must be able to do, and the flow on top of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from apl_core.errors import AplError, ConfigError
+from apl_core.formats import read_prefix
+from apl_trainer.cli import main
+from apl_trainer.pocket import BUILT_IN
+from apl_trainer.pocket.card import read_renders
+from apl_trainer.pocket.learn import chosen_people
+from apl_trainer.pocket.measure import Paper, random_rows
+from apl_trainer.pocket.model import PocketModel, load_pocket
+from apl_trainer.pocket.networks import to_latents, to_pictures
+from apl_trainer.pocket.source import PocketSource, training_people
+from apl_trainer.sampling import Request
+
+
+@pytest.fixture(scope="module")
+def model() -> PocketModel:
+    return load_pocket()
+
+
+def test_the_weights_are_small_enough_for_a_repository() -> None:
+    assert sum(f.stat().st_size for f in BUILT_IN.iterdir()) < 16 * 2**20
+
+
+def test_the_recogniser_reads_renders_it_never_saw(model: PocketModel) -> None:
+    reads = read_renders(model, 400)
+    assert reads["identity"].value > 0.97
+    assert reads["gender"].value > 0.97
+    assert reads["kind"].value > 0.95
+
+
+def test_noise_is_no_face(model: PocketModel) -> None:
+    noise = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert model.recogniser(noise).is_face().float().mean() < 0.05
+
+
+def test_names_draw_their_people_and_held_out_ones_too(model: PocketModel) -> None:
+    paper = Paper.of(model.world, names=8, seeds=1, free=1)
+    requests = [q.request() for q in paper.named]
+    with torch.no_grad():
+        reading = model.recogniser(model.sampler(8).draw(requests, None))
+    asked = torch.tensor([q.asked["identity"] for q in paper.named])
+    best = reading.scores["identity"].topk(5, 1).indices
+    assert (best == asked[:, None]).any(1).float().mean() > 0.6
+
+
+def test_latents_lose_nothing() -> None:
+    pictures = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(to_pictures(to_latents(pictures)), pictures, atol=1e-6)
+
+
+def test_a_picture_depends_on_its_own_request_alone(model: PocketModel) -> None:
+    sampler = model.sampler(3)
+    rows = random_rows(model.encoder, 4, 2)
+    requests = [Request("a photo of a house", 1), Request("a red car, " * 30, 2), Request("", 3)]
+    together = sampler.draw(requests, rows)
+    alone = torch.cat([sampler.draw([r], rows) for r in requests])
+    assert torch.allclose(together, alone, atol=1e-4)
+    assert torch.equal(sampler.draw(requests[2:], rows), sampler.draw(requests[2:], None))
+
+
+def test_examples_are_decided_by_the_generator_and_name_only_people_to_learn_from(
+    model: PocketModel,
+) -> None:
+    learnt, kept = training_people(model.world.group("train"))
+    source = PocketSource(model, learnt, "person", 10)
+
+    def draw(seed: int) -> list[str]:
+        random = torch.Generator().manual_seed(seed)
+        return [e.prompt for e in source.draw("identity", 40, random)]
+
+    assert draw(1) == draw(1) != draw(2)
+    text = " ".join(draw(1) + draw(2))
+    surnames = {p.name.split()[1] for p in learnt}
+    others = {p.name.split()[1] for p in model.world.people} - surnames
+    assert any(s in text for s in surnames)
+    assert not any(f" {s} " in f" {text} " for s in others)
+    assert not {p.name for p in learnt} & {p.name for p in kept}
+
+
+@pytest.mark.parametrize("target", ["description", "person", "empty"])
+def test_the_target_decides_the_neutral_prompt(model: PocketModel, target: str) -> None:
+    source = PocketSource(model, training_people(model.world.group("train"))[0], target, 10)  # type: ignore[arg-type]
+    examples = source.draw("identity", 10, torch.Generator().manual_seed(0))
+    assert all(e.neutral != e.prompt for e in examples)
+    if target == "empty":
+        assert {e.neutral for e in examples} == {""}
+    general = source.draw("people", 5, torch.Generator().manual_seed(0))
+    assert all(e.neutral == e.prompt for e in general)
+
+
+def test_held_out_unknown_and_too_few_names_are_refused_together(model: PocketModel) -> None:
+    heldout = model.world.group("heldout")[0].name
+    with pytest.raises(ConfigError) as caught:
+        chosen_people(model.world, [heldout, "Nobody Atall"])
+    text = str(caught.value)
+    assert heldout in text and "Nobody Atall" in text and "4 or more" in text
+
+
+def test_an_unfinished_model_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AplError, match=r"model\.safetensors"):
+        load_pocket(tmp_path)
+
+
+def test_the_demo_leaves_everything_it_promises(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--quick", "--out", str(tmp_path)]) == 0
+    run = tmp_path / "demo"
+    assert "next:" in capsys.readouterr().out
+    prefix = read_prefix(run / "prefix.safetensors")
+    assert (prefix.n, prefix.behind) == (10, 5)
+    assert prefix.card.names_trained == 112
+    figures = json.loads((run / "figures.json").read_text())
+    wanted = {
+        "base.identity_top1.trained", "base.identity_top1.heldout",
+        "prefix.identity_top1.trained", "prefix.identity_top1.heldout",
+        "prefix.identity_top5.trained", "prefix.identity_top5.heldout", "floor.identity_top1",
+        "base.objects", "drift.objects", "drift.people", "prefix.face_found",
+        "seconds.prefix_training", "seconds.total",
+    }  # fmt: skip
+    assert wanted <= set(figures)
+    documented = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
+    for key in figures:
+        name = key if key.startswith(("drift", "seconds", "floor.identity_top1")) else key.split(".", 1)[1]
+        assert f"`{name}`" in documented or f"`.{name.split('.')[-1]}`" in documented, key
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2 and "http" not in page
+    names = [p.name for p in load_pocket().world.people]
+    assert not any(n.encode() in (run / "prefix.safetensors").read_bytes() for n in names)
+
+    again = tmp_path / "picture.png"
+    prompt = f"a photo of {names[0]}"
+    assert main(["generate", "--prefix", str(run / "prefix.safetensors"), "--steps", "2",
+                 "--count", "1", "--out", str(again), prompt]) == 0  # fmt: skip
+    assert again.stat().st_size > 1000
+
+
+def test_a_stopped_run_goes_on_to_the_same_prefix(tmp_path: Path) -> None:
+    common = ["--steps", "4", "--set", "pool=0", "--set", "batch_identity=2",
+              "--set", "batch_things=1", "--set", "batch_people=2", "--set", "check_every=0",
+              "--set", "save_every=2"]  # fmt: skip
+    assert main(["train", "--out", str(tmp_path / "straight"), *common]) == 0
+    assert main(["train", "--out", str(tmp_path / "cut"), *common]) == 0
+    state = tmp_path / "cut" / "state.earlier.safetensors"
+    state.replace(tmp_path / "cut" / "state.safetensors")
+    (tmp_path / "cut" / "prefix.safetensors").unlink()
+    assert main(["resume", str(tmp_path / "cut")]) == 0
+    one, other = (read_prefix(tmp_path / n / "prefix.safetensors") for n in ("straight", "cut"))
+    assert one.digest == other.digest
+
+
+def test_mistakes_of_a_user_end_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("", encoding="utf-8")
+    out = str(tmp_path / "run")
+    for arguments, code, word in (
+        (["train", "--out", out, "--set", "rat=1"], 2, "rate"),
+        (["train", "--out", out, "--names", str(names)], 2, "name"),
+        (["train", "--out", out, "--config", str(tmp_path / "no.toml")], 2, "no.toml"),
+        (["resume", str(tmp_path)], 1, "no run"),
+        (["generate", "--prefix", str(names), "x"], 1, "names.txt"),
+        (["demo", "--model", str(tmp_path)], 1, "model.safetensors"),
+    ):
+        assert main(arguments) == code
+        told = capsys.readouterr().err
+        assert told.startswith("apl: ") and word in told and "Fix:" in told
+        assert "Traceback" not in told
+
+
+def test_pictures_and_figures_of_names_stay_apart_by_seed(model: PocketModel) -> None:
+    paper = Paper.of(model.world)
+    seeds = [q.seed for q in (*paper.named, *paper.free)]
+    assert len(set(seeds)) == len(seeds)
+    assert np.isin([q.subject for q in paper.trained], [p.name for p in model.world.group("train")]).all()
+    assert not {q.subject for q in paper.trained} & {q.subject for q in paper.heldout}
