@@ -167,7 +167,7 @@ class Webui:
     def wait_until_ready(self, path: str = "/probe/wrapped") -> None:
         """Wait until the server is complete; RuntimeError with its console if it died."""
         assert self.process is not None
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while True:
             try:
                 self.get(path)
