@@ -79,7 +79,9 @@ class Curriculum:
         examples = self.examples(counts, purpose, index)
         random = generator(self.config.seed, f"{purpose}-noise", index)
         total = len(examples)
-        t = torch.randint(self.denoiser.schedule.steps, (total,), generator=random)
+        t = torch.randint(
+            self.config.lowest_t, self.denoiser.schedule.steps, (total,), generator=random
+        )
         noise = torch.randn((total, *examples[0].latent.shape), generator=random)
         device = self.denoiser.device
         mine = self.group.share(total)
