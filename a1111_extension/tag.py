@@ -31,7 +31,7 @@ def register() -> None:
 def activate(p: Any, params_list: list[Any]) -> None:
     """Read the tags of a request that is not anonymised yet.
 
-    The script has not seen them if another extension wrote the prompts later, or made an inner pass.
+    The script has not seen them if another extension wrote the prompts later or made an inner pass.
     """
     switched_off = getattr(p, "apl_axes", {}).get("enabled") is False
     if switched_off or request.NAME in p.extra_generation_params:

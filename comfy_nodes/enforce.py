@@ -25,7 +25,7 @@ GUIDANCE_SHAPERS = frozenset({"VideoLinearCFGGuidance", "VideoTriangleCFGGuidanc
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a class of node takes (name -> type) and gives, and whether it may run under this mode."""
+    """What a class of node takes (name -> type) and gives, and whether this mode lets it run."""
 
     inputs: Mapping[str, str]
     outputs: tuple[str, ...]

@@ -1,5 +1,5 @@
 # pyright: reportMissingImports=false
-"""Prefix files in ComfyUI's model folders: `models/apl` and every extra model path of kind "apl"."""
+"""Prefix files in ComfyUI's model folders: `models/apl` and each extra model path of kind "apl"."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class FaceReader:
 
 
 def aligned(picture: Tensor, landmarks: Tensor) -> Tensor:
-    """The face (112, 112, 3) whose landmarks (5, 2), x and y in pixels, come to ArcFace's places."""
+    """The face (112, 112, 3) whose landmarks (5, 2), x and y in pixels, are at ArcFace's places."""
     back = similarity(torch.tensor(PLACES), landmarks)
     axis = torch.arange(SIDE, dtype=torch.float32)
     y, x = torch.meshgrid(axis, axis, indexing="ij")

@@ -112,8 +112,8 @@ class ApplyPrefix(io.ComfyNode):
             node_id="APL_ApplyPrefix",
             display_name="APL Apply Prefix",
             category=CATEGORY,
-            description="Returns a CLIP with which every text is anonymised, in every chunk. Use it "
-            "for the positive prompt only. An empty text stays as it is.",
+            description="Returns a CLIP with which every text is anonymised, in every chunk. Use "
+            "it for the positive prompt only. An empty text stays as it is.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of your checkpoint; it is not changed."),
                 PrefixType.Input("prefix", tooltip="The prefix; it has to fit the checkpoint."),
@@ -208,7 +208,7 @@ def connected(prefix: Prefix | None) -> Prefix:
     raise HostError(
         "use a prefix",
         "the input carries no prefix",
-        "connect the output of APL Load Prefix or APL Train Prefix, and see that it is not bypassed",
+        "connect APL Load Prefix or APL Train Prefix, and see that it is not bypassed",
     )
 
 

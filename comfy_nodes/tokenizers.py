@@ -1,8 +1,8 @@
 """A prefix inside ComfyUI's tokenizers: in every chunk, out of the reach of instance attributes.
 
-ComfyUI tokenizes a text per encoder into chunks of (token, weight, word id); a token may be a row of
-numbers instead. So a prefix needs no hook in the model: it is a row per entry, weight 1, word id 0
-("not a word", which packs that re-weight words leave alone).
+ComfyUI tokenizes a text per encoder into chunks of (token, weight, word id); a token may be a row
+of numbers instead. So a prefix needs no hook in the model: it is a row per entry, weight 1, word id
+0 ("not a word", which packs that re-weight words leave alone).
 """
 
 from __future__ import annotations
@@ -149,5 +149,5 @@ def _replaced() -> HostError:
         "apply the prefix to this CLIP",
         "another node pack replaces the tokenizer of the text encoder while it runs "
         "(smZNodes does), so the prefix would be lost",
-        "encode this text with CLIPTextEncode or APL Prefix Conditioning instead of that pack's node",
+        "encode this text with CLIPTextEncode or APL Prefix Conditioning, not with that pack",
     )

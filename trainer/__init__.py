@@ -1,1 +1,1 @@
-"""Everything around training that is not the mathematics: data, models, evaluation, reports, CLI."""
+"""Everything around training but the mathematics: data, models, evaluation, reports, CLI."""

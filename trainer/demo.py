@@ -27,10 +27,11 @@ from .report.page import Picture, write_page
 NOTES = (
     "The pocket model draws cartoon faces of people who do not exist. That is why identity can be "
     "counted here; nothing of this says how a prefix does on photographs.",
-    "Identity top-1 is how often the recogniser, which knows all 208 people of the world, names the "
-    "person of the prompt first: chance is 0.5 %. Intervals are 95 % bootstrap intervals over names.",
-    "Held-out names are known to the pocket model; the prefix never saw them, and nothing was chosen "
-    "by them. The step that is kept is chosen on an eighth of the trained group.",
+    "Identity top-1 is how often the recogniser, which knows all 208 people of the world, names "
+    "the person of the prompt first: chance is 0.5 %. Intervals are 95 % bootstrap intervals over "
+    "names.",
+    "Held-out names are known to the pocket model; the prefix never saw them, and nothing was "
+    "chosen by them. The step that is kept is chosen on an eighth of the trained group.",
     "Whoever controls the prompt can leave the prefix out. A face that comes in as an image is not "
     "driven by text and not covered.",
 )
@@ -74,7 +75,7 @@ def write_report(outcome: Outcome, model: PocketModel, prefix: Prefix, folder: R
     save_curves(folder.rows(), out / "curves.png")
     facts = {
         "Model": model.name,
-        "Prefix": f"{prefix.n} vectors, {prefix.behind} of them behind the text, {prefix.short_digest}",
+        "Prefix": f"{prefix.n} vectors, {prefix.behind} behind the text, {prefix.short_digest}",
         "Learned in": f"{flat['seconds.prefix_training']:.0f} s",
         "Everything": f"{flat['seconds.total']:.0f} s",
         "Picture change on name-free prompts": f"{flat['drift.change']:.4f} (mean square); another "

@@ -107,7 +107,7 @@ def _package(package: Package) -> Finding:
         return finding(False, "not installed")
     try:
         importlib.import_module(package.module)
-    except Exception as error:  # noqa: BLE001  a broken installation raises anything
+    except Exception as error:  # a broken installation raises anything
         return finding(False, f"{version}, which cannot be imported ({_short(error)})")
     if package.least and _numbers(version) < _numbers(package.least):
         return finding(False, f"{version}, older than {package.least}")
@@ -171,7 +171,7 @@ _FIXES = {
 def _tried(name: str, needed: bool, look: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, needed, look())
-    except Exception as error:  # noqa: BLE001  whatever is broken, it has to end in words
+    except Exception as error:  # whatever is broken, it has to end in words
         return Finding(
             name, False, needed, _short(error), "`apl demo` and what is built on it", _FIXES[name]
         )

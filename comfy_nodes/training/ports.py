@@ -112,7 +112,7 @@ class ComfyDenoiser:
         if not discrete or not hasattr(self.sampling, "sigmas"):
             raise HostError(
                 "train on this MODEL",
-                f"it is a {type(model.model).__name__}, whose noise is not that of SD 1.x, 2.x, SDXL",
+                f"it is a {type(model.model).__name__}, whose noise is not that of SD 1, 2 or SDXL",
                 "use a Stable Diffusion 1.x, 2.x or SDXL checkpoint",
             )
         sigmas = self.sampling.sigmas.detach().clone().float().cpu()

@@ -46,7 +46,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Shown:
-    """A clean latent (C, H, W) with the text of its picture; `person` if it shows one of the names."""
+    """A clean latent (C, H, W) with the text of its picture; `person` if it shows somebody named."""
 
     latent: Tensor
     text: str

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from apl_trainer.cli import main
 
 Apl = Callable[..., tuple[int, str, str]]

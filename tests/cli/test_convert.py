@@ -11,8 +11,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from apl_trainer.models.embeddings import read_pickle
-from apl_trainer.pocket.vocabulary import read_vocabulary, write_vocabulary
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +22,8 @@ from written_files import cut, written
 from apl_core.errors import AplError
 from apl_core.formats import inspect_file, read_prefix
 from apl_core.limits import FILE_BYTES
+from apl_trainer.models.embeddings import read_pickle
+from apl_trainer.pocket.vocabulary import read_vocabulary, write_vocabulary
 
 Apl = Callable[..., tuple[int, str, str]]
 ROWS = torch.arange(10 * 768, dtype=torch.float32).reshape(10, 768) / 7000

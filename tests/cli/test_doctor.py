@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from apl_trainer import doctor
 from apl_trainer.pocket import BUILT_IN, model
 

@@ -224,7 +224,8 @@ def test_checkpoints_without_a_usable_encoder_are_told(tmp_path: Path, apl: Apl,
 def test_bad_usage_is_exit_code_2(tmp_path: Path, apl: Apl) -> None:
     for arguments in (
         ["inspect"], ["convert", "a"], ["convert", "a", "b", "--to", "pt"],
-        ["convert", "a", "b", "--key", "clip_x"], ["inspect", "a", "--checkpoint", "b", "--model", "c"],
+        ["convert", "a", "b", "--key", "clip_x"],
+        ["inspect", "a", "--checkpoint", "b", "--model", "c"],
     ):  # fmt: skip
         with pytest.raises(SystemExit) as ended:
             apl(*arguments)

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from apl_trainer.models.towers import ClipTower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import NAMES, WIDTH, tiny_encoder, tiny_text_model, tiny_tokenizer
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from apl_core.encoding import ReferenceEncoder
 from apl_core.errors import FitError
 from apl_core.prefix import Rows
+from apl_trainer.models.towers import ClipTower
 
 ENCODER = tiny_encoder()
 TOWER: Any = ENCODER.towers[0]

@@ -1,6 +1,6 @@
 """A1111's own SD 2.x and SDXL text wrappers, on small random towers, against a manual layout.
 
-Run by the host's Python: `a1111_engines.py WEBUI REPOSITORY HUB`. Prints a JSON of checks that hold.
+Run by the host's Python: `a1111_engines.py WEBUI REPOSITORY HUB`. Prints checks that hold as JSON.
 """
 
 import json
@@ -129,7 +129,7 @@ def check_family(family, engines, prefixes, pads):
             with insertion.running(run):
                 got = [engine([words]) for engine in engines]
             run.verify()
-            for engine, answer in zip(engines, got):
+            for engine, answer in zip(engines, got, strict=True):
                 key = HOST.key(engine)
                 hidden, pooled = answer if isinstance(answer, tuple) else (answer, None)
                 want, want_pooled = manual(engine, prefix, key, words, pads[key])

@@ -35,7 +35,7 @@ class Reference:
         """(texts, 77 * chunks, 768)."""
         laid_out = [self.chunks(prefix, text) for text in texts]
         most = max(map(len, laid_out))
-        for chunks, text in zip(laid_out, texts):
+        for chunks, text in zip(laid_out, texts, strict=True):
             empty = self.lay_out(prefix if self.spoken(text) else None, [])
             chunks += [empty] * (most - len(chunks))
         return torch.hstack([self.run([chunks[i] for chunks in laid_out]) for i in range(most)])

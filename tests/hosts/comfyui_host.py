@@ -99,7 +99,7 @@ class Host:
     process: subprocess.Popen[bytes] | None = None
     url: str = ""
 
-    def __enter__(self) -> Host:  # noqa: PYI034 - typing.Self needs Python 3.11
+    def __enter__(self) -> Host:
         packs = self.base / "custom_nodes"
         packs.mkdir(parents=True, exist_ok=True)
         link = packs / "apl-prefix"

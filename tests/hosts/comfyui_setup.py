@@ -1,4 +1,4 @@
-"""Shared by the probes that run inside the host's own Python: ComfyUI on the CPU, and our package."""
+"""Shared by the probes that run inside the host's own Python: ComfyUI on the CPU, our package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def start(host: Path, models: Path) -> None:
-    """Make ComfyUI's modules importable on the CPU, our packages loaded as the pack's entry does."""
+    """Make ComfyUI's modules importable on the CPU, and load our packages as the entry does."""
     sys.path.insert(0, str(host))
     sys.argv = [sys.argv[0], "--cpu"]
     options: Any = importlib.import_module("comfy.options")
@@ -38,7 +38,7 @@ def report(checks: Mapping[str, Callable[[], None]], out: Path) -> None:
         try:
             check()
             said[name] = ""
-        except Exception:  # noqa: BLE001 - one failed check must not hide the others
+        except Exception:  # one failed check must not hide the others
             said[name] = traceback.format_exc()
     out.write_text(json.dumps(said), encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """Checks of the text side inside a real ComfyUI, run by the host's Python.
 
-``venv/bin/python comfyui_text_probe.py HOST MODELS WORK`` writes WORK/said.json: check -> traceback.
+``venv/bin/python comfyui_text_probe.py HOST MODELS WORK`` writes WORK/said.json, check -> trace.
 Each check compares conditionings bit by bit or tokens one by one.
 """
 
@@ -37,7 +37,7 @@ PROMPTS = (
     "a (photo:1.3) of a man",
     "((nested) weights, (a (b:1.5) c:0.7)), end",
     "embedding:foo in the middle of embedding:foo a text",
-    "ünïcode 写真 émoji 🙂, ½ – “quotes”",
+    "ünïcode 写真 émoji 🙂, ½ – “quotes”",  # noqa: RUF001  as people type
     "line\nbreaks, commas,, and   spaces",
     ("word " * 60).strip(),
     "(" + "strong " * 40 + ":1.2) weak",

@@ -1,4 +1,4 @@
-"""Real hosts for the tests of this folder; where none is installed each host's tests are skipped."""
+"""Real hosts for the tests of this folder; where a host is not installed its tests are skipped."""
 
 from __future__ import annotations
 

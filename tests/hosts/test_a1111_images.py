@@ -32,14 +32,16 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     host = a1111_host.installed()
     assert host is not None
     with Webui(host, tmp_path_factory.mktemp("bare"), clones=()) as webui:
-        return {name: webui.draw(kind.prompt, **kind.request).pixels for name, kind in KINDS.items()}
+        return {
+            name: webui.draw(kind.prompt, **kind.request).pixels for name, kind in KINDS.items()
+        }
 
 
 @pytest.fixture(scope="module")
 def reference(
     a1111: Webui, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[tuple[str | None, str], list[Tensor]]:
-    """Conditioning of every group of every kind, by prefix (None: bare), from plain transformers."""
+    """Conditioning of each group of every kind, by prefix (None: bare), by plain transformers."""
     folder = tmp_path_factory.mktemp("reference")
     cases = []
     for prefix in (None, *PREFIXES):
@@ -235,5 +237,5 @@ def test_a_replaced_file_is_used_at_once(a1111: Webui) -> None:
     second = a1111.draw("a photo of a man", True, "replaced")
     assert second.pixels == a1111.draw("a photo of a man", True, "other").pixels
     path.unlink()
-    with pytest.raises(Refused, match="did you mean|there is none"):
+    with pytest.raises(Refused, match=r"did you mean|there is none"):
         a1111.draw("a photo of a man", True, "replaced")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from apl_trainer.pocket.captions import describe, pad_front
 from apl_trainer.pocket.dataset import UNKNOWN, invent
 from apl_trainer.pocket.render import draw_faces, draw_things, random_scene, random_things

@@ -164,7 +164,11 @@ def _draw(ours: Curve, theirs: Curve, path: Path) -> None:
     axes = figure.subplots()
     for curve, label in ((ours, "this recipe"), (theirs, "the paper's recipe")):
         axes.plot(*zip(*curve, strict=True), marker=".", lw=1, label=label)
-    axes.set(xscale="log", xlabel="seconds of training, one thread",
-             ylabel="identity + lost fidelity", title="score on validation names (lower is better)")  # fmt: skip
+    axes.set(
+        xscale="log",
+        xlabel="seconds of training, one thread",
+        ylabel="identity + lost fidelity",
+        title="score on validation names (lower is better)",
+    )
     axes.legend()
     figure.savefig(path)

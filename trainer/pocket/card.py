@@ -1,4 +1,4 @@
-"""A pocket model's card: what it draws without any prefix, measured, and how to measure it again."""
+"""A pocket model's card: what it draws without a prefix, measured, and how to measure it again."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Subjects:
 
 def invent(world: World, people: tuple[Person, ...], counts: tuple[int, int, int],
            rng: np.random.Generator) -> Subjects:  # fmt: skip
-    """Make up (named, anonymous, things) many subjects; the named ones are `people` of the world."""
+    """Make up (named, anonymous, things) many subjects; the named ones are `people`."""
     named, anonymous, things = counts
     index = {p.name: i for i, p in enumerate(world.people)}
     who = np.array([index[p.name] for p in people])[np.arange(named) % max(len(people), 1)]

@@ -58,8 +58,8 @@ class Outcome:
         ]
         about = (
             "Percent with 95 % intervals. Identity (first three columns): lower is more anonymous. "
-            "The others: higher is better; scene is hat, shirt and background as asked beside a name, "
-            "people and things are name-free prompts drawn as asked."
+            "The others: higher is better; scene is hat, shirt and background as asked beside a "
+            "name, people and things are name-free prompts drawn as asked."
         )
         return Table("Identity and fidelity", about, ("", *_TITLES), rows)
 

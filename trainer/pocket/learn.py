@@ -23,7 +23,6 @@ from .model import PocketModel
 from .source import PocketSource, training_people
 from .world import Person, World
 
-
 POCKET = TrainConfig(weighting="x0", steps=200)
 """The recipe's defaults on a pocket model, which predicts the clean latent."""
 
@@ -76,7 +75,7 @@ def chosen_people(world: World, names: Sequence[str] | None) -> list[Person]:
                     f"learn from {name!r}",
                     "this person is held out for measuring",
                     "take the name off the list",
-                )  # fmt: skip
+                )
             )
     if len(names) < 4:
         problems.append(

@@ -46,7 +46,7 @@ def recogniser_lesson(model: Recogniser, pictures: Tensor, labels: Labels) -> Lo
         rows = torch.randint(len(pictures), (2 * _BATCH,), generator=random)
         clean = pictures[rows].float() / 255
         bad = destroyed[torch.randint(len(destroyed), (_BATCH // 2,), generator=random)]
-        heads, offsets = labels.tensors(rows)
+        heads, _ = labels.tensors(rows)
         reading: Reading = model(_roughen(torch.cat([clean, bad]), random))
         n = len(clean)
         seen = {k: v[:n] for k, v in reading.scores.items() if k != "identity"}
@@ -99,7 +99,7 @@ class TextLesson(nn.Module):
         for state in (hidden[rows, end], hidden[:, -1]):
             out = self.readers(state)
             scores = dict(
-                zip(self.sizes, out.split(list(self.sizes.values()) + [OFFSETS], 1), strict=False)
+                zip(self.sizes, out.split([*self.sizes.values(), OFFSETS], 1), strict=False)
             )
             total = total + heads_loss(scores, heads)
             shift = (out[:, -OFFSETS:] - offsets)[heads["identity"] != UNKNOWN]

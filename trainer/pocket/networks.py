@@ -26,7 +26,7 @@ noise, so a model learns to read it there and not in the prompt (cf. arXiv 2305.
 
 
 def to_latents(pictures: Tensor) -> Tensor:
-    """Pictures (B, 3, 32, 32) in [0, 1] -> latents (B, 48, 8, 8): a lossless 4 x 4 rearrangement."""
+    """Pictures (B, 3, 32, 32) in [0, 1] -> latents (B, 48, 8, 8), rearranged 4 x 4 without loss."""
     return F.pixel_unshuffle(pictures * 2 - 1, PATCH) * LATENT_SCALE
 
 

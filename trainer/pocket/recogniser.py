@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class Recogniser(nn.Module):
         super().__init__()
         channels = (3, 32, 64, 128, 160)
         blocks: list[nn.Module] = []
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             blocks += [
                 nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(),
                 nn.Conv2d(after, after, 3, padding=1, groups=after // 16), nn.BatchNorm2d(after),

@@ -227,8 +227,8 @@ def _eyes(c: _Canvas, look: NDArray[np.int64], offsets: Array, hair: Array,
         c.paint(c.ellipse(x, y, size * 0.28, size * 0.28), black)
         lash = c.line(x - size, y - size * 0.7, x + size, y - size * 0.7, 0.028)
         c.paint(lash, black, woman)
-        c.paint(c.line(x + side * size, y - size * 0.7, x + side * size * 1.5, y - size * 1.3, 0.02),
-                black, woman)  # fmt: skip
+        outer, tip = x + side * size, x + side * size * 1.5
+        c.paint(c.line(outer, y - size * 0.7, tip, y - size * 1.3, 0.02), black, woman)
         high = y - 0.19
         w = 0.11
         c.paint(c.line(x - w, high, x + w, high, 0.022), brow, _is(look, "brow", "flat"))

@@ -1,4 +1,4 @@
-"""A small byte-pair vocabulary of the pocket world, in the two files that CLIP's tokenizer reads."""
+"""A small byte-pair vocabulary of the world, in the two files that CLIP's tokenizer reads."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _words(rng: np.random.Generator, count: int, taken: set[str], surname: bool)
 
 
 def invented_names(seed: int, count: int) -> list[str]:
-    """More made-up names than anybody bears, for a vocabulary that has not memorised the world's."""
+    """More made-up names than anybody bears, so that a vocabulary does not memorise the world's."""
     return _names(np.random.default_rng([seed, 9]), count)
 
 

@@ -47,7 +47,8 @@ class Picture:
 
 
 def write_page(path: Path, title: str, lead: str, pictures: Sequence[Picture],
-               tables: Sequence[Table], facts: Mapping[str, str], notes: Sequence[str]) -> None:  # fmt: skip
+               tables: Sequence[Table], facts: Mapping[str, str],
+               notes: Sequence[str]) -> None:  # fmt: skip
     """Write the report; everything that goes in is escaped."""
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True)
     page = environment.get_template("page.html").render(

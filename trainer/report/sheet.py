@@ -21,7 +21,7 @@ def to_image(picture: Tensor) -> Image.Image:
 
 def sheet(rows: Sequence[Tensor], labels: Sequence[str] = (), heads: Sequence[str] = (),
           scale: int = _SCALE) -> Image.Image:  # fmt: skip
-    """Rows of pictures (B, 3, H, W) in one image; labels stand left of rows, heads above columns."""
+    """Rows of pictures (B, 3, H, W) in one image; labels stand left, heads above columns."""
     height, width = (int(n) * scale for n in rows[0].shape[-2:])
     left = _MARGIN if labels else 0
     top = 30 if heads else 0
