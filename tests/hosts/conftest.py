@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import a1111_host
+import comfyui_host
 import pytest
 import torch
 
@@ -20,6 +21,8 @@ collect_ignore = (
         f"test_a1111_{name}.py" for name in ("surface", "operator", "engines", "page", "training")
     ]
 )
+if not comfyui_host.installed():
+    collect_ignore += [f"test_comfyui_{name}.py" for name in ("operator", "server", "training")]
 
 
 def random_prefix(seed: int, n: int, behind: int = 0, key: str = "clip_l") -> Prefix:

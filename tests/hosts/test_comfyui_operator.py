@@ -16,7 +16,8 @@ from test_comfyui_server import PROMPT, applied, conditioned, picture, pixels, p
 from apl_core.formats import write_prefix
 
 HOSTS = comfyui_host.installed()
-pytestmark = pytest.mark.skipif(not HOSTS, reason=comfyui_probes.NO_HOST)
+if not HOSTS:
+    pytest.skip(comfyui_probes.NO_HOST, allow_module_level=True)
 
 
 @pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)

@@ -21,7 +21,8 @@ from apl_core.formats import write_prefix
 from apl_core.prefix import WIDTHS, Prefix
 
 HOSTS = comfyui_host.installed()
-pytestmark = pytest.mark.skipif(not HOSTS, reason=comfyui_probes.NO_HOST)
+if not HOSTS:
+    pytest.skip(comfyui_probes.NO_HOST, allow_module_level=True)
 EXAMPLES = examples()
 PROMPT = "a photo of Ada Lovelace, (smiling:1.2)"
 NODES = (

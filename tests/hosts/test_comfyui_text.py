@@ -10,7 +10,8 @@ import pytest
 
 PROBE = "comfyui_text_probe.py"
 HOSTS = comfyui_host.installed()
-pytestmark = pytest.mark.skipif(not HOSTS, reason=comfyui_probes.NO_HOST)
+if not HOSTS:
+    pytest.skip(comfyui_probes.NO_HOST, allow_module_level=True)
 
 
 @pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
