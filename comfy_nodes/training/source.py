@@ -46,7 +46,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Shown:
-    """A clean latent (C, H, W) with the text of its picture; `person` if it shows somebody named."""
+    """A clean latent (C, H, W) with the text of its picture; `person` if it shows a named one."""
 
     latent: Tensor
     text: str
