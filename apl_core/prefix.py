@@ -177,7 +177,7 @@ def _frozen_copy(rows: Tensor) -> Tensor:
 
 
 def _little_endian(rows: Tensor) -> bytes:
-    values = array.array("f", cast("list[float]", rows.flatten().tolist()))
+    values = array.array("f", cast("list[float]", rows.flatten().tolist()))  # pyright: ignore[reportUnknownMemberType]
     if sys.byteorder == "big":
         values.byteswap()
     return values.tobytes()

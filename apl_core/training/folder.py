@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -58,7 +58,7 @@ class RunFolder:
             write_text(self.config, config.to_toml())
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None, None, None]:
         """Hold the folder for one process; RunError if another one has it."""
         with self.told("lock the run folder"):
             file = open(self.path / "lock", "a+b")  # noqa: SIM115
@@ -93,7 +93,8 @@ class RunFolder:
             if not path.exists():
                 continue
             try:
-                with safe_open(path, "pt") as file:
+                opened: Any = safe_open(path, "pt")
+                with opened as file:
                     numbers = json.loads((file.metadata() or {})["state"])
                     tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
                 step = numbers["step"]
@@ -131,7 +132,7 @@ class RunFolder:
             write_text(self.metrics, "".join(line + "\n" for line in kept))
 
     @contextlib.contextmanager
-    def told(self, asked: str) -> Iterator[None]:
+    def told(self, asked: str) -> Generator[None, None, None]:
         """Turn an OSError into a RunError that begins with `asked` and the folder."""
         try:
             yield

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from torch import nn
 
 
 @contextlib.contextmanager
-def frozen(modules: Sequence[nn.Module], weight_gradients: bool = False) -> Iterator[None]:
+def frozen(
+    modules: Sequence[nn.Module], weight_gradients: bool = False
+) -> Generator[None, None, None]:
     """Hold networks in evaluation mode without weight gradients, and restore them.
 
     `weight_gradients` lets them collect gradients that nobody uses, as the authors' code does.

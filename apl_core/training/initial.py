@@ -39,4 +39,5 @@ def norm_ratio(rows: Rows, encoder: TextEncoderPort) -> float:
 
 
 def _longest(rows: Tensor) -> float:
-    return float(rows.detach().float().norm(dim=1).max())
+    lengths: Tensor = rows.detach().float().norm(dim=1)  # pyright: ignore[reportUnknownMemberType]
+    return float(lengths.max())

@@ -58,7 +58,7 @@ class Curriculum:
         for kind, count in counts.items():
             places = [i for i, k in enumerate(pool.kinds) if k == kind]
             order = torch.randperm(len(places), generator=random)[:count]
-            rows += [places[i] for i in order.tolist()]
+            rows += [places[int(i)] for i in order]
         return pool.pick(rows)
 
     def counts(self, step: int) -> dict[Kind, int]:

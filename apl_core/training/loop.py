@@ -140,7 +140,7 @@ class Trainer:
     def _step(
         self, progress: Progress, curriculum: Curriculum
     ) -> tuple[float, dict[str, float], float]:
-        config, rows = self.config, progress.rows
+        config, rows = self.config.at(progress.step), progress.rows
         for vectors in rows.vectors.values():
             vectors.grad = torch.zeros_like(vectors)  # also where this process's share is empty
         lesson = curriculum.lesson(progress.step)
@@ -158,7 +158,7 @@ class Trainer:
             for each in gradients.values():
                 each.div_(progress.scale)
             clip(gradients, config.clip)
-            progress.optimizer.step()
+            progress.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
         elif config.autocast == "fp16" and progress.scale > 1:
             progress.scale /= 2
         else:
@@ -267,10 +267,14 @@ class Trainer:
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Rate at a step: linear warm-up, then constant or falling to zero along a cosine."""
+    """Rate at a step: linear warm-up, then constant or falling to zero along a cosine.
+
+    `late` falls in the second half of the steps only.
+    """
     if step < config.warmup:
         return config.rate * (step + 1) / config.warmup
     if config.decay == "constant":
         return config.rate
-    share = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    first = max(config.warmup, config.steps // 2 if config.decay == "late" else 0)
+    share = max(step - first, 0) / max(config.steps - first, 1)
     return config.rate * 0.5 * (1 + math.cos(math.pi * share))

@@ -25,7 +25,7 @@ class Group:
         """Replace tensors by their sums over all processes."""
         if self.size > 1:
             for tensor in tensors:
-                dist.all_reduce(tensor)
+                dist.all_reduce(tensor)  # pyright: ignore[reportUnknownMemberType]
 
     def gather(self, part: Tensor, count: int) -> Tensor:
         """The whole (count, ...) tensor of which every process holds its share of rows."""
@@ -33,7 +33,7 @@ class Group:
             return part
         whole = part.new_zeros((count, *part.shape[1:]))
         whole[self.share(count)] = part
-        dist.all_reduce(whole)
+        dist.all_reduce(whole)  # pyright: ignore[reportUnknownMemberType]
         return whole
 
     def agree(self, value: float) -> float:

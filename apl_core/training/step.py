@@ -43,7 +43,7 @@ def gradient(config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPo
         with autocast(config, denoiser.device):
             found = _errors(config, encoder, denoiser, lesson.pick(part), rows)
         factor = torch.tensor([weights[i] for i in part], device=found.device)
-        (scale * (factor * found).sum()).backward()
+        (scale * (factor * found).sum()).backward()  # pyright: ignore[reportUnknownMemberType]
         each[part] = found.detach().double().cpu()
     group.add_up([each])
     losses = {kind: _mean(each, lesson.kinds, kind) for kind in dict.fromkeys(lesson.kinds)}
@@ -78,7 +78,8 @@ def paper_errors(encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesso
 def clip(gradients: Mapping[str, Tensor], limit: float) -> None:
     """Scale gradients in place so that their joint norm is at most `limit` (0: leave them)."""
     if limit:
-        norm = torch.stack([g.norm() for g in gradients.values()]).norm()
+        norms: list[Tensor] = [g.norm() for g in gradients.values()]  # pyright: ignore[reportUnknownMemberType]
+        norm: Tensor = torch.stack(norms).norm()  # pyright: ignore[reportUnknownMemberType]
         factor = (limit / (norm + 1e-12)).clamp(max=1)
         for gradient in gradients.values():
             gradient.mul_(factor)

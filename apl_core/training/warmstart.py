@@ -35,8 +35,8 @@ def warm_start(config: TrainConfig, encoder: TextEncoderPort, curriculum: Curric
             optimizer.zero_grad()
             found = _summary(encode_unique(encoder, [e.prompt for e in examples], live))
             each = (found - target).square().flatten(1).mean(1)
-            (each * weights.to(each.device)).sum().backward()
-            optimizer.step()
+            (each * weights.to(each.device)).sum().backward()  # pyright: ignore[reportUnknownMemberType]
+            optimizer.step()  # pyright: ignore[reportUnknownMemberType]
             progress("text-space warm start", step + 1, config.warm_steps)
     return Rows({k: v.detach() for k, v in leaves.items()}, rows.behind)
 

@@ -23,6 +23,12 @@ def add(verbs: Verbs) -> None:
     speed.add_argument(
         "--out", type=Path, default=Path("bench/speed"), help="folder for the figures"
     )
+    host = verb(
+        inner, "host", run_host, "what the prefix costs in a host, in the host's own process",
+        "apl bench host comfyui",
+    )  # fmt: skip
+    host.add_argument("host", choices=("comfyui", "a1111"), help="a host as the tests find it")
+    host.add_argument("--out", type=Path, default=Path("bench"), help="folder for the figures")
 
 
 def run_speed(given: argparse.Namespace) -> int:
@@ -31,6 +37,17 @@ def run_speed(given: argparse.Namespace) -> int:
 
     found = run(load_model(given.model), given.out, given.minutes, _say)
     print(json.dumps(found, indent=1, sort_keys=True))
+    return 0
+
+
+def run_host(given: argparse.Namespace) -> int:
+    """Run `bench host`."""
+    from ..bench import host_a1111, host_comfyui
+
+    hosts = {"a1111": host_a1111.run, "comfyui": host_comfyui.run}
+    out = given.out / given.host
+    out.mkdir(parents=True, exist_ok=True)
+    print(json.dumps(hosts[given.host](out), indent=1, sort_keys=True))
     return 0
 
 

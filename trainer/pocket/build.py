@@ -76,7 +76,7 @@ def _draw(subjects: Subjects, work: Path, rng: np.random.Generator) -> Tensor:
     if not file.exists():
         total = len(subjects.look) + len(subjects.things.kind)
         with tqdm(total=total, desc="drawing", unit="picture") as bar:
-            drawn = subjects.draw(rng, lambda n: bool(bar.update(n)))
+            drawn = subjects.draw(rng, bar.update)
         save_file({"pictures": torch.from_numpy(drawn)}, file)
     return load_file(file)["pictures"]
 

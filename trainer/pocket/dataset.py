@@ -92,7 +92,9 @@ class Subjects:
         offsets[:faces] = self.offsets
         return Labels(heads, offsets)
 
-    def draw(self, rng: np.random.Generator, progress: Callable[[int], None]) -> NDArray[np.uint8]:
+    def draw(
+        self, rng: np.random.Generator, progress: Callable[[int], object]
+    ) -> NDArray[np.uint8]:
         """Draw all subjects -> (B, 3, 32, 32) bytes."""
         parts = []
         for start in range(0, len(self.look), _CHUNK):

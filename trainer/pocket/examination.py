@@ -102,7 +102,7 @@ class Examination:
         requests = condition.requests(self.paper)
         with tqdm(total=len(requests), desc="measuring", unit="picture") as bar:
             shot = Shot(self.studio.submit(requests, condition.rows))
-            drawn = {"prefix": shot.result(lambda n: bool(bar.update(n)))}
+            drawn = {"prefix": shot.result(bar.update)}
         self._thread.join()
         if self._failed is not None:
             raise self._failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ class TextLesson(nn.Module):
     def loss(self, ids: Tensor, heads: dict[str, Tensor], offsets: Tensor) -> Tensor:
         """Read labels off the state at EOS and at a later padding position."""
         hidden = self.encoder(ids).last_hidden_state
-        end = (ids == self.encoder.config.eos_token_id).int().argmax(1)
+        end = (ids == cast(int, self.encoder.config.eos_token_id)).int().argmax(1)
         rows = torch.arange(len(ids))
         total = hidden.new_zeros(())
         for state in (hidden[rows, end], hidden[:, -1]):
@@ -129,7 +130,7 @@ def text_lesson(model: TextLesson, tokenizer: CLIPTokenizer, world: World,
         _, labels, ids = current
         rows = torch.randint(len(labels), (_BATCH,), generator=random)
         batch = ids[rows]
-        longest = int((batch != tokenizer.eos_token_id).sum(1).max())
+        longest = int((batch != cast(int, tokenizer.eos_token_id)).sum(1).max())
         extra = int(torch.randint(1, 9, (1,), generator=random))
         heads, offsets = labels.tensors(rows)
         return model.loss(batch[:, : min(longest + extra, LENGTH)], heads, offsets)

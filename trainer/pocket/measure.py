@@ -26,7 +26,7 @@ SCENE = ("hat", "shirt", "background")
 PEOPLE = ("gender", "hair", "background")
 THINGS = ("thing0", "thing1", "colour0", "colour1", "background")
 
-Advance = Callable[[int], None]
+Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -89,7 +90,7 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
     recogniser.load_state_dict(_floats(load_file(folder / "recogniser.safetensors")))
     for network in (text, unet, recogniser):
         network.eval().requires_grad_(False)
-    tower = ClipTower("pocket", text, tokenizer, pad=tokenizer.eos_token_id)
+    tower = ClipTower("pocket", text, tokenizer, pad=cast(int, tokenizer.eos_token_id))
     denoiser = UnetDenoiser(unet, SCHEDULE, "x0")
     return PocketModel(folder, world, ReferenceEncoder([tower]), denoiser, recogniser)
 

@@ -5,6 +5,8 @@ The VAE's place is taken by a fixed rearrangement of 4 x 4 pixels, which loses n
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
@@ -49,8 +51,8 @@ def new_text_encoder(vocabulary: int) -> CLIPTextModel:
 
 def new_unet() -> UNet2DConditionModel:
     """A conditional U-Net on 8 x 8 latents that predicts x0 (diffusers' "sample")."""
-    blocks = {"down_block_types": ("CrossAttnDownBlock2D",) * 2,
-              "up_block_types": ("CrossAttnUpBlock2D",) * 2}  # fmt: skip
+    blocks: dict[str, Any] = {"down_block_types": ("CrossAttnDownBlock2D",) * 2,
+                              "up_block_types": ("CrossAttnUpBlock2D",) * 2}  # fmt: skip
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS,
         layers_per_block=1, block_out_channels=(64, 96), norm_num_groups=16,

@@ -7,13 +7,14 @@ are in units where the picture spans [-1, 1], y pointing down.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .world import ATTRIBUTES
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 SIZE, _DRAW = 32, 64
 
 BACKGROUNDS = ("white", "grey", "blue", "green", "yellow", "pink")
