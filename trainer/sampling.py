@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
@@ -82,7 +83,8 @@ class Sampler:
                 eps = eps + self.guidance * (self.denoiser.predict_noise(x, t, positive) - eps)
             else:
                 eps = self.denoiser.predict_noise(x, t, positive)
-            x = scheduler.step(eps, int(step), x).prev_sample
+            moved: Any = scheduler.step(eps, int(step), x)
+            x = moved.prev_sample
         return self.latents.decode(x)
 
 

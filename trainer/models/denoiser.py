@@ -16,7 +16,8 @@ class UnetDenoiser:
     """Noise predictions of a conditional U-Net that predicts eps, v or x0."""
 
     def __init__(self, unet: UNet2DConditionModel, schedule: Schedule, kind: Prediction) -> None:
-        self.unet, self.schedule, self.kind = unet, schedule, kind
+        self.unet, self.schedule = unet, schedule
+        self.kind: Prediction = kind
 
     @property
     def modules(self) -> Sequence[nn.Module]:

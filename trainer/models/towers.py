@@ -23,7 +23,7 @@ class ClipTower:
 
     @property
     def _lookup(self) -> nn.Embedding:
-        inner = getattr(self.module, "text_model", self.module)
+        inner: Any = getattr(self.module, "text_model", self.module)
         return inner.embeddings.token_embedding
 
     @property
