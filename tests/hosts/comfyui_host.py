@@ -121,14 +121,22 @@ class Host:
             self.process = subprocess.Popen(
                 command, cwd=self.source, env=environment(**self.env), stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 180
+        try:
+            self._await_start()
+        except BaseException:  # also Ctrl-C: no server may be left behind
+            self.__exit__()
+            raise
+        return self
+
+    def _await_start(self) -> None:
+        deadline = time.monotonic() + 600
         while True:
             try:
                 self.get("/system_stats")
-                return self
+                return
             except (urllib.error.URLError, ConnectionError):
+                assert self.process is not None
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.__exit__()
                     raise RuntimeError(f"ComfyUI did not start:\n{self.log()[-3000:]}") from None
                 time.sleep(0.5)
 

@@ -94,7 +94,9 @@ def test_an_interrupt_stops_the_graph_and_leaves_the_server_usable(host: Host) -
     before = picture(host, txt2img("a cat"))
     queued = host.queue(training(steps=40, preview_every=0, run_name="long", seed=5))
     metrics = host.base / "output" / "apl" / "long" / "metrics.jsonl"
+    deadline = time.monotonic() + 1200
     while not metrics.exists() or metrics.read_text().count("\n") < 11:
+        assert time.monotonic() < deadline, host.log()[-3000:]
         time.sleep(0.5)
     host.post("/interrupt", {})
     with pytest.raises(Refused) as refused:
