@@ -95,7 +95,8 @@ class RunFolder:
             try:
                 opened: Any = safe_open(path, "pt")
                 with opened as file:
-                    numbers = json.loads((file.metadata() or {})["state"])
+                    metadata: dict[str, str] = file.metadata() or {}
+                    numbers = json.loads(metadata["state"])
                     tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
                 step = numbers["step"]
             except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

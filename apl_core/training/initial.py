@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -39,5 +41,5 @@ def norm_ratio(rows: Rows, encoder: TextEncoderPort) -> float:
 
 
 def _longest(rows: Tensor) -> float:
-    lengths: Tensor = rows.detach().float().norm(dim=1)  # pyright: ignore[reportUnknownMemberType]
+    lengths = cast(Tensor, rows.detach().float().norm(dim=1))  # pyright: ignore[reportUnknownMemberType]
     return float(lengths.max())

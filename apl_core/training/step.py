@@ -79,7 +79,7 @@ def clip(gradients: Mapping[str, Tensor], limit: float) -> None:
     """Scale gradients in place so that their joint norm is at most `limit` (0: leave them)."""
     if limit:
         norms: list[Tensor] = [g.norm() for g in gradients.values()]  # pyright: ignore[reportUnknownMemberType]
-        norm: Tensor = torch.stack(norms).norm()  # pyright: ignore[reportUnknownMemberType]
+        norm = cast(Tensor, torch.stack(norms).norm())  # pyright: ignore[reportUnknownMemberType]
         factor = (limit / (norm + 1e-12)).clamp(max=1)
         for gradient in gradients.values():
             gradient.mul_(factor)
