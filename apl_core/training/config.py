@@ -156,12 +156,12 @@ def _is_a(value: object, kind: type) -> bool:
 def _value_faults(config: TrainConfig) -> list[ConfigError]:
     problems: list[ConfigError] = []
     for name, options in _CHOICES.items():
-        value: str = getattr(config, name)
-        if value not in options:
-            near = difflib.get_close_matches(value, options, 1)
+        choice: str = getattr(config, name)
+        if choice not in options:
+            near = difflib.get_close_matches(choice, options, 1)
             known = f"one of {', '.join(options)}"
             fix = f"did you mean {near[0]}? It takes {known}" if near else f"it takes {known}"
-            problems.append(_fault(name, f"{value!r} is not known", fix))
+            problems.append(_fault(name, f"{choice!r} is not known", fix))
     for name, (low, high) in _RANGES.items():
         value = getattr(config, name)
         if not (math.isfinite(value) and low <= value <= high):
