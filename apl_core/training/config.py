@@ -30,7 +30,6 @@ class TrainConfig:
     weight_identity: float = 1.0
     weight_things: float = 1.5
     weight_people: float = 4.0
-    ease: float = 1.0
     batch_identity: int = 14
     batch_things: int = 8
     batch_people: int = 14
@@ -60,16 +59,6 @@ class TrainConfig:
         return dict(
             zip(KINDS, (self.weight_identity, self.weight_things, self.weight_people), strict=True)
         )
-
-    def at(self, step: int) -> TrainConfig:
-        """The settings of one step: in the first half, name-free examples weigh `ease` as much.
-
-        Below 1 the rows silence names first and then learn what they must leave alone.
-        """
-        if self.ease == 1 or 2 * step >= self.steps:
-            return self
-        things, people = self.ease * self.weight_things, self.ease * self.weight_people
-        return dataclasses.replace(self, weight_things=things, weight_people=people, ease=1.0)
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -113,14 +102,14 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "recipe": ("apl", "paper"),
     "target": ("description", "person", "empty"),
     "weighting": ("eps", "x0"),
-    "decay": ("cosine", "late", "constant"),
+    "decay": ("cosine", "constant"),
     "init": ("words", "normal", "uniform"),
     "autocast": ("off", "bf16", "fp16"),
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1), "vectors": (1, CHUNK - 1), "behind": (0, CHUNK - 1),
     "repulsion": (0, 10),
-    "lowest_t": (0, 900), "ease": (0, 1), "weight_identity": (0, 1e3), "weight_things": (0, 1e3),
+    "lowest_t": (0, 900), "weight_identity": (0, 1e3), "weight_things": (0, 1e3),
     "weight_people": (0, 1e3), "batch_identity": (1, 4096), "batch_things": (0, 4096),
     "batch_people": (0, 4096), "micro_batch": (0, 4096), "steps": (1, 10_000_000),
     "rate": (1e-9, 10), "warmup": (0, 1_000_000), "clip": (0, 1e6), "warm_steps": (0, 1_000_000),

@@ -140,7 +140,7 @@ class Trainer:
     def _step(
         self, progress: Progress, curriculum: Curriculum
     ) -> tuple[float, dict[str, float], float]:
-        config, rows = self.config.at(progress.step), progress.rows
+        config, rows = self.config, progress.rows
         for vectors in rows.vectors.values():
             vectors.grad = torch.zeros_like(vectors)  # also where this process's share is empty
         lesson = curriculum.lesson(progress.step)
@@ -267,14 +267,10 @@ class Trainer:
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Rate at a step: linear warm-up, then constant or falling to zero along a cosine.
-
-    `late` falls in the second half of the steps only.
-    """
+    """Rate at a step: linear warm-up, then constant or falling to zero along a cosine."""
     if step < config.warmup:
         return config.rate * (step + 1) / config.warmup
     if config.decay == "constant":
         return config.rate
-    first = max(config.warmup, config.steps // 2 if config.decay == "late" else 0)
-    share = max(step - first, 0) / max(config.steps - first, 1)
+    share = (step - config.warmup) / max(config.steps - config.warmup, 1)
     return config.rate * 0.5 * (1 + math.cos(math.pi * share))

@@ -24,9 +24,9 @@ from .source import PocketSource, training_people
 from .world import Person, World
 
 POCKET = TrainConfig(
-    weighting="x0", lowest_t=400, weight_identity=2.0, weight_things=4.0, weight_people=10.0,
-    ease=0.4, batch_identity=10, batch_things=6, batch_people=10, rate=0.005, decay="late",
-    steps=400, pool=768, check_every=50,
+    weighting="x0", lowest_t=400, weight_identity=2.0, weight_things=1.6, weight_people=4.0,
+    batch_identity=10, batch_things=6, batch_people=10, rate=0.005, decay="constant",
+    steps=200, pool=768, check_every=25,
 )  # fmt: skip
 """The recipe's defaults on a pocket model, which predicts the clean latent."""
 
