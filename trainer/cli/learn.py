@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apl_core.errors import ConfigError, RunError
-from apl_core.training.config import TrainConfig
 
 from .common import Verbs, add_model, load_model, verb
 
-_FLAGS = ("recipe", "target", "steps", "rate", "vectors", "behind", "seed")
+if TYPE_CHECKING:
+    from apl_core.training.config import TrainConfig
+
+_FLAGS = {
+    "recipe": str, "target": str, "steps": int, "rate": float, "vectors": int, "behind": int,
+    "seed": int,
+}  # fmt: skip
 
 
 def add(verbs: Verbs) -> None:
@@ -26,9 +30,8 @@ def add(verbs: Verbs) -> None:
     train.add_argument("--config", type=Path, help="settings as TOML (flags win over it)")
     train.add_argument("--names", type=Path, help="text file of names to learn from, one a line")
     train.add_argument("--start", type=Path, help="a prefix file to go on from")
-    kinds = {f.name: type(f.default) for f in fields(TrainConfig)}
-    for name in _FLAGS:
-        train.add_argument(f"--{name}", type=kinds[name], default=None, help=f"setting `{name}`")
+    for name, kind in _FLAGS.items():
+        train.add_argument(f"--{name}", type=kind, default=None, help=f"setting `{name}`")
     train.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting"
     )
@@ -43,6 +46,7 @@ def add(verbs: Verbs) -> None:
 def run_train(given: argparse.Namespace) -> int:
     """Learn a prefix from the beginning."""
     from apl_core.formats import read_prefix
+    from apl_core.training.config import TrainConfig
     from apl_core.training.folder import RunFolder
 
     from ..data.names import read_names
@@ -65,6 +69,7 @@ def run_train(given: argparse.Namespace) -> int:
 
 def run_resume(given: argparse.Namespace) -> int:
     """Go on with a run from its last saved state."""
+    from apl_core.training.config import TrainConfig
     from apl_core.training.folder import RunFolder
 
     from ..pocket.learn import Origin
