@@ -130,8 +130,8 @@ def test_the_demo_leaves_everything_it_promises(
     assert wanted <= set(figures)
     documented = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
     for key in figures:
-        alone = key.startswith(("drift", "seconds", "floor.identity_top1"))
-        name = key if alone else key.split(".", 1)[1]
+        whole = key == "floor.identity_top1" or key.startswith(("drift.", "seconds."))
+        name = key if whole else key.split(".", 1)[1]
         assert f"`{name}`" in documented or f"`.{name.split('.')[-1]}`" in documented, key
     page = (run / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2 and "http" not in page

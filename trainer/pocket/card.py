@@ -83,7 +83,8 @@ It is there to learn and measure prefixes on, and for nothing else.
   {len(model.world.group("personal"))} for personalisation (known to the recogniser alone).
 - Text encoder: CLIP's transformer, 3 layers of width 128, learnt from what the pictures show and
   then frozen, as Stable Diffusion's was learnt from images and frozen. U-Net: 2.9 million weights
-  on 8 x 8 x 48 latents (a fixed rearrangement of pixels), x0 prediction, SD's noise schedule.
+  on 8 x 8 x 48 latents (a fixed rearrangement of pixels), x0 prediction, noise levels of SD's
+  shape that end lower (trainer/pocket/networks.py says why).
 - Weights in fp16. A small CNN tells who and what a picture shows.
 
 | without prefix, DDIM {_STEPS}, CFG 3 | % (95 % interval) |
