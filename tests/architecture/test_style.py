@@ -1,6 +1,7 @@
-"""ruff over the whole tree."""
+"""ruff over the whole tree, pyright over what `[tool.pyright]` includes."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,4 +20,12 @@ def output_of(*command: str) -> tuple[int, str]:
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
 def test_ruff(command: list[str]) -> None:
     code, output = output_of(sys.executable, "-m", "ruff", *command, ".")
+    assert code == 0, output
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("pyright"), reason="pyright is not installed")
+def test_pyright() -> None:
+    if not shutil.which("node"):
+        pytest.skip("pyright needs node, and would download it")
+    code, output = output_of(sys.executable, "-m", "pyright")
     assert code == 0, output
