@@ -24,6 +24,9 @@ from .pocket.model import PocketModel
 from .report.curves import save_curves
 from .report.page import Picture, write_page
 
+GOAL_TRAINED, GOAL_HELDOUT = 0.05, 0.08
+"""Identity top-1 that a prefix of the pocket model has to come down to."""
+
 NOTES = (
     "The pocket model draws cartoon faces of people who do not exist. That is why identity can be "
     "counted here; nothing of this says how a prefix does on photographs.",
@@ -63,8 +66,21 @@ def run_demo(model: PocketModel, config: TrainConfig, out: Path, paper: Paper,
     flat = outcome.flat | seconds
     write_text(out / "figures.json", json.dumps(flat, indent=1, sort_keys=True) + "\n")
     write_report(outcome, model, prefix, folder, flat)
-    say(outcome.table().text())
+    say(f"{outcome.table().text()}\n\n{verdict(flat)}")
     return flat
+
+
+def verdict(flat: dict[str, float]) -> str:
+    """One sentence that says what the prefix did, and whether that is enough."""
+    before, after = flat["base.identity_top1.heldout"], flat["prefix.identity_top1.heldout"]
+    trained = flat["prefix.identity_top1.trained"]
+    enough = trained <= GOAL_TRAINED and after <= GOAL_HELDOUT
+    goal = f"(goal: {GOAL_TRAINED:.0%} of trained names, {GOAL_HELDOUT:.0%} of held-out ones)"
+    end = "reached" if enough else "not reached: this prefix is an experiment, not a protection"
+    return (
+        f"Held-out names are recognised in {after:.0%} of the pictures instead of {before:.0%}, "
+        f"trained names in {trained:.0%} {goal}: {end}."
+    )
 
 
 def write_report(outcome: Outcome, model: PocketModel, prefix: Prefix, folder: RunFolder,
@@ -83,9 +99,10 @@ def write_report(outcome: Outcome, model: PocketModel, prefix: Prefix, folder: R
         "Again": "apl demo",
     }  # fmt: skip
     write_page(
-        out / "report.html", "A prefix that anonymises faces",
+        out / "report.html", "What a prefix does to faces",
         "The same prompts with the same seeds, without the prefix above and with it below: four "
-        "people it learned from, four it never saw, and four prompts that name nobody.",
+        "people it learned from, four it never saw, and four prompts that name nobody. "
+        + verdict(flat),
         [Picture(out / "sheet.png", "No prefix above, the same seeds with the prefix below."),
          Picture(out / "curves.png", "Loss while learning, and what it leads to.")],
         [outcome.table()], facts, NOTES,

@@ -34,7 +34,8 @@ def save_curves(rows: Rows, path: Path) -> None:
         points = [(row["step"], 100 * row[key]) for row in checks if key in row]
         if points:
             right.plot(*zip(*points, strict=True), marker="o", ms=3, lw=1, label=label)
-    right.set(xlabel="step", ylabel="%", title="on prompts kept for choosing")
     right.axhline(0, color="0.8", lw=0.8)
-    right.legend(fontsize=8)
+    right.set(xlabel="step", ylabel="%", title="on prompts kept for choosing")
+    if right.lines[1:]:
+        right.legend(fontsize=8)
     figure.savefig(path)
