@@ -27,5 +27,6 @@ def test_ruff(command: list[str]) -> None:
 def test_pyright() -> None:
     if not shutil.which("node"):
         pytest.skip("pyright needs node, and would download it")
-    code, output = output_of(sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
+    settings = ("--project", str(ROOT / "pyproject.toml"), "--pythonpath", sys.executable)
+    code, output = output_of(sys.executable, "-m", "pyright", *settings)
     assert code == 0, output
