@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +16,8 @@ from apl_core.atomic import write_text
 from apl_core.errors import HostError
 from apl_core.formats import write_prefix
 from apl_core.prefix import Prefix
+
+from .harness import harness
 
 _PAIRS = 20
 _WORDS = (
@@ -37,7 +37,7 @@ def run(out_dir: Path) -> dict[str, float]:
     machine disturbs less.
     `a1111.startup_seconds` is the extension's part of the webui's own profile of a second start.
     """
-    host = _harness()
+    host = harness("a1111", "A1111")
     source = host.installed()
     if source is None:
         raise HostError(
@@ -98,20 +98,3 @@ def _startup(webui: Any) -> dict[str, float]:
         "a1111.startup_seconds": sum(ours.values()),
         "a1111.startup_seconds_webui": profile["total"],
     }
-
-
-def _harness() -> Any:
-    """The tests' starter of a real webui; it lies in the clone and in no wheel."""
-    path = Path(__file__).resolve().parents[2] / "tests" / "hosts" / "a1111_host.py"
-    if not path.is_file():
-        raise HostError(
-            "measure A1111",
-            f"{path} is not there: this is no clone of the repository",
-            "run it from a clone",
-        )
-    spec = importlib.util.spec_from_file_location("apl_bench_a1111_host", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module

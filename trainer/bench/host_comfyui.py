@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import re
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from apl_core.atomic import write_text
 from apl_core.errors import HostError
 from apl_core.formats import write_prefix
 from apl_core.prefix import Prefix
+
+from .harness import harness
 
 _PAIRS = 20
 _STEPS = 20
@@ -35,12 +35,12 @@ def run(out_dir: Path) -> dict[str, float]:
     checkpoint with a slim U-Net: on a real one the share is smaller). `comfyui.import_seconds` is
     the pack's line in the server's own list of import times, which it rounds to 0.1 s.
     """
-    harness = _harness()
-    hosts = harness.installed()
+    starter = harness("comfyui", "ComfyUI")
+    hosts = starter.installed()
     if not hosts:
         raise HostError(
             "measure ComfyUI",
-            f"there is none with its venv in {harness.hosts_folder()}",
+            f"there is none with its venv in {starter.hosts_folder()}",
             "install it there, or set APL_HOSTS_DIR to the folder that holds it",
         )
     with tempfile.TemporaryDirectory() as place:
@@ -48,8 +48,8 @@ def run(out_dir: Path) -> dict[str, float]:
         folder.mkdir(parents=True)
         rows = torch.randn(10, 768, generator=torch.Generator().manual_seed(0)) * 0.05
         write_prefix(Prefix({"clip_l": rows}, 5), folder / "bench.safetensors")
-        with harness.Host(hosts[0], Path(place)) as host:
-            figures = _graphs(host, harness.txt2img) | _imports(host)
+        with starter.Host(hosts[0], Path(place)) as host:
+            figures = _graphs(host, starter.txt2img) | _imports(host)
     out_dir.mkdir(parents=True, exist_ok=True)
     write_text(out_dir / "figures.json", json.dumps(figures, indent=1, sort_keys=True) + "\n")
     return figures
@@ -90,20 +90,3 @@ def _seconds(entry: dict[str, Any]) -> float:
 def _imports(host: Any) -> dict[str, float]:
     found = re.search(r"([\d.]+) seconds: .*apl-prefix", host.log())
     return {"comfyui.import_seconds": float(found[1]) if found else float("nan")}
-
-
-def _harness() -> Any:
-    """The tests' starter of a real ComfyUI; it lies in the clone and in no wheel."""
-    path = Path(__file__).resolve().parents[2] / "tests" / "hosts" / "comfyui_host.py"
-    if not path.is_file():
-        raise HostError(
-            "measure ComfyUI",
-            f"{path} is not there: this is no clone of the repository",
-            "run it from a clone",
-        )
-    spec = importlib.util.spec_from_file_location("apl_bench_comfyui_host", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from apl_core.prefix import Prefix
+
     from ..pocket.model import PocketModel
 
 Verbs = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
@@ -36,3 +38,14 @@ def load_model(folder: Path | None) -> PocketModel:
     from ..pocket.model import BUILT_IN, load_pocket
 
     return load_pocket(folder or BUILT_IN)
+
+
+def read_fitting(file: Path, model: PocketModel) -> Prefix:
+    """The prefix in a file; AplError if it is broken or made for another kind of model."""
+    from apl_core.fit import EncoderFace, check_fit, fingerprint
+    from apl_core.formats import read_prefix
+
+    prefix = read_prefix(file)
+    table = model.encoder.token_embedding("pocket")
+    check_fit(prefix, [EncoderFace("pocket", table.shape[1], fingerprint(table))])
+    return prefix

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from .common import Verbs, add_model, load_model, verb
+from .common import Verbs, add_model, load_model, read_fitting, verb
 
 
 def add(verbs: Verbs) -> None:
@@ -43,16 +43,11 @@ def run_generate(given: argparse.Namespace) -> int:
     """Draw prompts without and with the prefix."""
     import torch
 
-    from apl_core.fit import EncoderFace, check_fit, fingerprint
-    from apl_core.formats import read_prefix
-
     from ..report.sheet import save_sheet
     from ..sampling import Request
 
-    prefix = read_prefix(given.prefix)
     model = load_model(given.model)
-    table = model.encoder.token_embedding("pocket")
-    check_fit(prefix, [EncoderFace("pocket", table.shape[1], fingerprint(table))])
+    prefix = read_fitting(given.prefix, model)
     torch.set_num_threads(1)
     sampler = model.sampler(given.steps, given.guidance)
     rows, labels = [], []
@@ -70,17 +65,13 @@ def run_generate(given: argparse.Namespace) -> int:
 def run_evaluate(given: argparse.Namespace) -> int:
     """Measure a prefix beside the baselines."""
     from apl_core.atomic import write_text
-    from apl_core.fit import EncoderFace, check_fit, fingerprint
-    from apl_core.formats import read_prefix
 
     from ..evaluation.studio import Studio
     from ..pocket.examination import EVALUATION_STEPS, Examination, save_before_after
     from ..pocket.measure import Paper
 
-    prefix = read_prefix(given.prefix)
     model = load_model(given.model)
-    table = model.encoder.token_embedding("pocket")
-    check_fit(prefix, [EncoderFace("pocket", table.shape[1], fingerprint(table))])
+    prefix = read_fitting(given.prefix, model)
     paper = Paper.of(model.world, given.names, given.seeds, given.free)
     with Studio(model.folder, EVALUATION_STEPS) as studio:
         outcome = Examination(model, studio, paper).finish(prefix)
