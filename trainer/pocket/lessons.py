@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -21,6 +22,7 @@ Loss = Callable[[torch.Generator], Tensor]
 LENGTH = 77
 _BATCH = 64
 _READING = 8.0  # weight of the mean over twenty heads beside that of identity
+_LOOKS = 16  # places that the readers of a text encoder look at
 _HIGH = 600  # half of the noise levels are drawn above: there the prompt decides, not the picture
 
 
@@ -79,33 +81,30 @@ def tokenise(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int = LENGT
 
 
 class TextLesson(nn.Module):
-    """A text encoder with linear readers on top, which are thrown away after training.
+    """A text encoder with attention readers on top, which are thrown away after training.
 
     CLIP's text encoder learns from pictures which looks go with which words before any diffusion
-    model sees it, and is frozen then. Here the same is learnt from what the pictures show.
+    model sees it. Here it gets the same head start. The readers look at all tokens, as a U-Net's
+    cross-attention does: readers at EOS alone made an encoder that copies raw names there in its
+    first layer, past what any prefix can do.
     """
 
     def __init__(self, encoder: CLIPTextModel) -> None:
         super().__init__()
         self.encoder = encoder
         self.sizes = {k: n for k, n in head_sizes(0).items() if k != "identity"}
-        self.readers = nn.Linear(WIDTH, sum(self.sizes.values()) + OFFSETS)
+        self.looks = nn.Linear(WIDTH, _LOOKS)
+        self.readers = nn.Linear(_LOOKS * WIDTH, sum(self.sizes.values()) + OFFSETS)
 
     def loss(self, ids: Tensor, heads: dict[str, Tensor], offsets: Tensor) -> Tensor:
-        """Read labels off the state at EOS and at a later padding position."""
+        """Read labels off the states (B, N, 128), each reader from where it looks."""
         hidden = self.encoder(ids).last_hidden_state
-        end = (ids == cast(int, self.encoder.config.eos_token_id)).int().argmax(1)
-        rows = torch.arange(len(ids))
-        total = hidden.new_zeros(())
-        for state in (hidden[rows, end], hidden[:, -1]):
-            out = self.readers(state)
-            scores = dict(
-                zip(self.sizes, out.split([*self.sizes.values(), OFFSETS], 1), strict=False)
-            )
-            total = total + heads_loss(scores, heads)
-            shift = (out[:, -OFFSETS:] - offsets)[heads["identity"] != UNKNOWN]
-            total = total + 0.2 * shift.square().mean() if len(shift) else total
-        return total / 2
+        weights = self.looks(hidden).softmax(1)
+        out = self.readers((weights.transpose(1, 2) @ hidden).flatten(1))
+        scores = dict(zip(self.sizes, out.split([*self.sizes.values(), OFFSETS], 1), strict=False))
+        total = heads_loss(scores, heads)
+        shift = (out[:, -OFFSETS:] - offsets)[heads["identity"] != UNKNOWN]
+        return total + 0.2 * shift.square().mean() if len(shift) else total
 
 
 def text_lesson(model: TextLesson, tokenizer: CLIPTokenizer, world: World,
@@ -138,35 +137,54 @@ def text_lesson(model: TextLesson, tokenizer: CLIPTokenizer, world: World,
     return loss
 
 
-def encode_texts(encoder: CLIPTextModel, ids: Tensor) -> Tensor:
-    """Hidden states (B, 77, 128) of token ids (B, 77) in half precision, without gradient."""
-    with torch.no_grad():
-        parts = [encoder(part).last_hidden_state.half() for part in ids.split(128)]
-    return torch.cat(parts)
+class Painter(nn.Module):
+    """The text encoder and the U-Net, trained together."""
+
+    def __init__(self, encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.encoder, self.unet = encoder, unet
+
+    def forward(self, x_t: Tensor, t: Tensor, chunks: Sequence[Tensor]) -> Tensor:
+        """Predicted clean latents (B, 48, 8, 8); the ids of each chunk are (B, N)."""
+        states = torch.cat([self.encoder(ids).last_hidden_state for ids in chunks], 1)
+        return self.unet(x_t, t, states).sample
 
 
-def unet_lesson(unet: UNet2DConditionModel, pictures: Tensor,
-                hidden: Tensor, empty: Tensor, fillers: Tensor) -> Loss:  # fmt: skip
+def painter_lesson(painter: Painter, pictures: Tensor, captions: Tensor,
+                   empty: Tensor, fillers: Tensor) -> Loss:  # fmt: skip
     """Predict the clean latent; a tenth of the captions is dropped, a tenth of the batches is long.
 
-    `hidden` (N, 77, 128) holds the captions' encodings, `empty` (1, 77, 128) that of no caption;
-    in a long batch a chunk of filler words stands before the caption's chunk, as in long prompts.
+    `captions` (V, N, 77) holds V captions of each picture, `empty` (1, 77) no words; in a long
+    batch a chunk of `fillers` (F, 77) stands before the caption's chunk, as in long prompts. Most
+    batches hold captions of one length, cut off a little behind it, which saves half of the time.
     """
+    end = int(empty[0, -1])
+    lengths = (captions != end).sum(2) + 1
+    edges = (0, 14, 20, 28, 40, LENGTH)
+    buckets = [
+        ((lengths > low) & (lengths <= high)).nonzero() for low, high in itertools.pairwise(edges)
+    ]
+    buckets = [b for b in buckets if len(b) >= _BATCH]
+    shares = torch.tensor([float(len(b)) for b in buckets])
 
     def loss(random: torch.Generator) -> Tensor:
-        rows = torch.randint(len(pictures), (_BATCH,), generator=random)
+        bucket = buckets[int(torch.multinomial(shares, 1, generator=random))]
+        picked = bucket[torch.randint(len(bucket), (_BATCH,), generator=random)]
+        rows, ids = picked[:, 1], captions[picked[:, 0], picked[:, 1]]
         latents = to_latents(pictures[rows].float() / 255)
         noise = torch.randn(latents.shape, generator=random)
         t = torch.randint(SCHEDULE.steps, (_BATCH,), generator=random)
         high = torch.randint(_HIGH, SCHEDULE.steps, (_BATCH,), generator=random)
         t = torch.where(torch.rand(_BATCH, generator=random) < 0.5, high, t)
-        states = hidden[rows].float()
-        dropped = torch.rand(_BATCH, generator=random) < 0.1
-        states[dropped] = empty.float()
-        if float(torch.rand(1, generator=random)) < 0.1:
+        longest = int(lengths[picked[:, 0], rows].max())
+        ids[torch.rand(_BATCH, generator=random) < 0.1] = empty
+        chunks, form = [ids], float(torch.rand(1, generator=random))
+        if form < 0.1:
             front = torch.randint(len(fillers), (_BATCH,), generator=random)
-            states = torch.cat([fillers[front].float(), states], 1)
-        predicted = unet(SCHEDULE.q_sample(latents, noise, t), t, states).sample
+            chunks = [fillers[front], ids]
+        elif form < 0.7:
+            chunks = [ids[:, : longest + int(torch.randint(1, 9, (1,), generator=random))]]
+        predicted = painter(SCHEDULE.q_sample(latents, noise, t), t, chunks)
         return F.mse_loss(predicted, latents)
 
     return loss

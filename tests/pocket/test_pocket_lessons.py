@@ -1,0 +1,113 @@
+"""What the pocket world's networks learn from, and the stages that can be killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from apl_trainer.pocket import BUILT_IN
+from apl_trainer.pocket.dataset import Subjects, filler_text, invent
+from apl_trainer.pocket.lessons import (
+    Painter,
+    TextLesson,
+    painter_lesson,
+    text_lesson,
+    tokenise,
+)
+from apl_trainer.pocket.networks import new_text_encoder, new_unet
+from apl_trainer.pocket.stage import Stage
+from apl_trainer.pocket.vocabulary import read_vocabulary
+from apl_trainer.pocket.world import World
+
+WORLD = World.load(BUILT_IN / "world.json")
+TOKENIZER = read_vocabulary(BUILT_IN)
+
+
+@pytest.fixture(scope="module")
+def material() -> tuple[Subjects, Tensor, Tensor]:
+    """Subjects, their pictures, and two captions of each as ids."""
+    rng = np.random.default_rng(0)
+    subjects = invent(WORLD, WORLD.group("train"), (160, 160, 160), rng)
+    pictures = torch.from_numpy(subjects.draw(rng, lambda n: n))
+    captions = [[subjects.caption(i, rng) for i in range(480)] for _ in range(2)]
+    return subjects, pictures, torch.stack([tokenise(TOKENIZER, said) for said in captions])
+
+
+def descends(module: nn.Module, loss: object, steps: int) -> tuple[float, float]:
+    """Mean of the first and of the last four losses of a few optimiser steps."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(module.parameters(), 1e-3)
+    random = torch.Generator().manual_seed(0)
+    losses: list[float] = []
+    for _ in range(steps):
+        found = loss(random)  # type: ignore[operator]
+        optimizer.zero_grad()
+        found.backward()
+        optimizer.step()
+        losses.append(found.item())
+    return sum(losses[:4]) / 4, sum(losses[-4:]) / 4
+
+
+def test_the_text_encoder_learns_to_read_captions() -> None:
+    torch.manual_seed(0)
+    model = TextLesson(new_text_encoder(len(TOKENIZER)))
+    first, last = descends(
+        model, text_lesson(model, TOKENIZER, WORLD, WORLD.group("train")[:8]), 16
+    )
+    assert last < 0.95 * first
+
+
+def test_the_painter_learns_in_short_whole_and_long_batches(
+    material: tuple[Subjects, Tensor, Tensor],
+) -> None:
+    _, pictures, captions = material
+    torch.manual_seed(0)
+    painter = Painter(new_text_encoder(len(TOKENIZER)), new_unet())
+    lengths: set[int] = set()
+
+    def seen(module: nn.Module, given: tuple[Tensor, Tensor, list[Tensor]]) -> None:
+        lengths.add(sum(chunk.shape[1] for chunk in given[2]))
+
+    painter.register_forward_pre_hook(seen)
+    rng = np.random.default_rng(1)
+    fillers = tokenise(TOKENIZER, [filler_text(rng) for _ in range(4)])
+    before = captions.clone()
+    lesson = painter_lesson(painter, pictures, captions, tokenise(TOKENIZER, [""]), fillers)
+    first, last = descends(painter, lesson, 14)
+    assert last < 0.9 * first
+    assert {77, 154} <= lengths and min(lengths) < 40
+    assert torch.equal(captions, before)
+
+
+def test_a_killed_stage_goes_on_where_it_was(tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def loss_for(module: nn.Linear, until: int) -> object:
+        calls = 0
+
+        def loss(random: torch.Generator) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls > until:
+                raise Killed
+            return module(torch.randn(4, 3, generator=random)).square().mean()
+
+        return loss
+
+    one = nn.Linear(3, 1)
+    stage = Stage("line", one, tmp_path, 1000.0, 1e-2)
+    with pytest.raises(Killed):
+        stage.run(loss_for(one, 20))  # type: ignore[arg-type]
+    stage._save()  # what it does every half minute
+    other = nn.Linear(3, 1)
+    again = Stage("line", other, tmp_path, 1000.0, 1e-2)
+    assert again.steps == 20 and again.spent == pytest.approx(stage.spent)
+    assert torch.equal(other.weight, one.weight)
+    assert torch.equal(again.average["weight"], stage.average["weight"])
+    moments = again.optimizer.state_dict()["state"][0]["exp_avg"]
+    assert torch.equal(moments, stage.optimizer.state_dict()["state"][0]["exp_avg"])
