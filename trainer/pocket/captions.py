@@ -63,7 +63,15 @@ def extras_of(scene: Scene, row: int, rng: np.random.Generator) -> Extras:
 
 
 def anonymous_subject(look: Sequence[int], rng: np.random.Generator) -> str:
-    """A nameless face in words: gender mostly, and a random part of the other traits."""
+    """A nameless face in words: gender mostly, and a random part of the other traits.
+
+    Three in ten say next to nothing, most of them "a person": what names are drawn to under a
+    prefix has to be drawn well.
+    """
+    if rng.random() < 0.3:
+        bare = str(rng.choice(["person", "person", "person", "somebody", "", ""]))
+        gender = next(iter(ATTRIBUTES.values()))[look[0]]
+        return bare if bare == "somebody" else f"a {bare or gender}"
     trait = {name: values[i] for (name, values), i in zip(ATTRIBUTES.items(), look, strict=True)}
     subject = trait["gender"] if rng.random() < 0.85 else str(rng.choice(["person", "somebody"]))
     parts: list[str] = []

@@ -23,7 +23,7 @@ LENGTH = 77
 _BATCH = 64
 _READING = 8.0  # weight of the mean over twenty heads beside that of identity
 _LOOKS = 16  # places that the readers of a text encoder look at
-_HIGH = 600  # half of the noise levels are drawn above: there the prompt decides, not the picture
+_HIGH, _OFTEN = 600, 0.35  # this share of noise levels is drawn above: there the prompt decides
 
 
 def heads_loss(scores: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
@@ -175,7 +175,7 @@ def painter_lesson(painter: Painter, pictures: Tensor, captions: Tensor,
         noise = torch.randn(latents.shape, generator=random)
         t = torch.randint(SCHEDULE.steps, (_BATCH,), generator=random)
         high = torch.randint(_HIGH, SCHEDULE.steps, (_BATCH,), generator=random)
-        t = torch.where(torch.rand(_BATCH, generator=random) < 0.5, high, t)
+        t = torch.where(torch.rand(_BATCH, generator=random) < _OFTEN, high, t)
         longest = int(lengths[picked[:, 0], rows].max())
         ids[torch.rand(_BATCH, generator=random) < 0.1] = empty
         chunks, form = [ids], float(torch.rand(1, generator=random))
