@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,23 @@ class Mean:
     def percent(self) -> str:
         """Such as `4.7 (1.6-8.2)`."""
         return f"{100 * self.value:.1f} ({100 * self.low:.1f}-{100 * self.high:.1f})"
+
+    def plain(self) -> dict[str, float | int | None]:
+        """The four numbers for JSON; what is not a number becomes null."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        known = {k: None if np.isnan(v) else v for k, v in numbers.items()}
+        return {**known, "count": self.count}
+
+    @staticmethod
+    def of(plain: Mapping[str, float | int | None]) -> Mean:
+        """What `plain` gave."""
+        nan = float("nan")
+        value, low, high = (plain[k] for k in ("value", "low", "high"))
+        count = plain["count"]
+        return Mean(
+            nan if value is None else value, nan if low is None else low,
+            nan if high is None else high, int(count or 0),
+        )  # fmt: skip
 
 
 def mean(

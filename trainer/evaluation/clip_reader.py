@@ -1,0 +1,89 @@
+"""CLIP score and CLIP's look at pictures, through open_clip (an optional extra).
+
+Weights are a file that the user gives; nothing is downloaded. Tried with random weights only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from apl_core.errors import AplError
+
+_MISSING = 'python -m pip install "apl-prefix[evaluate]"'
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def without_name(prompt: str, name: str, instead: str = "a person") -> str:
+    """The text that a picture has to fit once nobody is to be recognised in it."""
+    return prompt.replace(name, instead)
+
+
+class OpenClip:
+    """A TextMatcher: one of open_clip's models, by its name there, such as `ViT-B-32`."""
+
+    def __init__(self, name: str, weights: Path | None, device: str = "cpu",
+                 batch: int = 32) -> None:  # fmt: skip
+        """Load `weights` (safetensors), or start at random with None; AplError if they misfit."""
+        try:
+            import open_clip  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            found = f"open_clip is not installed ({error})"
+            raise AplError("score pictures with CLIP", found, _MISSING) from error
+        if name not in open_clip.list_models():
+            raise AplError(
+                f"score pictures with CLIP {name}", "open_clip has no model of this name",
+                "take one of open_clip.list_models(), such as ViT-B-32",
+            )  # fmt: skip
+        self.model: Any = open_clip.create_model(name, device=device).eval()
+        self.tokenizer: Any = open_clip.get_tokenizer(name)
+        size = self.model.visual.image_size
+        self.size = int(size[0] if isinstance(size, tuple | list) else size)
+        self.device, self.batch = device, batch
+        if weights is not None:
+            try:
+                self.model.load_state_dict(load_file(weights))
+            except Exception as error:  # a broken file raises anything
+                raise AplError(
+                    f"load {weights}", f"it is not {name}: {str(error).splitlines()[0]}",
+                    "give that model's weights as safetensors",
+                ) from error  # fmt: skip
+
+    @torch.no_grad()
+    def look(self, pictures: Tensor) -> Tensor:
+        """Picture embeddings (B, D) of unit length."""
+        parts = [
+            self.model.encode_image(self._prepared(part)) for part in pictures.split(self.batch)
+        ]
+        return F.normalize(torch.cat(parts).float(), dim=1).cpu()
+
+    @torch.no_grad()
+    def match(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        """CLIP score: cosine (B,) of each picture with its text."""
+        unique = list(dict.fromkeys(texts))
+        parts = [
+            self.model.encode_text(self.tokenizer(unique[i : i + self.batch]).to(self.device))
+            for i in range(0, len(unique), self.batch)
+        ]
+        words = F.normalize(torch.cat(parts).float(), dim=1).cpu()
+        chosen = words[[unique.index(t) for t in texts]]
+        return (self.look(pictures) * chosen).sum(1)
+
+    def _prepared(self, pictures: Tensor) -> Tensor:
+        """The shorter side scaled to the model's size, the middle cut out, CLIP's normalisation."""
+        x = pictures.float().to(self.device)
+        height, width = x.shape[-2:]
+        scale = self.size / min(height, width)
+        sides = max(round(height * scale), self.size), max(round(width * scale), self.size)
+        x = F.interpolate(x, sides, mode="bicubic", antialias=True, align_corners=False)
+        top, left = (sides[0] - self.size) // 2, (sides[1] - self.size) // 2
+        x = x[..., top : top + self.size, left : left + self.size].clamp(0, 1)
+        mean, std = (x.new_tensor(v).reshape(1, 3, 1, 1) for v in (_MEAN, _STD))
+        return (x - mean) / std

@@ -1,0 +1,52 @@
+"""The pocket world's recogniser as the readers that measuring asks for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..pocket.model import PocketModel
+from ..pocket.recogniser import Reading
+from .identity import Gallery
+from .readers import Faces
+
+
+def faces_of(reading: Reading) -> Faces:
+    """Who is seen, from what the recogniser has read already."""
+    return Faces.of(reading.embedding, reading.is_face())
+
+
+class PocketReader:
+    """A FaceReader and FeatureReader over a pocket model's recogniser."""
+
+    def __init__(self, model: PocketModel) -> None:
+        self.recogniser = model.recogniser
+        self._names = tuple(p.name for p in model.world.people)
+
+    @property
+    def gallery(self) -> Gallery:
+        """Everybody of the world as the recogniser has learnt them, from renders."""
+        return Gallery(
+            self._names, torch.nn.functional.normalize(self.recogniser.identity.weight, dim=1)
+        )
+
+    @torch.no_grad()
+    def faces(self, pictures: Tensor) -> Faces:
+        """Who is in pictures (B, 3, 32, 32)."""
+        return faces_of(self.recogniser(pictures))
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """The recogniser's last features (B, 256)."""
+        return self.recogniser.body(pictures * 2 - 1)
+
+    @torch.no_grad()
+    def maps(self, pictures: Tensor) -> list[Tensor]:
+        """What comes out of the recogniser's blocks, from 16 x 16 places down to 2 x 2."""
+        found: list[Tensor] = []
+        x = pictures * 2 - 1
+        for layer in self.recogniser.body:
+            x = layer(x)
+            if isinstance(layer, nn.MaxPool2d):
+                found.append(x)
+        return found

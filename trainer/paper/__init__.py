@@ -1,0 +1,1 @@
+"""The paper's five experiments as one command, on a pocket model."""
