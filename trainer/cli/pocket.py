@@ -14,10 +14,10 @@ def add(verbs: Verbs) -> None:
     inner = pocket.add_subparsers(metavar="VERB", required=True)
     build = verb(
         inner, "build", run, "make a pocket world from a seed; killed and called again, it goes on",
-        "apl pocket build --seed 1 --minutes 83 --out worlds/1",
+        "apl pocket build --seed 1 --minutes 112 --out worlds/1",
     )  # fmt: skip
     build.add_argument("--seed", type=int, required=True, help="seed of people, names and weights")
-    build.add_argument("--minutes", type=float, default=83.0, help="time to train, on one core")
+    build.add_argument("--minutes", type=float, default=112.0, help="time to train, on one core")
     build.add_argument("--out", type=Path, required=True, help="the model's folder")
     card = verb(
         inner, "card", run_card, "measure a pocket model without prefix and write its card",

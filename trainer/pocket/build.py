@@ -25,7 +25,7 @@ from .stage import Stage
 from .vocabulary import read_vocabulary, write_vocabulary
 from .world import World, invented_names, make_world
 
-SHARES = {"recogniser": 0.14, "text": 0.06, "painter": 0.80}
+SHARES = {"recogniser": 0.10, "text": 0.05, "painter": 0.85}
 """How the minutes are spent; drawing and encoding come on top (about three minutes)."""
 
 _PER_PERSON, _ANONYMOUS, _THINGS, _MERGES = 64, 11000, 9000, 700
