@@ -32,6 +32,15 @@ class Schedule:
         betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
         return Schedule((1 - betas).cumprod(0).float())
 
+    def to_zero_snr(self) -> Schedule:
+        """The same schedule stretched so that nothing is left of the signal at its end.
+
+        arXiv 2305.08891, algorithm 1; instead of 0 the last value is tiny, to divide by.
+        """
+        kept = self.alphas_cumprod.double().sqrt()
+        stretched = (kept - kept[-1]) * kept[0] / (kept[0] - kept[-1])
+        return Schedule(stretched.square().clamp_min(1e-8).float())
+
     @property
     def steps(self) -> int:
         """Number of noise levels T."""

@@ -14,7 +14,6 @@ from apl_core.ports import Conditioning, DenoiserPort, LatentPort, TextEncoderPo
 from apl_core.prefix import Rows
 
 Progress = Callable[[int, int], None]
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Everything that makes pictures; `shape` (C, H, W) is that of a latent."""
+    """Makes pictures; `shape` (C, H, W) is that of a latent, at most `batch` are run at once."""
 
     encoder: TextEncoderPort
     denoiser: DenoiserPort
@@ -36,6 +35,7 @@ class Sampler:
     shape: tuple[int, int, int]
     guidance: float
     steps: int
+    batch: int = 64
 
     @torch.no_grad()
     def draw(self, requests: Sequence[Request], rows: Rows | None,
@@ -54,8 +54,8 @@ class Sampler:
             lengths = prompts[r.prompt].cross.shape[1], negatives[r.negative].cross.shape[1]
             groups.setdefault(lengths, []).append(i)
         for members in groups.values():
-            for start in range(0, len(members), _BATCH):
-                part = members[start : start + _BATCH]
+            for start in range(0, len(members), self.batch):
+                part = members[start : start + self.batch]
                 given = [requests[i] for i in part]
                 positive = Conditioning.join([prompts[r.prompt] for r in given])
                 negative = Conditioning.join([negatives[r.negative] for r in given])

@@ -12,19 +12,25 @@ from torch import Tensor, nn
 class ClipTower:
     """One CLIPTextModel (with or without projection) and its tokenizer.
 
-    `skip` is the clip skip: 0 takes the last layer after the final norm, n > 0 the n-th last but
-    one without it. The token embedding's output is replaced by a forward hook while the tower
-    runs, which works alike in every version of transformers.
+    `skip` layers are left out at the end. With all of them the final norm always comes after; with
+    fewer only if `norm` says so, as SD 1.x and 2.x have it; SDXL does without. The token
+    embedding's output is replaced by a forward hook while the tower runs, which works alike in
+    every version of transformers.
     """
 
-    def __init__(self, key: str, model: nn.Module, tokenizer: Any, pad: int, skip: int = 0) -> None:
+    def __init__(self, key: str, model: nn.Module, tokenizer: Any, pad: int, skip: int = 0,
+                 norm: bool = False) -> None:  # fmt: skip
         self.key, self.module, self.tokenizer, self.skip = key, model, tokenizer, skip
         self.bos, self.eos, self.pad = tokenizer.bos_token_id, tokenizer.eos_token_id, pad
+        self.norm = norm
+
+    @property
+    def _inner(self) -> Any:
+        return getattr(self.module, "text_model", self.module)
 
     @property
     def _lookup(self) -> nn.Embedding:
-        inner: Any = getattr(self.module, "text_model", self.module)
-        return inner.embeddings.token_embedding
+        return self._inner.embeddings.token_embedding
 
     @property
     def table(self) -> Tensor:
@@ -40,8 +46,11 @@ class ClipTower:
         """Hidden states (B, 77, width) and the pooled output, if the model has a projection."""
         with self._embedding_gives(rows):
             out = self.module(input_ids=ids, output_hidden_states=self.skip > 0)
-        states = out.hidden_states[-1 - self.skip] if self.skip else out.last_hidden_state
-        return states, getattr(out, "text_embeds", None)
+        pooled = getattr(out, "text_embeds", None)
+        if not self.skip:
+            return out.last_hidden_state, pooled
+        states = out.hidden_states[-1 - self.skip]
+        return self._inner.final_layer_norm(states) if self.norm else states, pooled
 
     @contextmanager
     def _embedding_gives(self, rows: Tensor) -> Iterator[None]:

@@ -1,0 +1,1 @@
+"""Real checkpoints: recognised, read offline, and put behind the core's ports."""

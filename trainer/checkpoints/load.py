@@ -1,0 +1,200 @@
+"""A recognised checkpoint, loaded behind the core's ports; strict about every weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+)  # fmt: skip
+from torch import Tensor, nn
+
+from apl_core.encoding import ReferenceEncoder
+from apl_core.errors import AplError, ConfigError
+from apl_core.metadata import shown
+from apl_core.schedule import Prediction, Schedule
+
+from ..models.denoiser import UnetDenoiser
+from ..models.towers import ClipTower
+from ..models.vae import VaeLatents
+from ..sampling import Sampler
+from .contents import refuse
+from .recognise import Network, Recognised, Text, recognise
+from .texts import new_text_model, own_names, plain_names
+from .tokenizer import find_tokenizer
+
+GUIDANCE, STEPS = 7.0, 20
+
+_OLD_ATTENTION = (
+    (".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a checkpoint is to be loaded; `clip_skip` counts as hosts do, 1 being the last layer."""
+
+    tokenizer: Path | None = None
+    clip_skip: int | None = None
+    prediction: Prediction | None = None
+    dtype: torch.dtype = torch.float32
+    text_dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class CheckpointModel:
+    """A real text-to-image model behind the core's ports."""
+
+    recognised: Recognised
+    encoder: ReferenceEncoder
+    denoiser: UnetDenoiser
+    latents: VaeLatents
+
+    @property
+    def name(self) -> str:
+        """Name for cards and reports."""
+        return self.recognised.path.stem
+
+    def latent_shape(self, size: int | None = None) -> tuple[int, int, int]:
+        """(C, h, w) of a picture of `size` pixels, the family's own by default."""
+        side = (size or self.recognised.size) // self.latents.pixels
+        return self.latents.channels, side, side
+
+    def sampler(self, steps: int = STEPS, guidance: float = GUIDANCE,
+                size: int | None = None, batch: int = 4) -> Sampler:  # fmt: skip
+        """DDIM with classifier-free guidance."""
+        shape = self.latent_shape(size)
+        return Sampler(self.encoder, self.denoiser, self.latents, shape, guidance, steps, batch)
+
+
+def load_checkpoint(path: Path, options: Options | None = None,
+                    say: Callable[[str], None] = lambda _: None) -> CheckpointModel:  # fmt: skip
+    """Recognise a checkpoint and load it, offline; AplError if anything of it does not fit."""
+    options = options or Options()
+    found = recognise(path, options.prediction)
+    say(found.sentence)
+    towers = [load_tower(found, text, options) for text in found.texts]
+    unet = cast(UNet2DConditionModel, fill(found.path, "U-Net", new_unet(found.unet),
+                unet_weights(found.unet, options.dtype)))  # fmt: skip
+    vae = cast(AutoencoderKL, fill(found.path, "VAE", new_vae(found.vae), _vae_weights(found.vae)))
+    denoiser = UnetDenoiser(unet, schedule_of(found), found.prediction)
+    networks: list[nn.Module] = [unet, vae, *(tower.module for tower in towers)]
+    for network in networks:
+        network.eval().requires_grad_(False).to(options.device)
+    latents = VaeLatents(vae)
+    denoiser.pixels = latents.pixels
+    return CheckpointModel(found, ReferenceEncoder(towers), denoiser, latents)
+
+
+def schedule_of(found: Recognised) -> Schedule:
+    """The noise levels that a checkpoint was trained on."""
+    schedule = Schedule.scaled_linear(*found.betas)
+    return schedule.to_zero_snr() if found.zero_snr else schedule
+
+
+def new_unet(network: Network) -> UNet2DConditionModel:
+    """The U-Net, empty, on the meta device."""
+    with torch.device("meta"):
+        if network.prefix:
+            return UNet2DConditionModel(**dict(network.config))
+        return cast(UNet2DConditionModel, UNet2DConditionModel.from_config(dict(network.config)))
+
+
+def new_vae(network: Network) -> AutoencoderKL:
+    """The VAE, empty, on the meta device."""
+    with torch.device("meta"):
+        if network.prefix:
+            return AutoencoderKL(**dict(network.config))
+        return cast(AutoencoderKL, AutoencoderKL.from_config(dict(network.config)))
+
+
+def unet_weights(network: Network, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A U-Net's weights under diffusers' names."""
+    weights = network.contents.load(network.prefix, dtype)
+    if not network.prefix:
+        return weights
+    converted = convert_ldm_unet_checkpoint(weights, dict(network.config))
+    if len(converted) != len(weights):  # what it does not know it leaves out without a word
+        more = abs(len(weights) - len(converted))
+        found = f"its U-Net is incomplete or of another build ({more} weights have no place)"
+        raise refuse(network.contents.path, found)
+    return converted
+
+
+def _vae_weights(network: Network) -> dict[str, Tensor]:
+    weights = network.contents.load(network.prefix, torch.float32)
+    if network.prefix:
+        return convert_ldm_vae_checkpoint(weights, dict(network.config))
+    renamed: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        for old, new in _OLD_ATTENTION:
+            name = name.replace(old, new)
+        renamed[name] = value
+    return renamed
+
+
+def load_tower(found: Recognised, text: Text, options: Options) -> ClipTower:
+    """One text encoder with its tokenizer."""
+    weights = {
+        name.removeprefix(text.prefix): value
+        for name, value in text.contents.load(text.prefix, options.text_dtype).items()
+    }
+    plain = plain_names(weights)
+    if not text.projected:
+        plain.pop("text_projection.weight", None)
+    model = new_text_model(text.config, text.projected)
+    fill(found.path, f"text encoder {text.key}", model, own_names(model, plain))
+    tokenizer = find_tokenizer(options.tokenizer, found.path)
+    rows = int(text.config["vocab_size"])
+    if len(tokenizer) > rows:
+        raise AplError(
+            f"read the checkpoint {shown(str(found.path))}",
+            f"its vocabulary has {len(tokenizer)} tokens, {text.key} knows {rows}",
+            "give the tokenizer that belongs to it with --tokenizer",
+        )  # fmt: skip
+    pad = cast(int, tokenizer.eos_token_id) if text.key == "clip_l" else 0
+    skip = skip_of(text, found.family, options.clip_skip)
+    return ClipTower(text.key, model, tokenizer, pad, skip, text.norm)
+
+
+def skip_of(text: Text, family: str, clip_skip: int | None) -> int:
+    """Layers left out at the end for a clip skip as hosts count it; ConfigError if too many."""
+    usual = 1 if family == "SD 1.x" else 2
+    skip = text.skip if clip_skip is None else text.skip + clip_skip - usual
+    if not 0 <= skip < int(text.config["num_hidden_layers"]):
+        raise ConfigError(
+            "set clip skip", f"{clip_skip} is not possible for {text.key} of this {family} model",
+            f"leave it out, which means {usual}, or give {usual - text.skip} to "
+            f"{usual - text.skip + int(text.config['num_hidden_layers']) - 1}",
+        )  # fmt: skip
+    return skip
+
+
+def fill(path: Path, what: str, model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Put weights into an empty module; AplError if one is missing, left over or misshapen."""
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    faults = [f"{name} is missing" for name in wanted if weights.get(name) is None]
+    faults += [f"{name} has no place" for name in weights if name not in wanted]
+    faults += [
+        f"{name} is {tuple(weights[name].shape)}, not {shape}"
+        for name, shape in wanted.items()
+        if weights.get(name) is not None and tuple(weights[name].shape) != shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise refuse(path, f"its {what} is incomplete or of another build ({faults[0]}{more})")
+    model.load_state_dict(dict(weights), strict=True, assign=True)
+    for name, buffer in list(model.named_buffers()):
+        if buffer.is_meta:  # not stored with the weights: the places 0, 1, 2 ... of a chunk
+            owner, _, last = name.rpartition(".")
+            assert last == "position_ids", name
+            places = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+            cast(Any, model.get_submodule(owner)).register_buffer(last, places, persistent=False)
+    return model
