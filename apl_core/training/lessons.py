@@ -11,10 +11,9 @@ from ..objective import KINDS, Example, Kind, Lesson, teach
 from ..ports import DenoiserPort, TextEncoderPort
 from .config import TrainConfig
 from .events import PhaseReport
+from .micro import MicroBatch, forward_batch
 from .parallel import Group
 from .step import autocast
-
-_TEACHER_BATCH = 64
 
 
 class Source(Protocol):
@@ -39,6 +38,7 @@ class Curriculum:
         self.config, self.encoder, self.denoiser = config, encoder, denoiser
         self.source, self.group, self.progress = source, group, progress
         self._pool: tuple[int, Lesson] | None = None
+        self._micro: MicroBatch | None = None
 
     def lesson(self, step: int) -> Lesson:
         """The whole global batch of a step."""
@@ -86,16 +86,23 @@ class Curriculum:
         device = self.denoiser.device
         mine = self.group.share(total)
         x_ts, targets = [noise[:0].to(device)], [noise[:0].to(device)]  # a share can be empty
-        size = self.config.micro_batch or _TEACHER_BATCH
-        for start in range(0, len(mine), size):
-            some = mine[start : start + size]
+        done = 0
+
+        def run(some: list[int]) -> None:
+            nonlocal done
             with autocast(self.config, device):
                 part = teach(self.encoder, self.denoiser, [examples[i] for i in some],
                              t[some], noise[some], self.config.repulsion)  # fmt: skip
             x_ts.append(part.x_t)
             targets.append(part.target)
+            done += len(some)
             if purpose == "pool":
-                self.progress("teacher predictions", start + len(some), len(mine))
+                self.progress("teacher predictions", done, len(mine))
+
+        if self._micro is None:
+            size = self.config.micro_batch or forward_batch(device, noise[0].numel())
+            self._micro = MicroBatch(size)
+        self._micro.each(mine, run)
         gather = self.group.gather
         return Lesson(
             tuple(e.kind for e in examples), tuple(e.prompt for e in examples),

@@ -36,6 +36,7 @@ from .folder import RunFolder
 from .frozen import frozen
 from .initial import initial_rows, norm_ratio
 from .lessons import Curriculum, Source, generator
+from .micro import MicroBatch
 from .parallel import Group
 from .progress import Progress
 from .step import clip, gradient
@@ -69,6 +70,7 @@ class Trainer:
         self.control = control or Control()
         self.start, self.names_trained = start, names_trained
         self.group = Group()
+        self.micro = MicroBatch(config.micro_batch)
         if config.patience and judge is None:
             raise ConfigError(
                 "set patience", "nothing measures the prefix in this run",
@@ -146,7 +148,7 @@ class Trainer:
         lesson = curriculum.lesson(progress.step)
         loss, losses = gradient(
             config, self.model.encoder, self.model.denoiser, lesson, rows, self.group,
-            progress.scale,
+            progress.scale, self.micro,
         )  # fmt: skip
         gradients = {k: v.grad for k, v in rows.vectors.items() if v.grad is not None}
         self.group.add_up(list(gradients.values()))

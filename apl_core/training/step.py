@@ -13,6 +13,7 @@ from ..objective import Kind, Lesson, Weighting, encode_unique, errors, example_
 from ..ports import DenoiserPort, TextEncoderPort
 from ..prefix import Rows
 from .config import TrainConfig
+from .micro import MicroBatch
 from .parallel import Group
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -28,23 +29,36 @@ def autocast(
 
 
 def gradient(config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson,
-             rows: Rows, group: Group, scale: float) -> tuple[float, dict[str, float]]:  # fmt: skip
+             rows: Rows, group: Group, scale: float,
+             micro: MicroBatch | None = None) -> tuple[float, dict[str, float]]:  # fmt: skip
     """Add the gradient of `scale` times the loss to the rows; loss and error per kind of example.
 
     Every kind counts by its weight: sum over kinds of w_kind * mean error. Micro-batches and the
-    shares of several processes add up to the same gradient.
+    shares of several processes add up to the same gradient. RunError if memory is too small for
+    one example.
     """
     weights = example_weights(lesson.kinds, config.weights)
-    mine = group.share(len(lesson))
-    size = config.micro_batch or max(len(mine), 1)
     each = torch.zeros(len(lesson), dtype=torch.float64)
-    for start in range(0, len(mine), size):
-        part = mine[start : start + size]
+
+    def run(part: list[int]) -> None:
         with autocast(config, denoiser.device):
             found = _errors(config, encoder, denoiser, lesson.pick(part), rows)
         factor = torch.tensor([weights[i] for i in part], device=found.device)
         (scale * (factor * found).sum()).backward()  # pyright: ignore[reportUnknownMemberType]
         each[part] = found.detach().double().cpu()
+
+    def run_whole(part: list[int]) -> None:
+        before = {
+            key: None if v.grad is None else v.grad.clone() for key, v in rows.vectors.items()
+        }
+        try:
+            run(part)
+        except (RuntimeError, MemoryError):
+            for key, vectors in rows.vectors.items():  # one encoder's share may be in already
+                vectors.grad = before[key]
+            raise
+
+    (micro or MicroBatch(config.micro_batch)).each(group.share(len(lesson)), run_whole)
     group.add_up([each])
     losses = {kind: _mean(each, lesson.kinds, kind) for kind in dict.fromkeys(lesson.kinds)}
     return float((each * torch.tensor(weights, dtype=torch.float64)).sum()), losses

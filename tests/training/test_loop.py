@@ -286,9 +286,9 @@ def test_fp16_halves_its_scale_and_goes_on(tmp_path: Path, monkeypatch: Any) -> 
     true_gradient, scales = loop.gradient, []
 
     def overflowing(config: Any, encoder: Any, denoiser: Any, lesson: Any, rows: Rows,
-                    group: Any, scale: float) -> Any:  # fmt: skip
+                    group: Any, scale: float, micro: Any) -> Any:  # fmt: skip
         scales.append(scale)
-        found = true_gradient(config, encoder, denoiser, lesson, rows, group, scale)
+        found = true_gradient(config, encoder, denoiser, lesson, rows, group, scale, micro)
         if len(scales) == 2:
             grad = rows.vectors["pocket"].grad
             assert grad is not None
