@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -17,12 +17,16 @@ from torch import Tensor
 
 from ..atomic import reason, write_bytes, write_text
 from ..errors import RunError
+from ..metadata import shown
 from .config import TrainConfig
 
 if os.name == "nt":
     import msvcrt
 else:
     import fcntl
+
+
+_UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,12 @@ class RunFolder:
                 with opened as file:
                     metadata: dict[str, str] = file.metadata() or {}
                     numbers = json.loads(metadata["state"])
+                    if type(numbers["step"]) is not int:
+                        raise ValueError("its step is no number")
                     tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
                 step = numbers["step"]
-            except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-                troubles.append(f"{path.name} is unreadable ({error})")
+            except _UNREADABLE as error:
+                troubles.append(f"{path.name} is unreadable ({shown(str(error), 200)})")
                 continue
             note = f"{'; '.join(troubles)}; going on from step {step}" if troubles else ""
             return State(tensors, numbers), note
@@ -117,13 +123,15 @@ class RunFolder:
             file.write(json.dumps(plain) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows of metrics.jsonl; a last line that was cut off by a kill is left out."""
+        """All rows of metrics.jsonl; a line that is no row (a kill may cut one off) is left out."""
         if not self.metrics.exists():
             return []
         rows: list[dict[str, Any]] = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                row: Any = json.loads(line)
+                if isinstance(row, dict) and type(cast("dict[str, Any]", row).get("step")) is int:
+                    rows.append(cast("dict[str, Any]", row))
         return rows
 
     def cut_log(self, step: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RunError
+from ..metadata import shown
 from ..prefix import Rows
 from .config import TrainConfig
 from .folder import State
@@ -61,7 +62,17 @@ class Progress:
     def resumed(
         state: State, config: TrainConfig, widths: Mapping[str, int], device: torch.device
     ) -> Progress:
-        """Progress out of a saved state; RunError if it was saved under other settings."""
+        """Progress out of a saved state; RunError if it is broken or of other settings."""
+        try:
+            return Progress._resumed(state, config, widths, device)
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            found = f"its state is broken ({type(error).__name__}: {shown(str(error), 120)})"
+            raise RunError("resume the run", found, "start a run in another folder") from error
+
+    @staticmethod
+    def _resumed(
+        state: State, config: TrainConfig, widths: Mapping[str, int], device: torch.device
+    ) -> Progress:
         groups: dict[str, dict[str, Tensor]] = {"rows": {}, "best": {}, "adam": {}}
         for name, tensor in state.tensors.items():
             kind, rest = name.split(".", 1)
@@ -77,13 +88,18 @@ class Progress:
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups["adam"].items():
             key, entry = name.split(".", 1)
+            if tensor.dim() and tuple(tensor.shape) != wanted[key]:
+                raise ValueError(f"{name} is {tuple(tensor.shape)}")
             moments.setdefault(list(widths).index(key), {})[entry] = tensor
         fresh = progress.optimizer.state_dict()["param_groups"]
         progress.optimizer.load_state_dict({"state": moments, "param_groups": fresh})
         numbers = state.numbers
-        progress.step, progress.scale = numbers["step"], numbers["scale"]
+        progress.step, progress.scale = numbers["step"], float(numbers["scale"])
         progress.best = {k: v.to(device) for k, v in groups["best"].items()}
-        progress.best_score = numbers["best_score"] if progress.best else math.inf
-        progress.best_step, progress.best_figures = numbers["best_step"], numbers["best_figures"]
-        progress.without_gain = numbers["without_gain"]
+        if progress.best and {k: tuple(v.shape) for k, v in progress.best.items()} != wanted:
+            raise ValueError("its best rows have another shape")
+        progress.best_score = float(numbers["best_score"]) if progress.best else math.inf
+        progress.best_step = int(numbers["best_step"])
+        progress.best_figures = {k: float(v) for k, v in numbers["best_figures"].items()}
+        progress.without_gain = int(numbers["without_gain"])
         return progress

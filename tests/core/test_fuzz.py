@@ -1,46 +1,117 @@
-"""A bounded share of the fuzzed files; the benchmark runs the rest."""
+"""A bounded share of the fuzzed files; `apl bench fuzz` runs the rest."""
 
-import importlib.util
 import tracemalloc
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from apl_core.errors import ConfigError, RunError
 from apl_core.formats import FileReport, inspect_file
 from apl_core.limits import HEADER_BYTES
+from apl_core.training.folder import RunFolder
+from apl_trainer.bench.fuzz import Kind, kinds, run, try_file, within
 
-FILES = 3000
-CHUNKS = 6
-
-
-@pytest.fixture(scope="module")
-def fuzzing() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "_fuzzing", Path(__file__).with_name("fuzzing.py")
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+FILES = 20
+"""Files of each share of a kind; a prefix file has 50 shares."""
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_every_broken_file_gives_a_prefix_or_one_of_our_errors(
-    fuzzing: ModuleType, chunk: int
+NAMES = [kind.name for kind in kinds(Path("nowhere"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_broken_file_gives_a_value_or_one_of_our_errors(name: str, tmp_path: Path) -> None:
+    kind = next(kind for kind in kinds(tmp_path) if kind.name == name)
+    usable = refused = 0
+    for number in range(1_000_000, 1_000_000 + FILES * kind.share):
+        tried = try_file(kind, number, tmp_path)
+        assert not tried.hole, f"{name} {number}: {tried.hole}"
+        usable, refused = usable + tried.usable, refused + (not tried.usable)
+    assert usable, "nothing was ever good enough to get through"
+    assert refused or name == "metrics", "nothing was ever refused"
+
+
+def test_the_bench_finds_what_is_no_error_of_ours_and_keeps_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seed in range(chunk * FILES // CHUNKS, (chunk + 1) * FILES // CHUNKS):
-        fuzzing.fuzz_one(seed)
+    def careless(path: Path) -> None:
+        if path.read_bytes().startswith(b"b"):
+            raise KeyError("no error of ours")
+        if path.read_bytes().startswith(b"l"):
+            bytearray(80 * 2**20)
+
+    ways = (lambda rng, valid: rng.choice((b"a", b"b", b"l")) + valid,)
+    odd = Kind("odd", "odd.bin", (b"x",), ways, careless, 1)
+    monkeypatch.setattr("apl_trainer.bench.fuzz.kinds", lambda folder: [odd])
+    figures = run(tmp_path, 9, 0, lambda text: None)
+    assert 0 < figures["odd.holes"] < 9 and figures["all.holes"] == figures["odd.holes"]
+    said = {file.read_text() for file in (tmp_path / "holes").glob("*.txt")}
+    assert any("KeyError" in one for one in said)
+    if "odd.worst_mib" in figures:  # the system tells how much memory was taken
+        assert any("MiB of memory" in one for one in said) and figures["odd.worst_mib"] > 75
+    assert (tmp_path / "holes" / f"odd-{_first(odd)}.bin").read_bytes() == b"bx"
 
 
-def test_the_fuzzer_reaches_both_outcomes(fuzzing: ModuleType, tmp_path: Path) -> None:
-    kinds = set()
-    for seed in range(200):
-        path = tmp_path / "x.safetensors"
-        path.write_bytes(fuzzing.broken_file(seed))
-        report = inspect_file(path)
-        kinds.add((report.kind, report.prefix is not None))
-    assert len(kinds) >= 4 and {True, False} == {usable for _, usable in kinds}
+def _first(kind: Kind) -> int:
+    return next(n for n in range(9) if kind.bytes(n).startswith(b"b"))
+
+
+def test_a_slow_file_is_a_hole(tmp_path: Path) -> None:
+    def slow(path: Path) -> None:
+        sum(i * i for i in range(3_000_000))
+
+    kind = Kind("slow", "x", (b"x",), (lambda rng, valid: valid,), slow, 1)
+    tried = within(kind, 0, tmp_path, try_file(kind, 0, tmp_path))
+    assert "ms of processor time" in tried.hole
+
+
+NO_ROWS = {
+    "nested": b"[" * 90_000,
+    "number": b"3",
+    "word": b'{"step": "x"}',
+    "empty": b"{}",
+    "no text": b"\xff\xfe",
+    "cut off": b'{"step": 1',
+}
+
+
+@pytest.mark.parametrize("line", NO_ROWS.values(), ids=NO_ROWS)
+def test_a_metrics_line_that_is_no_row_is_left_out(line: bytes, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 2}\n')
+    assert [row["step"] for row in folder.rows()] == [1, 2]
+    folder.cut_log(1)
+    assert folder.metrics.read_bytes() == b'{"step": 1}\n'
+
+
+def test_a_broken_state_is_an_error_of_ours(tmp_path: Path) -> None:
+    kind = next(kind for kind in kinds(tmp_path) if kind.name == "state")
+    good = kind.samples[0]
+    for old, new in (
+        (b"best_figures", b"best_figurez"),
+        (b"adam.pocket.exp_avg_sq", b"adam.pocketXexp_avg_sq"),
+        (b'\\"step\\": 1', b'\\"step\\":\\"'),
+    ):
+        assert old in good, old
+        (tmp_path / kind.file).write_bytes(good.replace(old, new))
+        with pytest.raises(RunError, match="Fix:"):
+            kind.read(tmp_path / kind.file)
+
+
+NO_SETTINGS = {
+    "nested": "a=" + "[" * 20_000,
+    "dots": "a." * 12_000 + "a=1",
+    "digits": "a=" + "9" * 9000,
+    "long": "x=1\n" * 9000,
+}
+
+
+@pytest.mark.parametrize("text", NO_SETTINGS.values(), ids=NO_SETTINGS)
+def test_hostile_settings_are_refused(text: str, tmp_path: Path) -> None:
+    kind = next(kind for kind in kinds(tmp_path) if kind.name == "settings")
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.toml"):
+        kind.read(path)
 
 
 HOSTILE = {

@@ -1,17 +1,27 @@
-"""`apl train` and `apl resume`."""
+"""`apl train` and `apl resume`: on a pocket model, or on a real checkpoint."""
 
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apl_core.errors import ConfigError, RunError
 
-from .common import Verbs, add_model, load_model, verb
+from .common import Verbs, add_any_model, is_checkpoint, load_model, verb
 
 if TYPE_CHECKING:
+    from apl_core.prefix import Prefix
     from apl_core.training.config import TrainConfig
+    from apl_core.training.events import Control, Listener
+    from apl_core.training.folder import RunFolder
+    from apl_core.training.loop import Trainer
+
+    from ..checkpoints.learn import Material
+    from ..pocket.learn import Origin
 
 _FLAGS = {
     "recipe": str, "target": str, "steps": int, "rate": float, "vectors": int, "behind": int,
@@ -23,10 +33,10 @@ def add(verbs: Verbs) -> None:
     """Add `train` and `resume`."""
     train = verb(
         verbs, "train", run_train, "learn a prefix into a run folder",
-        "apl train --target description --steps 400 --out runs/mine",
+        "apl train --model sd15.safetensors --names names.txt --out runs/mine",
     )  # fmt: skip
-    add_model(train)
-    train.add_argument("--out", type=Path, required=True, help="the run's folder; must be new")
+    add_any_model(train)
+    train.add_argument("--out", type=Path, help="the run's folder; must be new")
     train.add_argument("--config", type=Path, help="settings as TOML (flags win over it)")
     train.add_argument("--names", type=Path, help="text file of names to learn from, one a line")
     train.add_argument("--start", type=Path, help="a prefix file to go on from")
@@ -35,7 +45,19 @@ def add(verbs: Verbs) -> None:
     train.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting"
     )
-    train.add_argument("--dry-run", action="store_true", help="print the settings and stop")
+    train.add_argument(
+        "--dry-run", action="store_true",
+        help="print the settings, on a checkpoint also expected memory and time, and stop",
+    )  # fmt: skip
+    real = train.add_argument_group("on a real checkpoint")
+    real.add_argument("--data", type=Path, metavar="DIR", help="pictures with a metadata.jsonl")
+    real.add_argument("--vram", type=int, choices=(4, 6, 8, 12, 24), help="preset for a card of GB")
+    real.add_argument("--size", type=int, help="side of the pictures in pixels")
+    real.add_argument("--per-name", type=int, default=8, help="pictures drawn of each of --names")
+    real.add_argument("--draw-steps", type=int, default=20, help="DDIM steps for those pictures")
+    real.add_argument(
+        "--device", default=None, help="cuda, cuda:1, cpu ... (the GPU if there is one)"
+    )
     resume = verb(
         verbs, "resume", run_resume, "go on with a run that was stopped or killed",
         "apl resume runs/mine",
@@ -45,13 +67,23 @@ def add(verbs: Verbs) -> None:
 
 def run_train(given: argparse.Namespace) -> int:
     """Learn a prefix from the beginning."""
+    if not is_checkpoint(given.model):
+        return _train_pocket(given)
+    return _train_checkpoint(given)
+
+
+def _train_pocket(given: argparse.Namespace) -> int:
     from apl_core.formats import read_prefix
     from apl_core.training.config import TrainConfig
-    from apl_core.training.folder import RunFolder
 
     from ..data.names import read_names
     from ..pocket.learn import POCKET, Origin, chosen_people
 
+    if given.data is not None:
+        raise ConfigError(
+            "train with --data", "a pocket model draws its own pictures",
+            "give a checkpoint with --model, or leave --data out",
+        )  # fmt: skip
     config = TrainConfig.from_mapping(_settings(given), POCKET)
     if given.dry_run:
         print(config.to_toml(), end="")
@@ -60,11 +92,56 @@ def run_train(given: argparse.Namespace) -> int:
     start = None if given.start is None else read_prefix(given.start)
     model = load_model(given.model)
     chosen_people(model.world, names)
-    folder = RunFolder(given.out)
-    folder.create(config)
     origin = Origin(str(model.folder), names)
+    folder = _new_folder(given.out, config)
     origin.save(folder)
     return _go(folder, config, origin, start)
+
+
+def _train_checkpoint(given: argparse.Namespace) -> int:
+    import torch
+
+    from apl_core.formats import read_prefix
+    from apl_core.training.config import TrainConfig
+
+    from ..checkpoints.data import read_data
+    from ..checkpoints.learn import Material
+    from ..checkpoints.plan import REAL, dtype_for, fitted, forecast, picture_size, preset_for
+    from ..checkpoints.recognise import recognise
+    from ..checkpoints.selfmade import jobs
+    from ..data.names import read_names
+
+    settings = _settings(given)
+    config = TrainConfig.from_mapping(settings, REAL)
+    if (given.data is None) == (given.names is None):
+        raise ConfigError(
+            "train on a checkpoint", "it needs pictures to learn from",
+            "give --names FILE, and the model draws its own, or --data DIR with a metadata.jsonl",
+        )  # fmt: skip
+    device = torch.device(given.device or _own_device())
+    found = recognise(given.model, given.prediction)
+    preset = preset_for(found, given.vram, device)
+    size = picture_size(found, preset, given.size)
+    config = fitted(config, preset, dtype_for(preset, device), settings)
+    names = None if given.names is None else read_names(given.names)
+    if names is None:
+        read_data(given.data, config)
+    else:
+        jobs(names, given.per_name, config.seed)
+    if given.dry_run:
+        print(config.to_toml() + f"\n{found.sentence}\nsize {size}")
+        print(forecast(found, config, preset, size, device).text(config, str(device)))
+        return 0
+    start = None if given.start is None else read_prefix(given.start)
+    material = Material(
+        str(given.model.resolve()), None if given.data is None else str(given.data.resolve()),
+        names, given.per_name, size, given.vram,
+        None if given.tokenizer is None else str(given.tokenizer.resolve()),
+        given.clip_skip, given.prediction, str(device), given.draw_steps,
+    )  # fmt: skip
+    with _together():
+        folder = _new_folder(given.out, config, material)
+        return _go(folder, config, material, start)
 
 
 def run_resume(given: argparse.Namespace) -> int:
@@ -72,6 +149,7 @@ def run_resume(given: argparse.Namespace) -> int:
     from apl_core.training.config import TrainConfig
     from apl_core.training.folder import RunFolder
 
+    from ..checkpoints.learn import Material
     from ..pocket.learn import Origin
 
     folder = RunFolder(given.folder)
@@ -81,30 +159,90 @@ def run_resume(given: argparse.Namespace) -> int:
             "give the folder that `apl train --out` made",
         )  # fmt: skip
     config = TrainConfig.from_mapping(_toml(folder.config))
-    return _go(folder, config, Origin.of(folder), None)
+    material = Material.of(folder)
+    with _together():
+        return _go(folder, config, material or Origin.of(folder), None)
 
 
-def _go(folder: Any, config: TrainConfig, origin: Any, start: Any) -> int:
+def _new_folder(
+    out: Path | None, config: TrainConfig, material: Material | None = None
+) -> RunFolder:
+    """The run's folder with its settings in it, made by the first process."""
+    from apl_core.training.folder import RunFolder
+    from apl_core.training.parallel import Group
+
+    if out is None:
+        raise ConfigError("train", "--out is missing", "give a new folder for the run")
+    folder = RunFolder(out)
+    if Group().rank == 0:
+        folder.create(config)
+        if material is not None:
+            material.save(folder)
+    return folder
+
+
+def _own_device() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Join the other processes if torchrun started this one."""
+    import torch
+    import torch.distributed as dist
+
+    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _trainer(origin: Origin | Material, config: TrainConfig, folder: RunFolder,
+             listeners: list[Listener], control: Control,
+             start: Prefix | None) -> Trainer:  # fmt: skip
+    from ..checkpoints.learn import Material, checkpoint_run, load_material
+    from ..pocket.learn import pocket_run
+
+    if isinstance(origin, Material):
+        model = load_material(origin, print)
+        return checkpoint_run(model, config, folder, origin, listeners, control, start)
+    pocket = load_model(Path(origin.model))
+    return pocket_run(pocket, config, folder, origin, listeners, control, start)
+
+
+def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
+        start: Prefix | None) -> int:  # fmt: skip
     import torch
 
     from apl_core.training.events import Control
+    from apl_core.training.parallel import Group
 
-    from ..pocket.learn import pocket_run
     from ..report.curves import save_curves
     from ..watch import Bar, stop_on_interrupt
 
     torch.set_num_threads(1)  # two OpenMP threads on a busy two-core machine are slower than one
     control = Control()
-    model = load_model(Path(origin.model))
     with stop_on_interrupt(control):
-        trainer = pocket_run(model, config, folder, origin, [Bar()], control, start)
-        prefix = trainer.run()
+        prefix = _trainer(origin, config, folder, [Bar()], control, start).run()
+    if Group().rank:
+        return 0
     save_curves(folder.rows(), folder.path / "curves.png")
     if control.stop.is_set():
         print(f"stopped and saved. Go on with: apl resume {folder.path}")
         return 1
-    print(f"{folder.prefix}\n  kept step {prefix.card.steps}; measure it with")
-    print(f"  apl evaluate --prefix {folder.prefix}")
+    print(f"{folder.prefix}\n  kept step {prefix.card.steps}")
+    if prefix.keys == ("pocket",):
+        print(f"  measure it with: apl evaluate --prefix {folder.prefix}")
     return 0
 
 

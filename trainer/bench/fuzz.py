@@ -1,0 +1,315 @@
+"""`apl bench fuzz`: broken files of every kind that this project reads, against limits.
+
+Every file has to end in a value or in one of our errors, within 50 ms of processor time and 64 MiB.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import tempfile
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from apl_core.atomic import write_text
+from apl_core.errors import AplError
+from apl_core.formats import inspect_file, read_prefix, write_prefix
+from apl_core.metadata import PrefixCard, from_metadata, to_metadata
+from apl_core.prefix import MAX_ROWS, WIDTHS, Prefix, Rows
+from apl_core.training.config import TrainConfig
+from apl_core.training.folder import RunFolder
+from apl_core.training.progress import Progress
+
+from ..data.names import read_names
+from ..data.settings import read_toml
+from ..models.embeddings import read_pickle
+from ..models.tables import read_tables
+from ..pocket.learn import Origin
+from .broken import (
+    FILE_WAYS,
+    JSON_WAYS,
+    STATE_WAYS,
+    TEXT_WAYS,
+    Way,
+    broken_file,
+    broken_metadata,
+    cut_or_grow,
+    flip,
+    noise,
+)
+
+SECONDS = 0.05
+"""Processor time that one file may take."""
+
+BYTES = 64 * 2**20
+"""Memory that one file may take beyond what the process has."""
+
+_CONFIG = TrainConfig(vectors=2, behind=1)
+_WIDTH = {"pocket": WIDTHS["pocket"]}
+_CARD = PrefixCard(
+    title="t", steps=3, seed=4, figures={"a": 0.5}, fingerprints={"pocket": "s1:"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file: where it lies in a folder, valid ones, ways to break them, its reader."""
+
+    name: str
+    file: str
+    samples: Sequence[bytes]
+    ways: Sequence[Way]
+    read: Callable[[Path], object]
+    share: int
+
+    def bytes(self, number: int) -> bytes:
+        """Broken file `number`."""
+        return broken_file(number, self.samples, self.ways)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What one file did: usable or refused, its costs, and what should not have been."""
+
+    usable: bool
+    seconds: float
+    peak: int | None
+    hole: str = ""
+
+
+def try_file(kind: Kind, number: int, folder: Path) -> Tried:
+    """Read broken file `number` of a kind; whatever is neither a value nor our error is a hole."""
+    path = folder / kind.file
+    path.write_bytes(kind.bytes(number))
+    usable, hole = False, ""
+    before = _resident(reset=True)
+    began = time.thread_time()
+    try:
+        kind.read(path)
+        usable = True
+    except AplError as error:
+        if not (error.asked and error.found and error.fix and _printable(str(error))):
+            hole = f"an error without its three parts, or unprintable: {error!r}"
+    except Exception as error:
+        hole = f"{type(error).__name__}: {error}"
+    seconds = time.thread_time() - began
+    after = _resident()
+    peak = None if before is None or after is None else max(0, after[0] - before[1])
+    return Tried(usable, seconds, peak, hole)
+
+
+def within(kind: Kind, number: int, folder: Path, tried: Tried) -> Tried:
+    """`tried`, or a hole where the file breaks a limit three times in a row."""
+    for _ in range(2):
+        if tried.hole or (tried.seconds <= SECONDS and (tried.peak or 0) <= BYTES):
+            return tried
+        again = try_file(kind, number, folder)
+        peak = None if tried.peak is None else min(tried.peak, again.peak or 0)
+        tried = replace(again, seconds=min(tried.seconds, again.seconds), peak=peak)
+    if (tried.peak or 0) > BYTES:
+        return replace(tried, hole=f"{(tried.peak or 0) / 2**20:.0f} MiB of memory")
+    if tried.seconds > SECONDS:
+        return replace(tried, hole=f"{1000 * tried.seconds:.0f} ms of processor time")
+    return tried
+
+
+def run(out: Path, files: int, seed: int, say: Callable[[str], None]) -> dict[str, float]:
+    """Figures of `files` broken files shared out among all kinds, written to `figures.json`.
+
+    Files that made a hole are kept in `out/holes`. `seed` chooses other files. Peak memory is
+    measured where the system tells it (Linux).
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="apl-fuzz-") as place:
+        folder = Path(place)
+        every = kinds(folder)
+        whole = sum(kind.share for kind in every)
+        figures: dict[str, float] = {}
+        for kind in every:
+            count = max(1, files * kind.share // whole)
+            figures |= _kind_figures(kind, range(seed, seed + count), folder, out / "holes")
+            said = ", ".join(
+                f"{key.split('.')[1]} {value:.4g}"
+                for key, value in figures.items()
+                if key.startswith(f"{kind.name}.")
+            )
+            say(f"{kind.name}: {said}")
+    for key in ("files", "usable", "refused", "holes"):
+        figures[f"all.{key}"] = sum(v for k, v in figures.items() if k.endswith(f".{key}"))
+    for key in ("worst_ms", "worst_mib"):
+        known = [v for k, v in figures.items() if k.endswith(f".{key}")]
+        figures |= {f"all.{key}": max(known)} if known else {}
+    write_text(out / "figures.json", json.dumps(figures, indent=1, sort_keys=True) + "\n")
+    return figures
+
+
+def kinds(folder: Path) -> list[Kind]:
+    """All kinds of files; `folder` is where their readers look for them."""
+    run_folder = RunFolder(folder)
+    return [
+        Kind("prefix", "x.safetensors", _prefixes(), FILE_WAYS, read_any_prefix, 50),
+        Kind("metadata", "metadata.json", (_metadata(),), (_broken_flat,), _read_metadata, 15),
+        Kind("state", run_folder.state.name, (_state(),), STATE_WAYS, _read_state, 8),
+        Kind("metrics", run_folder.metrics.name, (_METRICS,), JSON_WAYS, _read_metrics, 4),
+        Kind("origin", "origin.json", (_ORIGIN,), JSON_WAYS, _read_origin, 4),
+        Kind("settings", "c.toml", (_CONFIG.to_toml().encode(),), TEXT_WAYS, _read_settings, 7),
+        Kind("names", "names.txt", (_NAMES,), TEXT_WAYS, read_names, 5),
+        Kind("checkpoint", "sd.safetensors", (_checkpoint(),), FILE_WAYS, read_tables, 4),
+        Kind("pickle", "x.pt", _pickles(), (flip, cut_or_grow, noise), _read_pickle, 3),
+    ]
+
+
+def read_any_prefix(path: Path) -> None:
+    """Read and inspect a prefix file; AssertionError if what comes is no sound prefix."""
+    try:
+        prefix = read_prefix(path)
+        assert 1 <= prefix.n <= MAX_ROWS and 0 <= prefix.behind <= prefix.n
+        for key, rows in prefix.vectors.items():
+            assert rows.shape == (prefix.n, WIDTHS[key]) and rows.dtype == torch.float32
+            assert bool(torch.isfinite(rows).all())
+    finally:
+        assert _printable(inspect_file(path).text())
+
+
+def _kind_figures(kind: Kind, numbers: range, folder: Path, holes: Path) -> dict[str, float]:
+    for number in range(20):  # what is imported or cached on first use is nobody's cost
+        try_file(kind, number, folder)
+    gc.collect()
+    tried: list[Tried] = []
+    for number in numbers:
+        one = within(kind, number, folder, try_file(kind, number, folder))
+        if one.hole:
+            holes.mkdir(parents=True, exist_ok=True)
+            (holes / f"{kind.name}-{number}.bin").write_bytes(kind.bytes(number))
+            write_text(holes / f"{kind.name}-{number}.txt", one.hole[:2000] + "\n")
+        tried.append(one)
+    peaks = [one.peak for one in tried if one.peak is not None]
+    figures: dict[str, float] = {
+        "files": len(tried),
+        "usable": sum(one.usable for one in tried),
+        "refused": sum(not one.usable and not one.hole for one in tried),
+        "holes": sum(bool(one.hole) for one in tried),
+        "worst_ms": 1000 * max(one.seconds for one in tried),
+    }
+    if peaks:
+        figures["worst_mib"] = max(peaks) / 2**20
+    return {f"{kind.name}.{key}": float(value) for key, value in figures.items()}
+
+
+def _resident(reset: bool = False) -> tuple[int, int] | None:
+    """(peak since the last reset, now) of this process's memory in bytes; None if unknown."""
+    try:
+        if reset:
+            with open("/proc/self/clear_refs", "w") as stream:
+                stream.write("5")
+        with open("/proc/self/status") as stream:
+            said = dict(line.split(":", 1) for line in stream if line.startswith("Vm"))
+        return tuple(1024 * int(said[key].split()[0]) for key in ("VmHWM", "VmRSS"))  # pyright: ignore
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _printable(text: str) -> bool:
+    return all(c == "\n" or unicodedata.category(c)[0] != "C" for c in text)
+
+
+def _prefixes() -> list[bytes]:
+    made = [
+        Prefix({"pocket": torch.ones(2, 128)}, behind=1, card=_CARD),
+        Prefix({"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280)}),
+    ]
+    data: list[bytes] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for prefix in made:
+            write_prefix(prefix, Path(folder, "x.safetensors"))
+            data.append(Path(folder, "x.safetensors").read_bytes())
+    return data
+
+
+def _metadata() -> bytes:
+    flat = to_metadata(_CARD, keys=("pocket",), behind=1, tensors_sha256="0" * 64)
+    return json.dumps(flat).encode()
+
+
+def _broken_flat(rng: Any, valid: bytes) -> bytes:
+    return json.dumps(broken_metadata(rng.randrange(2**60), json.loads(valid))).encode()
+
+
+def _read_metadata(path: Path) -> None:
+    from_metadata(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _state() -> bytes:
+    """A state of a run of two vectors after one step of Adam."""
+    rows = Rows({"pocket": torch.ones(2, 128)}, 1)
+    progress = Progress.begin(rows, _CONFIG, torch.device("cpu"))
+    for leaf in progress.rows.vectors.values():
+        leaf.grad = torch.ones_like(leaf)
+    progress.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+    progress.step = 1
+    progress.keep(0.5, {"identity": 0.5})
+    with tempfile.TemporaryDirectory() as folder:
+        saved = RunFolder(Path(folder))
+        saved.save_state(progress.state())
+        return saved.state.read_bytes()
+
+
+def _read_state(path: Path) -> None:
+    found = RunFolder(path.parent).load_state()
+    if found is not None:
+        Progress.resumed(found[0], _CONFIG, _WIDTH, torch.device("cpu"))
+
+
+def _read_metrics(path: Path) -> None:
+    folder = RunFolder(path.parent)
+    folder.cut_log(2)
+    folder.rows()
+
+
+def _read_origin(path: Path) -> None:
+    Origin.of(RunFolder(path.parent))
+
+
+def _read_settings(path: Path) -> None:
+    TrainConfig.from_mapping(read_toml(path))
+
+
+def _read_pickle(path: Path) -> None:
+    read_pickle(path, "clip_l")
+
+
+def _checkpoint() -> bytes:
+    from safetensors.torch import save
+
+    name = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+    return save({name: torch.ones(4, 768), "x": torch.ones(3)})
+
+
+def _pickles() -> list[bytes]:
+    data: list[bytes] = []
+    for old in (False, True):
+        for content in (
+            {"string_to_param": {"*": torch.ones(2, 768)}},
+            {"emb_params": torch.ones(2, 768)},
+        ):
+            stream = io.BytesIO()
+            torch.save(content, stream, _use_new_zipfile_serialization=not old)
+            data.append(stream.getvalue())
+    return data
+
+
+_METRICS = b"".join(
+    json.dumps({"step": step, "loss": 0.5, "rate": 0.01, "seconds": 0.1}).encode() + b"\n"
+    for step in range(1, 9)
+)
+_ORIGIN = json.dumps({"model": "/a/model", "names": ["Ada Lind", "Bo Berg"]}, indent=1).encode()
+_NAMES = (
+    "# people\nAda Lind\nBo Berg # a comment\nJos\u00e9 \u00d1u\u00f1ez\n\u6731\u5fb7\n".encode()
+)

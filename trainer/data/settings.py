@@ -1,0 +1,40 @@
+"""Settings in a TOML file, from whoever wrote it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from apl_core.errors import ConfigError
+from apl_core.metadata import shown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+
+MAX_BYTES = 32 * 1024
+"""All settings together take less than 2 KiB."""
+
+_MANY_DOTS = re.compile(r"(?:\.[^.=\n]{0,40}){50}")  # a key of n parts takes n * n time to read
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a file; ConfigError if it is not readable TOML."""
+    asked = f"read the settings in {shown(str(path))}"
+    try:
+        with Path(path).open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(
+                asked, f"it is larger than {MAX_BYTES:,} bytes", "give a file of settings"
+            )
+        text = data.decode("utf-8")
+        if _MANY_DOTS.search(text):
+            raise ConfigError(asked, "a name in it has too many dots", "give a file of settings")
+        return tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        # ValueError: no UTF-8, no TOML, a NUL in the path, a number of thousands of digits
+        raise ConfigError(asked, shown(str(error), 200), "give a readable TOML file") from error
