@@ -44,11 +44,20 @@ def run_demo(model: PocketModel, config: TrainConfig, out: Path, paper: Paper,
              listeners: Sequence[Listener], control: Control, say: Callable[[str], None],
              workers: int | None = None) -> dict[str, float] | None:  # fmt: skip
     """Learn, measure and report into `out`; None when the training was stopped before its end."""
-    began = time.perf_counter()
     folder = RunFolder(out)
     folder.create(config)
     origin = Origin(str(model.folder), None)
     origin.save(folder)
+    return learn_and_measure(model, config, folder, origin, paper, listeners, control, say, workers)
+
+
+def learn_and_measure(
+    model: PocketModel, config: TrainConfig, folder: RunFolder, origin: Origin, paper: Paper,
+    listeners: Sequence[Listener], control: Control, say: Callable[[str], None],
+    workers: int | None = None,
+) -> dict[str, float] | None:  # fmt: skip
+    """The same in a folder that has its settings already: begins a run there or goes on with it."""
+    began, out = time.perf_counter(), folder.path
     torch.set_num_threads(1)
     with Studio(model.folder, EVALUATION_STEPS, workers) as studio:
         examination = Examination(model, studio, paper)

@@ -1,16 +1,28 @@
-"""Progress bars on a terminal for runs, and Ctrl-C that stops and saves."""
+"""Whoever watches a run: bars on a terminal, a status file for a page, Ctrl-C that stops it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
-from types import FrameType
-from typing import NoReturn
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from apl_core.training.events import Checked, Control, Event, Finished, Phase, Stepped
+from apl_core.atomic import write_text
+from apl_core.training.events import Checked, Control, Event, Finished, Phase, Previewed, Stepped
+
+log = logging.getLogger("apl")
+
+STATUS = "status.json"
+_PAUSE, _BEAT = 0.5, 2.0
 
 
 class Bar:
@@ -50,6 +62,79 @@ class Bar:
         self._bar.update(done - self._bar.n)
         if name == "learning":
             self._bar.set_postfix(self._figures)
+
+
+class StatusFile:
+    """A listener that keeps `status.json` of a run folder up to date for readers of the folder.
+
+    A thread of its own writes at most twice a second, so that no step waits for the disk, and
+    touches the file every two seconds: a reader can tell a busy run from one that was killed.
+    Keys: `state` (working, done, stopped, failed), `doing`, `done`, `total`, `step`, `steps`,
+    `previews`, `process`, `error`, `said`. A context manager; a status that cannot be written is logged
+    and does not end the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / STATUS
+        self._said: dict[str, Any] = {"state": "working", "process": os.getpid(), "previews": 0}
+        self._written: dict[str, Any] = {}
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._beaten, self._failed = 0.0, False
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def __enter__(self) -> StatusFile:
+        self.say("starting")
+        self._flush()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        self._over.set()
+        self._thread.join()
+        self._flush()
+
+    def __call__(self, event: Event) -> None:
+        """Take over one event."""
+        if isinstance(event, Phase):
+            self.say(event.name, event.done, event.total)
+        elif isinstance(event, Stepped):
+            self.say("learning", event.step, event.steps, step=event.step, steps=event.steps)
+        elif isinstance(event, Previewed):
+            with self._lock:
+                self._said["previews"] += 1
+        elif isinstance(event, Finished):
+            self.say("saving", step=event.step)
+
+    def say(self, doing: str, done: int = 0, total: int = 0, **more: int) -> None:
+        """What is being done, outside of the loop too; no `total` where it is not known."""
+        with self._lock:
+            self._said |= {"doing": doing, "done": done, "total": total, **more}
+
+    def end(self, state: str, error: str = "", said: str = "") -> None:
+        """How it ended: `done` and what came out, `stopped`, or `failed` and why."""
+        with self._lock:
+            self._said |= {"state": state, "error": error, "said": said}
+
+    def _keep(self) -> None:
+        while not self._over.wait(_PAUSE):
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            said = dict(self._said)
+        now = time.monotonic()
+        try:
+            if said != self._written:
+                write_text(self._path, json.dumps(said) + "\n")
+                self._written, self._beaten = said, now
+            elif now - self._beaten > _BEAT:
+                os.utime(self._path)
+                self._beaten = now
+        except OSError as error:
+            if not self._failed:
+                log.warning("%s cannot be written: %s", self._path, error)
+            self._failed = True
 
 
 @contextlib.contextmanager

@@ -24,10 +24,15 @@ def read_names(path: Path) -> tuple[str, ...]:
     Raises a ConfigError that tells everything that is wrong with the list.
     """
     asked = f"read the names in {shown(str(path))}"
+    return names_in(_text(path, asked), asked)
+
+
+def names_in(text: str, asked: str = "read the names") -> tuple[str, ...]:
+    """The names in a text, as `read_names` reads them out of a file; `asked` begins its errors."""
     problems: list[ConfigError] = []
     lines_of: dict[str, list[int]] = {}
     names: list[str] = []
-    for number, line in enumerate(_text(path, asked).replace("\r\n", "\n").split("\n"), 1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         name = unicodedata.normalize("NFC", line.partition("#")[0].strip())
         fault = _fault(line, name)
         if fault:

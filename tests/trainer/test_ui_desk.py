@@ -1,0 +1,263 @@
+"""The page's desk without a page: what may be named, what is refused, what a folder says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from apl_core.errors import AplError, ConfigError, LibraryError, RunError
+from apl_core.training.events import Finished, Phase, Previewed, Stepped
+from apl_trainer.ui import pieces
+from apl_trainer.ui.curves import effect_chart, loss_chart
+from apl_trainer.ui.desk import Desk
+from apl_trainer.ui.order import Order
+from apl_trainer.ui.reading import QUIET, read_run
+from apl_trainer.ui.shelf import POCKET, Shelf
+from apl_trainer.watch import StatusFile
+
+
+class Sleepers:
+    """A runner whose processes sleep in place of learning, so that a run can be going on."""
+
+    def __init__(self) -> None:
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    def start(self, folder: Path) -> int:
+        command = [sys.executable, "-c", "import time; time.sleep(600)"]
+        self.children.append(subprocess.Popen(command))
+        return self.children[-1].pid
+
+    def reap(self) -> None:
+        for child in self.children:
+            child.poll()
+
+    def kill(self) -> None:
+        for child in self.children:
+            child.kill()
+            child.wait()
+
+
+@pytest.fixture
+def runner() -> object:
+    sleepers = Sleepers()
+    yield sleepers
+    sleepers.kill()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, runner: Sleepers) -> Desk:
+    return Desk(Shelf(tmp_path / "runs", (tmp_path / "models",), tmp_path / "apl"), runner)
+
+
+def begin(desk: Desk, name: str = "one", **other: str) -> str:
+    given = {"model": POCKET, "names": "", "preset": "quick", "settings": "", **other}
+    return desk.start(given["model"], given["names"], given["preset"], given["settings"], name)
+
+
+def ended(desk: Desk, name: str, **status: object) -> Path:
+    """A run of the runs folder that is over."""
+    folder = desk.shelf.runs_root / name
+    Order("pocket", "m", None, "quick").save(folder, "")
+    (folder / "status.json").write_text(json.dumps({"state": "done", **status}))
+    return folder
+
+
+def test_models_are_found_below_the_roots_and_nowhere_else(desk: Desk, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    for file in ("sd/a.safetensors", "folder/model_index.json", "folder/unet/x.safetensors",
+                 "w/world.json", "w/model.safetensors", ".h/b.safetensors", "c.ckpt"):  # fmt: skip
+        (models / file).parent.mkdir(parents=True, exist_ok=True)
+        (models / file).touch()
+    (tmp_path / "secret.safetensors").touch()
+    (models / "link.safetensors").symlink_to(tmp_path / "secret.safetensors")
+    (models / "loop").symlink_to(models)
+    kinds = {title: choice.kind for title, choice in desk.shelf.models().items()}
+    assert kinds == {
+        POCKET: "pocket", "folder": "checkpoint", "sd/a.safetensors": "checkpoint", "w": "pocket",
+    }  # fmt: skip
+    assert desk.shelf.model("sd/a.safetensors").path == models / "sd" / "a.safetensors"
+    for bad in ("link.safetensors", "../secret.safetensors", str(tmp_path / "secret.safetensors"),
+                "https://example.org/a.safetensors", "", None, ["folder"]):  # fmt: skip
+        with pytest.raises(LibraryError):
+            desk.shelf.model(bad)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "CON", "a" * 61, "a b", "-x", "ä", "x\n"])
+def test_a_run_has_a_plain_name(desk: Desk, name: str) -> None:
+    with pytest.raises(ConfigError, match="plain name"):
+        desk.shelf.new_run(name)
+    with pytest.raises(LibraryError, match="not on the list"):
+        desk.shelf.run(name)
+
+
+def test_starting_leaves_an_order_and_says_it_is_at_work(desk: Desk) -> None:
+    assert begin(desk, names="Ann Lee\n# not this\nBo Li\n", settings="steps = 3") == "one"
+    folder = desk.shelf.run("one")
+    order = Order.of(folder)
+    assert order.names == ("Ann Lee", "Bo Li") and order.kind == "pocket"
+    assert (folder / "wanted.toml").read_text() == "steps = 3"
+    run = desk.look("one")
+    assert run.going and desk.now() == "one" and not run.began
+
+
+def test_what_is_wrong_is_told_before_anything_is_made(desk: Desk) -> None:
+    with pytest.raises(ConfigError, match="line 2"):
+        begin(desk, names="Ann\n\x00\n")
+    with pytest.raises(ConfigError, match="stands there 2 times"):
+        begin(desk, names="Ann\nANN")
+    with pytest.raises(LibraryError):
+        begin(desk, model="/etc/passwd")
+    with pytest.raises(ConfigError, match="preset"):
+        begin(desk, preset="huge")
+    assert not desk.shelf.runs_root.exists()
+
+
+def test_one_run_at_a_time_and_a_second_name_for_the_next(desk: Desk, runner: Sleepers) -> None:
+    begin(desk)
+    with pytest.raises(RunError, match="one is going on"):
+        begin(desk, "two")
+    runner.kill()
+    (desk.shelf.run("one") / "config.toml").write_text("steps = 4\n")
+    assert begin(desk) == "one-2"
+    assert desk.now() == "one-2" and desk.shelf.runs()[0] == "one-2"
+
+
+def test_a_run_that_never_began_leaves_its_name_free(desk: Desk, runner: Sleepers) -> None:
+    begin(desk)
+    runner.kill()
+    assert desk.look("one").state == "broken"
+    assert begin(desk) == "one"
+
+
+def test_a_killed_run_tells_its_last_words_and_can_be_resumed(desk: Desk, runner: Sleepers) -> None:
+    begin(desk)
+    folder = desk.shelf.run("one")
+    (folder / "config.toml").write_text("steps = 4\n")
+    (folder / "worker.log").write_text("INFO: well\nMemoryError: <b>no room</b>\n\n")
+    (folder / "stop").touch()
+    runner.kill()
+    run = desk.look("one")
+    assert run.state == "broken" and str(folder / "worker.log") in run.error
+    assert "MemoryError: <b>no room" in run.error and "&lt;b&gt;no room" in pieces.status(run)
+    assert desk.resume("one") == "one"
+    assert desk.look("one").going and not (folder / "stop").exists()
+
+
+def test_requests_are_files_and_only_for_a_run_that_is_going_on(
+    desk: Desk, runner: Sleepers
+) -> None:
+    begin(desk)
+    folder = desk.shelf.run("one")
+    for what in ("stop", "save", "preview"):
+        assert "after the step" in desk.ask(what, "one")
+        assert (folder / what).is_file()
+    with pytest.raises(AplError):
+        desk.ask("../config.toml", "one")
+    (folder / "status.json").write_text(
+        json.dumps({"state": "working", "doing": "measuring", "process": os.getpid()})
+    )
+    with pytest.raises(RunError, match="being measured"):
+        desk.ask("stop", "one")
+    ended(desk, "one")
+    with pytest.raises(RunError, match="not going on"):
+        desk.ask("stop", "one")
+
+
+def test_a_silent_process_counts_as_gone(desk: Desk) -> None:
+    folder = ended(desk, "one", state="working", process=os.getpid())
+    assert read_run(folder).going
+    long_ago = time.time() - QUIET - 5
+    os.utime(folder / "status.json", (long_ago, long_ago))
+    assert read_run(folder).state == "broken"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"state": 3}', '{"state":', "\x00"])
+def test_a_status_that_is_no_status(desk: Desk, text: str) -> None:
+    folder = ended(desk, "one")
+    (folder / "status.json").write_text(text)
+    assert read_run(folder).state in ("broken", "stopped")
+    pieces.status(read_run(folder))
+
+
+def test_use_copies_and_overwrites_nobody(desk: Desk, tmp_path: Path) -> None:
+    import torch
+
+    from apl_core.formats import read_prefix, write_prefix
+    from apl_core.prefix import Prefix
+
+    folder = ended(desk, "one")
+    with pytest.raises(RunError, match="no prefix yet"):
+        desk.use("one")
+    write_prefix(Prefix({"pocket": torch.zeros(2, 128)}, 1), folder / "prefix.safetensors")
+    assert "one.safetensors" in desk.use("one") and "one.safetensors" in desk.use("one")
+    assert [p.name for p in (tmp_path / "apl").iterdir()] == ["one.safetensors"]
+    write_prefix(Prefix({"pocket": torch.ones(2, 128)}, 1), folder / "prefix.safetensors")
+    assert "choose one-2" in desk.use("one")
+    assert float(read_prefix(tmp_path / "apl" / "one.safetensors").vectors["pocket"].max()) == 0
+    (folder / "prefix.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(AplError):
+        desk.use("one")
+
+
+def test_a_run_of_the_command_line_is_shown_too(desk: Desk) -> None:
+    folder = desk.shelf.runs_root / "demo"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("steps = 2\n")
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    assert desk.look("demo").state == "working"
+    os.utime(folder / "metrics.jsonl", (1, 1))
+    assert desk.look("demo").state == "stopped"
+    (folder / "figures.json").write_text("{}")
+    assert desk.look("demo").state == "done"
+
+
+def test_the_status_file_follows_a_run(tmp_path: Path) -> None:
+    with StatusFile(tmp_path) as status:
+        assert read_run(tmp_path).going
+        status(Phase("teacher predictions", 3, 9))
+        deadline = time.monotonic() + 30
+        while read_run(tmp_path).doing != "teacher predictions":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert (read_run(tmp_path).done, read_run(tmp_path).total) == (3, 9)
+        for step in range(1, 1000):  # many events are few writes
+            status(Stepped(step, 1000, 0.5, {}, 0.1, 0.1))
+        status(Previewed(999, tmp_path))
+        status(Finished(1000, "steps"))
+        status.end("failed", "too <bad>")
+    run = read_run(tmp_path)
+    assert (run.state, run.step, run.steps, run.previews) == ("failed", 1000, 1000, 1)
+    assert not list(tmp_path.glob(".*tmp"))
+    assert "too &lt;bad&gt;" in pieces.status(run) and "<bad>" not in pieces.status(run)
+
+
+def test_curves_are_sound_svg_whatever_the_rows_hold() -> None:
+    metrics = [{"step": i, "loss": 1 / i, "identity": 0.5 / i} for i in range(1, 1200)]
+    metrics += [{"step": 1200, "loss": None}, {"step": 1201, "loss": "x", "drift_people": -0.2}]
+    for svg in (loss_chart(metrics, 2000), effect_chart(metrics, 2000), loss_chart([], 0),
+                effect_chart([{"step": 1, "identity": 0.0}], 1)):  # fmt: skip
+        figure = ElementTree.fromstring(svg)
+        assert figure.tag == "figure" and "nan" not in svg
+        for text in figure.iter("polyline"):
+            for point in text.attrib["points"].split():
+                x, y = map(float, point.split(","))
+                assert 0 <= x <= 460 and 0 <= y <= 210
+    assert "1201" not in loss_chart(metrics, 0)
+
+
+def test_everything_that_is_shown_is_escaped(desk: Desk) -> None:
+    folder = ended(desk, "one", said="<xi>said")
+    (folder / "prefix.safetensors").write_bytes(b"x")
+    (folder / "figures.json").write_text('{"base.scene": 0.5, "<xb>": 1}')
+    run = desk.look("one")
+    shown = pieces.status(run) + pieces.results(run, None) + pieces.notice("<xu>\n\"'&", "bad")
+    assert "<x" not in shown
+    assert "&lt;xi&gt;said" in shown and "50.0" in shown
+    assert pieces.preview(run) == "<div class='apl'></div>"

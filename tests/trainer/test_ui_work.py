@@ -1,0 +1,64 @@
+"""The worker of the page: a process that outlives whoever started it, and says how it ended."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from apl_trainer.pocket import BUILT_IN
+from apl_trainer.ui.desk import Desk
+from apl_trainer.ui.order import Order
+from apl_trainer.ui.reading import Run, figures, read_run
+from apl_trainer.ui.shelf import POCKET, Shelf
+from apl_trainer.ui.work import run
+from apl_trainer.ui.workers import Workers
+
+SMALL = "steps = 2\ncheck_every = 0\npool = 40\nbatch_identity = 2\nbatch_things = 1\n"
+
+
+def wait(desk: Desk, name: str, seconds: float = 600) -> Run:
+    """The run once nobody works at it any more."""
+    deadline = time.monotonic() + seconds
+    while (found := desk.look(name)).going:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    return found
+
+
+def test_from_an_order_to_the_report_stopped_and_resumed_on_the_way(tmp_path: Path) -> None:
+    desk = Desk(Shelf(tmp_path / "runs"), Workers())
+    desk.start(POCKET, "", "quick", SMALL, "one")
+    desk.ask("stop", "one")
+    first = wait(desk, "one")
+    assert first.state == "stopped" and not first.error
+    assert not (first.path / "report.html").exists()
+    desk.resume("one")
+    last = wait(desk, "one")
+    assert last.state == "done", last
+    assert "Held-out names are recognised" in last.said and last.prefix
+    assert "prefix.identity_top1.heldout" in figures(last.path)
+    assert (last.path / "report.html").is_file() and (last.path / "sheet.png").is_file()
+
+
+def test_a_mistake_is_told_in_its_own_sentence(tmp_path: Path) -> None:
+    names = ("Nobody Atall", "Not Either", "Nor She", "Nor He")
+    Order("pocket", str(BUILT_IN), names, "quick").save(tmp_path, "")
+    assert run(tmp_path) == 1
+    told = read_run(tmp_path)
+    assert told.state == "failed" and "nobody has this name" in told.error
+    assert "Traceback" not in told.error and not told.began
+    Order("pocket", str(BUILT_IN), None, "quick").save(tmp_path, "stepz = 3\n")
+    assert run(tmp_path) == 1
+    assert "did you mean steps?" in read_run(tmp_path).error
+
+
+def test_the_unexpected_says_where_the_log_lies(tmp_path: Path) -> None:
+    Order("pocket", str(tmp_path / "no such model"), None, "quick").save(tmp_path, "")
+    assert run(tmp_path) == 1
+    assert "is missing" in read_run(tmp_path).error
+    (tmp_path / "wanted.toml").unlink()
+    os.mkdir(tmp_path / "config.toml")  # nobody reckons with that
+    Order("pocket", str(BUILT_IN), None, "quick").save(tmp_path, "")
+    assert run(tmp_path) == 1
+    assert read_run(tmp_path).state == "failed" and read_run(tmp_path).error

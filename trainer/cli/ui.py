@@ -1,0 +1,44 @@
+"""`apl ui`: the trainer's page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .common import Verbs, verb
+
+
+def add(verbs: Verbs) -> None:
+    """Add `ui`."""
+    ui = verb(
+        verbs, "ui", run, "serve the trainer's page on this machine",
+        "apl ui --models models/checkpoints --apl-dir ComfyUI/models/apl",
+    )  # fmt: skip
+    ui.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    ui.add_argument(
+        "--models", type=Path, action="append", default=[], metavar="DIR",
+        help="a folder of models that the page may offer; may be given more than once",
+    )  # fmt: skip
+    ui.add_argument(
+        "--apl-dir", type=Path, default=None, metavar="DIR",
+        help="where a host looks for prefixes: the page's button puts them there",
+    )  # fmt: skip
+    ui.add_argument("--host", default="127.0.0.1", help="address to serve on")
+    ui.add_argument("--port", type=int, default=7862, help="port to serve on")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C."""
+    from apl_core.errors import ConfigError
+
+    from ..ui.serve import serve
+    from ..ui.shelf import Shelf
+
+    for folder in given.models:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"offer the models in {folder}", "there is no such folder", "give a folder"
+            )
+    shelf = Shelf(given.runs, tuple(given.models), given.apl_dir)
+    serve(shelf, given.host, given.port, print)
+    return 0
