@@ -1,0 +1,349 @@
+"""The parts of a data set that need no model: lists, splits, words, tables, metadata, captions."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from apl_core.errors import ConfigError
+from apl_core.objective import KINDS
+from apl_core.training.config import TrainConfig
+from apl_trainer.checkpoints.data import read_data
+from apl_trainer.data import table
+from apl_trainer.data.clip_eyes import SENTENCES
+from apl_trainer.data.describe import ATTRIBUTES, phrase, vote
+from apl_trainer.data.folder import given_tasks, read_picture
+from apl_trainer.data.known import LEAST, known
+from apl_trainer.data.log import open_log, read_rows
+from apl_trainer.data.metadata import SPLITS, Entry, read_metadata, write_metadata
+from apl_trainer.data.names import check_apart
+from apl_trainer.data.plan import Amounts, Task, general_tasks, slug, split_names
+from apl_trainer.data.prompts import built_in_names, generator, list_book
+from apl_trainer.data.table import Line
+
+TEXT = st.text(min_size=1, max_size=40).filter(lambda text: text.strip())
+PARTS = st.text(st.characters(categories=("L", "N"), include_characters="-_ ."), min_size=1,
+                max_size=12).filter(lambda text: text.strip(". "))  # fmt: skip
+
+
+@st.composite
+def entries(draw: Any) -> list[Entry]:
+    files = draw(st.lists(st.lists(PARTS, min_size=1, max_size=3).map("/".join), unique=True,
+                          min_size=1, max_size=5))  # fmt: skip
+    made: list[Entry] = []
+    for file in files:
+        kind = draw(st.sampled_from(KINDS))
+        prompt = draw(TEXT)
+        name = draw(TEXT) if kind == "identity" else ""
+        neutral = draw(TEXT) if kind == "identity" else prompt
+        seed = draw(st.none() | st.integers(0, 2**32 - 1))
+        made.append(Entry(file, kind, prompt, name, neutral, seed, draw(st.sampled_from(SPLITS))))
+    return made
+
+
+@settings(max_examples=20)
+@given(entries())
+def test_metadata_comes_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, made: list[Entry]
+) -> None:
+    folder = tmp_path_factory.mktemp("metadata")
+    path = write_metadata(folder, made)
+    assert read_metadata(folder) == tuple(made)
+    assert len(path.read_text(encoding="utf-8").splitlines()) == len(made), "a line is a line"
+
+
+GOOD = {"file": "a.png", "kind": "things", "prompt": "a car", "name": "", "neutral": "a car",
+        "seed": 1, "split": "train"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"file": "../a.png"}, "no file below"), ({"file": "/a.png"}, "no file below"),
+        ({"file": "C:\\a.png"}, "no file below"), ({"file": ""}, "no file below"),
+        ({"kind": "cars"}, "not one of identity"), ({"split": "test"}, "not one of train"),
+        ({"seed": 1.5}, "whole number"), ({"seed": True}, "whole number"),
+        ({"name": "Ann"}, "have a name"), ({"neutral": "a boat"}, "neutral prompt"),
+        ({"prompt": None}, "should be text"), ({"kind": "identity"}, "have a name"),
+    ],
+)  # fmt: skip
+def test_every_bad_line_of_the_metadata_is_told(
+    tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    lines = [json.dumps(GOOD | {"file": "b.png"}), json.dumps(GOOD | change), "{", '{"file": "c"}']
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read_metadata(tmp_path)
+    assert len(caught.value.problems) == 3 and "line 2" in str(caught.value)
+    assert told in str(caught.value) and "is missing" in str(caught.value)
+
+
+def test_a_training_reads_the_metadata(tmp_path: Path) -> None:
+    made = [
+        Entry("a.png", "identity", "a photo of Ann", "Ann", "a photo of a woman", 3, "train"),
+        Entry("b.png", "things", "a car", "", "a car", None, "train"),
+        Entry("c.png", "people", "a man", "", "a man", 4, "train"),
+    ]
+    for entry in made:
+        Image.new("RGB", (8, 8)).save(tmp_path / entry.file)
+    write_metadata(tmp_path, made)
+    rows = read_data(tmp_path, TrainConfig.from_mapping({"target": "description"}))
+    assert [(r.text, r.kind, r.name, r.neutral) for r in rows[:1]] == [
+        ("a photo of Ann", "identity", "Ann", "a photo of a woman")
+    ]
+    assert [row.file.name for row in rows] == ["a.png", "b.png", "c.png"]
+
+
+def test_the_built_in_lists_are_sound() -> None:
+    train, heldout = built_in_names()
+    check_apart(train, heldout)
+    assert len(train) >= 100 and len(heldout) >= 30
+    book = list_book()
+    seen: dict[str, set[str]] = {"named": set(), "things": set(), "people": set()}
+    for i in range(300):
+        seen["named"].add(book.named(generator(0, "test", i)))
+        for kind in ("things", "people"):
+            seen[kind].add(book.general(kind, generator(0, kind, i)))
+    assert all(prompt.count("{}") == 1 for prompt in seen["named"])
+    general = seen["things"] | seen["people"]
+    assert len(seen["named"]) > 40 and len(general) > 550, "prompts hardly repeat"
+    for prompt in general:
+        assert "{}" not in prompt and "  " not in prompt and prompt == prompt.strip(), prompt
+        assert not any(name in prompt for name in (*train, *heldout))
+        words = len(prompt.split()) + prompt.count(",")
+        assert words < 40, "it fits one chunk beside a prefix"
+
+
+def test_own_prompts_take_the_place_of_the_lists(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("# mine\n a drawing of {} \n", encoding="utf-8")
+    book = list_book(templates=file, things=file)
+    assert book.named(generator(0)) == "a drawing of {}"
+    assert book.general("things", generator(0)) == "a drawing of {}"
+    assert book.digest != list_book().digest
+    file.write_text("a drawing\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"does not hold \{\} once"):
+        list_book(templates=file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        list_book(people=file)
+
+
+@given(st.sets(TEXT, min_size=2, max_size=30), st.floats(0, 0.9), st.integers(0, 9))
+def test_a_split_does_not_depend_on_the_order_of_names(
+    names: set[str], share: float, seed: int
+) -> None:
+    ordered = sorted(names)
+    try:
+        found = split_names(ordered, None, share, seed)
+    except ConfigError as error:
+        assert "held out" in str(error) and round(share * len(names)) >= len(names)
+        return
+    assert found == split_names(ordered[::-1], None, share, seed)
+    held = sum(split == "heldout" for split in found.values())
+    assert held == (max(round(share * len(names)), 1) if share else 0)
+
+
+def test_names_that_cannot_be_split_are_refused() -> None:
+    with pytest.raises(ConfigError, match="only one name"):
+        split_names(["Ann"], None, 0.2, 0)
+    with pytest.raises(ConfigError, match="both lists"):
+        split_names(["Ann", "Bo"], ["bo"], 0.2, 0)
+    assert split_names(["Ann"], ["Bo"], 0, 0) == {"Ann": "train", "Bo": "heldout"}
+    with pytest.raises(ConfigError) as caught:
+        Amounts(count=0, things=-1, heldout_share=2)
+    assert len(caught.value.problems) == 3
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_file_names_are_plain_and_tell_names_apart(one: str, other: str) -> None:
+    assert re.fullmatch(r"[a-z0-9-]{1,50}", slug(one))
+    assert (slug(one) == slug(other)) == (one == other)
+
+
+def test_general_pictures_are_as_many_as_asked() -> None:
+    tasks = general_tasks(Amounts(things=7, people=4, heldout_share=0.5), 3, 0)
+    assert [(t.kind, t.wanted) for t in tasks] == [
+        ("things", 3), ("things", 3), ("things", 1), ("people", 3), ("people", 1)
+    ]  # fmt: skip
+    assert len({task.key for task in tasks}) == 5
+
+
+def test_a_majority_describes_and_ties_say_nothing() -> None:
+    values = {"gender": ("man", "woman"), "hair_colour": ("black", "red", "grey")}
+    votes = [
+        {"gender": [0.9, 0.1], "hair_colour": [0.1, 0.2, 0.7]},
+        {"gender": [0.4, 0.6], "hair_colour": [0.1, 0.2, 0.7]},
+        {"gender": [0.4, 0.6], "hair_colour": [0.8, 0.1, 0.1]},
+    ]
+    assert vote(votes, values) == {"gender": "woman", "hair_colour": "grey"}
+    assert vote(votes[:2], values) == {"gender": "", "hair_colour": "grey"}
+    assert vote([], values) == {"gender": "", "hair_colour": ""}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "a person"),
+        ({"gender": "man", "age": "old", "glasses": "no"}, "an old man"),
+        ({"gender": "woman", "hair_length": "long", "hair_colour": "red", "glasses": "yes"},
+         "a woman with long red hair and glasses"),
+        ({"hair_length": "bald", "hair_colour": "grey", "beard": "beard"},
+         "a person with a bald head and a beard"),
+        ({"age": "middle-aged", "hair_colour": "black"}, "a middle-aged person with black hair"),
+    ],
+)  # fmt: skip
+def test_attributes_in_words(values: dict[str, str], words: str) -> None:
+    assert phrase(values) == words
+
+
+def test_gender_can_be_left_out_and_attributes_are_the_table_s() -> None:
+    assert phrase({"gender": "man", "age": "young"}, gender=False) == "a young person"
+    assert set(SENTENCES) == set(ATTRIBUTES)
+    assert all(len(set(said.values())) == len(said) for said in SENTENCES.values())
+
+
+def line(name: str, **values: str) -> Line:
+    return Line(name, "train", phrase(values), values, 3, 0.9)
+
+
+def test_a_table_that_nobody_touched_follows_the_votes(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    table.update(tmp_path, [line("Ann", hair_colour="red")], True)
+    again = table.update(tmp_path, [line("Ann", hair_colour="grey")], True)
+    assert again[0].description == "a person with grey hair" and again[0].by == "voted"
+
+
+def test_a_kill_between_votes_and_table_makes_no_hand_edits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the three writes is the last one that happened."""
+    real_text, real_bytes = table.write_text, table.write_bytes
+
+    class Killed(BaseException):
+        pass
+
+    for survived in (0, 1, 2):
+        folder = tmp_path / str(survived)
+        (folder / "parts").mkdir(parents=True)
+        table.update(folder, [line("Ann", hair_colour="red")], True)
+        left = [survived]
+
+        def dying(real: Any, left: list[int] = left) -> Any:
+            def write(*given: Any) -> None:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Killed
+                real(*given)
+
+            return write
+
+        with monkeypatch.context() as patch:
+            patch.setattr(table, "write_text", dying(real_text))
+            patch.setattr(table, "write_bytes", dying(real_bytes))
+            with pytest.raises(Killed):
+                table.update(folder, [line("Ann", hair_colour="grey")], True)
+        again = table.update(folder, [line("Ann", hair_colour="black")], True)
+        assert (again[0].description, again[0].by) == ("a person with black hair", "voted")
+
+
+def test_a_table_from_an_office_program_is_read(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    lines = [line("Ann", hair_colour="red"), line("Bo")]
+    table.update(tmp_path, lines, True)
+    text = "name;description\r\nAnn;somebody tall\r\nZoe;a sailor\r\n"
+    (tmp_path / table.FILE).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    again = table.update(tmp_path, lines, True)
+    assert [v.description for v in again] == ["somebody tall", "a person"]
+    written = (tmp_path / table.FILE).read_text(encoding="utf-8")
+    assert "Zoe,,a sailor" in written, "a line of a name that is not in this run stays"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name,description\nAnn,Ann herself\n", "holds the name"),
+        ("name,description\nAnn,x\nAnn,y\n", "more than once"),
+        ("who,what\nAnn,x\n", "is missing"),
+        ('name,description\nAnn,"x\n', "no table"),
+        ("name,description\nAnn,a\u202eb\n", "not printable"),
+        ("name,description\nAnn," + "x" * 401 + "\n", "longer than 400"),
+    ],
+)
+def test_a_broken_table_is_told_and_kept(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / table.FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=told):
+        table.update(tmp_path, [line("Ann")], True)
+    assert (tmp_path / table.FILE).read_text(encoding="utf-8") == text
+
+
+def test_known_names_have_pictures_that_are_alike() -> None:
+    random = np.random.default_rng(0)
+
+    def unit(vectors: np.ndarray) -> list[np.ndarray]:
+        return list(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+    centres = random.normal(size=(6, 64))
+    faces = {f"known {i}": unit(c + 0.3 * random.normal(size=(4, 64)))
+             for i, c in enumerate(centres)}  # fmt: skip
+    faces["nobody"] = unit(random.normal(size=(8, 64)))
+    found = known(faces | {"single": faces["nobody"][:1]})
+    assert found["single"] is None
+    assert all((v or 0) > 0.99 for k, v in found.items() if k.startswith("known"))
+    assert abs((found["nobody"] or 0) - 0.5) < 0.15 < LEAST
+    assert known({"Ann": faces["nobody"]}) == {"Ann": None}
+
+
+def test_pictures_without_captions_and_broken_ones_are_told_at_once(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        Image.new("RGB", (9, 7)).save(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text("a car", encoding="utf-8")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
+    (tmp_path / "b.txt").write_text("a boat", encoding="utf-8")
+    (tmp_path / "d.txt").write_text(" \n", encoding="utf-8")
+    (tmp_path / "e.txt").write_text("ann lee in a car", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        given_tasks(tmp_path, Amounts(), 0, ["Ann Lee"])
+    told = str(caught.value)
+    assert len(caught.value.problems) == 4 and "4 of 5 pictures" in told
+    for part in ("b.png", "cannot be read", "c.png", "caption is missing", "d.png", "empty",
+                 "e.png", "names Ann Lee"):  # fmt: skip
+        assert part in told
+    assert "a.png:" not in told
+
+
+def test_a_photograph_is_turned_upright_and_cut_square(tmp_path: Path) -> None:
+    image = Image.new("RGB", (40, 20), (255, 0, 0))
+    image.paste((0, 0, 255), (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera on its side: what is left here was on top
+    image.save(tmp_path / "a.png", exif=exif)
+    found = read_picture(tmp_path / "a.png", 16)
+    assert found.shape == (3, 16, 16)
+    assert found[2, 0].mean() > 0.9 and found[0, 0].mean() < 0.1
+    assert found[0, -1].mean() > 0.9
+
+
+def test_a_torn_row_is_cut_off_and_the_rest_stays(tmp_path: Path) -> None:
+    with open_log(tmp_path, 0) as log:
+        log.add({"a": 1})
+        log.add({"b": "ä"})
+    path = tmp_path / "parts" / "pictures-0.jsonl"
+    path.write_bytes(path.read_bytes()[:-3])
+    assert read_rows(tmp_path) == [{"a": 1}]
+    with open_log(tmp_path, 0) as log:
+        log.add({"c": 2})
+    assert read_rows(tmp_path) == [{"a": 1}, {"c": 2}]
+
+
+def test_a_task_s_pictures_do_not_depend_on_other_tasks() -> None:
+    one = Task("identity", "Ann", 3, 9, "train")
+    more = Task("identity", "Ann", 8, 30, "heldout")
+    assert one.file(2) == more.file(2) and one.key == more.key

@@ -1,0 +1,309 @@
+"""`apl dataset` and `apl fetch`: names in, pictures and descriptions out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apl_core.errors import ConfigError
+from apl_core.metadata import shown
+
+from .common import Verbs, load_model, verb
+
+if TYPE_CHECKING:
+    from ..data.finish import Outcome
+    from ..data.making import Tools
+    from ..data.metadata import Split
+    from ..data.plan import Amounts, Task
+    from ..data.weights import Weight
+
+_FEW = 20
+_TOLD = 12
+
+
+def add(verbs: Verbs) -> None:
+    """Add `dataset` and `fetch`."""
+    made = verb(
+        verbs, "dataset", run_dataset,
+        "draw pictures of names with the model itself, describe them, and write a data set",
+        "apl dataset --model sd15.safetensors --names builtin --out data/figures",
+    )  # fmt: skip
+    made.add_argument("--model", type=Path, metavar="CKPT", help="checkpoint file or diffusers "
+                      "folder, or a pocket model's folder (built-in pocket model)")  # fmt: skip
+    made.add_argument("--names", required=True, metavar="FILE",
+                      help="text file, one name a line, or `builtin`")  # fmt: skip
+    made.add_argument("--out", type=Path, required=True, help="the data set's folder")
+    _add_amounts(made)
+    _add_pictures(made)
+    _add_eyes(made)
+    made.add_argument("--rank", type=int, default=0, help="this process's number, from 0")
+    made.add_argument("--of", type=int, default=1, help="how many processes share the work")
+    made.add_argument("--json", action="store_true", help="print what was made as JSON")
+    fetched = verb(
+        verbs, "fetch", run_fetch,
+        "bring one of the few weights that optional parts need; without NAME, list them",
+        "apl fetch face-detection",
+    )  # fmt: skip
+    fetched.add_argument("name", nargs="?", metavar="NAME", help="which")
+    fetched.add_argument("--from", dest="source", type=Path, metavar="FILE",
+                         help="take a file that is here instead of downloading it")  # fmt: skip
+    fetched.add_argument("--url", help="another address of the same file")
+    fetched.add_argument("--sha256", metavar="HEX", help="expect this hash instead of ours")
+    fetched.add_argument("--weights", type=Path, metavar="DIR",
+                         help="where to put it ($APL_WEIGHTS, or the user's cache)")  # fmt: skip
+
+
+def _add_amounts(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--heldout", type=Path, metavar="FILE",
+                      help="names to measure on only, one a line")  # fmt: skip
+    made.add_argument("--heldout-share", type=float, default=0.2,
+                      help="share that is held out: of general pictures, and of names without "
+                      "--heldout")  # fmt: skip
+    made.add_argument("--count", type=int, default=12, help="pictures a name")
+    made.add_argument("--tries", type=int, help="pictures drawn at most for them (3 x count)")
+    made.add_argument("--things", type=int, default=200, help="name-free pictures of things")
+    made.add_argument("--people", type=int, default=200, help="name-free pictures of people")
+    made.add_argument("--general", type=Path, metavar="DIR",
+                      help="take general pictures with .txt captions as well")  # fmt: skip
+
+
+def _add_pictures(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--seed", type=int, default=0, help="decides every picture and who is held out"
+    )
+    made.add_argument("--steps", type=int, default=20, help="DDIM steps")
+    made.add_argument("--guidance", type=float, help="CFG scale (7; the pocket model 3)")
+    made.add_argument("--size", type=int, help="side of the pictures in pixels (the model's own)")
+    made.add_argument("--batch", type=int, default=4, help="pictures drawn together")
+    made.add_argument("--negative", help="negative prompt (the project's own)")
+    made.add_argument("--templates", type=Path, metavar="FILE", help="own prompts, {} for the name")
+    made.add_argument("--things-prompts", type=Path, metavar="FILE", help="own prompts of things")
+    made.add_argument("--people-prompts", type=Path, metavar="FILE", help="own prompts of people")
+    made.add_argument("--device", help="cpu, cuda, mps (the best there is)")
+    made.add_argument("--half", action="store_true", help="weights of the checkpoint in float16")
+    made.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder with CLIP's vocabulary")
+
+
+def _add_eyes(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--no-face-filter", action="store_true",
+                      help="keep every picture, needs no facexlib")  # fmt: skip
+    made.add_argument("--descriptions", choices=("voted", "person"), default="voted",
+                      help="what stands for a name: attributes voted over its pictures, or just "
+                      "`a person`, which needs no open_clip")  # fmt: skip
+    made.add_argument("--no-gender", action="store_true", help="leave gender out of descriptions")
+    made.add_argument("--weights", type=Path, metavar="DIR", help="where `apl fetch` put them")
+
+
+def run_dataset(given: argparse.Namespace) -> int:
+    """Make a data set, or go on with it."""
+    from tqdm import tqdm
+
+    from ..data.finish import finish
+    from ..data.folder import given_tasks
+    from ..data.making import make
+    from ..data.plan import Amounts
+
+    _check(given)
+    tries = given.tries or 3 * given.count
+    amounts = Amounts(given.count, tries, given.things, given.people, given.heldout_share)
+    pocket = given.model is None or (given.model / "world.json").is_file()
+    splits = _names(given, pocket)
+    own = given_tasks(given.general, amounts, given.seed, list(splits)) if given.general else []
+    tools = _pocket(given) if pocket else _real(given)
+    tasks = _tasks(given, tools, amounts, splits) + own
+    tools.maker.remember(given.out)
+    mine = sum(task.wanted for task in tasks[given.rank :: given.of])
+    with tqdm(total=mine, desc="pictures", unit="picture", disable=given.json) as bar:
+        make(tools, tasks, given.out, given.rank, given.of, bar.update)
+    outcome = finish(tools, tasks, amounts, given.out, not given.no_gender)
+    return _told(given, outcome, splits)
+
+
+def run_fetch(given: argparse.Namespace) -> int:
+    """Fetch one weight, or list them."""
+    from tqdm import tqdm
+
+    from ..data.weights import WEIGHTS, fetch, weight, weights_folder
+
+    folder = weights_folder(given.weights)
+    if given.name is None:
+        for one in WEIGHTS:
+            print(_listed(one, folder))
+        print("SHA-256: as several unrelated public projects record it for this file.\n"
+              "Nothing is downloaded unless you say `apl fetch NAME`.")  # fmt: skip
+        return 0
+    one = weight(given.name)
+    print(f"{one.name}: from {shown(str(given.source or given.url or one.url), 400)}")
+    print(f"  {one.size or '?'} bytes, SHA-256 {given.sha256 or one.sha256 or 'unknown'}")
+    with tqdm(total=one.size, unit="B", unit_scale=True, desc=one.name) as bar:
+        path = fetch(one, folder, given.source, given.url, given.sha256, bar.update)
+    print(path)
+    return 0
+
+
+def _listed(one: Weight, folder: Path) -> str:
+    from ..data.weights import present
+
+    here = present(one, folder)
+    size = f"{one.size:,} bytes" if one.size else "size unknown"
+    return (
+        f"{one.name}: {one.use}\n  {one.url}\n  {size}, licence {one.licence}\n"
+        f"  SHA-256 {one.sha256 or 'unknown: give it with --sha256'}\n"
+        f"  {'here: ' + str(here) if here else 'not here'}"
+    )
+
+
+def _check(given: argparse.Namespace) -> None:
+    problems: list[ConfigError] = []
+    for name, value, low, high in (
+        ("steps", given.steps, 1, 1000), ("batch", given.batch, 1, 256),
+        ("of", given.of, 1, 4096), ("rank", given.rank, 0, given.of - 1),
+        ("size", given.size or 512, 32, 4096),
+    ):  # fmt: skip
+        if not low <= value <= high:
+            found = f"{value} is not within {low} to {high}"
+            problems.append(ConfigError(f"--{name}", found, "choose another"))
+    if problems:
+        raise ConfigError.of("make a data set", problems)
+
+
+def _names(given: argparse.Namespace, pocket: bool) -> dict[str, Split]:
+    from ..data.names import read_names
+    from ..data.plan import split_names
+    from ..data.prompts import built_in_names
+
+    heldout = None if given.heldout is None else read_names(given.heldout)
+    if given.names != "builtin":
+        names = read_names(Path(given.names))
+        return split_names(names, heldout, given.heldout_share, given.seed)
+    names, own = _world_names(given) if pocket else built_in_names()
+    return split_names(names, own if heldout is None else heldout, 0, given.seed)
+
+
+def _world_names(given: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Everybody whom the pocket model knows: (to learn from, held out)."""
+    from ..pocket import BUILT_IN
+    from ..pocket.world import World
+
+    world = World.load((given.model or BUILT_IN) / "world.json")
+    learnt, held = (tuple(p.name for p in world.group(g)) for g in ("train", "heldout"))
+    return learnt, held
+
+
+def _pocket(given: argparse.Namespace) -> Tools:
+    import torch
+
+    from ..data.pocket import pocket_tools
+    from ..pocket.model import GUIDANCE
+
+    refused = [
+        f"--{name.replace('_', '-')}"
+        for name in ("size", "templates", "things_prompts", "people_prompts", "tokenizer", "half")
+        if getattr(given, name)
+    ]
+    if refused:
+        raise ConfigError(
+            f"use {', '.join(refused)}", "a pocket model has its own words and size",
+            "leave it out, or give --model CKPT",
+        )  # fmt: skip
+    torch.set_num_threads(1)  # two OpenMP threads on a busy two-core machine are slower than one
+    return pocket_tools(
+        load_model(given.model), given.seed, given.steps, given.guidance or GUIDANCE, given.batch,
+        not given.no_face_filter, given.descriptions == "voted", given.negative or "",
+    )  # fmt: skip
+
+
+def _real(given: argparse.Namespace) -> Tools:
+    import torch
+
+    from ..checkpoints.load import GUIDANCE, Options, load_checkpoint
+    from ..checkpoints.recognise import recognise
+    from ..data.prompts import list_book
+    from ..data.real import Choices, optional_eyes, real_tools
+    from ..data.weights import weights_folder
+
+    book = list_book(given.templates, given.things_prompts, given.people_prompts)
+    size = given.size or recognise(given.model).size
+    device = given.device or _best_device()
+    choices = Choices(
+        given.seed, given.steps, given.guidance or GUIDANCE, size, given.batch,
+        book.negative if given.negative is None else given.negative, not given.no_face_filter,
+        given.descriptions == "voted", weights_folder(given.weights), device,
+    )  # fmt: skip
+    faces, attributes = optional_eyes(choices)
+    dtype = torch.float16 if given.half else torch.float32
+    options = Options(tokenizer=given.tokenizer, dtype=dtype, device=device)
+    model = load_checkpoint(given.model, options, tqdm_write)
+    return real_tools(model, book, choices, faces, attributes)
+
+
+def tqdm_write(line: str) -> None:
+    """Print a line that a progress bar does not run into."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _tasks(given: argparse.Namespace, tools: Tools, amounts: Amounts,
+           splits: dict[str, Split]) -> list[Task]:  # fmt: skip
+    from ..data.plan import general_tasks, name_tasks
+
+    named = name_tasks(splits, amounts, tools.faces is not None)
+    return named + general_tasks(amounts, given.batch, given.seed)
+
+
+def _told(given: argparse.Namespace, outcome: Outcome, splits: dict[str, Split]) -> int:
+    """Say what was made and what is odd about it."""
+    if not outcome.complete:
+        found = f"{outcome.unfinished} parts are still being drawn by other ranks"
+        if given.json:
+            print(json.dumps({"complete": False, "unfinished": outcome.unfinished}))
+        else:
+            print(f"{found}; the last rank writes metadata.jsonl and manifest.json")
+        return 0
+    for line in _odd(outcome, splits):
+        print(f"warning: {line}", file=sys.stderr)
+    kinds = [entry.kind for entry in outcome.entries]
+    counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+    if given.json:
+        told = {"complete": True, "pictures": counts, "unknown": outcome.unknown,
+                "without_face": outcome.faceless, "with_few_faces": outcome.short}  # fmt: skip
+        print(json.dumps(told, ensure_ascii=False))
+        return 0
+    pictures = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    print(f"{given.out}: {pictures}; look at sheet-1.png")
+    print("  change what is said of a name in descriptions.csv and run this again")
+    return 0
+
+
+def _odd(outcome: Outcome, splits: dict[str, Split]) -> list[str]:
+    lines: list[str] = []
+    learnt = sum(split == "train" for split in splits.values())
+    if learnt < _FEW:
+        lines.append(f"{learnt} names to learn from are few; a prefix for anybody wants 100")
+    if outcome.unknown:
+        lines.append(
+            f"the model does not seem to know {_listing(outcome.unknown)}: pictures of one name "
+            "are hardly more alike than pictures of two, and a prefix learns nothing from them"
+        )
+    if outcome.faceless:
+        lines.append(f"left out, no picture with exactly one face: {_listing(outcome.faceless)}")
+    if outcome.short:
+        lines.append(f"fewer pictures than wanted (raise --tries): {_listing(outcome.short)}")
+    return lines
+
+
+def _listing(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    return ", ".join(shown(name, 60) for name in names[:_TOLD]) + more

@@ -1,0 +1,189 @@
+"""What a finished data set consists of: the table, metadata.jsonl, contact sheets, the manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from apl_core.atomic import reason, write_bytes, write_text
+from apl_core.errors import RunError
+from apl_core.metadata import shown
+
+from ..report.sheet import sheet
+from . import metadata, table
+from .describe import PERSON, phrase, vote
+from .known import LEAST, known
+from .making import Album, Row, Tools, sha256_of
+from .metadata import Entry, write_metadata
+from .plan import SETTINGS, Amounts, Task
+from .prompts import SLOT
+from .table import Line
+
+MANIFEST = "manifest.json"
+_SHEET_ROWS, _SHEET_COLUMNS, _SHEET_SIZE = 24, 6, 96
+
+Picked = list[tuple[Task, list[Row]]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A data set as it stands: what is missing of it, or what it holds and what is odd about it."""
+
+    folder: Path
+    unfinished: int
+    entries: tuple[Entry, ...] = ()
+    unknown: tuple[str, ...] = ()
+    faceless: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether metadata and manifest were written."""
+        return self.unfinished == 0
+
+
+def finish(tools: Tools, tasks: Sequence[Task], amounts: Amounts, folder: Path,
+           gender: bool = True) -> Outcome:  # fmt: skip
+    """Write everything but the pictures, once all ranks have drawn theirs.
+
+    Always from the pictures on the disk: the same pictures give the same files to the byte.
+    """
+    album = Album(folder)
+    album.check(tasks)
+    found = [(task, *album.of(task)) for task in tasks]
+    unfinished = sum(place is not None for _, _, place in found)
+    if unfinished:
+        return Outcome(folder, unfinished)
+    picked: Picked = [(task, rows) for task, rows, _ in found]
+    faceless = tuple(t.label for t, rows in picked if t.kind == "identity" and not rows)
+    short = tuple(
+        t.label for t, rows in picked if t.kind == "identity" and 0 < len(rows) < t.wanted
+    )
+    if len(faceless) == sum(task.kind == "identity" for task in tasks):
+        raise RunError(
+            f"finish the data set in {shown(str(folder))}",
+            "no picture of any name shows exactly one face",
+            "check --model and --steps, look at pictures with `apl generate`, "
+            "or give --no-face-filter and another --out folder",
+        )  # fmt: skip
+    lines = table.update(folder, _voted(tools, picked, gender), gender)
+    entries = tuple(_entries(picked, {line.name: line.description for line in lines}))
+    write_metadata(folder, entries)
+    sheets = _sheets(picked, folder)
+    _manifest(tools, amounts, entries, sheets, folder)
+    _sweep(folder)
+    unknown = tuple(v.name for v in lines if v.known is not None and v.known < LEAST)
+    return Outcome(folder, 0, entries, unknown, faceless, short)
+
+
+def _voted(tools: Tools, picked: Picked, gender: bool) -> list[Line]:
+    named = [(task, rows) for task, rows in picked if task.kind == "identity"]
+    vectors: dict[str, list[np.ndarray]] = {}
+    for task, rows in named:
+        vectors[task.label] = [v for row in rows if (v := row.vector) is not None]
+    knowing = known(vectors)
+    lines: list[Line] = []
+    for task, rows in named:
+        values: dict[str, str] = {}
+        if tools.attributes is not None and rows:
+            values = vote([row.votes for row in rows], tools.attributes.values)
+            values |= {} if gender else {"gender": ""}
+        description = phrase(values, gender) if values else PERSON
+        lines.append(
+            Line(task.label, task.split, description, values, len(rows), knowing[task.label])
+        )
+    return lines
+
+
+def _entries(picked: Picked, descriptions: Mapping[str, str]) -> list[Entry]:
+    entries: list[Entry] = []
+    for task, rows in picked:
+        for row in rows:
+            name = task.label if task.kind == "identity" else ""
+            prompt = neutral = row.template
+            if name:
+                prompt = row.template.replace(SLOT, name)
+                neutral = row.template.replace(SLOT, descriptions[name])
+            entries.append(Entry(row.file, task.kind, prompt, name, neutral, row.seed, task.split))
+    return entries
+
+
+def _sheets(picked: Picked, folder: Path) -> list[str]:
+    """Contact sheets: a row of pictures for each name, then the general ones by kind."""
+    rows: list[tuple[str, list[str]]] = []
+    for task, found in picked:
+        if task.kind == "identity" and found:
+            held = " (held out)" if task.split == "heldout" else ""
+            rows.append((f"{task.label}{held}", [r.file for r in found[:_SHEET_COLUMNS]]))
+    for kind in ("things", "people"):
+        files = [row.file for task, found in picked if task.kind == kind for row in found]
+        if files:
+            step = max(len(files) // _SHEET_COLUMNS, 1)
+            rows.append((kind, files[::step][:_SHEET_COLUMNS]))
+    written: list[str] = []
+    for start in range(0, len(rows), _SHEET_ROWS):
+        page = rows[start : start + _SHEET_ROWS]
+        name = f"sheet-{start // _SHEET_ROWS + 1}.png"
+        pictures = [torch.stack([_small(folder / file) for file in files]) for _, files in page]
+        stream = io.BytesIO()
+        sheet(pictures, [_wrapped(label) for label, _ in page], scale=1).save(stream, "PNG")
+        try:
+            write_bytes(folder / name, stream.getvalue())
+        except OSError as error:
+            raise RunError(f"write {shown(str(folder / name))}", *reason(error)) from error
+        written.append(name)
+    return written
+
+
+def _small(path: Path) -> Tensor:
+    with Image.open(path) as image:
+        way = Image.Resampling.NEAREST if image.width < _SHEET_SIZE else Image.Resampling.LANCZOS
+        small = image.convert("RGB").resize((_SHEET_SIZE, _SHEET_SIZE), way)
+    return torch.from_numpy(np.asarray(small, np.float32) / 255).permute(2, 0, 1)
+
+
+def _wrapped(label: str) -> str:
+    lines = [""]
+    for word in shown(label, 60).split():
+        if lines[-1] and len(lines[-1]) + len(word) > 17:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def _manifest(tools: Tools, amounts: Amounts, entries: Sequence[Entry], sheets: Sequence[str],
+              folder: Path) -> None:  # fmt: skip
+    files = [*(e.file for e in entries), *sheets, metadata.FILE, table.FILE, SETTINGS]
+    counts: dict[str, Any] = {}
+    for entry in entries:
+        kind = counts.setdefault(entry.kind, {"train": 0, "heldout": 0})
+        kind[entry.split] += 1
+    names = {(e.name, e.split) for e in entries if e.name}
+    counts["names"] = {s: sum(split == s for _, split in names) for s in metadata.SPLITS}
+    content = {
+        "format": 1, "model": tools.maker.model, "fingerprints": dict(tools.maker.fingerprints),
+        "settings": asdict(tools.maker) | asdict(amounts), "counts": counts,
+        "files": {file: sha256_of(folder / file) for file in sorted(files)},
+    }  # fmt: skip
+    path = folder / MANIFEST
+    try:
+        write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    except OSError as error:
+        raise RunError(f"write {shown(str(path))}", *reason(error)) from error
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what kills left of pictures that were being written; nobody writes any more."""
+    for path in folder.glob("images/*/*/.*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,0 +1,119 @@
+"""General pictures that somebody has already: a folder of images with captions beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from apl_core.errors import ConfigError
+from apl_core.metadata import shown
+from apl_core.objective import Kind
+
+from .plan import Amounts, Task, drawn_split
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_TOLD = 20
+_MAX_CAPTION = 4096
+_PEOPLE = re.compile(
+    r"\b(person|people|man|men|woman|women|girl|boy|lady|ladies|guy|child|children|kid|kids|baby|"
+    r"somebody|someone|crowd|couple|family|friends?|portrait|face|he|she|his|her)\b",
+    re.IGNORECASE,
+)
+
+
+def given_tasks(folder: Path, amounts: Amounts, seed: int, names: Sequence[str]) -> list[Task]:
+    """A task for each image under a folder with its caption from the `.txt` beside it.
+
+    Images in a subfolder `people` or `things` are that; for others the caption's words decide.
+    One ConfigError tells every image that cannot be read and every caption that is missing.
+    """
+    asked = f"take general pictures from {shown(str(folder))}"
+    if not folder.is_dir():
+        raise ConfigError(asked, "there is no such folder", "give a folder of images with captions")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES and p.is_file())
+    if not paths:
+        found = f"there is no image in it ({', '.join(IMAGES)})"
+        raise ConfigError(asked, found, "give a folder of images with captions")
+    problems: list[ConfigError] = []
+    tasks: list[Task] = []
+    for path in paths:
+        label = path.relative_to(folder).as_posix()
+        try:
+            caption = _caption(path, names)
+            _check(path)
+        except ConfigError as problem:
+            problems.append(ConfigError(shown(label, 120), problem.found, problem.fix))
+            continue
+        kind = _kind(path.relative_to(folder), caption)
+        split = drawn_split(amounts, seed, label)
+        tasks.append(Task(kind, label, 1, 1, split, path, caption))
+    if problems:
+        counted = f"{asked}, where {len(problems)} of {len(paths)} pictures cannot be used"
+        raise ConfigError.of(counted, [_told(asked, one) for one in problems[:_TOLD]])
+    return tasks
+
+
+def read_picture(path: Path, size: int) -> Tensor:
+    """An image as a square (3, size, size) in [0, 1]: turned upright, its middle cut out."""
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            square = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from error
+    return torch.from_numpy(np.asarray(square, np.float32) / 255).permute(2, 0, 1).contiguous()
+
+
+def _check(path: Path) -> None:
+    try:
+        with Image.open(path) as image:
+            image.verify()
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError,
+            Image.DecompressionBombError) as error:  # fmt: skip
+        raise _unreadable(path, error) from error
+
+
+def _told(asked: str, problem: ConfigError) -> ConfigError:
+    return ConfigError(f"{asked}, {problem.asked}", problem.found, problem.fix)
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"read the image {shown(str(path))}", f"it cannot be read ({shown(str(error), 100)})",
+        "repair it or take it out of the folder",
+    )  # fmt: skip
+
+
+def _caption(path: Path, names: Sequence[str]) -> str:
+    beside = path.with_suffix(".txt")
+    asked = f"read the caption of {shown(str(path))}"
+    fix = f"write what the picture shows into {beside.name}, or take it out of the folder"
+    try:
+        caption = " ".join(beside.read_text(encoding="utf-8-sig").split())
+    except FileNotFoundError as error:
+        raise ConfigError(asked, "its caption is missing", fix) from error
+    except (OSError, UnicodeDecodeError) as error:
+        found = f"its caption cannot be read ({shown(str(error), 80)})"
+        raise ConfigError(asked, found, fix) from error
+    if not caption or len(caption) > _MAX_CAPTION:
+        raise ConfigError(asked, "its caption is empty or longer than 4096 characters", fix)
+    named = [name for name in names if name.casefold() in caption.casefold()]
+    if named:
+        found = f"its caption names {shown(named[0], 80)}, who is on the list"
+        raise ConfigError(asked, found, "general pictures name nobody: change the caption")
+    return caption
+
+
+def _kind(path: Path, caption: str) -> Kind:
+    for part in path.parts[:-1]:
+        if part in ("people", "things"):
+            return "people" if part == "people" else "things"
+    return "people" if _PEOPLE.search(caption) else "things"

@@ -1,0 +1,92 @@
+"""A real checkpoint as the maker of a data set; its eyes are optional parts, or left out."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from apl_core.errors import AplError
+from apl_core.fit import fingerprint
+
+from ..checkpoints.load import CheckpointModel
+from .clip_eyes import load_clip
+from .eyes import AttributeReader, FaceReader
+from .facexlib_eyes import load_eyes
+from .making import Tools
+from .plan import Maker
+from .prompts import ListBook
+from .weights import Weight, missing, present, weight
+
+WITHOUT = "go on without it: --no-face-filter --descriptions person"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user decides about the pictures of a real checkpoint."""
+
+    seed: int
+    steps: int
+    guidance: float
+    size: int
+    batch: int
+    negative: str
+    face_filter: bool
+    voted: bool
+    weights: Path
+    device: str
+
+
+def optional_eyes(choices: Choices) -> tuple[FaceReader | None, AttributeReader | None]:
+    """The readers that are wanted; one AplError says what is missing and how to go on without.
+
+    Call it before the checkpoint is loaded: that takes longer.
+    """
+    detection, recognition, clip = map(weight, ("face-detection", "face-recognition", "clip-b32"))
+    lacking = (
+        _lacking("facexlib", "facexlib", [detection, recognition], choices)
+        if choices.face_filter
+        else []
+    )
+    lacking += _lacking("open_clip", "open-clip-torch", [clip], choices) if choices.voted else []
+    if lacking:
+        raise AplError(
+            "make a data set", "; ".join(found for found, _ in lacking),
+            f"{' and '.join(dict.fromkeys(fix for _, fix in lacking))}, or {WITHOUT}",
+        )  # fmt: skip
+    here = {one.name: choices.weights / one.file for one in (detection, recognition, clip)}
+    faces = attributes = None
+    if choices.face_filter:
+        files = here["face-detection"], here["face-recognition"]
+        faces = load_eyes(*files, choices.device)
+    if choices.voted:
+        attributes = load_clip(here["clip-b32"], choices.device)
+    return faces, attributes
+
+
+def real_tools(model: CheckpointModel, book: ListBook, choices: Choices,
+               faces: FaceReader | None, attributes: AttributeReader | None) -> Tools:  # fmt: skip
+    """Everything that makes a data set on a loaded checkpoint."""
+    keys = model.encoder.widths
+    maker = Maker(
+        model.name, {key: fingerprint(model.encoder.token_embedding(key)) for key in keys},
+        book.digest, faces.name if faces else "", attributes.name if attributes else "",
+        choices.negative, choices.seed, choices.steps, choices.guidance, choices.size,
+        choices.batch,
+    )  # fmt: skip
+    sampler = model.sampler(choices.steps, choices.guidance, choices.size, choices.batch)
+    return Tools(maker, sampler, book, faces, attributes)
+
+
+def _lacking(module: str, package: str, files: list[Weight],
+             choices: Choices) -> list[tuple[str, str]]:  # fmt: skip
+    """(found, fix) of each thing that an optional part lacks."""
+    found: list[tuple[str, str]] = []
+    if importlib.util.find_spec(module) is None:
+        found.append(
+            (f"{package} is not installed", 'python -m pip install "apl-prefix[evaluate]"')
+        )
+    for one in files:
+        if present(one, choices.weights) is None:
+            found.append((missing(one), f"`apl fetch {one.name}`"))
+    return found

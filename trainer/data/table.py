@@ -1,0 +1,152 @@
+"""`descriptions.csv`: what is said of each name, for a person to read and change; changes win."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apl_core.atomic import reason, write_bytes, write_text
+from apl_core.errors import ConfigError, RunError
+from apl_core.metadata import shown
+
+from .describe import ATTRIBUTES, PERSON, phrase
+from .log import PARTS
+from .metadata import Split
+
+FILE = "descriptions.csv"
+_VOTED = "voted.json"
+_EDITABLE = ("description", *ATTRIBUTES)
+COLUMNS = ("name", "split", *_EDITABLE, "pictures", "known", "by")
+_MAX = 400
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is said of one name; `known` tells how surely the model knows the name (0.5: not)."""
+
+    name: str
+    split: Split
+    description: str
+    values: Mapping[str, str]
+    pictures: int
+    known: float | None
+    by: str = "voted"
+
+    def cells(self) -> dict[str, str]:
+        """The line as it stands in the table."""
+        known = "" if self.known is None else f"{self.known:.2f}"
+        values = {a: self.values.get(a, "") for a in ATTRIBUTES}
+        fixed = {"name": self.name, "split": self.split, "description": self.description}
+        return fixed | values | {"pictures": str(self.pictures), "known": known, "by": self.by}
+
+
+def update(folder: Path, voted: list[Line], gender: bool) -> list[Line]:
+    """Write the table with what was voted, but leave every cell that somebody changed by hand.
+
+    A changed attribute makes a new description, unless the description was changed as well.
+    Lines of names that are not in this run stay at the end. ConfigError tells all bad lines.
+    """
+    path = folder / FILE
+    theirs, ours = _read(path), _remembered(folder)
+    lines = [_merged(v, theirs.get(v.name), ours.get(v.name, []), gender) for v in voted]
+    _check(path, lines)
+    extra = [cells for name, cells in theirs.items() if name not in {v.name for v in voted}]
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, list[str](COLUMNS), extrasaction="ignore", restval="")
+    writer.writeheader()
+    writer.writerows([line.cells() for line in lines])
+    writer.writerows(extra)
+    now = {line.name: [line.cells()] for line in voted}
+    both = {name: [*ours.get(name, []), *cells] for name, cells in now.items()}
+    try:  # killed in between, neither the old nor the new votes are taken for hand edits
+        _remember(folder, ours | both)
+        write_bytes(path, stream.getvalue().encode("utf-8"))
+        _remember(folder, ours | now)
+    except OSError as error:
+        raise RunError(f"write {shown(str(path))}", *reason(error)) from error
+    return lines
+
+
+def _merged(line: Line, theirs: Mapping[str, str] | None, ours: list[dict[str, str]],
+            gender: bool) -> Line:  # fmt: skip
+    if theirs is None:
+        return line
+    before = ours or [dict.fromkeys(_EDITABLE, "")]
+    edited = {k: theirs[k] for k in _EDITABLE if theirs[k] not in [b.get(k, "") for b in before]}
+    if not edited:
+        return line
+    values = dict(line.values) | {k: v for k, v in edited.items() if k in ATTRIBUTES}
+    description = edited.get("description") or (
+        phrase(values, gender) if edited.keys() & set(ATTRIBUTES) else line.description
+    )
+    by = "voted" if description == line.description and values == line.values else "hand"
+    return Line(line.name, line.split, description, values, line.pictures, line.known, by)
+
+
+def _check(path: Path, lines: list[Line]) -> None:
+    problems: list[ConfigError] = []
+    for line in lines:
+        asked, text = f"read {shown(str(path))}, {shown(line.name, 80)}", line.description
+        if line.name.casefold() in text.casefold():
+            fix = f"describe what many people look like, or write {PERSON!r}"
+            problems.append(ConfigError(asked, "the description holds the name", fix))
+        elif len(text) > _MAX or _odd(text):
+            found = f"the description is longer than {_MAX} characters or not printable"
+            problems.append(ConfigError(asked, found, "write it again"))
+    if problems:
+        raise ConfigError.of(f"read {shown(str(path))}", problems)
+
+
+def _odd(text: str) -> bool:
+    return any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") for c in text)
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    asked = f"read {shown(str(path))}"
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "save the table as UTF-8, or delete it to have it written again"
+        raise ConfigError(asked, shown(str(error), 120), fix) from error
+    head = text.split("\n", 1)[0]
+    split = max(",;\t", key=head.count)  # what an office program may have made of it
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=split, strict=True)
+        rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+    except csv.Error as error:
+        fix = "repair it, or delete it to have it written again"
+        raise ConfigError(asked, f"it is no table ({shown(str(error), 80)})", fix) from error
+    missing = {"name", "description"} - set(reader.fieldnames or ())
+    if missing:
+        found = f"the column {', '.join(sorted(missing))} is missing"
+        raise ConfigError(asked, found, "delete it to have it written again")
+    rows = [row for row in rows if row["name"]]
+    named = [unicodedata.normalize("NFC", row["name"]) for row in rows]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        found = f"{shown(twice[0], 80)} stands there more than once"
+        raise ConfigError(asked, found, "keep one of the lines")
+    empty = dict.fromkeys(COLUMNS, "")
+    return {name: empty | row | {"name": name} for name, row in zip(named, rows, strict=True)}
+
+
+def _remembered(folder: Path) -> dict[str, list[dict[str, str]]]:
+    """What was voted when the table was last written, to tell hand edits from it."""
+    try:
+        found: Any = json.loads((folder / PARTS / _VOTED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remember(folder: Path, cells: Mapping[str, list[dict[str, str]]]) -> None:
+    text = json.dumps(cells, ensure_ascii=False, indent=1, sort_keys=True)
+    write_text(folder / PARTS / _VOTED, text + "\n")
