@@ -39,6 +39,6 @@ def run(given: argparse.Namespace) -> int:
             raise ConfigError(
                 f"offer the models in {folder}", "there is no such folder", "give a folder"
             )
-    shelf = Shelf(given.runs, tuple(given.models), given.apl_dir)
+    shelf = Shelf(given.runs.resolve(), tuple(given.models), given.apl_dir)
     serve(shelf, given.host, given.port, print)
     return 0

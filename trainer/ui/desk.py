@@ -58,10 +58,10 @@ class Desk:
         run = self.look(name)
         if what not in _ASKED or not run.going:
             raise RunError(f"{what} {run.name}", "it is not going on", "resume it first")
-        if run.doing == "measuring":
+        if run.learnt:
             raise RunError(
                 f"{what} {run.name}", "it has learnt and saved; now it is being measured",
-                "wait for the figures",
+                "wait for the result",
             )  # fmt: skip
         try:
             (run.path / what).touch()

@@ -59,7 +59,7 @@ class Order:
             path = folder / FILE
             said = json.loads((path if path.is_file() else folder / "origin.json").read_bytes())
             names = None if said["names"] is None else tuple(str(n) for n in said["names"])
-            model = str(said["model"])
+            model = str(said["model"] if "model" in said else said["checkpoint"])
             pocket = (Path(model) / "world.json").is_file()
             preset = str(said.get("preset", "standard"))
             return Order("pocket" if pocket else "checkpoint", model, names, preset)

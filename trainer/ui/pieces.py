@@ -24,7 +24,9 @@ _FIGURES = {
     "identity_top1.trained": "trained names", "identity_top1.heldout": "held-out names",
     "face_found": "face found", "scene": "scene", "people": "people", "things": "things",
 }  # fmt: skip
-_DOING = {"starting": "Starting", "saving": "Saving", "loading the model": "Loading the model"}
+_DOING = {"starting": "Starting", "saving": "Saving", "loading the model": "Loading the model",
+    "measuring": "Drawing and measuring", "drawing": "Drawing the before/after sheet",
+}  # fmt: skip
 
 
 def style(script: str) -> str:

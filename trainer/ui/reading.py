@@ -46,6 +46,11 @@ class Run:
         return self.state == "working"
 
     @property
+    def learnt(self) -> bool:
+        """Whether learning is over and only what it led to is drawn and measured."""
+        return self.doing in ("measuring", "drawing")
+
+    @property
     def began(self) -> bool:
         """Whether there is something to resume."""
         return (self.path / "config.toml").is_file()
@@ -154,8 +159,8 @@ def _last_words(path: Path) -> str:
         stream.seek(max(0, log.stat().st_size - 4096))
         lines = stream.read().decode("utf-8", "replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    told = f"Its last line: {last[-300:]} " if last else ""
-    return f"The run ended without a word. {told}Its log lies in {log}."
+    told = f"The last line of its log: {last[-300:]}\n" if last else ""
+    return f"The run ended without a word.\n{told}The log lies in {log.resolve()}"
 
 
 def _json(path: Path) -> dict[str, Any] | None:

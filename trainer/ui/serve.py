@@ -39,7 +39,7 @@ def serve(shelf: Shelf, host: str, port: int | None, say: Callable[[str], None])
         _, url, _ = blocks.launch(**options)
     except OSError as error:
         raise RunError(f"serve the page on {host}", str(error), "give another --port") from error
-    say(f"APL Prefix: {url}\nruns: {shelf.runs_root.resolve()}\nCtrl-C ends the page, not a run.")
+    say(f"APL Prefix: {url}\nruns: {shelf.runs_root}\nCtrl-C ends the page, not a run.")
     try:
         while True:
             time.sleep(3600)

@@ -30,7 +30,8 @@ _TICK = (
 _ABOUT = {
     "pocket": "Cartoon faces of people who do not exist. A prefix is learnt and measured on this "
     "machine in minutes; nothing is downloaded.",
-    "checkpoint": "A checkpoint of yours.",
+    "checkpoint": "A Stable Diffusion checkpoint of yours. It draws the pictures to learn from "
+    "itself, and nothing of it is changed. Not yet tried on pretrained weights.",
 }
 _EMPTY = {
     "pocket": "One name a line. Left empty, the model's own names are taken.",
@@ -81,7 +82,7 @@ class View:
 
 def _usable(run: Run | None, apl_dir: Path | None) -> dict[str, bool]:
     """Which buttons make sense now, in the order of the outputs; the others are not shown."""
-    asks = run is not None and run.going and run.doing != "measuring"
+    asks = run is not None and run.going and not run.learnt
     return {
         "start": run is None or not run.going, "stop": asks, "save": asks, "shot": asks,
         "resume": run is not None and not run.going and run.state != "done" and run.began,
@@ -166,7 +167,7 @@ def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
     titles = {preset.title: preset.key for preset in PRESETS}
     preset = gr.Radio(list(titles), value=PRESETS[1].title, label="Preset", elem_id="apl_preset")
     name = gr.Textbox(label="Name of the run", value="my-prefix", max_lines=1, elem_id="apl_name")
-    with gr.Accordion("More settings", open=False):
+    with gr.Accordion("More settings", open=False, elem_id="apl_more"):
         settings = gr.Textbox(
             label="Settings over those of the preset, as in a TOML file", lines=3,
             placeholder="steps = 400\nseed = 1", elem_id="apl_settings",

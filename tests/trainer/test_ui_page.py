@@ -1,0 +1,105 @@
+"""The page in a real browser: from the empty page to the report, closed and reopened on the way.
+
+With APL_SCREENSHOTS=FOLDER the pictures of the documentation are taken on the way.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import browser
+import pytest
+from browser import Browser
+
+from apl_core.formats import read_prefix
+
+if not importlib.util.find_spec("gradio") or browser.driver() is None:
+    pytest.skip("no gradio or no chromedriver", allow_module_level=True)
+
+SETTINGS = "steps = 3\npool = 40\ncheck_every = 3\nbatch_identity = 2\nbatch_things = 1\n"
+STATUS = "return document.querySelector('#apl_status').innerText"
+NOTICE = "return (document.querySelector('#apl_notice')?.innerText || '')"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of `apl ui` in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from apl_trainer.cli import script; script()", "ui",
+               "--runs", str(tmp_path / "runs"), "--apl-dir", str(tmp_path / "apl"),
+               "--port", str(port)]  # fmt: skip
+    log = tmp_path / "server.log"
+    with log.open("wb") as stream:
+        server = subprocess.Popen(command, stdout=stream, stderr=stream)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 300
+        while url not in log.read_text():
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def shot(page: Browser, name: str) -> None:
+    """Save a picture for the documentation if one is wanted."""
+    if folder := os.environ.get("APL_SCREENSHOTS"):
+        time.sleep(1)
+        page.shot(Path(folder) / f"ui-{name}.png")
+
+
+def opened(page: Browser, url: str, theme: str = "light") -> None:
+    page.open(f"{url}/?__theme={theme}")
+    page.until("return document.querySelector('#apl_start') !== null", seconds=120)
+
+
+def test_from_the_empty_page_to_the_report(served: str, tmp_path: Path) -> None:
+    with urllib.request.urlopen(served) as answer:
+        assert "fonts.googleapis.com/css" not in answer.read().decode()
+    with Browser(1280, 1000) as page:
+        opened(page, served)
+        page.until("return document.querySelector('#apl_status').innerText.includes('No run yet')")
+        page.type("#apl_name input, #apl_name textarea", "../away")
+        page.type("#apl_names textarea", "Ann\n<b>ann</b>\nANN")
+        page.click("#apl_start")
+        page.until(f"{NOTICE}.includes('lines 1, 3')")
+        page.click("#apl_fill")
+        page.until("return document.querySelector('#apl_names textarea').value.length > 500")
+        page.click("#apl_start")
+        page.until(f"{NOTICE}.includes('plain name')")
+        assert not (tmp_path / "runs").exists()
+        page.type("#apl_name input, #apl_name textarea", "mine")
+        page.click("#apl_preset input")
+        page.run("document.querySelector('#apl_more button, #apl_more .label-wrap').click()")
+        page.type("#apl_settings textarea", SETTINGS)
+        page.click("#apl_start")
+        page.until(f"{STATUS}.includes('at work')")
+        page.open("about:blank")
+        opened(page, served)  # closed and opened again: it shows what is going on
+        page.until(f"{STATUS}.includes('mine')", seconds=60)
+        page.until(f"{STATUS}.includes('finished')", seconds=900)
+        page.until("return document.querySelector('#apl_charts polyline') !== null")
+        page.until("return document.querySelector('#apl_results img')?.naturalWidth > 200")
+        assert "learned prefix" in page.run(
+            "return document.querySelector('#apl_results table').innerText"
+        )
+        links = page.run(
+            "return [...document.querySelectorAll('#apl_results a')].map(a => a.download)"
+        )
+        assert links == ["mine.html", "mine.safetensors"]
+        page.click("#apl_use")
+        page.until(f"{NOTICE}.includes('Copied to')")
+        assert read_prefix(tmp_path / "apl" / "mine.safetensors").n == 10
+        shot(page, "finished")

@@ -1,0 +1,137 @@
+"""What a worker does: learning and measuring on a pocket model, learning on a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from apl_core.errors import RunError
+from apl_core.prefix import Rows
+from apl_core.training.config import TrainConfig
+from apl_core.training.events import Control, Listener
+from apl_core.training.folder import RunFolder
+
+from ..data.settings import read_toml
+from ..sampling import Request
+from .order import SETTINGS, Order
+
+log = logging.getLogger("apl")
+
+
+def learn_pocket(folder: Path, order: Order, control: Control, listener: Listener) -> str | None:
+    """Learn and measure on a pocket model; a sentence about what came out, None if stopped."""
+    from ..demo import learn_and_measure, small, verdict
+    from ..pocket.exam import identity_questions
+    from ..pocket.learn import POCKET, Origin, chosen_people
+    from ..pocket.measure import Paper
+    from ..pocket.model import load_pocket
+    from ..pocket.source import training_people
+
+    model = load_pocket(Path(order.model))
+    people = chosen_people(model.world, order.names)
+    run, origin = RunFolder(folder), Origin(order.model, order.names)
+    if run.config.is_file():
+        config = TrainConfig.from_mapping(read_toml(run.config))
+    else:
+        base = small(POCKET) if order.preset == "quick" else _longer(POCKET, order.preset)
+        config = TrainConfig.from_mapping(read_toml(folder / SETTINGS), base)
+        run.create(config)
+        origin.save(run)
+    names, seeds, free = (4, 2, 4) if order.preset == "quick" else (64, 4, 128)
+    asked = training_people(people)[0][-names:]
+    paper = Paper.of(model.world, names, seeds, free)
+    paper = replace(paper, trained=tuple(identity_questions(model.world, asked, seeds)))
+    flat = learn_and_measure(
+        model, config, run, origin, paper, [listener], control, lambda text: log.info("%s", text)
+    )
+    return None if flat is None else verdict(flat)
+
+
+def learn_checkpoint(
+    folder: Path, order: Order, control: Control, listener: Listener
+) -> str | None:
+    """Learn on a checkpoint, from pictures that it draws itself; None if stopped."""
+    from ..checkpoints.learn import Material, checkpoint_run, load_material
+
+    run = RunFolder(folder)
+    if run.config.is_file():
+        config, material = TrainConfig.from_mapping(read_toml(run.config)), Material.of(run)
+        if material is None:
+            raise RunError(
+                f"go on with {folder}", "it is no run on a checkpoint", "start a new one"
+            )
+    else:
+        config, material = _ordered(folder, order)
+        run.create(config)
+        material.save(run)
+    model = load_material(material, lambda text: log.info("%s", text))
+    trainer = checkpoint_run(model, config, run, material, [listener], control)
+    trainer.previewer = Sheets(model, material)
+    prefix = trainer.run()
+    if control.stop.is_set():
+        return None
+    trainer.previewer(prefix.rows(), folder / "sheet.png")
+    steps = prefix.card.steps
+    return (
+        f"{prefix.n} vectors learnt on {model.name} in {steps} steps. Nothing measured the faces: "
+        "look at pictures of many names, trained and others, before you trust it."
+    )
+
+
+def _ordered(folder: Path, order: Order) -> tuple[TrainConfig, Any]:
+    """Settings and material of a new run on a checkpoint; AplErrors before anything is loaded."""
+    from ..checkpoints.learn import Material
+    from ..checkpoints.plan import (
+        REAL,
+        dtype_for,
+        fitted,
+        own_device,
+        picture_size,
+        preset_for,
+    )  # fmt: skip
+    from ..checkpoints.recognise import recognise
+    from ..checkpoints.selfmade import jobs
+
+    quick, settings = order.preset == "quick", read_toml(folder / SETTINGS)
+    size, per_name = settings.pop("size", None), settings.pop("per_name", 1 if quick else 8)
+    config = TrainConfig.from_mapping(settings, _longer(REAL, order.preset))
+    found, device = recognise(Path(order.model)), own_device(None)
+    preset = preset_for(found, None, device)
+    config = fitted(config, preset, dtype_for(preset, device), settings)
+    jobs(order.names or (), per_name, config.seed)
+    return config, Material(
+        order.model, names=order.names, per_name=per_name,
+        size=picture_size(found, preset, size), draw_steps=4 if quick else 20,
+    )  # fmt: skip
+
+
+def _longer(base: TrainConfig, preset: str) -> TrainConfig:
+    """A model's own settings with the steps of a preset."""
+    if preset == "quick":
+        return replace(base, steps=4, pool=0, check_every=0)
+    return replace(base, steps=2 * base.steps) if preset == "thorough" else base
+
+
+class Sheets:
+    """Contact sheets of a checkpoint: trained names and nobody, without the prefix and with it."""
+
+    def __init__(self, model: Any, material: Any, columns: int = 4) -> None:
+        names = (material.names or ())[: columns - 1]
+        texts = [*(f"a photo of {name}" for name in names), "a photo of an old man with glasses"]
+        self._requests = [Request(text, 1000 + i) for i, text in enumerate(texts)]
+        self._sampler = model.sampler(material.draw_steps, size=material.size, batch=1)
+        self._heads = texts
+        self._plain: Any = None
+
+    def __call__(self, rows: Rows, path: Path) -> None:
+        """Write the sheet as PNG."""
+        from ..report.sheet import sheet
+
+        if self._plain is None:
+            self._plain = self._sampler.draw(self._requests, None)
+        drawn = self._sampler.draw(self._requests, rows)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        labels = ("no prefix", "with prefix")
+        sheet([self._plain, drawn], labels, self._heads, scale=1).save(path)
