@@ -1,11 +1,13 @@
 """GET /apl/prefixes and GET /apl/status."""
 
 import importlib
+import os
 import secrets
 from typing import Any
 
 from apl_core.errors import AplError
 from apl_core.fit import check_fit
+from apl_core.trace import FILE
 
 from . import config
 from .hosts import Host, faces
@@ -51,6 +53,9 @@ def _status(host: Host) -> dict[str, Any]:
     status: dict[str, Any] = {
         "host": host.name,
         "enforced": config.enforced(),
+        **_enforced(),
+        "trace": bool(os.environ.get(FILE)),
+        **host.tally.facts(),
         "on_by_default": config.on_by_default(),
         "default_prefix": config.default_prefix(),
         "checkpoint": model.sd_checkpoint_info.name_for_extra if model is not None else None,
@@ -62,6 +67,18 @@ def _status(host: Host) -> dict[str, Any]:
         status["encoders"] = {}
         status["problem"] = str(error)
     return status
+
+
+def _enforced() -> dict[str, Any]:
+    """Which file is enforced, and whether it can be read."""
+    name = config.enforced()
+    if not name:
+        return {"digest": None, "hash": None, "usable": None}
+    try:
+        digest = config.library().load(name).digest
+    except AplError as error:
+        return {"digest": None, "hash": None, "usable": False, "problem": str(error)}
+    return {"digest": digest, "hash": digest[:10], "usable": True}
 
 
 def _login() -> list[Any]:

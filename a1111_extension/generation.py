@@ -40,3 +40,9 @@ def begin(
         log.exception("APL Prefix failed at the start of a request")
         outcome = refusal(error)
     request.attach(p, outcome)
+
+
+def count(host: Host, p: Any) -> None:
+    """Count a finished picture that carries a prefix."""
+    if isinstance(getattr(p, "apl_outcome", None), request.Request):
+        host.tally.pictures += 1

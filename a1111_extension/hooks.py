@@ -11,7 +11,7 @@ from apl_core.fit import check_fit
 from . import request
 from .hosts import Host, faces
 from .insertion import Run, current, emphasised, prefixed_chunks, running
-from .refusal import refusal
+from .refusal import Refused, refusal
 from .request import Request
 from .steps import spliced
 from .webui import module
@@ -62,14 +62,18 @@ def _conditioning(host: Host, original: Any) -> Any:
         extra_network_data: Any,
         hires_steps: int | None = None,
     ) -> Any:
-        asked = request.of(p)
+        asked = _asked(host, p)
         if asked is not None and not getattr(required_prompts, "is_negative_prompt", False):
             function = partial(_encode, host, asked, function)
             # the host only compares this argument: nothing of another mode is taken for ours
             extra_network_data = {**(extra_network_data or {}), _CACHE_ENTRY: asked.key}
-        return original(
-            p, function, required_prompts, steps, caches, extra_network_data, hires_steps
-        )
+        try:
+            return original(
+                p, function, required_prompts, steps, caches, extra_network_data, hires_steps
+            )
+        except Refused:
+            _count_refused(host, p)
+            raise
 
     return get_conds_with_caching
 
@@ -135,9 +139,10 @@ def _tokens(host: Host, original: Any) -> Any:
 def _sampling(host: Host, original: Any) -> Any:
     @wraps(original)
     def sample(p: Any, *args: Any, **kwargs: Any) -> Any:
-        asked = request.of(p)
+        asked = _asked(host, p)
         conds = kwargs.get("conditioning", args[0] if args else None)
         if asked is not None and getattr(conds, "apl_key", None) != asked.key:
+            _count_refused(host, p)
             raise refusal(
                 HostError(
                     "anonymise this image",
@@ -149,3 +154,19 @@ def _sampling(host: Host, original: Any) -> Any:
         return original(p, *args, **kwargs)
 
     return sample
+
+
+def _asked(host: Host, p: Any) -> Request | None:
+    """What `p` asks for; Refused, which is counted."""
+    try:
+        return request.of(p)
+    except Refused:
+        _count_refused(host, p)
+        raise
+
+
+def _count_refused(host: Host, p: Any) -> None:
+    """Count a refused request once, however often its refusal is met."""
+    if not getattr(p, "apl_counted", False):
+        p.apl_counted = True
+        host.tally.refused += 1

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from apl_core.errors import HostError
 from apl_core.fit import EncoderFace, fingerprint
+from apl_core.trace import Tally
 
 from .webui import module
 
@@ -27,9 +28,10 @@ _FORGE_ENGINES = ("text_processing_engine", "text_processing_engine_l", "text_pr
 
 
 class Host(Protocol):
-    """One webui's text side."""
+    """One webui's text side, and what was done with it."""
 
     name: str
+    tally: Tally
 
     def engine_class(self) -> type:
         """The class that turns texts into chunks and chunks into conditioning."""
@@ -68,6 +70,9 @@ class A1111:
     """AUTOMATIC1111 and the forks that keep its modules (reForge)."""
 
     name = "A1111"
+
+    def __init__(self) -> None:
+        self.tally = Tally()
 
     def engine_class(self) -> type:
         return module("sd_hijack_clip").TextConditionalModel
@@ -120,6 +125,9 @@ class Forge:
     """Forge: its own text engine; Flux, SD 3.5 and everything else with T5 is refused."""
 
     name = "Forge"
+
+    def __init__(self) -> None:
+        self.tally = Tally()
 
     def engine_class(self) -> type:
         engine = importlib.import_module("backend.text_processing.classic_engine")

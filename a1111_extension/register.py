@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+from apl_core.trace import TraceWriter
 
 from . import api, axes, cards, hooks, settings, tag, trainer_tab
 from .hosts import Host, choose_host
@@ -15,6 +18,11 @@ def start() -> Host:
     hooks.install(host)
     callbacks = module("script_callbacks")
     callbacks.on_script_unloaded(lambda: hooks.remove(host))
+    trace = TraceWriter.of(os.environ)
+    if trace is not None:
+        from . import traced  # nothing of it is there unless it is asked for
+
+        callbacks.on_script_unloaded(traced.install(host, trace))
     callbacks.on_ui_settings(settings.register)
     callbacks.on_before_ui(_before_ui)
     callbacks.on_app_started(lambda _demo, app: api.register(host, app))

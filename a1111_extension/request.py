@@ -17,6 +17,7 @@ from .steps import StepRange
 NAME = "APL prefix"
 HASH = "APL hash"
 STEPS = "APL steps"
+ENFORCED = "APL"
 """Keys in a picture's generation parameters."""
 
 TAG = re.compile(r"<apl:([^>]*)>")
@@ -85,13 +86,15 @@ def attach(p: Any, outcome: Request | Refused | None) -> None:
     """Let a request carry its outcome, and its pictures say what was applied."""
     p.apl_outcome = outcome
     parameters = p.extra_generation_params
-    for key in (NAME, HASH, STEPS):
+    for key in (NAME, HASH, STEPS, ENFORCED):
         parameters.pop(key, None)
     if isinstance(outcome, Refused):
         parameters[NAME] = Mark("refused", outcome)
     elif outcome is not None:
         parameters[NAME] = Mark(outcome.name, outcome)
         parameters[HASH] = outcome.prefix.short_digest
+        if config.enforced():
+            parameters[ENFORCED] = f"{outcome.name} {outcome.prefix.short_digest}"
         if not outcome.steps.whole:
             parameters[STEPS] = str(outcome.steps)
 

@@ -68,6 +68,11 @@ def enforced(graph: Graph, catalogue: Catalogue, name: str) -> Graph:
     return rewritten
 
 
+def side_is_negative(node: str, graph: Graph, catalogue: Catalogue) -> bool:
+    """Whether all that a node gives is only pushed away from; NotCovered for unknown nodes."""
+    return _is_negative(node, graph, {one: _facts(one, graph, catalogue) for one in graph})
+
+
 def _facts(node: str, graph: Graph, catalogue: Catalogue) -> NodeFacts:
     class_type = graph[node].get("class_type") if isinstance(graph[node], dict) else None
     facts = catalogue(class_type) if isinstance(class_type, str) else None

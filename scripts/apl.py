@@ -36,3 +36,6 @@ class AnonymizeFaces(webui_scripts.Script):
 
     def process(self, p, *args):
         generation.begin(HOST, p, *args)
+
+    def postprocess_image(self, p, pp, *args):
+        generation.count(HOST, p)

@@ -18,11 +18,13 @@ collect_ignore = (
     []
     if a1111_host.installed()
     else [
-        f"test_a1111_{name}.py" for name in ("surface", "operator", "engines", "page", "training")
+        f"test_a1111_{name}.py"
+        for name in ("surface", "operator", "engines", "page", "training", "verify")
     ]
 )
 if not comfyui_host.installed():
-    collect_ignore += [f"test_comfyui_{name}.py" for name in ("operator", "server", "training")]
+    names = ("operator", "server", "training", "verify")
+    collect_ignore += [f"test_comfyui_{name}.py" for name in names]
 
 
 def random_prefix(seed: int, n: int, behind: int = 0, key: str = "clip_l") -> Prefix:
