@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from .common import Verbs, add_model, load_model, verb
+from .common import Verbs, add_model, load_model, read_fitting, verb
 
 
 def add(verbs: Verbs) -> None:
@@ -44,6 +44,20 @@ def add(verbs: Verbs) -> None:
     kill.add_argument("--kills", type=_count, default=100, help="kills in all")
     kill.add_argument("--seed", type=_count, default=0, help="seed of the random moments")
     kill.add_argument("--out", type=Path, default=Path("bench/kill"), help="folder for the figures")
+    paper = verb(
+        inner, "paper", run_paper, "the paper's five experiments, beside baselines and an eraser",
+        "apl bench paper --quick --out bench/paper",
+    )  # fmt: skip
+    add_model(paper)
+    paper.add_argument("--prefix", type=Path, help="a prefix file (one is learnt)")
+    paper.add_argument("--quick", action="store_true", help="minutes: few names, short trainings")
+    paper.add_argument(
+        "--out", type=Path, default=Path("bench/paper"), help="folder; goes on in it"
+    )
+    paper.add_argument("--workers", type=int, default=None, help="processes (one per core)")
+    paper.add_argument("--rank", type=int, default=0, help="this machine's share of the parts")
+    paper.add_argument("--of", type=int, default=1, help="number of shares")
+    paper.add_argument("--json", action="store_true", help="print figures.json instead of tables")
 
 
 def run_speed(given: argparse.Namespace) -> int:
@@ -94,6 +108,39 @@ def _count(text: str) -> int:
     if number < 0:
         raise ValueError(text)
     return number
+
+
+def run_paper(given: argparse.Namespace) -> int:
+    """Run `bench paper`."""
+    import os
+
+    from apl_core.errors import ConfigError
+
+    from ..paper.plan import FULL, QUICK
+    from ..paper.run import Share, missing_parts, run_paper
+    from ..paper.targets import TARGETS
+
+    if not 0 <= given.rank < given.of:
+        raise ConfigError("take a share", f"--rank {given.rank} of {given.of}", "count from 0")
+    model, plan = load_model(given.model), QUICK if given.quick else FULL
+    if given.prefix:
+        read_fitting(given.prefix, model)
+    workers = (os.cpu_count() or 1) if given.workers is None else given.workers
+    command = "apl bench paper" + " --quick" * given.quick
+    share = Share(given.rank, given.of)
+    flat = run_paper(model, given.out, plan, given.prefix, workers, share, command)
+    if flat is None:
+        left = ", ".join(missing_parts(given.out, plan))
+        print(f"this share is done. Parts that are left to others: {left}\n"
+              f"Once {given.out / 'parts'} holds all, {command} writes the report.")  # fmt: skip
+        return 0
+    if given.json:
+        print(json.dumps(flat, indent=1))
+        return 0
+    print((given.out / "tables.md").read_text(encoding="utf-8"))
+    print("\n".join(f"- {t.words(flat)}" for t in TARGETS))
+    print(f"\nlook at   {given.out / 'report.html'}")
+    return 0
 
 
 def _say(text: str) -> None:

@@ -35,7 +35,7 @@ def add(verbs: Verbs) -> None:
     evaluate.add_argument("--names", type=int, default=64, help="names a group")
     evaluate.add_argument("--seeds", type=int, default=4, help="pictures a name")
     evaluate.add_argument("--free", type=int, default=128, help="name-free prompts a group")
-    evaluate.add_argument("--out", type=Path, help="folder for figures.json and sheet.png")
+    evaluate.add_argument("--out", type=Path, help="folder for report.html and figures")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -64,10 +64,9 @@ def run_generate(given: argparse.Namespace) -> int:
 
 def run_evaluate(given: argparse.Namespace) -> int:
     """Measure a prefix beside the baselines."""
-    from apl_core.atomic import write_text
-
+    from ..evaluation.outcome import detailed, write_outcome
     from ..evaluation.studio import Studio
-    from ..pocket.examination import EVALUATION_STEPS, Examination, save_before_after
+    from ..pocket.examination import EVALUATION_STEPS, Examination
     from ..pocket.measure import Paper
 
     model = load_model(given.model)
@@ -75,10 +74,11 @@ def run_evaluate(given: argparse.Namespace) -> int:
     paper = Paper.of(model.world, given.names, given.seeds, given.free)
     with Studio(model.folder, EVALUATION_STEPS) as studio:
         outcome = Examination(model, studio, paper).finish(prefix)
-    text = json.dumps(outcome.flat, indent=1, sort_keys=True)
-    print(text if given.json else outcome.table().text())
+    if given.json:
+        figures = {k: m.plain() for k, m in detailed(model, outcome).items()}
+        print(json.dumps({**outcome.flat, "intervals": figures}, indent=1, sort_keys=True))
+    else:
+        print(outcome.table().text())
     if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        write_text(given.out / "figures.json", text + "\n")
-        save_before_after(outcome, given.out / "sheet.png")
+        write_outcome(given.out, model, prefix, outcome)
     return 0
