@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from apl_core.errors import AplError
+
 if TYPE_CHECKING:
     from apl_core.prefix import Prefix
 
@@ -33,10 +35,35 @@ def add_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[repo
     )
 
 
+def add_any_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]
+    """The options that choose a pocket model or a real checkpoint, and how that one is read."""
+    verb.add_argument(
+        "--model", type=Path, default=None, metavar="PATH",
+        help="checkpoint (.safetensors), diffusers folder or pocket model's folder (built-in one)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="CLIP's vocab.json and merges.txt, if needed"
+    )
+    verb.add_argument("--clip-skip", type=int, metavar="N", help="as hosts count it; 1 is the last")
+    verb.add_argument(
+        "--prediction", choices=("eps", "v"), help="what the checkpoint predicts, if not found out"
+    )
+
+
+def is_checkpoint(path: Path | None) -> bool:
+    """Whether a path is meant for a real checkpoint, not for a pocket model's folder."""
+    return path is not None and not (path.is_dir() and not (path / "model_index.json").exists())
+
+
 def load_model(folder: Path | None) -> PocketModel:
     """The pocket model of a folder, or the built-in one."""
     from ..pocket.model import BUILT_IN, load_pocket
 
+    if folder is not None and folder.is_file():
+        raise AplError(
+            f"load {folder}", "this verb works on pocket models only",
+            "give a pocket model's folder, or leave --model out",
+        )  # fmt: skip
     return load_pocket(folder or BUILT_IN)
 
 

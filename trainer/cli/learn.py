@@ -99,14 +99,20 @@ def _train_pocket(given: argparse.Namespace) -> int:
 
 
 def _train_checkpoint(given: argparse.Namespace) -> int:
-    import torch
-
     from apl_core.formats import read_prefix
     from apl_core.training.config import TrainConfig
 
     from ..checkpoints.data import read_data
     from ..checkpoints.learn import Material
-    from ..checkpoints.plan import REAL, dtype_for, fitted, forecast, picture_size, preset_for
+    from ..checkpoints.plan import (
+        REAL,
+        dtype_for,
+        fitted,
+        forecast,
+        own_device,
+        picture_size,
+        preset_for,
+    )
     from ..checkpoints.recognise import recognise
     from ..checkpoints.selfmade import jobs
     from ..data.names import read_names
@@ -118,7 +124,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
             "train on a checkpoint", "it needs pictures to learn from",
             "give --names FILE, and the model draws its own, or --data DIR with a metadata.jsonl",
         )  # fmt: skip
-    device = torch.device(given.device or _own_device())
+    device = own_device(given.device)
     found = recognise(given.model, given.prediction)
     preset = preset_for(found, given.vram, device)
     size = picture_size(found, preset, given.size)
@@ -137,7 +143,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
         str(given.model.resolve()), None if given.data is None else str(given.data.resolve()),
         names, given.per_name, size, given.vram,
         None if given.tokenizer is None else str(given.tokenizer.resolve()),
-        given.clip_skip, given.prediction, str(device), given.draw_steps,
+        given.clip_skip, given.prediction, given.device, given.draw_steps,
     )  # fmt: skip
     with _together():
         folder = _new_folder(given.out, config, material)
@@ -181,14 +187,6 @@ def _new_folder(
     return folder
 
 
-def _own_device() -> str:
-    import torch
-
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-
-
 @contextmanager
 def _together() -> Iterator[None]:
     """Join the other processes if torchrun started this one."""
@@ -227,10 +225,12 @@ def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
     from apl_core.training.events import Control
     from apl_core.training.parallel import Group
 
+    from ..pocket.learn import Origin
     from ..report.curves import save_curves
     from ..watch import Bar, stop_on_interrupt
 
-    torch.set_num_threads(1)  # two OpenMP threads on a busy two-core machine are slower than one
+    if isinstance(origin, Origin):
+        torch.set_num_threads(1)  # more are slower for networks this small
     control = Control()
     with stop_on_interrupt(control):
         prefix = _trainer(origin, config, folder, [Bar()], control, start).run()

@@ -1,0 +1,378 @@
+"""Learning on slim checkpoints: what must give the same prefix does, and what is wrong is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from slim_checkpoints import pipeline, write_file
+from torch import Tensor, nn
+
+from apl_core.errors import AplError, ConfigError, RunError
+from apl_core.formats import read_prefix
+from apl_core.objective import Lesson, teach
+from apl_core.ports import Conditioning
+from apl_core.prefix import Prefix, Rows
+from apl_core.training.config import TrainConfig
+from apl_core.training.folder import RunFolder
+from apl_core.training.frozen import frozen
+from apl_core.training.lessons import Curriculum
+from apl_core.training.loop import Model, Trainer
+from apl_core.training.parallel import Group
+from apl_core.training.step import gradient
+from apl_trainer.checkpoints.data import DataSource, LatentCache, read_data
+from apl_trainer.checkpoints.load import CheckpointModel, Options, load_checkpoint
+from apl_trainer.cli import main
+
+SIZE = 32
+NAMES = ("anna brill", "bero danta", "cuno gral", "dita fommel")
+SMALL: dict[str, Any] = {
+    "vectors": 4, "behind": 2, "batch_identity": 2, "batch_things": 1, "batch_people": 2,
+    "steps": 3, "warmup": 0, "pool": 0, "check_every": 0, "save_every": 50, "rate": 0.01,
+    "target": "person",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the checkpoint as file and folder, and a data folder."""
+    place = tmp_path_factory.mktemp("training")
+    pipe = pipeline("sd1")
+    pipe.save_pretrained(place / "sd1")
+    write_file("sd1", pipe, place / "sd1.safetensors")
+    write_data(place / "data")
+    return place
+
+
+def write_data(folder: Path) -> None:
+    folder.mkdir()
+    rows: list[dict[str, str]] = []
+    for number, (kind, text) in enumerate(
+        [("identity", f"a photo of {name}") for name in NAMES]
+        + [("people", "an old person"), ("people", "a man with red hair")]
+        + [("things", "a red circle"), ("things", "a green boat on the sea")]
+    ):
+        noise = torch.rand(40, 48, 3, generator=torch.Generator().manual_seed(number))
+        Image.fromarray((noise * 255).byte().numpy()).save(folder / f"{number}.png")
+        row = {"file_name": f"{number}.png", "kind": kind, "text": text}
+        rows.append(row | ({"name": NAMES[number]} if kind == "identity" else {}))
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+
+def load(root: Path) -> CheckpointModel:
+    return load_checkpoint(root / "sd1.safetensors", Options(tokenizer=root / "sd1" / "tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def model(root: Path) -> CheckpointModel:
+    return load(root)
+
+
+def settings(**changes: object) -> TrainConfig:
+    return TrainConfig.from_mapping({**SMALL, **changes})
+
+
+def silent(name: str, done: int, total: int) -> None:
+    """Hears of progress and says nothing."""
+
+
+def source_of(root: Path, model: CheckpointModel, config: TrainConfig, kept: bool = True) -> Any:
+    rows = read_data(root / "data", config)
+    cache = LatentCache(root / "data" / ".latents", model.latents, SIZE)
+    if kept:
+        cache.prepare([row.file for row in rows], silent, Group())
+        return DataSource(rows, cache.get, config)
+    from apl_trainer.checkpoints.data import read_picture
+
+    return DataSource(
+        rows, lambda file: model.latents.encode(read_picture(file, SIZE)[None])[0], config
+    )
+
+
+def train(root: Path, model: CheckpointModel, out: Path, config: TrainConfig | None = None,
+          denoiser: Any = None, kept: bool = True) -> Prefix:  # fmt: skip
+    config = config or settings()
+    folder = RunFolder(out)
+    folder.create(config)
+    parts = Model(model.encoder, denoiser or model.denoiser, model.name)
+    return Trainer(config, parts, source_of(root, model, config, kept), folder).run()
+
+
+@pytest.fixture(scope="module")
+def plain(root: Path, model: CheckpointModel, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
+    """The rows that the plain run learns."""
+    return train(root, model, tmp_path_factory.mktemp("plain") / "run").vectors["clip_l"]
+
+
+def test_gradient_checkpointing_gives_the_same_prefix(
+    root: Path, plain: Tensor, tmp_path: Path
+) -> None:
+    own = load(root)
+    own.denoiser.unet.enable_gradient_checkpointing()
+    assert torch.equal(train(root, own, tmp_path / "run").vectors["clip_l"], plain)
+
+
+def test_latents_kept_on_disk_give_the_same_prefix(
+    root: Path, model: CheckpointModel, plain: Tensor, tmp_path: Path
+) -> None:
+    found = train(root, model, tmp_path / "run", kept=False)
+    assert torch.equal(found.vectors["clip_l"], plain)
+
+
+@pytest.mark.parametrize("micro", [1, 2])
+def test_micro_batches_give_the_same_prefix(
+    root: Path, model: CheckpointModel, plain: Tensor, tmp_path: Path, micro: int
+) -> None:
+    """Sums are added up in another order: equal within what Adam makes of float32's last digits."""
+    found = train(root, model, tmp_path / "run", settings(micro_batch=micro)).vectors["clip_l"]
+    torch.testing.assert_close(found, plain, atol=2e-4, rtol=0)
+    assert (plain - initial(model)).abs().max() > 0.02
+
+
+def initial(model: CheckpointModel) -> Tensor:
+    from apl_core.training.initial import initial_rows
+    from apl_core.training.lessons import generator
+
+    return initial_rows(settings(), model.encoder, generator(0, "initial")).vectors["clip_l"]
+
+
+def test_kept_teacher_predictions_are_the_fresh_ones(root: Path, model: CheckpointModel) -> None:
+    config = settings(pool=10, repulsion=0.5)
+    source = source_of(root, model, config)
+    parts = (config, model.encoder, model.denoiser, source, Group(), silent)
+    lesson = Curriculum(*parts).lesson(1)
+    again = Curriculum(*parts).lesson(1)
+    assert torch.equal(lesson.target, again.target)
+    whole = Curriculum(*parts)
+    whole.lesson(0)
+    later = whole.lesson(1)  # from the pool that step 0 has filled
+    assert torch.equal(later.target, lesson.target) and torch.equal(later.x_t, lesson.x_t)
+
+
+class Small:
+    """A real denoiser on a device that holds `limit` examples at once."""
+
+    def __init__(self, inner: Any, limit: int) -> None:
+        self.inner, self.limit, self.seen = inner, limit, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def predict_noise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        self.seen.append(len(x_t))
+        if len(x_t) > self.limit:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return self.inner.predict_noise(x_t, t, conditioning)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_goes_on(
+    root: Path, model: CheckpointModel, plain: Tensor, tmp_path: Path
+) -> None:
+    config = settings(repulsion=0.0)
+    wanted = train(root, model, tmp_path / "wanted", config).vectors["clip_l"]
+    small = Small(model.denoiser, 2)
+    found = train(root, model, tmp_path / "run", config, small).vectors["clip_l"]
+    torch.testing.assert_close(found, wanted, atol=2e-4, rtol=0)
+    assert small.seen[:3] == [5, 2, 2] and 5 not in small.seen[6:]
+
+
+def test_memory_for_not_even_one_example_is_told(
+    root: Path, model: CheckpointModel, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="--vram"):
+        train(root, model, tmp_path / "run", denoiser=Small(model.denoiser, 0))
+
+
+def checksum(networks: list[nn.Module]) -> str:
+    state = hashlib.sha256()
+    for network in networks:
+        for value in network.state_dict().values():
+            state.update(value.numpy().tobytes())
+    return state.hexdigest()
+
+
+def authors_loss(model: CheckpointModel, lesson: Lesson, neutral: str, rows: Rows) -> Tensor:
+    """Plainly from METHOD: MSE(p, n - g (sg p - n)) with g = 1, through three U-Net forwards."""
+    unet, encoder = model.denoiser.unet, model.encoder
+    named = encoder.encode(list(lesson.prompts), rows).cross
+    with torch.no_grad():
+        n = unet(lesson.x_t, lesson.t, encoder.encode([neutral], None).cross).sample
+        again = unet(lesson.x_t, lesson.t, named).sample
+    p = unet(lesson.x_t, lesson.t, named).sample
+    return nn.functional.mse_loss(p, n - 1.0 * (again - n))
+
+
+@pytest.mark.parametrize("recipe", ["paper", "apl"])
+def test_the_gradient_is_the_authors(root: Path, model: CheckpointModel, recipe: str) -> None:
+    """The paper's recipe has the authors' gradient; ours half of it, in the same direction."""
+    config = TrainConfig.from_mapping({"recipe": recipe, "vectors": 4, "behind": 0})
+    config = replace(config, repulsion=0.0)
+    example = source_of(root, model, replace(config, target="empty")).draw(
+        "identity", 1, torch.Generator().manual_seed(1)
+    )  # fmt: skip
+    networks = [*model.encoder.modules, *model.denoiser.modules]
+    before = checksum(networks)
+    noise, t = torch.randn(1, *example[0].latent.shape), torch.tensor([400])
+    lesson = teach(model.encoder, model.denoiser, example, t, noise)
+    found: list[Tensor] = []
+    for theirs in (False, True):
+        vectors = 0.3 * torch.randn(4, 768, generator=torch.Generator().manual_seed(3))
+        rows = Rows({"clip_l": vectors.requires_grad_()})
+        with frozen(networks):
+            if theirs:
+                torch.autograd.backward(authors_loss(model, lesson, "", rows))
+            else:
+                gradient(config, model.encoder, model.denoiser, lesson, rows, Group(), 1.0)
+        assert rows.vectors["clip_l"].grad is not None
+        found.append(rows.vectors["clip_l"].grad.flatten())
+    assert float(torch.cosine_similarity(*found, dim=0)) >= 0.9999
+    factor = float(found[1].norm() / found[0].norm())
+    assert factor == pytest.approx(1.0 if recipe == "paper" else 2.0, rel=1e-3)
+    assert checksum(networks) == before
+
+
+def test_frozen_weights_stay_as_they_were(root: Path, tmp_path: Path) -> None:
+    own = load(root)
+    networks = [*own.encoder.modules, *own.denoiser.modules, own.latents.vae]
+    before = checksum(networks)
+    train(root, own, tmp_path / "run")
+    assert checksum(networks) == before
+    assert all(p.grad is None for network in networks for p in network.parameters())
+
+
+def arguments(root: Path, out: Path, *more: str) -> list[str]:
+    small = [f"--set={k}={v}" for k, v in SMALL.items() if k not in ("vectors", "behind", "steps")]
+    return [
+        "train", "--model", str(root / "sd1.safetensors"), "--out", str(out), "--size", "64",
+        "--tokenizer", str(root / "sd1" / "tokenizer"), "--steps", "2", "--vectors", "4",
+        "--behind", "2", "--device", "cpu", *small, *more,
+    ]  # fmt: skip
+
+
+def test_names_in_prefix_out(root: Path, tmp_path: Path, capsys: Any) -> None:
+    """The whole way from the command line: pictures drawn, latents kept, prefix learnt, resumed."""
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    more = ["--names", str(tmp_path / "names.txt"), "--per-name", "1", "--draw-steps", "1"]
+    out = tmp_path / "run"
+    assert main(arguments(root, out, *more)) == 0
+    said = capsys.readouterr().out
+    assert "SD 1.x (clip_l 768), single file, fp32, predicts eps" in said
+    prefix = read_prefix(out / "prefix.safetensors")
+    assert (prefix.keys, prefix.n, prefix.behind) == (("clip_l",), 4, 2)
+    assert prefix.card.base_model == "sd1" and prefix.card.names_trained == 4
+    rows = [
+        json.loads(line) for line in (out / "data" / "metadata.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert sorted({row["kind"] for row in rows}) == ["identity", "people", "things"]
+    for name in NAMES:  # they stay with the run; what is shared does not have them
+        assert name.encode() not in (out / "prefix.safetensors").read_bytes()
+    config = (out / "config.toml").read_text().replace("steps = 2", "steps = 4")
+    (out / "config.toml").write_text(config)
+    assert main(["resume", str(out)]) == 0
+    assert read_prefix(out / "prefix.safetensors").card.steps == 4
+    straight = tmp_path / "straight"
+    assert main(arguments(root, straight, *more, "--steps", "4")) == 0
+    wanted = read_prefix(straight / "prefix.safetensors").vectors["clip_l"]
+    assert torch.equal(read_prefix(out / "prefix.safetensors").vectors["clip_l"], wanted)
+
+
+def test_a_dry_run_says_memory_and_time_and_writes_nothing(
+    root: Path, tmp_path: Path, capsys: Any
+) -> None:
+    more = ["--data", str(root / "data"), "--dry-run", "--vram", "4"]
+    assert main(arguments(root, tmp_path / "run", *more)) == 0
+    said = capsys.readouterr().out
+    assert "expected peak: " in said and "expected time: " in said and "micro_batch = 1" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"file_name": "none.png"}, "there is no file none.png"),
+        ({"file_name": "../x.png"}, "out of the folder"),
+        ({"text": ""}, "caption, is missing"),
+        ({"kind": "cat"}, "kind is 'cat'"),
+        ({"name": "somebody else"}, "does not stand in its text"),
+        ({"text": 7}, "text is no text"),
+    ],
+)
+def test_bad_rows_are_told(
+    root: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    write_data(tmp_path / "data")
+    path = tmp_path / "data" / "metadata.jsonl"
+    lines = path.read_text().split("\n")
+    lines[1] = json.dumps(json.loads(lines[1]) | changes)
+    path.write_text("\n".join(lines))
+    with pytest.raises(ConfigError) as caught:
+        read_data(tmp_path / "data", settings())
+    assert said in str(caught.value) and "line 2" in str(caught.value)
+
+
+def test_held_out_rows_of_a_data_set_are_left_out(tmp_path: Path) -> None:
+    """In the words of `apl dataset`, whose held-out names are for measuring only."""
+    write_data(tmp_path / "data")
+    path = tmp_path / "data" / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text().split("\n")]
+    told = [
+        {"file": r["file_name"], "prompt": r["text"], "kind": r["kind"], "name": r.get("name", ""),
+         "neutral": r["text"], "split": "heldout" if r.get("name") == NAMES[0] else "train"}
+        for r in rows
+    ]  # fmt: skip
+    path.write_text("\n".join(json.dumps(row) for row in told) + "\n")
+    found = read_data(tmp_path / "data", settings())
+    assert len(found) == len(rows) - 1 and NAMES[0] not in {row.name for row in found}
+
+
+def test_unreadable_pictures_and_lacking_kinds_are_told(
+    model: CheckpointModel, tmp_path: Path, capsys: Any
+) -> None:
+    write_data(tmp_path / "data")
+    (tmp_path / "data" / "0.png").write_bytes(b"no picture")
+    rows = read_data(tmp_path / "data", settings())
+    cache = LatentCache(tmp_path / "cache", model.latents, SIZE)
+    with pytest.raises(ConfigError, match=r"0\.png is no readable picture"):
+        cache.prepare([row.file for row in rows], silent, Group())
+    path = tmp_path / "data" / "metadata.jsonl"
+    path.write_text(
+        "\n".join(line for line in path.read_text().split("\n") if "things" not in line)
+    )
+    with pytest.raises(ConfigError, match="no row of kind things"):
+        read_data(tmp_path / "data", settings())
+    with pytest.raises(ConfigError, match="neutral is missing"):
+        read_data(tmp_path / "data", settings(target="description", batch_things=0))
+
+
+def test_what_is_asked_for_wrongly_ends_in_a_sentence(
+    root: Path, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "one.txt").write_text("anna brill")
+    for more, said in (
+        ([], "give --names FILE"),
+        (["--names", str(tmp_path / "one.txt")], "there is 1"),
+        (["--data", str(root)], "metadata.jsonl is missing"),
+        (["--data", str(root / "data"), "--size", "100"], "multiple of 64"),
+    ):
+        assert main(arguments(root, tmp_path / "run", *more)) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_latent_can_be_given_instead_of_a_picture(model: CheckpointModel, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    cache = LatentCache(tmp_path, model.latents, SIZE)
+    latent = torch.randn(4, 8, 8)
+    save_file({"latent": latent}, tmp_path / "a.safetensors")
+    save_file({"latent": torch.randn(4, 8, 9)}, tmp_path / "b.safetensors")
+    cache.prepare([tmp_path / "a.safetensors"], silent, Group())
+    assert torch.equal(cache.get(tmp_path / "a.safetensors"), latent)
+    with pytest.raises(AplError, match="not a latent"):
+        cache.prepare([tmp_path / "b.safetensors"], silent, Group())

@@ -1,0 +1,139 @@
+"""What a step will take, counted on the meta device: no weight is loaded, nothing is computed.
+
+Every tensor that a forward and backward run of the real network makes is counted while it lives,
+and every multiplication. What allocators waste and kernels need besides is not in it.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating point operations of one forward and of one backward run, and peak bytes beside
+    weights while both run."""
+
+    forward: float
+    backward: float
+    peak: int
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made while it is on, as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (),
+                           kwargs: Any = None) -> Any:  # fmt: skip
+        given = {_storage(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and _storage(tensor) not in self._known | given:
+                self._add(tensor.untyped_storage())
+        return out
+
+    def _add(self, storage: Any) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        self._known.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
+class _LeanAttention:
+    """Attention as a GPU's fused kernels do it, without the matrix of all weights."""
+
+    def __call__(self, attn: Any, hidden_states: Tensor,
+                 encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:  # fmt: skip
+        given = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+
+        def heads(values: Tensor) -> Tensor:
+            return values.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+        q, k, v = heads(attn.to_q(hidden_states)), heads(attn.to_k(given)), heads(attn.to_v(given))
+        fused = torch.ops.aten._scaled_dot_product_efficient_attention
+        return attn.to_out[0](fused(q, k, v, None, True)[0].transpose(1, 2).flatten(2))
+
+
+def unet_cost(unet: UNet2DConditionModel, batch: int, side: int, dtype: torch.dtype,
+              checkpointing: bool, width: int, weight_gradients: bool = False,
+              tokens: int = 77) -> Cost:  # fmt: skip
+    """Cost of predicting noise for `batch` latents of `side` x `side` and going back to the text.
+
+    `unet` is on the meta device; `width` is the text's. With `weight_gradients` the frozen weights
+    collect gradients as well, as the authors' code lets them.
+    """
+    lean: Any = _LeanAttention()
+    unet.set_attn_processor(lean)
+    network = cast(nn.Module, unet)
+    network.to(dtype=dtype).eval().requires_grad_(weight_gradients)
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+    else:
+        unet.disable_gradient_checkpointing()
+    config: Any = unet.config
+    with torch.device("meta"):
+        x_t = torch.empty(batch, config.in_channels, side, side, dtype=dtype)
+        t = torch.zeros(batch, dtype=torch.long)
+        cross = torch.empty(batch, tokens, width, dtype=dtype, requires_grad=True)
+        added: Mapping[str, Tensor] | None = None
+        if config.addition_embed_type == "text_time":
+            pooled = config.projection_class_embeddings_input_dim - 6 * 256
+            added = {"text_embeds": torch.empty(batch, pooled, dtype=dtype),
+                     "time_ids": torch.empty(batch, 6, dtype=dtype)}  # fmt: skip
+    with LiveBytes() as live, FlopCounterMode(display=False) as flops:
+        found: Any = unet(x_t, t, cross, added_cond_kwargs=added)
+        forward = flops.get_total_flops()
+        found.sample.float().square().mean().backward()
+        backward = flops.get_total_flops() - forward
+    for parameter in unet.parameters():
+        parameter.grad = None
+    return Cost(float(forward), float(backward), live.peak)
+
+
+def size_of(module: nn.Module, dtype: torch.dtype) -> int:
+    """Bytes of a module's weights in a dtype."""
+    return sum(p.numel() for p in module.parameters()) * dtype.itemsize
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 0) -> float:
+    """Floating point operations a second of a big square matrix product here, best of a few."""
+    side = side or (8192 if device.type == "cuda" else 768)
+    one = torch.randn(side, side, device=device).to(dtype)
+    best = 0.0
+    for _ in range(6):
+        _wait(device)
+        began = time.perf_counter()
+        torch.mm(one, one)
+        _wait(device)
+        best = max(best, 2 * side**3 / (time.perf_counter() - began))
+    return best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
