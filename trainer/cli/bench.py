@@ -29,6 +29,17 @@ def add(verbs: Verbs) -> None:
     )  # fmt: skip
     host.add_argument("host", choices=("comfyui", "a1111"), help="a host as the tests find it")
     host.add_argument("--out", type=Path, default=Path("bench"), help="folder for the figures")
+    train = verb(
+        inner, "train", run_train, "a step on a whole SD 1.5 of random weights, beside the authors'",
+        "apl bench train --side 16 --out bench/train",
+    )  # fmt: skip
+    train.add_argument("--side", type=int, default=16, help="side of the latents (512x512: 64)")
+    train.add_argument("--batch", type=int, nargs="+", default=[4], help="our batches to try")
+    train.add_argument("--rounds", type=int, default=3, help="steps of each kind, medians count")
+    train.add_argument("--device", help="cuda, cpu ... (the GPU if there is one)")
+    train.add_argument(
+        "--out", type=Path, default=Path("bench/train"), help="folder for the figures"
+    )
     fuzz = verb(
         inner, "fuzz", run_fuzz, "broken files of every kind, against limits of time and memory",
         "apl bench fuzz --files 200000 --out bench/fuzz",
@@ -65,6 +76,17 @@ def run_speed(given: argparse.Namespace) -> int:
     from ..bench.speed import run
 
     found = run(load_model(given.model), given.out, given.minutes, _say)
+    print(json.dumps(found, indent=1, sort_keys=True))
+    return 0
+
+
+def run_train(given: argparse.Namespace) -> int:
+    """Run `bench train`."""
+    from ..bench.train import run
+    from ..checkpoints.plan import own_device
+
+    device = own_device(given.device)
+    found = run(given.out, given.side, given.batch, given.rounds, device, _say)
     print(json.dumps(found, indent=1, sort_keys=True))
     return 0
 
