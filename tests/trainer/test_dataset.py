@@ -18,8 +18,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from slim_checkpoints import pipeline
 
 from apl_core.errors import ConfigError, RunError
+from apl_core.training.config import TrainConfig
+from apl_trainer.checkpoints.data import read_data
 from apl_trainer.cli import main
 from apl_trainer.data import making
 from apl_trainer.data.finish import Outcome, finish
@@ -323,3 +326,32 @@ def test_no_face_at_all_ends_in_words(tmp_path: Path) -> None:
     blind = Tools(used.maker, used.painter, used.book, Blind(), used.attributes)
     with pytest.raises(RunError, match="exactly one face"):
         made(tmp_path, tasks()[:2], maker=blind)
+
+
+def test_a_real_checkpoint_draws_the_built_in_prompts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A random-weights SD 1.x pipeline with thin networks, from its folder."""
+    checkpoint, names = tmp_path / "slim", tmp_path / "names.txt"
+    pipeline("sd1").save_pretrained(checkpoint)
+    names.write_text("Ann Lee\nBo Ray\n", encoding="utf-8")
+    run = ["dataset", "--model", str(checkpoint), "--names", str(names), "--size=64", "--steps=2",
+           "--count=2", "--things=1", "--people=1", "--batch=2", "--device=cpu",
+           "--out", str(tmp_path / "out"), "--weights", str(tmp_path)]  # fmt: skip
+    assert main(run) == 1
+    told = capsys.readouterr().err
+    assert "apl fetch face-detection" in told and "apl fetch clip-b32" in told
+    assert not (tmp_path / "out").exists()
+    without = [*run, "--no-face-filter", "--descriptions=person", "--heldout-share=0"]
+    assert main(without) == 0
+    entries = read_metadata(tmp_path / "out")
+    assert [e.kind for e in entries] == ["identity"] * 4 + ["things", "people"]
+    with Image.open(tmp_path / "out" / entries[0].file) as image:
+        assert image.size == (64, 64)
+    rows = read_data(tmp_path / "out", TrainConfig.from_mapping({"target": "description"}))
+    assert len(rows) == 6
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["fingerprints"].keys() == {"clip_l"}
+    assert "predicts eps" in manifest["settings"]["reading"]
+    assert main([*without, "--prediction=v"]) == 2
+    assert "reading was" in capsys.readouterr().err

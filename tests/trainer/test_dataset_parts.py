@@ -220,6 +220,21 @@ def test_a_table_that_nobody_touched_follows_the_votes(tmp_path: Path) -> None:
     assert again[0].description == "a person with grey hair" and again[0].by == "voted"
 
 
+def test_attributes_can_be_changed_again_and_again(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    voted = [line("Ann", hair_colour="red", glasses="yes")]
+    table.update(tmp_path, voted, True)
+    for before, after in (("red", "green"), ("green", "blue"), ("blue", "red")):
+        path = tmp_path / table.FILE
+        text = path.read_text(encoding="utf-8")
+        assert text.count(f",{before},") == 1
+        path.write_text(text.replace(f",{before},", f",{after},"), encoding="utf-8")
+        again = table.update(tmp_path, voted, True)[0]
+        assert again.description == f"a person with {after} hair and glasses"
+        assert again.by == ("voted" if after == "red" else "hand")
+        assert table.update(tmp_path, voted, True) == [again], "nothing new, nothing changed"
+
+
 def test_a_kill_between_votes_and_table_makes_no_hand_edits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

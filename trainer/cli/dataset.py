@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from apl_core.errors import ConfigError
 from apl_core.metadata import shown
 
-from .common import Verbs, load_model, verb
+from .common import Verbs, add_any_model, is_checkpoint, load_model, verb
 
 if TYPE_CHECKING:
     from ..data.finish import Outcome
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ..data.weights import Weight
 
 _FEW = 20
+_REAL_ONLY = (
+    "size", "templates", "things_prompts", "people_prompts", "tokenizer", "clip_skip",
+    "prediction", "half",
+)  # fmt: skip
 _TOLD = 12
 
 
@@ -31,8 +35,7 @@ def add(verbs: Verbs) -> None:
         "draw pictures of names with the model itself, describe them, and write a data set",
         "apl dataset --model sd15.safetensors --names builtin --out data/figures",
     )  # fmt: skip
-    made.add_argument("--model", type=Path, metavar="CKPT", help="checkpoint file or diffusers "
-                      "folder, or a pocket model's folder (built-in pocket model)")  # fmt: skip
+    add_any_model(made)
     made.add_argument("--names", required=True, metavar="FILE",
                       help="text file, one name a line, or `builtin`")  # fmt: skip
     made.add_argument("--out", type=Path, required=True, help="the data set's folder")
@@ -84,7 +87,6 @@ def _add_pictures(made: argparse.ArgumentParser) -> None:
     made.add_argument("--people-prompts", type=Path, metavar="FILE", help="own prompts of people")
     made.add_argument("--device", help="cpu, cuda, mps (the best there is)")
     made.add_argument("--half", action="store_true", help="weights of the checkpoint in float16")
-    made.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder with CLIP's vocabulary")
 
 
 def _add_eyes(made: argparse.ArgumentParser) -> None:
@@ -109,7 +111,7 @@ def run_dataset(given: argparse.Namespace) -> int:
     _check(given)
     tries = given.tries or 3 * given.count
     amounts = Amounts(given.count, tries, given.things, given.people, given.heldout_share)
-    pocket = given.model is None or (given.model / "world.json").is_file()
+    pocket = not is_checkpoint(given.model)
     splits = _names(given, pocket)
     own = given_tasks(given.general, amounts, given.seed, list(splits)) if given.general else []
     tools = _pocket(given) if pocket else _real(given)
@@ -199,11 +201,7 @@ def _pocket(given: argparse.Namespace) -> Tools:
     from ..data.pocket import pocket_tools
     from ..pocket.model import GUIDANCE
 
-    refused = [
-        f"--{name.replace('_', '-')}"
-        for name in ("size", "templates", "things_prompts", "people_prompts", "tokenizer", "half")
-        if getattr(given, name)
-    ]
+    refused = [f"--{name.replace('_', '-')}" for name in _REAL_ONLY if getattr(given, name)]
     if refused:
         raise ConfigError(
             f"use {', '.join(refused)}", "a pocket model has its own words and size",
@@ -226,7 +224,8 @@ def _real(given: argparse.Namespace) -> Tools:
     from ..data.weights import weights_folder
 
     book = list_book(given.templates, given.things_prompts, given.people_prompts)
-    size = given.size or recognise(given.model).size
+    found = recognise(given.model, given.prediction)
+    size = given.size or found.size
     device = given.device or _best_device()
     choices = Choices(
         given.seed, given.steps, given.guidance or GUIDANCE, size, given.batch,
@@ -235,9 +234,13 @@ def _real(given: argparse.Namespace) -> Tools:
     )  # fmt: skip
     faces, attributes = optional_eyes(choices)
     dtype = torch.float16 if given.half else torch.float32
-    options = Options(tokenizer=given.tokenizer, dtype=dtype, device=device)
+    options = Options(
+        given.tokenizer, given.clip_skip, given.prediction, dtype=dtype, device=device
+    )
     model = load_checkpoint(given.model, options, tqdm_write)
-    return real_tools(model, book, choices, faces, attributes)
+    skip = "" if given.clip_skip is None else f", clip skip {given.clip_skip}"
+    reading = f"predicts {found.prediction}, {'float16' if given.half else 'float32'}{skip}"
+    return real_tools(model, book, choices, faces, attributes, reading)
 
 
 def tqdm_write(line: str) -> None:

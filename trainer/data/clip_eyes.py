@@ -55,7 +55,7 @@ class ClipEyes:
         self._clip = clip
         with torch.no_grad():
             self._texts = {k: self._encoded(list(v.values())) for k, v in SENTENCES.items()}
-        self._scale = float(clip.model.logit_scale.exp())
+        self._scale = float(clip.model.logit_scale.detach().exp())
 
     @property
     def name(self) -> str:

@@ -40,6 +40,7 @@ class Maker:
     guidance: float
     size: int
     batch: int
+    reading: str = ""
 
     def remember(self, folder: Path) -> None:
         """Write `settings.json`, or compare with it; ConfigError names every difference."""

@@ -65,14 +65,15 @@ def optional_eyes(choices: Choices) -> tuple[FaceReader | None, AttributeReader 
 
 
 def real_tools(model: CheckpointModel, book: ListBook, choices: Choices,
-               faces: FaceReader | None, attributes: AttributeReader | None) -> Tools:  # fmt: skip
-    """Everything that makes a data set on a loaded checkpoint."""
+               faces: FaceReader | None, attributes: AttributeReader | None,
+               reading: str = "") -> Tools:  # fmt: skip
+    """Everything that makes a data set on a loaded checkpoint; `reading` says how it was read."""
     keys = model.encoder.widths
     maker = Maker(
         model.name, {key: fingerprint(model.encoder.token_embedding(key)) for key in keys},
         book.digest, faces.name if faces else "", attributes.name if attributes else "",
         choices.negative, choices.seed, choices.steps, choices.guidance, choices.size,
-        choices.batch,
+        choices.batch, reading,
     )  # fmt: skip
     sampler = model.sampler(choices.steps, choices.guidance, choices.size, choices.batch)
     return Tools(maker, sampler, book, faces, attributes)

@@ -21,6 +21,7 @@ from .metadata import Split
 
 FILE = "descriptions.csv"
 _VOTED = "voted.json"
+_DERIVED = "derived"
 _EDITABLE = ("description", *ATTRIBUTES)
 COLUMNS = ("name", "split", *_EDITABLE, "pictures", "known", "by")
 _MAX = 400
@@ -62,7 +63,10 @@ def update(folder: Path, voted: list[Line], gender: bool) -> list[Line]:
     writer.writeheader()
     writer.writerows([line.cells() for line in lines])
     writer.writerows(extra)
-    now = {line.name: [line.cells()] for line in voted}
+    now = {
+        line.name: [line.cells() | _derived(done, gender)]
+        for line, done in zip(voted, lines, strict=True)
+    }
     both = {name: [*ours.get(name, []), *cells] for name, cells in now.items()}
     try:  # killed in between, neither the old nor the new votes are taken for hand edits
         _remember(folder, ours | both)
@@ -78,7 +82,9 @@ def _merged(line: Line, theirs: Mapping[str, str] | None, ours: list[dict[str, s
     if theirs is None:
         return line
     before = ours or [dict.fromkeys(_EDITABLE, "")]
-    edited = {k: theirs[k] for k in _EDITABLE if theirs[k] not in [b.get(k, "") for b in before]}
+    ours_or_derived = {k: {b.get(k, "") for b in before} for k in _EDITABLE}
+    ours_or_derived["description"] |= {b[_DERIVED] for b in before if _DERIVED in b}
+    edited = {k: theirs[k] for k in _EDITABLE if theirs[k] not in ours_or_derived[k]}
     if not edited:
         return line
     values = dict(line.values) | {k: v for k, v in edited.items() if k in ATTRIBUTES}
@@ -87,6 +93,12 @@ def _merged(line: Line, theirs: Mapping[str, str] | None, ours: list[dict[str, s
     )
     by = "voted" if description == line.description and values == line.values else "hand"
     return Line(line.name, line.split, description, values, line.pictures, line.known, by)
+
+
+def _derived(line: Line, gender: bool) -> dict[str, str]:
+    """A description that followed from attributes: no hand edit when it is read back."""
+    follows = line.description == phrase(line.values, gender)
+    return {_DERIVED: line.description} if follows else {}
 
 
 def _check(path: Path, lines: list[Line]) -> None:
