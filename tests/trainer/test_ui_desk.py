@@ -239,10 +239,13 @@ def test_the_status_file_follows_a_run(tmp_path: Path) -> None:
 
 
 def test_curves_are_sound_svg_whatever_the_rows_hold() -> None:
-    metrics = [{"step": i, "loss": 1 / i, "identity": 0.5 / i} for i in range(1, 1200)]
-    metrics += [{"step": 1200, "loss": None}, {"step": 1201, "loss": "x", "drift_people": -0.2}]
-    for svg in (loss_chart(metrics, 2000), effect_chart(metrics, 2000), loss_chart([], 0),
-                effect_chart([{"step": 1, "identity": 0.0}], 1)):  # fmt: skip
+    metrics = [{"step": i, "loss": 1 / i, "identity": 70 / i} for i in range(1, 1200)]
+    metrics += [{"step": i, "score": 1.0, "identity": 0.5 - i / 4000} for i in (600, 1199)]
+    metrics += [{"step": 1200, "loss": None}, {"step": 1201, "score": None, "drift_people": -0.2}]
+    effect = effect_chart(metrics, 2000)
+    assert effect.count("<circle") == 3 and "identity 20" in effect and "people -20" in effect
+    for svg in (loss_chart(metrics, 2000), effect, loss_chart([], 0),
+                effect_chart([{"step": 1, "score": 0.1, "identity": 0.0}], 1)):  # fmt: skip
         figure = ElementTree.fromstring(svg)
         assert figure.tag == "figure" and "nan" not in svg
         for text in figure.iter("polyline"):

@@ -6,9 +6,13 @@ import os
 import time
 from pathlib import Path
 
+from slim_checkpoints import pipeline, write_file
+
+from apl_core.formats import read_prefix
 from apl_trainer.pocket import BUILT_IN
 from apl_trainer.ui.desk import Desk
 from apl_trainer.ui.order import Order
+from apl_trainer.ui.pieces import picture
 from apl_trainer.ui.reading import Run, figures, read_run
 from apl_trainer.ui.shelf import POCKET, Shelf
 from apl_trainer.ui.work import run
@@ -62,3 +66,24 @@ def test_the_unexpected_says_where_the_log_lies(tmp_path: Path) -> None:
     Order("pocket", str(BUILT_IN), None, "quick").save(tmp_path, "")
     assert run(tmp_path) == 1
     assert read_run(tmp_path).state == "failed" and read_run(tmp_path).error
+
+
+def test_a_checkpoint_is_learnt_on_too(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    write_file("sd1", pipeline("sd1"), tmp_path / "models" / "slim.safetensors")
+    desk = Desk(Shelf(tmp_path / "runs", (tmp_path / "models",)), Workers())
+    names = "Ann Lee\nBo Li\nCy Mo\nDi Nu"
+    desk.start("slim.safetensors", names, "quick", "size = 64\nvectors = 4\nbehind = 2\n", "real")
+    last = wait(desk, "real")
+    assert last.state == "done" and "Nothing measured the faces" in last.said, last
+    assert last.prefix and set(read_prefix(last.prefix).vectors) == {"clip_l"}
+    assert picture(last.path / "sheet.png") and not figures(last.path)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"\x00" * 64)
+    names = ("Ann Lee", "Bo Li", "Cy Mo", "Di Nu")
+    Order("checkpoint", str(tmp_path / "x.safetensors"), names, "quick").save(tmp_path / "r", "")
+    assert run(tmp_path / "r") == 1
+    told = read_run(tmp_path / "r")
+    assert told.state == "failed" and "Fix:" in told.error and "unexpected" not in told.error

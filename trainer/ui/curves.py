@@ -41,9 +41,10 @@ def effect_chart(rows: Rows, steps: int) -> str:
         ("identity", "identity", "a"), ("drift_people", "drift, people", "b"),
         ("drift_things", "drift, things", "c"),
     )  # fmt: skip
+    checks = [r for r in rows if "score" in r]  # a step's row calls its losses by the same names
     lines: list[Line] = []
     for key, label, tone in shown:
-        points = [(float(r["step"]), 100 * r[key]) for r in rows if _number(r.get(key))]
+        points = [(float(r["step"]), 100 * r[key]) for r in checks if _number(r.get(key))]
         lines.append(Line(label, tone, points, marks=True))
     return chart("Identity and drift, %", lines, steps, True)
 

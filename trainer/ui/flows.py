@@ -10,7 +10,7 @@ from typing import Any
 from apl_core.errors import RunError
 from apl_core.prefix import Rows
 from apl_core.training.config import TrainConfig
-from apl_core.training.events import Control, Listener
+from apl_core.training.events import Control, Listener, Phase
 from apl_core.training.folder import RunFolder
 
 from ..data.settings import read_toml
@@ -43,6 +43,7 @@ def learn_pocket(folder: Path, order: Order, control: Control, listener: Listene
     asked = training_people(people)[0][-names:]
     paper = Paper.of(model.world, names, seeds, free)
     paper = replace(paper, trained=tuple(identity_questions(model.world, asked, seeds)))
+    listener(Phase("drawing pictures to compare with", 0, 0))
     flat = learn_and_measure(
         model, config, run, origin, paper, [listener], control, lambda text: log.info("%s", text)
     )

@@ -49,22 +49,22 @@ class View:
         """Updates for a notice, the list of runs, all panels and buttons, and what is now sent.
 
         `sent` is what this page showed before; `said` a notice's HTML, or None to leave it.
+        Answers of overlapping events may come in any order: the next news put them right.
         """
         gr, desk = self._gr, self._desk
         run = self._look(name)
         fresh: dict[str, Any] = {
-            "notice": sent.get("notice", "") if said is None else said,
             "runs": (tuple(desk.shelf.runs()), run.name if run else None),
             "status": pieces.status(run), "charts": pieces.charts(run),
             "preview": pieces.preview(run), "results": pieces.results(run, desk.shelf.apl_dir),
             **_usable(run, desk.shelf.apl_dir),
         }  # fmt: skip
-        updates: list[Any] = []
+        updates: list[Any] = [
+            gr.update() if said is None else gr.update(value=said, visible=bool(said))
+        ]
         for key, value in fresh.items():
             if sent.get(key) == value:
                 updates.append(gr.update())
-            elif key == "notice":
-                updates.append(gr.update(value=value, visible=bool(value)))
             elif key == "runs":
                 updates.append(gr.update(choices=list(value[0]), value=value[1]))
             elif isinstance(value, bool):
@@ -84,7 +84,7 @@ def _usable(run: Run | None, apl_dir: Path | None) -> dict[str, bool]:
     """Which buttons make sense now, in the order of the outputs; the others are not shown."""
     asks = run is not None and run.going and not run.learnt
     return {
-        "start": run is None or not run.going, "stop": asks, "save": asks, "shot": asks,
+        "start": run is None or not run.going, "asks": asks,
         "resume": run is not None and not run.going and run.state != "done" and run.began,
         "use": apl_dir is not None and run is not None and not run.going and run.prefix is not None,
     }  # fmt: skip
@@ -107,16 +107,16 @@ def build(gr: Any, desk: Desk) -> None:
                 runs = gr.Dropdown([], label="Run", elem_id="apl_runs", scale=3)
                 resume = gr.Button("Resume", elem_id="apl_resume", scale=1, visible=False)
             status = html(pieces.status(None), elem_id="apl_status")
-            with gr.Row():
-                stop = gr.Button("Stop and save", elem_id="apl_stop", visible=False)
-                save = gr.Button("Save now", elem_id="apl_save", visible=False)
-                shot = gr.Button("Preview now", elem_id="apl_preview", visible=False)
+            with gr.Row(visible=False) as asks:
+                stop = gr.Button("Stop and save", elem_id="apl_stop")
+                save = gr.Button("Save now", elem_id="apl_save")
+                shot = gr.Button("Preview now", elem_id="apl_preview")
             charts = html(pieces.charts(None), elem_id="apl_charts")
             results = html(pieces.results(None, None), elem_id="apl_results")
             use = gr.Button("Use it now", variant="primary", elem_id="apl_use", visible=False)
             sheet = html(pieces.preview(None), elem_id="apl_sheet")
     outputs = [
-        notice, runs, status, charts, sheet, results, start, stop, save, shot, resume, use, sent
+        notice, runs, status, charts, sheet, results, start, asks, resume, use, sent
     ]  # fmt: skip
 
     def on(button: Any, do: Callable[..., str], inputs: Sequence[Any], moves: bool = False) -> None:
