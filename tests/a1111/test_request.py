@@ -96,6 +96,20 @@ def test_the_operators_prefix_wins_over_everything(settings: SimpleNamespace) ->
     assert untouched.extra_generation_params[NAME] == "b"
 
 
+def test_an_enforced_picture_says_so_in_one_line_that_nobody_else_writes(
+    settings: SimpleNamespace,
+) -> None:
+    p = asking("x")
+    p.extra_generation_params["APL"] = "a somebody's"
+    request.attach(p, read(p, True, "b"))
+    assert "APL" not in p.extra_generation_params
+    settings.enforced = "a"
+    got = read(p, False, "b")
+    assert got is not None
+    request.attach(p, got)
+    assert p.extra_generation_params["APL"] == f"a {got.prefix.short_digest}"
+
+
 def test_a_request_carries_its_outcome_and_says_so() -> None:
     p = asking("x")
     outcome = read(p, True, "a", 0.0, 0.5)

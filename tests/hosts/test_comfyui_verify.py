@@ -95,7 +95,8 @@ def test_a_pack_that_strips_the_prefix_is_a_hole(
     graph = txt2img("a photo of a man")
     graph["pos"]["class_type"] = "StripsPrefix"
     (tmp_path / "graph.json").write_text(json.dumps(graph))
-    code = verify(traced, "--graph", str(tmp_path / "graph.json"), "--json")
+    own = ["--graph", str(tmp_path / "graph.json"), "--only", "your graph", "--only", "plain"]
+    code = verify(traced, *own, "--json")
     said = json.loads(capsys.readouterr().out)
     assert code == 1
     assert [one for one in said["holes"] if one.startswith("your graph: ")] == said["holes"]
@@ -112,10 +113,11 @@ def test_a_trace_that_was_edited_or_has_another_key_is_refused(
     whole = log.read_bytes()
     try:
         log.write_bytes(whole.replace(b'"positive"', b'"negative"', 1))
-        assert verify(traced) == 1
+        assert verify(traced, "--only", "plain") == 1
     finally:
         log.write_bytes(whole)
     assert "was changed" in capsys.readouterr().err
+    assert verify(traced, "--only", "no such thing") == 2
 
 
 def test_without_its_trace_file_no_picture_is_made(traced: Host) -> None:

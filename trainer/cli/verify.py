@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from apl_core.errors import ConfigError
+from apl_core.errors import ConfigError, HostError
 
 from .common import Verbs, verb
 
@@ -30,6 +30,9 @@ def add(verbs: Verbs) -> None:
     added.add_argument("--login", default="", help="user:password of A1111's --api-auth")
     added.add_argument("--checkpoint", default="", help="ComfyUI: the checkpoint to draw with")
     added.add_argument("--graph", type=Path, help="ComfyUI: one more graph, in API format")
+    added.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="this request alone; repeatable"
+    )
     added.add_argument("--side", type=int, default=64, help="pixels of a picture's side")
     added.add_argument("--steps", type=int, default=2, help="sampling steps")
     added.add_argument("--json", action="store_true", help="print the verdicts as JSON")
@@ -50,7 +53,7 @@ def run(given: argparse.Namespace) -> int:
     else:
         server = WebuiServer(client, given.side, given.steps)
     verdicts: list[Verdict] = []
-    for verdict in verify(server, _reader(given)):
+    for verdict in verify(server, _reader(given), given.only):
         print(f"{verdict.case}: {verdict.result}", file=sys.stderr)
         verdicts.append(verdict)
     found = holes(verdicts)
@@ -84,7 +87,10 @@ def _reader(given: argparse.Namespace) -> Any:
         text = given.key if given.key_file is None else given.key_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("read the key", str(error), "give a text file with the key") from error
-    return TraceReader(given.trace, key_of(text or os.environ.get(KEY, "")))
+    try:
+        return TraceReader(given.trace, key_of(text or os.environ.get(KEY, "")))
+    except HostError as error:
+        raise ConfigError(error.asked, error.found, error.fix) from error
 
 
 def _graph(path: Path) -> dict[str, Any]:

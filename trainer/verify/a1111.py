@@ -51,7 +51,7 @@ class WebuiServer:
             "alternation": {"prompt": _unique("[a cat|a man]"), "steps": 4},
             "AND": {"prompt": f"{_unique('a cat')} AND {_unique('a man')} :0.7"},
             "BREAK": {"prompt": f"{_unique('a cat')} BREAK {_unique('a man')}"},
-            "8 chunks": {"prompt": _unique(" ".join(f"man {i}" for i in range(260)))},
+            "8 chunks": {"prompt": _unique(" ".join(f"man {i}" for i in range(180)))},
             "batch of 2": {"batch_size": 2},
             "two batches": {"n_iter": 2},
             "hires fix": _HIRES,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from apl_core.errors import HostError
+from apl_core.errors import ConfigError, HostError
 from apl_core.metadata import shown
 from apl_core.trace import NEGATIVE, TraceReader
 
@@ -62,8 +62,13 @@ class Server(Protocol):
         ...
 
 
-def verify(server: Server, trace: TraceReader | None) -> Iterable[Verdict]:
-    """Send the matrix and judge every case; HostError where nothing is enforced at all."""
+def verify(
+    server: Server, trace: TraceReader | None, only: Sequence[str] = ()
+) -> Iterable[Verdict]:
+    """Send the matrix (or the cases named) and judge every case.
+
+    HostError where nothing is enforced at all, ConfigError for a name that is no case.
+    """
     status = server.status()
     name, digest = status.get("enforced"), status.get("digest")
     if not name or not digest:
@@ -82,7 +87,17 @@ def verify(server: Server, trace: TraceReader | None) -> Iterable[Verdict]:
                 "start it with APL_TRACE and APL_TRACE_KEY, or leave --trace out",
             )
         trace.new()  # what was there before is checked, and not ours
-    for case in server.cases():
+    cases = server.cases()
+    unknown = set(only) - {case.name for case in cases}
+    if unknown:
+        raise ConfigError(
+            f"send {', '.join(sorted(unknown))}",
+            "there is no such request for this server",
+            f"choose from: {', '.join(case.name for case in cases)}",
+        )
+    for case in cases:
+        if only and case.name not in only:
+            continue
         answers = server.send(case)
         lines = None if trace is None else trace.new()
         yield judge(case, answers, lines, str(digest))

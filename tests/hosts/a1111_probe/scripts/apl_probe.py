@@ -61,6 +61,7 @@ def _trouble():
         "sampling": lambda: _replaced(sd_samplers_cfg_denoiser.CFGDenoiser, "forward", _fail),
         "encoder": lambda: _replaced(texts, "process_texts", _bare(texts.process_texts)),
         "rows": lambda: _replaced(texts, "process_tokens", _drop_rows(texts.process_tokens)),
+        "zeroed": lambda: _replaced(texts, "process_tokens", _zero_rows(texts.process_tokens)),
         "conditioning": lambda: _replaced(
             request, "get_conds_with_caching", _bare(request.get_conds_with_caching)
         ),
@@ -70,6 +71,18 @@ def _trouble():
 def _drop_rows(original):
     def process_tokens(engine, tokens, multipliers):
         engine.hijack.fixes = [[] for _ in tokens]
+        return original(engine, tokens, multipliers)
+
+    return process_tokens
+
+
+def _zero_rows(original):
+    """Lets the rows be read, so that the extension is content, and makes nothing of them."""
+
+    def process_tokens(engine, tokens, multipliers):
+        for fixes in engine.hijack.fixes:
+            for _, embedding in fixes:
+                embedding._rows = embedding._rows * 0
         return original(engine, tokens, multipliers)
 
     return process_tokens

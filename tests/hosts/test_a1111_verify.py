@@ -1,0 +1,93 @@
+"""`apl verify` on the real A1111: the whole matrix, and a hole that it has to find."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import a1111_host
+import pytest
+from a1111_host import Refused, Webui
+from conftest import fill
+
+from apl_trainer.cli import main
+
+KEY, LOGIN = "the operator's long secret", "operator:secret"
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
+    """A webui that enforces a bracket and writes a trace."""
+    host = a1111_host.installed()
+    assert host is not None
+    data = tmp_path_factory.mktemp("traced")
+    folder = tmp_path_factory.mktemp("operator") / "prefixes"
+    fill(folder)
+    shutil.copy(folder / "bracket.safetensors", folder / "locked.safetensors")
+    (data / "styles.csv").write_text("name,prompt,negative_prompt\nold,an old man,young\n")
+    arguments = ("--nowebui", "--apl-dir", str(folder), "--api-auth", LOGIN)
+    environment = {
+        "APL_ENFORCE": "locked",
+        "APL_TRACE": str(data / "trace.jsonl"),
+        "APL_TRACE_KEY": KEY,
+    }
+    with Webui(host, data, arguments, env=environment, login=LOGIN) as webui:
+        yield webui
+
+
+def verify(webui: Webui, *more: str) -> int:
+    trace = ["--trace", str(webui.data / "trace.jsonl"), "--key", KEY]
+    return main(["verify", "--host", "a1111", webui.url, *trace, "--login", LOGIN, *more])
+
+
+def test_no_request_of_the_matrix_gets_past_the_prefix(
+    traced: Webui, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = traced.get("/apl/status")
+    code = verify(traced, "--json")
+    said = json.loads(capsys.readouterr().out)
+    rows = {row["case"]: row for row in said["verdicts"]}
+    assert code == 0 and not said["holes"], said
+    assert {name for name, row in rows.items() if row["result"] == "refused"} == {"old emphasis"}
+    assert {"styles", "refiner", "another checkpoint"} <= set(rows) and len(rows) >= 28
+    assert rows["8 chunks"]["chunks"] >= 8 and rows["two batches"]["pictures"] == 2
+    after = traced.get("/apl/status")
+    drawn = sum(row["pictures"] for row in rows.values())
+    assert after["pictures"] - before["pictures"] >= drawn - 1  # a prompt matrix adds its grid
+    assert after["refused"] - before["refused"] == 1 and after["since"] == before["since"]
+    assert after["enforced"] == "locked" and after["usable"] and after["trace"]
+
+
+def test_a_picture_says_it_in_one_line(traced: Webui) -> None:
+    status = traced.get("/apl/status")
+    drawn = traced.draw("a photo of a man who says so")
+    assert f"APL: locked {status['hash']}" in drawn.infotext
+    assert status["digest"].startswith(status["hash"])
+
+
+def test_rows_that_come_to_nothing_are_a_hole(
+    traced: Webui, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another extension that lets the rows be read and puts zeros in their place."""
+    traced.probe(trouble="zeroed")
+    try:
+        code = verify(traced, "--only", "plain", "--json")
+    finally:
+        traced.probe()
+    said = json.loads(capsys.readouterr().out)
+    assert code == 1 and "without the prefix" in said["holes"][0]
+    assert verify(traced, "--only", "plain") == 0
+
+
+def test_without_its_trace_file_no_picture_is_made(traced: Webui) -> None:
+    log = traced.data / "trace.jsonl"
+    hidden = log.rename(log.with_suffix(".hidden"))
+    log.mkdir()
+    try:
+        with pytest.raises(Refused, match="write the trace"):
+            traced.draw("a man that nobody has seen yet")
+    finally:
+        log.rmdir()
+        hidden.rename(log)
+    assert traced.draw("a man that nobody has seen yet").images
