@@ -89,7 +89,8 @@ def test_pocket_features_and_maps_tell_pictures_apart(
     with torch.no_grad():
         last = maps[-1].flatten(1)
         again = model.recogniser.body[-1](model.recogniser.body[-2](last))
-    assert torch.allclose(again, features, atol=1e-5)
+    assert torch.allclose(features.square().mean(1), torch.ones(24), atol=1e-4)
+    assert torch.nn.functional.cosine_similarity(again, features).min() > 0.9999
 
 
 def test_faces_are_checked_and_joined() -> None:

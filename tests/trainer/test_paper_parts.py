@@ -38,7 +38,7 @@ def test_a_typo_is_one_letter_less_or_two_swapped() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         wrong = typo("Stouvel Krounax", rng)
-        assert wrong != "Stouvel Krounax" and wrong.startswith("Stouvel K")
+        assert wrong != "Stouvel Krounax" and wrong.startswith("Stouvel ")
         if len(wrong) == len("Stouvel Krounax"):
             assert sorted(wrong) == sorted("Stouvel Krounax")
         else:
@@ -120,16 +120,13 @@ def test_first_chunk_only_is_the_prefix_there_and_nothing_later(model: PocketMod
     assert torch.equal(
         encoder.encode(short, rows).cross, model.encoder.encode(short, rows).cross
     )  # fmt: skip
-    tower = model.encoder.towers[0]
-    text = far_back("Anna Brill", tower.tokenise)
+    text = "a " * 69 + "red circle"  # 69 tokens are what one chunk and six rows leave
     found = encoder.encode([text], rows).cross
     every = model.encoder.encode([text], rows).cross
     assert found.shape == every.shape == (1, 154, 128)
     assert torch.equal(found[:, :77], every[:, :77])
     assert not torch.allclose(found[:, 77:], every[:, 77:], atol=1e-2)
-    rest = tower.tokenizer.decode(tower.tokenise(text)[69:])  # what one chunk and six rows leave
-    assert tower.tokenise(rest) == tower.tokenise(text)[69:]
-    alone = model.encoder.encode([rest], None).cross
+    alone = model.encoder.encode(["red circle"], None).cross
     assert torch.allclose(found[:, 77:], alone, atol=1e-5)
     assert torch.equal(encoder.encode([text], None).cross, model.encoder.encode([text], None).cross)
 

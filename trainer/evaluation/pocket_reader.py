@@ -37,8 +37,9 @@ class PocketReader:
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
-        """The recogniser's last features (B, 256)."""
-        return self.recogniser.body(pictures * 2 - 1)
+        """The recogniser's last features (B, 256), scaled to the length 16 = 256 ** 0.5."""
+        found = self.recogniser.body(pictures * 2 - 1)
+        return torch.nn.functional.normalize(found, dim=1) * found.shape[1] ** 0.5
 
     @torch.no_grad()
     def maps(self, pictures: Tensor) -> list[Tensor]:

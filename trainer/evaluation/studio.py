@@ -47,7 +47,7 @@ class Studio:
         self.folder, self.steps = folder, steps
         self._pool = ProcessPoolExecutor(
             workers or max(1, os.cpu_count() or 1),
-            mp_context=multiprocessing.get_context("spawn"), initializer=_begin,
+            mp_context=multiprocessing.get_context("spawn"), initializer=begin,
         )  # fmt: skip
 
     def __enter__(self) -> Studio:
@@ -72,7 +72,8 @@ def _plain(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().cpu().clone() for k, v in vectors.items()}
 
 
-def _begin() -> None:
+def begin() -> None:
+    """Set a worker process up: one thread, and no life after its parent."""
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -20,7 +20,7 @@ from apl_core.prefix import Prefix, Rows
 
 from ..evaluation.pocket_reader import PocketReader
 from ..evaluation.statistics import Mean
-from ..evaluation.studio import Drawn
+from ..evaluation.studio import Drawn, begin
 from ..pocket.model import PocketModel
 from ..sampling import Request
 from .chunks import FirstChunkOnly
@@ -62,7 +62,7 @@ class Pool:
         self._pool = None
         if workers:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
+            self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin)
 
     def submit(self, function: Callable[..., Any], *given: object) -> Future[Any]:
         """Start a piece of work."""
@@ -135,10 +135,6 @@ class Bench:
 
 def _plain(rows: Rows) -> dict[str, Tensor]:
     return {k: v.detach().cpu().clone() for k, v in rows.vectors.items()}
-
-
-def _begin() -> None:
-    torch.set_num_threads(1)
 
 
 def _draw(folder: Path, steps: int, requests: Sequence[Request],

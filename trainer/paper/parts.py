@@ -102,7 +102,9 @@ def identity_part(bench: Bench) -> Result:
         who = [q.subject for q in asked.named]
         figures[f"face_found.{name}"] = mean(drawn[name].reading.is_face().numpy(), who)
         figures[f"scene.{name}"] = mean(as_asked(drawn[name], asked.named, SCENE), who)
-    learnt = bench.made("prefix")[1]
+    learnt = dict(bench.made("prefix")[1])
+    if bench.order.prefix:  # the copying of a file is no training
+        del learnt["seconds"]
     numbers = {f"eraser.{k}": v for k, v in cost.items()}
     numbers |= {f"prefix.{k}": v for k, v in learnt.items()}
     return Result(figures, numbers, _identity_sheet(bench, paper, drawn))

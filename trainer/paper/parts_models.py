@@ -46,11 +46,11 @@ class _Exam:
         self.named = identity_questions(world, world.group("heldout")[:names], seeds, _FIRST)
         self.people = people_questions(world, free, _FIRST + 10_000)
         self.things = things_questions(world, free, _FIRST + 20_000)
+        self.asked = [*self.named, *self.people, *self.things]
 
     def draw(self, rows: Rows | None, folder: Path | None = None) -> Shot:
         """Start drawing all its pictures."""
-        asked = [*self.named, *self.people, *self.things]
-        return self.bench.draw([q.request() for q in asked], rows, folder)
+        return self.bench.draw([q.request() for q in self.asked], rows, folder)
 
     def figures(self, drawn: Drawn) -> dict[str, Mean]:
         """Identity of held-out names, faces, and what of the name-free prompts came out."""
@@ -67,23 +67,22 @@ def transfer_part(bench: Bench, variant: str) -> Result:
     """The prefix, unchanged, on a variant of the model that it was not learnt on."""
     folder, facts = bench.made(f"variant-{variant}")
     exam = _Exam(bench, bench.plan.names, bench.plan.transfer_seeds, bench.plan.transfer_free)
-    few = [q.request() for q in [*exam.named[:8], *exam.things[:8]]]
+    n, step = len(exam.named), max(bench.plan.transfer_seeds, 1)
+    places = [*range(0, min(5 * step, n), step), n, n + len(exam.people)]
+    usual = bench.draw([exam.asked[i].request() for i in places])
     shots = {"none": exam.draw(None, folder), "prefix": exam.draw(bench.prefix.rows(), folder)}
-    usual, unusual = bench.draw(few), bench.draw(few, folder=folder)
     drawn = {name: shot.result() for name, shot in shots.items()}
+    model = usual.result().pictures
     figures: dict[str, Mean] = {}
     for name, pictures in drawn.items():
         found = exam.figures(pictures)
         figures |= {f"transfer.{variant}.{k}.{name}": m for k, m in found.items()}
     figures[f"transfer.{variant}.reads"] = _reads(bench, variant)
-    apart = pixel_change(usual.result().pictures, unusual.result().pictures)
+    apart = pixel_change(model, drawn["none"].pictures[places])
     figures[f"transfer.{variant}.apart"] = mean(apart.numpy())
-    n = len(exam.named)
-    step = max(bench.plan.transfer_seeds, 1)
-    places = [*range(0, min(5 * step, n), step), n, n + len(exam.people)]
     sheet = f"transfer-{variant}.png"
     save_sheet(
-        [usual.result().pictures[:5], *(drawn[k].pictures[places] for k in ("none", "prefix"))],
+        [model, *(drawn[k].pictures[places] for k in ("none", "prefix"))],
         bench.sheet(sheet), ("the model", f"{variant},\nno prefix", f"{variant},\nprefix"),
     )  # fmt: skip
     seconds = {f"transfer.{variant}.seconds": facts["seconds"]}

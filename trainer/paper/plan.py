@@ -29,13 +29,13 @@ class Plan:
     personal: int = 16
     personal_seeds: int = 6
     steps: int = 10
-    variant_steps: int = 110
+    variant_steps: int = 300
     variant_renders: int = 900
-    dreambooth_steps: int = 130
-    inversion_steps: int = 130
+    dreambooth_steps: int = 500
+    inversion_steps: int = 500
     prefix_steps: int = 0
     pool: int = 0
-    ablation_steps: int = 160
+    ablation_steps: int = 200
     ablation_names: int = 64
     ablation_free: int = 48
     ablations: tuple[str, ...] = ()
@@ -80,10 +80,10 @@ FULL = Plan(
 """Within 45 minutes on two quiet cores."""
 
 QUICK = Plan(
-    names=16, seeds=2, free=32, variation_names=16, variation_seeds=1, transfer_seeds=1,
-    transfer_free=16, personal=8, personal_seeds=3, steps=8, variant_steps=36,
-    variant_renders=400, dreambooth_steps=60, inversion_steps=50, ablation_steps=40,
-    ablation_names=16, ablation_free=16,
+    names=24, seeds=2, free=48, variation_names=24, variation_seeds=1, transfer_seeds=1,
+    transfer_free=16, personal=8, personal_seeds=3, steps=8, variant_steps=80,
+    variant_renders=600, dreambooth_steps=150, inversion_steps=120, ablation_steps=40,
+    ablation_names=24, ablation_free=16,
     ablations=("recipe=apl", "recipe=paper", "place=front", "target=description"),
 )  # fmt: skip
 """Within eight minutes: every experiment is there, with wide intervals."""

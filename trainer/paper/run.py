@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,13 @@ def run_paper(model: PocketModel, out: Path, plan: Plan, prefix: Path | None, wo
         for name in missing:
             bar.set_postfix_str(name)
             start = time.perf_counter()
-            result = parts[name](bench)
+            try:
+                result = parts[name](bench)
+            except BrokenProcessPool as error:
+                raise RunError(
+                    f"measure {name}", "a worker process was ended from outside (memory?)",
+                    "start the same command again, it goes on here; --workers 1 takes less memory",
+                ) from error  # fmt: skip
             result.numbers[f"seconds.part.{name}"] = time.perf_counter() - start
             result.save(_file(out, name))
             bar.update()

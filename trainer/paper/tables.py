@@ -166,7 +166,14 @@ def tables(figures: Figures, numbers: Numbers, plan: Plan) -> list[Table]:
         [*row, _number(numbers, f"ablation.{name}.seconds", "s")]
         for name, row in zip(ablations, table.rows, strict=True)
     ]
-    return [*found, Table(table.title, table.about, [*table.columns, "seconds"], rows)]
+    heads = [k.removeprefix("reader.") for k in figures if k.startswith("reader.")]
+    return [
+        *found, Table(table.title, table.about, [*table.columns, "seconds"], rows),
+        _table(
+            "The recogniser itself", "Its accuracy on renders that it never saw.", ["what"],
+            [("right", "reader.{}")], {h: h for h in heads}, figures,
+        ),
+    ]  # fmt: skip
 
 
 def markdown(found: Sequence[Table]) -> str:

@@ -44,6 +44,8 @@ TARGETS = (
     Target("transfer.heldout.worst", "held-out names on the hardest variant of the model", 0.12),
     Target("personalised.before", "people taught later, recognised without the prefix", 0.80, True),
     Target("personalised.after", "people taught later by fine-tuning, with the prefix", 0.15),
+    Target("personalised.inversion.before",
+           "the same, taught by textual inversion", 0.80, True),
     Target("personalised.inversion.after",
            "people taught later by textual inversion, with the prefix", 0.15),
 )  # fmt: skip
