@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from apl_core.atomic import write_text
@@ -116,19 +116,30 @@ class Step:
         leaves = {k: v.to(denoiser.device).requires_grad_() for k, v in rows.vectors.items()}
         self.rows = Rows(leaves, config.behind)
         self.number = 0
+        self.teaching = 0.0
+        self._gradients: list[Tensor | None] = []
 
     def run(self) -> float:
-        """Seconds per sample of the next step, its teacher included unless it is kept."""
+        """Seconds per sample of the next step, its teacher included unless it is kept.
+
+        `teaching` is what the first step's teacher took, per sample.
+        """
         modules = [*self.encoder.modules, *self.denoiser.modules]
+        parameters = [p for module in modules for p in module.parameters()]
+        device = self.denoiser.device
         with frozen(modules, self.config.recipe == "paper"):
-            began = _now(self.denoiser.device)
+            for parameter, kept in zip(parameters, self._gradients, strict=False):
+                parameter.grad = kept  # as in the authors' code, where they pile up
+            began = _now(device)
             lesson = self.curriculum.lesson(self.number)
-            gradient(
-                self.config, self.encoder, self.denoiser, lesson, self.rows, self.group, 1.0
-            )  # fmt: skip
-            spent = _now(self.denoiser.device) - began
+            taught = _now(device)
+            gradient(self.config, self.encoder, self.denoiser, lesson, self.rows, self.group, 1.0)
+            ended = _now(device)
+            if self.config.recipe == "paper":
+                self._gradients = [parameter.grad for parameter in parameters]
+        self.teaching = self.teaching or (taught - began) / len(lesson)
         self.number += 1
-        return spent / len(lesson)
+        return (ended - began) / len(lesson)
 
 
 def _now(device: torch.device) -> float:
@@ -139,8 +150,9 @@ def _now(device: torch.device) -> float:
 
 
 def taught_share(config: TrainConfig) -> float:
-    """Teacher forwards per sample of a whole run with kept predictions."""
-    return config.pool / (config.steps * config.batch)
+    """Teacher forwards per sample of a whole run with kept predictions, repulsion's included."""
+    forwards = 1 + (config.batch_identity / config.batch if config.repulsion else 0)
+    return forwards * config.pool / (config.steps * config.batch)
 
 
 def _sized(config: TrainConfig, batch: int) -> TrainConfig:
@@ -155,7 +167,7 @@ def _sized(config: TrainConfig, batch: int) -> TrainConfig:
 
 def step_times(unet_config: dict[str, Any], side: int, batches: Sequence[int], rounds: int,
                device: torch.device, say: Say) -> dict[str, float]:  # fmt: skip
-    """Seconds per sample of the authors' step, of frozen weights, and of ours at each batch.
+    """Seconds per sample of the authors' step and of ours at each batch.
 
     The variants take turns; medians. Ours pays for its kept teacher predictions by the share that
     a whole run has of them.
@@ -167,9 +179,7 @@ def step_times(unet_config: dict[str, Any], side: int, batches: Sequence[int], r
     encoder = ReferenceEncoder([ClipTower("clip_l", text, _Words(), 49407)])
     denoiser = UnetDenoiser(unet, Schedule.scaled_linear(), "eps")
     say("networks are built")
-    one = replace(PAPER, recipe="apl", batch_things=0)
-    variants = {"authors": PAPER, "frozen": one}
-    variants |= {f"ours.{size}": _sized(REAL, size) for size in batches}
+    variants = {"authors": PAPER} | {f"ours.{size}": _sized(REAL, size) for size in batches}
     steps = {name: Step(encoder, denoiser, config, side) for name, config in variants.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for name, step in steps.items():
@@ -180,17 +190,11 @@ def step_times(unet_config: dict[str, Any], side: int, batches: Sequence[int], r
             times[name].append(step.run())
         say(f"round {number + 1} of {rounds}")
     found = {name: statistics.median(values) for name, values in times.items()}
-    taught = taught_share(REAL) * _teacher(steps[f"ours.{batches[-1]}"])
-    return {k: v + (taught if k.startswith("ours") else 0.0) for k, v in found.items()}
-
-
-def _teacher(step: Step) -> float:
-    """Seconds per sample of a teacher forward."""
-    fresh = Curriculum(step.config, step.encoder, step.denoiser, step.curriculum.source,
-                       step.group, lambda *_: None)  # fmt: skip
-    began = _now(step.denoiser.device)
-    lesson = fresh.lesson(0)
-    return (_now(step.denoiser.device) - began) / len(lesson)
+    share = taught_share(REAL)
+    return {
+        name: seconds + (0 if name == "authors" else share * steps[name].teaching)
+        for name, seconds in found.items()
+    }
 
 
 def operations(unet_config: dict[str, Any], side: int) -> dict[str, float]:

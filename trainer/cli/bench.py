@@ -30,7 +30,7 @@ def add(verbs: Verbs) -> None:
     host.add_argument("host", choices=("comfyui", "a1111"), help="a host as the tests find it")
     host.add_argument("--out", type=Path, default=Path("bench"), help="folder for the figures")
     train = verb(
-        inner, "train", run_train, "a step on a whole SD 1.5 of random weights, beside the authors'",
+        inner, "train", run_train, "a step on a whole, random SD 1.5, beside the authors'",
         "apl bench train --side 16 --out bench/train",
     )  # fmt: skip
     train.add_argument("--side", type=int, default=16, help="side of the latents (512x512: 64)")
