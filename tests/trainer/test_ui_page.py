@@ -27,7 +27,7 @@ from apl_core.formats import read_prefix
 if not importlib.util.find_spec("gradio") or browser.driver() is None:
     pytest.skip("no gradio or no chromedriver", allow_module_level=True)
 
-SETTINGS = "steps = 3\npool = 40\ncheck_every = 3\nbatch_identity = 2\nbatch_things = 1\n"
+SETTINGS = "steps = 3\npool = 40\ncheck_every = 0\nbatch_identity = 2\nbatch_things = 1\n"
 STATUS = "return document.querySelector('#apl_status').innerText"
 NOTICE = "return (document.querySelector('#apl_notice')?.innerText || '')"
 NAMES = "return document.querySelector('#apl_names textarea').value"
@@ -101,7 +101,7 @@ def test_from_the_empty_page_to_the_report(served: str, tmp_path: Path) -> None:
         page.open("about:blank")
         opened(page, served)  # closed and opened again: it shows what is going on
         page.until(f"{STATUS}.includes('mine')", seconds=60)
-        page.until(f"{STATUS}.includes('finished')", seconds=900)
+        page.until(f"{STATUS}.includes('finished')", seconds=1500)
         page.until("return document.querySelector('#apl_charts polyline') !== null")
         page.until("return document.querySelector('#apl_results img')?.naturalWidth > 200")
         assert "learned prefix" in page.run(

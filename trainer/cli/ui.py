@@ -39,6 +39,7 @@ def run(given: argparse.Namespace) -> int:
             raise ConfigError(
                 f"offer the models in {folder}", "there is no such folder", "give a folder"
             )
-    shelf = Shelf(given.runs.resolve(), tuple(given.models), given.apl_dir)
+    apl_dir = None if given.apl_dir is None else given.apl_dir.resolve()
+    shelf = Shelf(given.runs.resolve(), tuple(given.models), apl_dir)
     serve(shelf, given.host, given.port, print)
     return 0

@@ -12,7 +12,7 @@ Rows = Sequence[Mapping[str, Any]]
 Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 460, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 84, 12, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 92, 12, 26
 _MOST = 400
 """Points of one line."""
 
@@ -38,8 +38,8 @@ def loss_chart(rows: Rows, steps: int) -> str:
 def effect_chart(rows: Rows, steps: int) -> str:
     """Who is still drawn, and what is lost, in percent, on prompts kept for choosing."""
     shown = (
-        ("identity", "identity", "a"), ("drift_people", "drift, people", "b"),
-        ("drift_things", "drift, things", "c"),
+        ("identity", "identity", "a"), ("drift_people", "drift people", "b"),
+        ("drift_things", "drift things", "c"),
     )  # fmt: skip
     checks = [r for r in rows if "score" in r]  # a step's row calls its losses by the same names
     lines: list[Line] = []
