@@ -270,6 +270,9 @@ def test_given_pictures_with_captions_are_taken(tmp_path: Path) -> None:
     assert all(e.seed is None for e in found.values())
     with Image.open(tmp_path / "out" / found["a red car"].file) as image:
         assert image.size == (32, 32)
+    (given / "b.txt").write_text("a blue car", encoding="utf-8")
+    again = made(tmp_path / "out", tasks()[:2] + given_tasks(given, AMOUNTS, 0, NAMES))
+    assert "a blue car" in {e.prompt for e in again.entries}
 
 
 def test_the_command_tells_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -355,3 +358,21 @@ def test_a_real_checkpoint_draws_the_built_in_prompts(
     assert "predicts eps" in manifest["settings"]["reading"]
     assert main([*without, "--prediction=v"]) == 2
     assert "reading was" in capsys.readouterr().err
+
+
+def test_a_full_device_and_broken_pictures_end_in_words(tmp_path: Path) -> None:
+    class Failing:
+        """Draws what a checkpoint in float16 may: no numbers, or nothing for lack of memory."""
+
+        def draw(self, requests: Any, rows: Any) -> torch.Tensor:
+            if len(requests) > 1:
+                raise torch.cuda.OutOfMemoryError
+            return torch.full((1, 3, 32, 32), torch.nan)
+
+    used = tools()
+    failing = Tools(used.maker, Failing(), used.book, used.faces, used.attributes)
+    with pytest.raises(RunError, match=r"memory of the device is full.*--batch"):
+        made(tmp_path, tasks()[:1], maker=failing)
+    with pytest.raises(RunError, match="no numbers"):
+        made(tmp_path, [Task("things", "0", 1, 1, "train")], maker=failing)
+    assert not list(tmp_path.rglob("*.png"))

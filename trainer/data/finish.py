@@ -110,7 +110,7 @@ def _entries(picked: Picked, descriptions: Mapping[str, str]) -> list[Entry]:
     for task, rows in picked:
         for row in rows:
             name = task.label if task.kind == "identity" else ""
-            prompt = neutral = row.template
+            prompt = neutral = task.caption if task.source else row.template
             if name:
                 prompt = row.template.replace(SLOT, name)
                 neutral = row.template.replace(SLOT, descriptions[name])

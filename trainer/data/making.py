@@ -165,7 +165,18 @@ def _drawn(tools: Tools, task: Task, places: Sequence[int]) -> Tensor:
     if task.source is not None:
         return read_picture(task.source, tools.maker.size)[None]
     requests = [task.request(tools.maker, tools.book, index) for index in places]
-    return tools.painter.draw(requests, None).float().cpu()
+    asked = f"draw {len(requests)} pictures with {tools.maker.model}"
+    try:
+        pictures = tools.painter.draw(requests, None).float().cpu()
+    except torch.cuda.OutOfMemoryError as error:
+        raise RunError(
+            asked, "the memory of the device is full",
+            "give --half, a smaller --size or a smaller --batch, with another --out folder",
+        ) from error  # fmt: skip
+    if not pictures.isfinite().all():
+        found = "they hold values that are no numbers"
+        raise RunError(asked, found, "leave --half out, and check the checkpoint")
+    return pictures
 
 
 def _save(picture: Tensor, path: Path) -> str:
