@@ -298,6 +298,7 @@ def test_the_command_tells_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFix
         ("Ann Lee\nBo Ray\n", ["--heldout", "names.txt"], "in both lists"),
         ("Ann\nBo\n", ["--steps=0", "--rank=3", "--of=2"], "2 problems"),
         ("Ann\nBo\n", ["--count=0"], "--count"),
+        ("Ann\nBo\n", ["--tries=2", "--guidance=0", "--size=0"], "3 problems"),
         ("Ann\nBo\n", ["--templates", "names.txt"], "own words"),
         ("Ann\nBo\n", ["--general", "nowhere"], "no such folder"),
     ],
@@ -356,6 +357,8 @@ def test_a_real_checkpoint_draws_the_built_in_prompts(
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["fingerprints"].keys() == {"clip_l"}
     assert "predicts eps" in manifest["settings"]["reading"]
+    assert main([*without, "--device=nothing"]) == 2
+    assert "set device nothing" in capsys.readouterr().err
     assert main([*without, "--prediction=v"]) == 2
     assert "reading was" in capsys.readouterr().err
 

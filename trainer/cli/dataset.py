@@ -85,7 +85,7 @@ def _add_pictures(made: argparse.ArgumentParser) -> None:
     made.add_argument("--templates", type=Path, metavar="FILE", help="own prompts, {} for the name")
     made.add_argument("--things-prompts", type=Path, metavar="FILE", help="own prompts of things")
     made.add_argument("--people-prompts", type=Path, metavar="FILE", help="own prompts of people")
-    made.add_argument("--device", help="cpu, cuda, mps (the best there is)")
+    made.add_argument("--device", help="cpu or cuda (the best there is)")
     made.add_argument("--half", action="store_true", help="weights of the checkpoint in float16")
 
 
@@ -163,7 +163,9 @@ def _check(given: argparse.Namespace) -> None:
     for name, value, low, high in (
         ("steps", given.steps, 1, 1000), ("batch", given.batch, 1, 256),
         ("of", given.of, 1, 4096), ("rank", given.rank, 0, given.of - 1),
-        ("size", given.size or 512, 32, 4096),
+        ("size", 512 if given.size is None else given.size, 32, 4096),
+        ("guidance", 1 if given.guidance is None else given.guidance, 1, 100),
+        ("tries", given.count if given.tries is None else given.tries, given.count, 100_000),
     ):  # fmt: skip
         if not low <= value <= high:
             found = f"{value} is not within {low} to {high}"
@@ -218,6 +220,7 @@ def _real(given: argparse.Namespace) -> Tools:
     import torch
 
     from ..checkpoints.load import GUIDANCE, Options, load_checkpoint
+    from ..checkpoints.plan import own_device
     from ..checkpoints.recognise import recognise
     from ..data.prompts import list_book
     from ..data.real import Choices, optional_eyes, real_tools
@@ -226,7 +229,7 @@ def _real(given: argparse.Namespace) -> Tools:
     book = list_book(given.templates, given.things_prompts, given.people_prompts)
     found = recognise(given.model, given.prediction)
     size = given.size or found.size
-    device = given.device or _best_device()
+    device = str(own_device(given.device))
     choices = Choices(
         given.seed, given.steps, given.guidance or GUIDANCE, size, given.batch,
         book.negative if given.negative is None else given.negative, not given.no_face_filter,
@@ -248,14 +251,6 @@ def tqdm_write(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr)
-
-
-def _best_device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _tasks(given: argparse.Namespace, tools: Tools, amounts: Amounts,
