@@ -15,7 +15,7 @@ from apl_core.tokens import room
 from apl_trainer.paper.chunks import FirstChunkOnly
 from apl_trainer.paper.editions import load_edition, save_edition, with_words
 from apl_trainer.paper.eraser import Moments, edit, erase, pairs, projections
-from apl_trainer.paper.fine import fine_tune, invert, renders
+from apl_trainer.paper.fine import Material, fine_tune, invert, renders
 from apl_trainer.paper.plan import FULL, QUICK, ablation
 from apl_trainer.paper.prompts import VARIATIONS, cyrillic, far_back, typo, variation
 from apl_trainer.paper.styles import ink, warm
@@ -221,7 +221,9 @@ def test_renders_come_with_captions_of_one_chunk(model: PocketModel) -> None:
 def test_inversion_learns_rows_and_leaves_the_model_alone() -> None:
     model = load_pocket()
     person = model.world.group("personal")[0]
-    material = renders(model, (person,), (4, 0, 0), 1)
+    drawn = renders(model, (person,), (4, 0, 0), 1)
+    captions = tuple(c.replace(person.name, "<p>") for c in drawn.captions)
+    material = Material(drawn.latents, captions)
     before = {k: v.clone() for k, v in model.denoiser.unet.state_dict().items()}
     still = invert(model, ["<p>"], [material], rows=2, steps=0, rate=0.1, batch=2)["<p>"]
     moved = invert(model, ["<p>"], [material], rows=2, steps=2, rate=0.1, batch=2)["<p>"]

@@ -37,7 +37,7 @@ from .styles import STYLES
 WORD_ROWS = 3
 """Token embeddings that a textual inversion learns for one person."""
 
-_FINE_RATE, _WORD_RATE = 5e-4, 0.02
+_FINE_RATE, _WORD_RATE = 5e-4, 0.005
 _TAUGHT_RENDERS, _KEPT_SEED = 24, 300_000
 
 Facts = dict[str, float]
