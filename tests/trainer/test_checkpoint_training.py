@@ -251,7 +251,7 @@ def arguments(root: Path, out: Path, *more: str) -> list[str]:
     return [
         "train", "--model", str(root / "sd1.safetensors"), "--out", str(out), "--size", "64",
         "--tokenizer", str(root / "sd1" / "tokenizer"), "--steps", "2", "--vectors", "4",
-        "--behind", "2", "--device", "cpu", *small, *more,
+        "--behind", "2", "--device", "cpu", "--set=decay=constant", *small, *more,
     ]  # fmt: skip
 
 
@@ -272,6 +272,20 @@ def test_names_in_prefix_out(root: Path, tmp_path: Path, capsys: Any) -> None:
     assert sorted({row["kind"] for row in rows}) == ["identity", "people", "things"]
     for name in NAMES:  # they stay with the run; what is shared does not have them
         assert name.encode() not in (out / "prefix.safetensors").read_bytes()
+    drawn = tmp_path / "drawn.png"
+    with_prefix = [
+        "generate",
+        "--model",
+        str(root / "sd1"),
+        "--size",
+        "64",
+        "--steps",
+        "1",
+        "--count",
+    ]
+    with_prefix += ["2", "--prefix", str(out / "prefix.safetensors"), "--out", str(drawn)]
+    assert main([*with_prefix, f"a photo of {NAMES[0]}"]) == 0
+    assert Image.open(drawn).size[1] == 2 * (64 + 4)
     config = (out / "config.toml").read_text().replace("steps = 2", "steps = 4")
     (out / "config.toml").write_text(config)
     assert main(["resume", str(out)]) == 0

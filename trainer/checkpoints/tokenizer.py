@@ -63,7 +63,7 @@ def unpack(packed: Path, folder: Path) -> None:
     256 bytes in the order printable first, the same at the end of a word, the merges, BOS, EOS.
     """
     lines = gzip.decompress(packed.read_bytes()).decode("utf-8").split("\n")
-    merges = [tuple(line.split()) for line in lines[1 : _MERGES + 1]]
+    merges = [tuple(line.split()) for line in lines[1 : _MERGES + 1] if line.strip()]
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = [chr(code) for code in printable]
     letters += [chr(256 + i) for i in range(256 - len(letters))]

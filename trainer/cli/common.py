@@ -12,6 +12,7 @@ from apl_core.errors import AplError
 if TYPE_CHECKING:
     from apl_core.prefix import Prefix
 
+    from ..checkpoints.load import CheckpointModel
     from ..pocket.model import PocketModel
 
 Verbs = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
@@ -67,12 +68,28 @@ def load_model(folder: Path | None) -> PocketModel:
     return load_pocket(folder or BUILT_IN)
 
 
-def read_fitting(file: Path, model: PocketModel) -> Prefix:
+def load_any(given: argparse.Namespace) -> PocketModel | CheckpointModel:
+    """The pocket model or checkpoint that `add_any_model`'s options choose."""
+    if not is_checkpoint(given.model):
+        return load_model(given.model)
+    import torch
+
+    from ..checkpoints.load import Options, load_checkpoint
+    from ..checkpoints.plan import own_device
+
+    device = own_device(None)
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    options = Options(given.tokenizer, given.clip_skip, given.prediction, dtype, device=str(device))
+    return load_checkpoint(given.model, options)
+
+
+def read_fitting(file: Path, model: PocketModel | CheckpointModel) -> Prefix:
     """The prefix in a file; AplError if it is broken or made for another kind of model."""
     from apl_core.fit import EncoderFace, check_fit, fingerprint
     from apl_core.formats import read_prefix
 
     prefix = read_prefix(file)
-    table = model.encoder.token_embedding("pocket")
-    check_fit(prefix, [EncoderFace("pocket", table.shape[1], fingerprint(table))])
+    tables = {key: model.encoder.token_embedding(key) for key in model.encoder.widths}
+    faces = [EncoderFace(key, table.shape[1], fingerprint(table)) for key, table in tables.items()]
+    check_fit(prefix, faces)
     return prefix

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from .common import Verbs, add_model, load_model, read_fitting, verb
+from .common import Verbs, add_any_model, add_model, load_any, load_model, read_fitting, verb
 
 
 def add(verbs: Verbs) -> None:
@@ -15,14 +15,17 @@ def add(verbs: Verbs) -> None:
         verbs, "generate", run_generate, "draw prompts without and with a prefix, side by side",
         'apl generate --prefix runs/demo/prefix.safetensors "a photo of a woman with red hair"',
     )  # fmt: skip
-    add_model(generate)
+    add_any_model(generate)
     generate.add_argument("prompts", nargs="+", help="what to draw")
     generate.add_argument("--prefix", type=Path, required=True, help="the prefix file")
     generate.add_argument("--negative", default="", help="negative prompt")
     generate.add_argument("--count", type=int, default=4, help="pictures a prompt")
     generate.add_argument("--seed", type=int, default=0, help="seed of the first picture")
     generate.add_argument("--steps", type=int, default=20, help="DDIM steps")
-    generate.add_argument("--guidance", type=float, default=3.0, help="CFG scale")
+    generate.add_argument(
+        "--guidance", type=float, help="CFG scale (3 on a pocket model, 7 on a checkpoint)"
+    )
+    generate.add_argument("--size", type=int, help="side of a checkpoint's pictures in pixels")
     generate.add_argument(
         "--out", type=Path, default=Path("generated.png"), help="the PNG to write"
     )
@@ -43,13 +46,21 @@ def run_generate(given: argparse.Namespace) -> int:
     """Draw prompts without and with the prefix."""
     import torch
 
-    from ..report.sheet import save_sheet
+    from ..pocket.model import GUIDANCE, PocketModel
+    from ..report.sheet import sheet
     from ..sampling import Request
 
-    model = load_model(given.model)
+    model = load_any(given)
     prefix = read_fitting(given.prefix, model)
-    torch.set_num_threads(1)
-    sampler = model.sampler(given.steps, given.guidance)
+    if isinstance(model, PocketModel):
+        torch.set_num_threads(1)
+        guidance = GUIDANCE if given.guidance is None else given.guidance
+        sampler, scale = model.sampler(given.steps, guidance), 3
+    else:
+        from ..checkpoints.load import GUIDANCE as REAL_GUIDANCE
+
+        guidance = REAL_GUIDANCE if given.guidance is None else given.guidance
+        sampler, scale = model.sampler(given.steps, guidance, given.size), 1
     rows, labels = [], []
     for prompt in given.prompts:
         seeds = range(given.seed, given.seed + given.count)
@@ -57,7 +68,8 @@ def run_generate(given: argparse.Namespace) -> int:
         for used, label in ((None, "no prefix"), (prefix.rows(), "with prefix")):
             rows.append(sampler.draw(requests, used))
             labels.append(f"{prompt[:16]}\n{label}")
-    save_sheet(rows, given.out, labels)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    sheet(rows, labels, scale=scale).save(given.out)
     print(given.out)
     return 0
 

@@ -1,0 +1,130 @@
+"""What a dry run counts, which preset a card gets, and CLIP's vocabulary out of its packed list."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from slim_checkpoints import unet
+
+from apl_core.errors import AplError, ConfigError
+from apl_core.schedule import Schedule
+from apl_core.training.config import TrainConfig
+from apl_core.training.micro import forward_batch
+from apl_trainer.checkpoints import tokenizer
+from apl_trainer.checkpoints.contents import Contents
+from apl_trainer.checkpoints.cost import LiveBytes, unet_cost
+from apl_trainer.checkpoints.plan import (
+    CPU,
+    PRESETS,
+    dtype_for,
+    fitted,
+    own_device,
+    picture_size,
+    preset_for,
+)
+from apl_trainer.checkpoints.recognise import Network, Recognised
+
+DEVICE = torch.device("cpu")
+NOTHING = Network(Contents(Path("x"), {}, {}, {}), "model.", {})
+FOUND = Recognised(Path("x.safetensors"), "SD 1.x", (), NOTHING, NOTHING, "eps", "fp16")
+
+
+def test_bytes_are_counted_while_they_live() -> None:
+    with LiveBytes() as live:
+        one = torch.empty(1000, device="meta")
+        two = one + 1
+        view = two[:10]
+        assert (live.live, live.peak) == (8000, 8000)
+        del one
+        assert live.live == 4000
+        del two
+        assert live.live == 4000 and len(view) == 10  # the view holds it
+        del view
+    assert (live.live, live.peak) == (0, 8000)
+
+
+def test_a_steps_cost_is_that_of_its_parts() -> None:
+    """Weight gradients and recomputing cost operations; checkpointing and bf16 save bytes."""
+    with torch.device("meta"):
+        network = unet("sd1")
+    plain = unet_cost(network, 2, 16, torch.float32, False, 768)
+    more = unet_cost(network, 2, 16, torch.float32, False, 768, weight_gradients=True)
+    saved = unet_cost(network, 2, 16, torch.float32, True, 768)
+    half = unet_cost(network, 2, 16, torch.bfloat16, False, 768)
+    assert plain.forward == more.forward == saved.forward
+    assert more.backward > 1.5 * plain.backward
+    assert plain.backward < saved.backward < plain.backward + 1.1 * plain.forward
+    assert saved.peak < plain.peak
+    assert half.peak < 0.75 * plain.peak
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_presets() -> None:
+    xl = replace(FOUND, family="SDXL")
+    assert preset_for(FOUND, None, DEVICE) is CPU
+    assert preset_for(FOUND, 4, DEVICE) is PRESETS[4]
+    with pytest.raises(ConfigError, match="8 GB or more"):
+        preset_for(xl, 6, DEVICE)
+    assert picture_size(FOUND, PRESETS[4], None) == 512
+    assert picture_size(xl, preset_for(xl, 8, DEVICE), None) == 512
+    assert picture_size(xl, preset_for(xl, 12, DEVICE), None) == 1024
+    assert picture_size(replace(FOUND, prediction="v"), PRESETS[24], None) == 768
+    assert picture_size(FOUND, PRESETS[4], 640) == 640
+    config = TrainConfig()
+    assert fitted(config, PRESETS[4], torch.bfloat16, {}).micro_batch == 1
+    assert fitted(config, PRESETS[4], torch.float16, {}).autocast == "fp16"
+    kept = fitted(replace(config, micro_batch=7), PRESETS[4], torch.bfloat16, {"micro_batch": 7})
+    assert (kept.micro_batch, kept.autocast) == (7, "bf16")
+    assert dtype_for(PRESETS[4], DEVICE) == torch.float32
+    assert forward_batch(DEVICE, 1) == 64
+
+
+def test_a_device_that_is_not_there_is_told() -> None:
+    with pytest.raises(ConfigError, match="give cuda or cpu"):
+        own_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no GPU"):
+            own_device("cuda")
+
+
+def test_nothing_of_the_signal_is_left_at_zero_snr() -> None:
+    plain = Schedule.scaled_linear()
+    flat = plain.to_zero_snr().alphas_cumprod
+    assert float(flat[-1]) < 1e-7
+    torch.testing.assert_close(flat[0], plain.alphas_cumprod[0])
+    assert bool((flat[1:] <= flat[:-1]).all())
+
+
+def packed(folder: Path) -> Path:
+    """open_clip's file, with three merges in it."""
+    path = folder / "bpe.txt.gz"
+    path.write_bytes(gzip.compress(b"a head line\na n\nan n\nann a</w>\n"))
+    return path
+
+
+def test_clips_vocabulary_is_unpacked_as_clip_numbers_it(tmp_path: Path) -> None:
+    """Tokens 0-255 are bytes, "!" first, 256-511 the same at a word's end, then the merges."""
+    tokenizer.unpack(packed(tmp_path), tmp_path)
+    read = tokenizer.find_tokenizer(tmp_path, tmp_path)
+    assert len(read) == 512 + 3 + 2
+    letter = 64  # "a" is the 65th printable character
+    assert read("! a b anna", add_special_tokens=False).input_ids == [
+        256, 256 + letter, 256 + letter + 1, 514,
+    ]  # fmt: skip
+    assert (read.bos_token_id, read.eos_token_id) == (515, 516)
+
+
+def test_open_clip_is_asked_last_and_its_lack_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    path = packed(tmp_path)
+    monkeypatch.setattr(tokenizer, "open_clip_file", lambda: path)
+    assert len(tokenizer.find_tokenizer(None, tmp_path / "model.safetensors")) == 517
+    monkeypatch.setattr(tokenizer, "open_clip_file", lambda: None)
+    with pytest.raises(AplError, match="pip install open_clip_torch"):
+        tokenizer.find_tokenizer(None, tmp_path / "model.safetensors")
