@@ -14,6 +14,7 @@ import pytest
 
 from apl_core.errors import AplError, ConfigError, LibraryError, RunError
 from apl_core.training.events import Finished, Phase, Previewed, Stepped
+from apl_trainer.cli import main
 from apl_trainer.ui import pieces
 from apl_trainer.ui.curves import effect_chart, loss_chart
 from apl_trainer.ui.desk import Desk
@@ -264,3 +265,18 @@ def test_everything_that_is_shown_is_escaped(desk: Desk) -> None:
     assert "<x" not in shown
     assert "&lt;xi&gt;said" in shown and "50.0" in shown
     assert pieces.preview(run) == "<div class='apl'></div>"
+
+
+def test_without_gradio_there_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["ui", "--runs", str(tmp_path)]) == 1
+    assert "apl-prefix[ui]" in capsys.readouterr().err
+    assert main(["ui", "--models", str(tmp_path / "none")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_the_page_itself_needs_no_torch() -> None:
+    code = "import sys, apl_trainer.ui.serve; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
