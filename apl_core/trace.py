@@ -17,14 +17,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import HostError
 from .metadata import shown
-from .prefix import WIDTHS, Prefix
+
+if TYPE_CHECKING:  # whoever reads a trace needs no torch
+    from torch import Tensor
+
+    from .prefix import Prefix
 
 FILE, KEY = "APL_TRACE", "APL_TRACE_KEY"
 """Environment variables: the file to append to, and the secret."""
@@ -111,6 +112,8 @@ def describe(embedded: Tensor, end: int, prefixes: Sequence[Prefix]) -> Chunk:
 
     Compares rows bit for bit with those of `prefixes`, in the dtype of the encoder's embeddings.
     """
+    from .prefix import WIDTHS
+
     rows = embedded[:end].detach().cpu()
     width = int(rows.shape[-1])
     found: dict[str, tuple[list[int], list[int]]] = {}
@@ -215,7 +218,7 @@ def _find(rows: Tensor, block: Tensor, last: bool) -> list[int] | None:
     block = block.to(rows.dtype)
     starts = range(1, int(rows.shape[0]) - n + 1)
     for start in reversed(starts) if last else starts:
-        if torch.equal(rows[start : start + n], block):
+        if bool((rows[start : start + n] == block).all()):
             return list(range(start, start + n))
     return None
 

@@ -237,7 +237,7 @@ def _joined(graph: Graph, class_type: str, **more: Any) -> Graph:
 
 def _regional(graph: Graph) -> Graph:
     graph = _joined(graph, "ConditioningCombine")
-    inputs = {"conditioning": ["other", 0], "width": 32, "height": 32, "x": 0, "y": 0,
+    inputs = {"conditioning": ["other", 0], "width": 64, "height": 64, "x": 0, "y": 0,
               "strength": 1.0}  # fmt: skip
     graph["area"] = {"class_type": "ConditioningSetArea", "inputs": inputs}
     graph["joined"]["inputs"]["conditioning_2"] = ["area", 0]
