@@ -70,8 +70,8 @@ class StatusFile:
     A thread of its own writes at most twice a second, so that no step waits for the disk, and
     touches the file every two seconds: a reader can tell a busy run from one that was killed.
     Keys: `state` (working, done, stopped, failed), `doing`, `done`, `total`, `step`, `steps`,
-    `previews`, `process`, `error`, `said`. A context manager; a status that cannot be written is logged
-    and does not end the run.
+    `previews`, `process`, `error`, `said`. A context manager; a status that cannot be written is
+    logged and does not end the run.
     """
 
     def __init__(self, folder: Path) -> None:

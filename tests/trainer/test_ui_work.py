@@ -60,7 +60,7 @@ def test_a_mistake_is_told_in_its_own_sentence(tmp_path: Path) -> None:
 def test_the_unexpected_says_where_the_log_lies(tmp_path: Path) -> None:
     Order("pocket", str(tmp_path / "no such model"), None, "quick").save(tmp_path, "")
     assert run(tmp_path) == 1
-    assert "is missing" in read_run(tmp_path).error
+    assert "there is no" in read_run(tmp_path).error and "Fix:" in read_run(tmp_path).error
     (tmp_path / "wanted.toml").unlink()
     os.mkdir(tmp_path / "config.toml")  # nobody reckons with that
     Order("pocket", str(BUILT_IN), None, "quick").save(tmp_path, "")
