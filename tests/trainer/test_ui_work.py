@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from slim_checkpoints import pipeline, write_file
+from slim_checkpoints import pipeline
 
 from apl_core.formats import read_prefix
 from apl_trainer.pocket import BUILT_IN
@@ -69,11 +69,10 @@ def test_the_unexpected_says_where_the_log_lies(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_learnt_on_too(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    write_file("sd1", pipeline("sd1"), tmp_path / "models" / "slim.safetensors")
+    pipeline("sd1").save_pretrained(tmp_path / "models" / "slim")  # with its tokenizer
     desk = Desk(Shelf(tmp_path / "runs", (tmp_path / "models",)), Workers())
     names = "Ann Lee\nBo Li\nCy Mo\nDi Nu"
-    desk.start("slim.safetensors", names, "quick", "size = 64\nvectors = 4\nbehind = 2\n", "real")
+    desk.start("slim", names, "quick", "size = 64\nvectors = 4\nbehind = 2\n", "real")
     last = wait(desk, "real")
     assert last.state == "done" and "Nothing measured the faces" in last.said, last
     assert last.prefix and set(read_prefix(last.prefix).vectors) == {"clip_l"}
