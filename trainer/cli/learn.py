@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,10 @@ def add(verbs: Verbs) -> None:
         "apl resume runs/mine",
     )  # fmt: skip
     resume.add_argument("folder", type=Path, help="the run's folder")
+    for each in (train, resume):
+        each.add_argument(
+            "--tensorboard", action="store_true", help="write TensorBoard's files into the run too"
+        )
 
 
 def run_train(given: argparse.Namespace) -> int:
@@ -95,7 +99,7 @@ def _train_pocket(given: argparse.Namespace) -> int:
     origin = Origin(str(model.folder), names)
     folder = _new_folder(given.out, config)
     origin.save(folder)
-    return _go(folder, config, origin, start)
+    return _go(folder, config, origin, start, given.tensorboard)
 
 
 def _train_checkpoint(given: argparse.Namespace) -> int:
@@ -147,7 +151,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     )  # fmt: skip
     with _together():
         folder = _new_folder(given.out, config, material)
-        return _go(folder, config, material, start)
+        return _go(folder, config, material, start, given.tensorboard)
 
 
 def run_resume(given: argparse.Namespace) -> int:
@@ -167,7 +171,7 @@ def run_resume(given: argparse.Namespace) -> int:
     config = TrainConfig.from_mapping(_toml(folder.config))
     material = Material.of(folder)
     with _together():
-        return _go(folder, config, material or Origin.of(folder), None)
+        return _go(folder, config, material or Origin.of(folder), None, given.tensorboard)
 
 
 def _new_folder(
@@ -219,12 +223,13 @@ def _trainer(origin: Origin | Material, config: TrainConfig, folder: RunFolder,
 
 
 def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
-        start: Prefix | None) -> int:  # fmt: skip
+        start: Prefix | None, tensorboard: bool) -> int:  # fmt: skip
     import torch
 
     from apl_core.training.events import Control
     from apl_core.training.parallel import Group
 
+    from ..board import Board
     from ..pocket.learn import Origin
     from ..report.curves import save_curves
     from ..watch import Bar, stop_on_interrupt
@@ -232,8 +237,11 @@ def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
     if isinstance(origin, Origin):
         torch.set_num_threads(1)  # more are slower for networks this small
     control = Control()
-    with stop_on_interrupt(control):
-        prefix = _trainer(origin, config, folder, [Bar()], control, start).run()
+    listeners: list[Listener] = [Bar()]
+    with stop_on_interrupt(control), ExitStack() as stack:
+        if tensorboard and not Group().rank:
+            listeners.append(stack.enter_context(Board(folder.path)))
+        prefix = _trainer(origin, config, folder, listeners, control, start).run()
     if Group().rank:
         return 0
     save_curves(folder.rows(), folder.path / "curves.png")
