@@ -174,7 +174,7 @@ def step_times(unet_config: dict[str, Any], side: int, batches: Sequence[int], r
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     unet = random_network(lambda: UNet2DConditionModel(**unet_config), dtype, device)
-    config = {**_CLIP_L, "bos_token_id": 49406, "eos_token_id": 49407}
+    config: dict[str, Any] = {**_CLIP_L, "bos_token_id": 49406, "eos_token_id": 49407}
     text = random_network(lambda: CLIPTextModel(CLIPTextConfig(**config)), torch.float32, device)
     encoder = ReferenceEncoder([ClipTower("clip_l", text, _Words(), 49407)])
     denoiser = UnetDenoiser(unet, Schedule.scaled_linear(), "eps")
