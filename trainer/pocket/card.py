@@ -81,8 +81,8 @@ It is there to learn and measure prefixes on, and for nothing else.
 - {len(people)} people, such as {example}: {len(model.world.group("train"))} train,
   {len(model.world.group("heldout"))} held out (known to this model, never to a prefix),
   {len(model.world.group("personal"))} for personalisation (known to the recogniser alone).
-- Text encoder: CLIP's transformer, 3 layers of width 128, learnt from what the pictures show and
-  then frozen, as Stable Diffusion's was learnt from images and frozen. U-Net: 2.9 million weights
+- Text encoder: CLIP's transformer, 3 layers of width 128, which first reads what the pictures show
+  and is then trained together with the U-Net. U-Net: 2.9 million weights
   on 8 x 8 x 48 latents (a fixed rearrangement of pixels), x0 prediction, noise levels of SD's
   shape that end lower (trainer/pocket/networks.py says why).
 - Weights in fp16. A small CNN tells who and what a picture shows.
@@ -94,5 +94,5 @@ It is there to learn and measure prefixes on, and for nothing else.
 The recogniser on 2,000 renders that it never saw, % right: {seen}.
 
 Measured by `apl pocket card --model DIR`; built by
-`apl pocket build --seed {model.world.seed} --minutes 83 --out DIR`.
+`apl pocket build --seed {model.world.seed} --minutes 112 --out DIR`.
 """

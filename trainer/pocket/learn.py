@@ -24,9 +24,10 @@ from .source import PocketSource, training_people
 from .world import Person, World
 
 POCKET = TrainConfig(
-    weighting="x0", lowest_t=400, weight_identity=2.0, weight_things=1.6, weight_people=4.0,
-    batch_identity=10, batch_things=6, batch_people=10, rate=0.005, decay="constant",
-    steps=200, pool=768, check_every=25,
+    weighting="x0", lowest_t=300, repulsion=1.0,
+    weight_identity=2.0, weight_things=3.0, weight_people=8.0,
+    batch_identity=12, batch_things=8, batch_people=12, rate=0.03,
+    steps=150, pool=800, check_every=75,
 )  # fmt: skip
 """The recipe's defaults on a pocket model, which predicts the clean latent."""
 

@@ -17,7 +17,7 @@ from .render import draw_faces, draw_things, random_scene, random_things
 from .world import Person, random_looks
 
 PERSON = "a person"
-_MIXED = 0.25
+_MIXED = 0.3
 
 
 def training_people(people: Sequence[Person]) -> tuple[list[Person], list[Person]]:
@@ -30,8 +30,9 @@ class PocketSource:
     """Draws pictures of train people, of nobody in particular, and of things.
 
     Half of the identity latents show another face than the name's, as they do while a picture is
-    sampled under the prefix; half of the people latents another face than the caption's. A quarter
-    of the identity prompts bear names mixed from two people, so that names nobody listed count too.
+    sampled under the prefix; half of the people latents another face than the caption's. Six in ten
+    identity prompts bear names mixed from two people's, by words or by parts of words, so that
+    names nobody listed count too.
     """
 
     def __init__(
@@ -77,10 +78,15 @@ class PocketSource:
         return [Example(kind, latents[i], *texts[i]) for i in range(count)]
 
     def _named(self, person: Person, rng: np.random.Generator) -> tuple[str, str]:
-        name = person.name
-        if rng.random() < _MIXED:
-            surname = self.people[rng.integers(len(self.people))].name.split()[1]
-            name = f"{name.split()[0]} {surname}"
+        other = self.people[rng.integers(len(self.people))]
+        words = list(zip(person.name.split(), other.name.split(), strict=True))
+        roll = rng.random()
+        if roll < _MIXED:
+            name = f"{words[0][0]} {words[1][1]}"
+        elif roll < 2 * _MIXED:
+            name = " ".join(a[: len(a) // 2] + b[len(b) // 2 :] for a, b in words)
+        else:
+            name = person.name
         return name, describe(person) if self.target == "description" else PERSON
 
     def _padded(self, text: str, rng: np.random.Generator) -> str:
