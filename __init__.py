@@ -14,12 +14,15 @@ def comfy_entrypoint() -> Any:
     """
     import importlib
     import os
+    import sys
     from pathlib import Path
 
     root = Path(__file__).resolve().parent
     try:
+        from . import apl_hosting
         from .apl_hosting import load
 
+        sys.modules.setdefault("apl_hosting", apl_hosting)  # as A1111 and the wheel know it
         load(root / "apl_core", "apl_core")
         load(root / "comfy_nodes", "apl_comfy")
         return importlib.import_module("apl_comfy.extension").start()

@@ -13,6 +13,7 @@ from apl_core.errors import HostError
 from apl_core.fit import EncoderFace, FitReport, check_fit, fingerprint
 from apl_core.prefix import Prefix, Rows
 
+from .guard import guard
 from .tokenizers import METHOD, held_tokenizer, prefixed_tokenizer, prefixes_of
 
 LOG = logging.getLogger("apl")
@@ -33,6 +34,8 @@ def apply_prefix(clip: Any, prefix: Prefix) -> Any:
         return clip
     patched = clip.clone()
     patched.tokenizer = with_rows(clip.tokenizer, prefix)
+    for key, tokenizer in tokenizers(patched.tokenizer):
+        guard(patched, key, tokenizer)
     return patched
 
 

@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from .identity import FaceReader
+from .identity import compare, face_reader
 from .nodes_prefix import CATEGORY
 
 FOLDER = "apl_faces"
@@ -51,8 +51,8 @@ class IdentityCheck(io.ComfyNode):
     def execute(cls, image: Tensor, other: Tensor) -> io.NodeOutput:
         """Compare the first pictures of both batches."""
         with torch.inference_mode(False):
-            reader = FaceReader(Path(folder_paths.models_dir, FOLDER))
-            found = reader.compare(image[0].clone(), other[0].clone())
+            reader = face_reader(Path(folder_paths.models_dir, FOLDER))
+            found = compare(reader, image[0].clone(), other[0].clone())
         return io.NodeOutput(
             found.similarity, sum(found.faces), found.text, ui=ui.PreviewText(found.text)
         )

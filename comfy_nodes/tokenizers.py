@@ -48,12 +48,14 @@ class _Held:
     """Takes the host's tokenizing method over, in the class and not in the instance.
 
     Some packs set the method as an attribute of the instance while they run, which would make the
-    prefix vanish. A data descriptor of the class wins over such an attribute and hears of it.
+    prefix vanish. A data descriptor of the class wins over such an attribute and hears of it; the
+    text is refused then, and not the attribute, so that the pack can undo what else it replaced.
     """
 
     apl_base: type
     apl_key: str = ""
     apl_prefixes: tuple[Stack, ...] = ()
+    apl_replaced: bool = False
 
     @property
     def tokenize_with_weights(self) -> Any:
@@ -62,15 +64,17 @@ class _Held:
 
     @tokenize_with_weights.setter
     def tokenize_with_weights(self, _: object) -> None:
-        raise _replaced()
+        self.apl_replaced = True
 
     @tokenize_with_weights.deleter
     def tokenize_with_weights(self) -> None:
-        raise _replaced()
+        self.apl_replaced = False
 
     def _apl_tokenize(
         self, text: str, return_word_ids: bool = False, *args: Any, **options: Any
     ) -> Any:
+        if self.apl_replaced:
+            raise _replaced()
         if not self.apl_prefixes:
             return self._apl_plain(0).tokenize_with_weights(text, return_word_ids, *args, **options)
         rows = sum(prefix.n for prefix in self.apl_prefixes)
@@ -127,7 +131,7 @@ def frame(
 
 def _taken(tokenizer: Any) -> Any:
     """A shallow copy of `tokenizer` in a subclass of its class that holds the method."""
-    if METHOD in vars(tokenizer):
+    if METHOD in vars(tokenizer) or getattr(tokenizer, "apl_replaced", False):
         raise _replaced()
     taken = copy.copy(tokenizer)
     if not isinstance(taken, _Held):

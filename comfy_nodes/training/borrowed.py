@@ -27,6 +27,7 @@ def borrowed(model: Any, clip: Any) -> Iterator[None]:
             stack.callback(setattr, management, "in_training", before)
         load(model, clip)
         stack.enter_context(_copied_before_norms(clip.cond_stage_model))
+        stack.enter_context(_interruptible(model.model, clip.cond_stage_model))
         yield
 
 
@@ -68,6 +69,38 @@ def _copied_before_norms(root: nn.Module) -> Iterator[None]:
         if name.endswith(("layer_norm1", "layer_norm2"))
     ]
     handles = [norm.register_forward_pre_hook(copied) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def _interruptible(*networks: nn.Module) -> Iterator[None]:
+    """Ask after every block, forward and backward, whether the user wants to stop.
+
+    ComfyUI 0.8 asks in every layer, forward only; 0.3.64 does not ask inside a network. A block is
+    what stands in a list: a transformer's layer, a part of the U-Net's way down or up.
+    """
+
+    def passed(_: nn.Module, __: object, output: Any) -> None:
+        management.throw_exception_if_processing_interrupted()
+        found = output[0] if isinstance(output, tuple) else output
+        if isinstance(found, Tensor) and found.requires_grad:
+            found.register_hook(passed_back)
+
+    def passed_back(_: Tensor) -> None:
+        management.throw_exception_if_processing_interrupted()
+
+    blocks = {
+        block
+        for network in networks
+        for module in network.modules()
+        if isinstance(module, nn.ModuleList)
+        for block in module
+    }
+    handles = [block.register_forward_hook(passed) for block in blocks]
     try:
         yield
     finally:

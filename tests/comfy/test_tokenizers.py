@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from apl_comfy.guard import covered
 from apl_comfy.tokenizers import Entry, frame, held_tokenizer, prefixed_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,10 +104,12 @@ def test_the_given_tokenizer_is_not_changed() -> None:
 def test_the_method_cannot_be_replaced_unnoticed(taken: Any) -> None:
     tokenizer = taken(MiniTokenizer())
     wanted = [places(chunk) for chunk in tokenizer.tokenize_with_weights("a b")]
+    tokenizer.tokenize_with_weights = lambda text: []
     with pytest.raises(HostError, match="smZNodes"):
-        tokenizer.tokenize_with_weights = lambda text: []
+        tokenizer.tokenize_with_weights("a b")
     with pytest.raises(HostError, match="smZNodes"):
-        del tokenizer.tokenize_with_weights
+        prefixed_tokenizer(tokenizer, "clip_l", prefix(2))
+    del tokenizer.tokenize_with_weights
     vars(tokenizer)["tokenize_with_weights"] = lambda *_: []
     assert [places(chunk) for chunk in tokenizer.tokenize_with_weights("a b")] == wanted
     with pytest.raises(HostError, match="CLIPTextEncode"):
@@ -118,3 +121,28 @@ def test_a_spelled_out_special_token_is_refused(special: int) -> None:
     chunk: list[Entry] = [(START, 1.0, 0), (special, 1.0, 1), (END, 1.0, 0)]
     with pytest.raises(PromptError, match="endoftext"):
         frame(chunk, [], [], start=START, end=END)
+
+
+@given(
+    text=st.lists(st.integers(1, 9), max_size=8),
+    n=st.integers(1, 12),
+    hole=st.integers(0, 30),
+    data=st.data(),
+)
+def test_the_encoders_guard_sees_every_missing_row(
+    text: list[int], n: int, hole: int, data: st.DataObject
+) -> None:
+    one = prefix(n, data.draw(st.integers(0, n)))
+    front, back = list(one.front("clip_l")), list(one.back("clip_l"))
+    padding = [END] * 3
+    chunk = [START, *front, *text, *back, END, *padding]
+    assert covered(chunk, front, back, END)
+    assert covered([START, END, *padding], front, back, END)
+    assert not text or not covered([START, *text, END, *padding], front, back, END)
+    inside = [*front, *text, *back]
+    hole %= len(inside)
+    if not isinstance(inside[hole], int):
+        without = [START, *inside[:hole], *inside[hole + 1 :], END, *padding]
+        assert covered(without, front, back, END) == (n == 1 and not text)
+        masked = [START, *inside[:hole], 320, *inside[hole + 1 :], END, *padding]
+        assert not covered(masked, front, back, END)

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,19 @@ def python(host: Path) -> Path:
     return windows if os.name == "nt" else host / "venv" / "bin" / "python"
 
 
+def pack(name: str) -> Path | None:
+    """A pack of somebody else's under `packs` in the hosts' folder, if it is there."""
+    folder = hosts_folder() / "packs" / name
+    return folder if (folder / "__init__.py").exists() else None
+
+
 def environment(**extra: str) -> dict[str, str]:
-    """The environment of a host process: one thread, no operator mode unless `extra` says so."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("APL_")}
+    """The environment of a host process: one thread, no operator mode unless `extra` says so.
+
+    Some packs look whether pytest runs and then do nothing.
+    """
+    ours = ("APL_", "PYTEST_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **extra}
 
 
@@ -95,6 +106,7 @@ class Host:
     source: Path
     base: Path
     with_pack: bool = True
+    packs: Sequence[Path] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
     process: subprocess.Popen[bytes] | None = None
     url: str = ""
@@ -105,6 +117,9 @@ class Host:
         link = packs / "apl-prefix"
         if self.with_pack and not link.exists():
             link.symlink_to(REPOSITORY, target_is_directory=True)
+        for pack in self.packs:
+            if not (packs / pack.name).exists():
+                (packs / pack.name).symlink_to(pack, target_is_directory=True)
         paths = self.base / "paths.yaml"
         kinds = ("checkpoints", "diffusion_models", "text_encoders", "vae")
         folder = models(self.source).as_posix()

@@ -277,12 +277,14 @@ def check_a_replaced_method_does_not_lose_the_prefix() -> None:
     patched = clips.apply_prefix(sd15(), prefix("clip_l"))
     wanted = stock(patched, PROMPTS[1])
     for place in (patched.tokenizer, patched.tokenizer.clip_l):
+        place.tokenize_with_weights = lambda text, *_, **__: [[(BOS, 1.0)]]
         try:
-            place.tokenize_with_weights = lambda text, *_, **__: [[(BOS, 1.0)]]
+            patched.tokenize(PROMPTS[1])
         except HostError as error:
             assert "smZNodes" in str(error)
         else:
-            raise AssertionError("the method could be replaced")
+            raise AssertionError("the replaced method was used")
+        del place.tokenize_with_weights
         vars(place)["tokenize_with_weights"] = lambda text, *_, **__: [[(BOS, 1.0)]]
         assert same(stock(patched, PROMPTS[1]), wanted)
         del vars(place)["tokenize_with_weights"]
@@ -317,6 +319,31 @@ def check_a_pack_that_patches_the_encoder_still_sees_the_prefix() -> None:
     for chunk in seen:
         assert token(chunk[1]) == tuple(px.front("clip_l")[0].tolist())
     clip.encode_from_tokens(clip.tokenize("a"))  # loads the plain CLIP, which undoes the patch
+
+
+def check_an_encoder_refuses_text_that_lost_its_prefix() -> None:
+    for clip, keys in ((sd15(), ("clip_l",)), (sdxl(), ("clip_l", "clip_g"))):
+        plain = stock(clip, PROMPTS[2])
+        patched = clips.apply_prefix(clip, prefix(*keys, behind=4))
+        wanted = stock(patched, PROMPTS[2])
+        for key in patched.tokenize(""):
+            for spoil in (
+                lambda chunk: chunk[:1] + chunk[11:] + chunk[-1:] * 10,  # no rows in front
+                lambda chunk: [*chunk[:5], (320, 1.0), *chunk[6:]],  # one of them masked
+                lambda chunk: [one for one in chunk if isinstance(one[0], int)],  # none at all
+            ):
+                tokens = patched.tokenize("word " * 100)
+                tokens[key][1] = spoil(tokens[key][1])
+                try:
+                    patched.encode_from_tokens_scheduled(tokens)
+                except HostError as error:
+                    assert "another node pack" in str(error)
+                else:
+                    raise AssertionError(f"{key}: encoded without the prefix")
+        assert same(stock(patched, PROMPTS[2]), wanted)
+        assert same(stock(clip, PROMPTS[2]), plain)
+        tokens = clip.tokenize(PROMPTS[1])  # the plain CLIP takes what it gets
+        assert same(clip.encode_from_tokens_scheduled(tokens), stock(clip, PROMPTS[1]))
 
 
 def refused(kind: type[Exception], said: str, clip: Any, px: Prefix) -> None:

@@ -21,7 +21,7 @@ if not HOSTS:
 
 KEY = "the operator's long secret"
 STRIPS = '''
-"""A pack that the operator allowed, and that encodes with the tokenizer beneath every prefix."""
+"""A pack that the operator allowed, and that encodes beneath the prefix and its guard."""
 
 
 class Strips:
@@ -33,6 +33,8 @@ class Strips:
 
     def run(self, clip, text):
         plain = clip.clone()
+        for name in [one for one in plain.patcher.object_patches if "process_tokens" in one]:
+            del plain.patcher.object_patches[name]
         plain.tokenizer = type(clip.tokenizer).apl_base() if hasattr(
             type(clip.tokenizer), "apl_base") else clip.tokenizer
         return (plain.encode_from_tokens_scheduled(plain.tokenize(text)),)

@@ -25,13 +25,18 @@ _SIZE = 112  # of ArcFace's pictures
 _MISSING = 'python -m pip install "apl-prefix[evaluate]"'
 
 
+class MissingPackage(AplError):
+    """facexlib is not installed."""
+
+
 def new_networks(kind: Detector = "resnet50", device: str = "cpu") -> tuple[nn.Module, nn.Module]:
     """RetinaFace and ArcFace with random weights; AplError without facexlib."""
     try:
         from facexlib.detection.retinaface import RetinaFace  # pyright: ignore[reportMissingImports]
         from facexlib.recognition.arcface_arch import Backbone  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise AplError("find faces", f"facexlib is not installed ({error})", _MISSING) from error
+        found = f"facexlib is not installed ({error})"
+        raise MissingPackage("find faces", found, _MISSING) from error
     detector: nn.Module = RetinaFace(network_name=kind, device=torch.device(device))
     recogniser: nn.Module = Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
     return detector.eval(), recogniser.eval().to(device)
@@ -66,10 +71,12 @@ class FacexlibFaces:
     @torch.no_grad()
     def faces(self, pictures: Tensor) -> Faces:
         """Who is in pictures (B, 3, H, W); embeddings (B, 512)."""
-        parts = [self._some(part) for part in pictures.split(self.batch)]
+        parts = [self.read(part)[0] for part in pictures.split(self.batch)]
         return Faces.join(parts)
 
-    def _some(self, pictures: Tensor) -> Faces:
+    @torch.no_grad()
+    def read(self, pictures: Tensor) -> tuple[Faces, list[int]]:
+        """The largest faces of pictures (B, 3, H, W), and how many are found in each picture."""
         frames = (pictures.float() * 255).flip(1).permute(0, 2, 3, 1).contiguous()  # BGR
         boxes, points = self.detector.batched_detect_faces(frames, self.threshold)
         found = torch.tensor([len(b) > 0 for b in boxes])
@@ -81,7 +88,7 @@ class FacexlibFaces:
             ]  # fmt: skip
             device = next(self.recogniser.parameters()).device
             embedding[found] = self.recogniser(torch.stack(crops).to(device)).float().cpu()
-        return Faces.of(embedding, found)
+        return Faces.of(embedding, found), [len(b) for b in boxes]
 
     def _crop(self, frame: Tensor, box: np.ndarray, points: np.ndarray) -> Tensor:
         """The face moved to ArcFace's five reference points: RGB (3, 112, 112) in [-1, 1]."""
