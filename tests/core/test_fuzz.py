@@ -12,8 +12,10 @@ from apl_core.training.folder import RunFolder
 from apl_trainer.bench.fuzz import Kind, kinds, run, try_file, within
 
 FILES = 20
-"""Files of each share of a kind; a prefix file has 50 shares."""
+"""Files of each share of a kind; a prefix file has 40 shares."""
 
+FORGIVING = ("metrics", "parts", "status")
+"""Kinds whose readers leave out what is broken and refuse nothing."""
 
 NAMES = [kind.name for kind in kinds(Path("nowhere"))]
 
@@ -27,7 +29,7 @@ def test_every_broken_file_gives_a_value_or_one_of_our_errors(name: str, tmp_pat
         assert not tried.hole, f"{name} {number}: {tried.hole}"
         usable, refused = usable + tried.usable, refused + (not tried.usable)
     assert usable, "nothing was ever good enough to get through"
-    assert refused or name == "metrics", "nothing was ever refused"
+    assert refused or name in FORGIVING, "nothing was ever refused"
 
 
 def test_the_bench_finds_what_is_no_error_of_ours_and_keeps_the_file(

@@ -27,11 +27,18 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.progress import Progress
 
+from ..checkpoints.data import read_data
+from ..checkpoints.learn import Material
+from ..checkpoints.recognise import recognise
+from ..data import metadata, table
+from ..data.making import Album, sha256_of
 from ..data.names import read_names
 from ..data.settings import read_toml
 from ..models.embeddings import read_pickle
 from ..models.tables import read_tables
 from ..pocket.learn import Origin
+from ..ui import pieces, reading
+from ..ui.order import Order
 from .broken import (
     FILE_WAYS,
     JSON_WAYS,
@@ -51,7 +58,7 @@ SECONDS = 0.05
 BYTES = 64 * 2**20
 """Memory that one file may take beyond what the process has."""
 
-_CONFIG = TrainConfig(vectors=2, behind=1)
+_CONFIG = TrainConfig(vectors=2, behind=1, batch_things=0)
 _WIDTH = {"pocket": WIDTHS["pocket"]}
 _CARD = PrefixCard(
     title="t", steps=3, seed=4, figures={"a": 0.5}, fingerprints={"pocket": "s1:"}
@@ -87,6 +94,7 @@ class Tried:
 def try_file(kind: Kind, number: int, folder: Path) -> Tried:
     """Read broken file `number` of a kind; whatever is neither a value nor our error is a hole."""
     path = folder / kind.file
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(kind.bytes(number))
     usable, hole = False, ""
     before = _resident(reset=True)
@@ -154,14 +162,18 @@ def kinds(folder: Path) -> list[Kind]:
     """All kinds of files; `folder` is where their readers look for them."""
     run_folder = RunFolder(folder)
     return [
-        Kind("prefix", "x.safetensors", _prefixes(), FILE_WAYS, read_any_prefix, 50),
-        Kind("metadata", "metadata.json", (_metadata(),), (_broken_flat,), _read_metadata, 15),
-        Kind("state", run_folder.state.name, (_state(),), STATE_WAYS, _read_state, 8),
+        Kind("prefix", "x.safetensors", _prefixes(), FILE_WAYS, read_any_prefix, 40),
+        Kind("metadata", "metadata.json", (_metadata(),), (_broken_flat,), _read_metadata, 12),
+        Kind("state", run_folder.state.name, (_state(),), STATE_WAYS, _read_state, 7),
         Kind("metrics", run_folder.metrics.name, (_METRICS,), JSON_WAYS, _read_metrics, 4),
-        Kind("origin", "origin.json", (_ORIGIN,), JSON_WAYS, _read_origin, 4),
-        Kind("settings", "c.toml", (_CONFIG.to_toml().encode(),), TEXT_WAYS, _read_settings, 7),
-        Kind("names", "names.txt", (_NAMES,), TEXT_WAYS, read_names, 5),
-        Kind("checkpoint", "sd.safetensors", (_checkpoint(),), FILE_WAYS, read_tables, 4),
+        Kind("origin", "origin.json", (_ORIGIN, _MATERIAL), JSON_WAYS, _read_origin, 4),
+        Kind("settings", "c.toml", (_CONFIG.to_toml().encode(),), TEXT_WAYS, _read_settings, 6),
+        Kind("names", "names.txt", (_NAMES,), TEXT_WAYS, read_names, 4),
+        Kind("manifest", metadata.FILE, (_DATA,), JSON_WAYS, _read_manifest, 6),
+        Kind("table", table.FILE, (_TABLE,), TEXT_WAYS, _read_table, 3),
+        Kind("parts", "parts/pictures-0.jsonl", (_PARTS,), JSON_WAYS, _read_parts, 2),
+        Kind("status", reading.STATUS, (_STATUS,), JSON_WAYS, _read_status, 3),
+        Kind("checkpoint", "sd.safetensors", _checkpoints(), FILE_WAYS, _read_checkpoint, 6),
         Kind("pickle", "x.pt", _pickles(), (flip, cut_or_grow, noise), _read_pickle, 3),
     ]
 
@@ -269,12 +281,65 @@ def _read_state(path: Path) -> None:
 
 def _read_metrics(path: Path) -> None:
     folder = RunFolder(path.parent)
+    run = reading.Run(path.parent, "working", "learning", steps=8)
+    reading.seconds_left(run, reading.rows(path.parent))
+    pieces.charts(run)
     folder.cut_log(2)
     folder.rows()
 
 
 def _read_origin(path: Path) -> None:
-    Origin.of(RunFolder(path.parent))
+    folder = RunFolder(path.parent)
+    Order.of(folder.path)
+    if Material.of(folder) is None:
+        Origin.of(folder)
+
+
+def _read_manifest(path: Path) -> None:
+    (path.parent / "a.png").touch()
+    (path.parent / "b.png").touch()
+    _all_of(lambda: read_data(path.parent, _CONFIG), lambda: metadata.read_metadata(path.parent))
+
+
+def _read_table(path: Path) -> None:
+    known = table.Line("Ada Lind", "train", "a person", {}, 2, 0.9)
+    voted = path.parent / "parts" / "voted.json"
+    voted.parent.mkdir(exist_ok=True)
+    voted.unlink(missing_ok=True)
+    table.update(path.parent, [known], True)
+
+
+def _read_parts(path: Path) -> None:
+    album = Album(path.parent.parent)
+    for row in album.rows.values():
+        sha256_of(album.folder / row.file)
+    (path.parent / "voted.json").write_bytes(path.read_bytes())
+    (path.parent.parent / table.FILE).unlink(missing_ok=True)
+    _read_table(path.parent.parent / table.FILE)
+
+
+def _read_status(path: Path) -> None:
+    (path.parent / "figures.json").write_bytes(path.read_bytes())
+    (path.parent / "prefix.safetensors").touch()
+    run = reading.read_run(path.parent)
+    pieces.status(run)
+    pieces.results(replace(run, state="done"), None)
+
+
+def _read_checkpoint(path: Path) -> None:
+    _all_of(lambda: recognise(path), lambda: read_tables(path))
+
+
+def _all_of(*reads: Callable[[], object]) -> None:
+    """Call every reader, also after one of our errors, which is raised at the end."""
+    refused: list[AplError] = []
+    for read in reads:
+        try:
+            read()
+        except AplError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 def _read_settings(path: Path) -> None:
@@ -285,11 +350,26 @@ def _read_pickle(path: Path) -> None:
     read_pickle(path, "clip_l")
 
 
-def _checkpoint() -> bytes:
+def _checkpoints() -> list[bytes]:
+    """A file with an encoder's table alone, and the least that is taken for an SD 1.x."""
     from safetensors.torch import save
 
-    name = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
-    return save({name: torch.ones(4, 768), "x": torch.ones(3)})
+    text = "cond_stage_model.transformer.text_model."
+    unet, vae = "model.diffusion_model.", "first_stage_model."
+    table = {f"{text}embeddings.token_embedding.weight": torch.ones(4, 768)}
+    shapes = {
+        f"{text}embeddings.position_embedding.weight": (1, 1),
+        f"{text}encoder.layers.0.mlp.fc1.weight": (4, 1),
+        f"{unet}input_blocks.0.0.weight": (8, 4),
+        f"{unet}input_blocks.1.0.out_layers.3.weight": (8, 1),
+        f"{unet}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (1, 768),
+        f"{unet}middle_block.1.transformer_blocks.0.norm1.weight": (8,),
+        f"{unet}out.2.weight": (4, 1),
+        f"{vae}encoder.down.0.block.0.conv2.weight": (8, 1),
+        f"{vae}decoder.conv_in.weight": (8, 4),
+    }
+    whole = table | {name: torch.ones(shape) for name, shape in shapes.items()}
+    return [save({**table, "x": torch.ones(3)}), save(whole)]
 
 
 def _pickles() -> list[bytes]:
@@ -313,3 +393,32 @@ _ORIGIN = json.dumps({"model": "/a/model", "names": ["Ada Lind", "Bo Berg"]}, in
 _NAMES = (
     "# people\nAda Lind\nBo Berg # a comment\nJos\u00e9 \u00d1u\u00f1ez\n\u6731\u5fb7\n".encode()
 )
+_MATERIAL = json.dumps(
+    {"checkpoint": "/a/sd.safetensors", "names": ["Ada Lind"], "per_name": 8, "size": 512,
+     "device": "cpu", "draw_steps": 20}, indent=1,
+).encode()  # fmt: skip
+_PEOPLE = [
+    {"file": "a.png", "kind": "identity", "prompt": "a photo of Ada Lind", "name": "Ada Lind",
+     "neutral": "a photo of a person", "seed": 1, "split": "train"},
+    {"file": "b.png", "kind": "people", "prompt": "a man", "name": "", "neutral": "a man",
+     "seed": None, "split": "train"},
+]  # fmt: skip
+_DATA = b"".join(json.dumps(row).encode() + b"\n" for row in _PEOPLE)
+_TABLE = (
+    b"name,split,description,gender,age,hair_length,hair_colour,glasses,beard,pictures,known,by\n"
+    b"Ada Lind,train,an old woman,woman,old,,,no,no,2,0.90,voted\n"
+    b"Bo Berg,train,a man,,,,,,,1,,hand\n"
+)
+_PARTS = b"".join(
+    json.dumps(
+        {"task": "identity/ada", "index": index, "file": f"images/{index}.png", "sha256": "0" * 64,
+         "template": "a photo of {}", "seed": index, "votes": {"age": [0.5, 0.5]},
+         "embedding": "", "spare": False}
+    ).encode() + b"\n"
+    for index in range(4)
+)  # fmt: skip
+_STATUS = json.dumps(
+    {"state": "working", "doing": "learning", "done": 3, "total": 8, "step": 3, "steps": 8,
+     "previews": 1, "process": 4194304, "error": "", "said": "done", "base.scene": 0.5},
+    indent=1,
+).encode()  # fmt: skip

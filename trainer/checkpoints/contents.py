@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,17 @@ FIX = (
 def refuse(path: Path, found: str, fix: str = FIX) -> AplError:
     """The error for a checkpoint that cannot be used."""
     return AplError(f"read the checkpoint {shown(str(path))}", found, fix)
+
+
+@contextlib.contextmanager
+def sound(path: Path) -> Generator[None, None, None]:
+    """Turn what hostile or broken shapes and configs lead to into the error for a checkpoint."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
+            StopIteration) as error:  # fmt: skip
+        found = f"its build makes no sense ({type(error).__name__}: {shown(str(error), 80)})"
+        raise refuse(path, found, "download it again, or " + FIX) from error
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ which stands in its text, and may have `neutral`, the text with the name describ
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from apl_core.objective import KINDS, Example, Kind, Target
 from apl_core.training.config import TrainConfig
 from apl_core.training.parallel import Group
 
+from ..data.settings import parse_json
 from ..models.vae import VaeLatents
 
 METADATA = "metadata.jsonl"
@@ -103,7 +103,7 @@ def refuse_all(asked: str, faults: Sequence[str]) -> None:
 def _row(folder: Path, line: str, config: TrainConfig) -> Row | str:
     """A row, or what is wrong with it; nothing is wrong with a held-out one, and it is no row."""
     try:
-        given = json.loads(line)
+        given = parse_json(line)
     except ValueError:
         return "no JSON"
     if not isinstance(given, dict):
@@ -129,9 +129,14 @@ def _row(folder: Path, line: str, config: TrainConfig) -> Row | str:
     if kind == "identity" and config.target == "description" and not fields["neutral"]:
         return "neutral is missing (or --target person)"
     file = folder / fields["file_name"]
-    if not fields["file_name"] or not file.resolve().is_relative_to(folder.resolve()):
-        return "file_name is missing, or leads out of the folder"
-    if not file.is_file():
+    try:
+        inside = file.resolve().is_relative_to(folder.resolve())
+        there = file.is_file()
+    except (OSError, ValueError):  # a NUL, half a character, or a name that is too long
+        inside = there = False
+    if not fields["file_name"] or not inside:
+        return "file_name is missing, is none, or leads out of the folder"
+    if not there:
         return f"there is no file {shown(fields['file_name'], 80)}"
     return Row(file, text, kind, name, fields["neutral"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from apl_core.metadata import shown
 from apl_core.prefix import FAMILIES
 from apl_core.schedule import Prediction
 
-from .contents import Contents, refuse
+from ..data.settings import parse_json
+from .contents import Contents, refuse, sound
 from .recognise import (
     BETAS,
     Network,
@@ -20,6 +20,7 @@ from .recognise import (
     check_family,
     stored_as,
 )  # fmt: skip
+from .shapes import check_layers
 from .texts import plain_names
 
 _PIPELINES = ("StableDiffusion", "StableDiffusionXL")
@@ -30,6 +31,11 @@ _CLIPS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
 
 def recognise_folder(path: Path, prediction: Prediction | None) -> Recognised:
     """Say what a diffusers folder holds; AplError if it cannot be used."""
+    with sound(path):
+        return _recognised(path, prediction)
+
+
+def _recognised(path: Path, prediction: Prediction | None) -> Recognised:
     name = str(_json(path, "model_index.json").get("_class_name"))
     if name not in [family + ending for family in _PIPELINES for ending in _ENDINGS]:
         raise refuse(path, f"it is a {shown(name, 60)}, not a pipeline that draws from a prompt")
@@ -60,6 +66,7 @@ def _text(path: Path, part: str) -> Text:
     contents = Contents.of(path, _weights(path, part, "model"))
     stored_as(contents, "")
     config = _json(path, f"{part}/config.json")
+    check_layers(config)
     config = {k: v for k, v in config.items() if k not in ("architectures", "torch_dtype", "dtype")}
     table = plain_names(contents.sketch()).get("embeddings.token_embedding.weight")
     if table is None:
@@ -77,7 +84,9 @@ def _text(path: Path, part: str) -> Text:
 
 def _network(path: Path, part: str) -> Network:
     contents = Contents.of(path, _weights(path, part, "diffusion_pytorch_model"))
-    return Network(contents, "", _json(path, f"{part}/config.json"))
+    config = _json(path, f"{part}/config.json")
+    check_layers(config)
+    return Network(contents, "", config)
 
 
 def _weights(path: Path, part: str, stem: str) -> list[Path]:
@@ -95,7 +104,7 @@ def _weights(path: Path, part: str, stem: str) -> list[Path]:
 
 def _json(path: Path, name: str) -> dict[str, Any]:
     try:
-        found = json.loads((path / name).read_text(encoding="utf-8"))
+        found = parse_json((path / name).read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError("no object")
     except (OSError, ValueError) as error:

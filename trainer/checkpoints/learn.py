@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from apl_core.atomic import write_text
 from apl_core.errors import RunError
+from apl_core.metadata import shown
 from apl_core.prefix import Prefix
 from apl_core.schedule import Prediction
 from apl_core.training.config import TrainConfig
@@ -21,11 +22,18 @@ from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
 
+from ..data.settings import parse_json
 from .data import DataSource, LatentCache, Row, read_data
 from .load import STEPS, CheckpointModel, Options, load_checkpoint
 from .plan import dtype_for, own_device, picture_size, preset_for, text_dtype_for
 from .recognise import recognise
 from .selfmade import draw_data, jobs
+
+_COUNTS = ("per_name", "draw_steps")
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("checkpoint", "data", "tokenizer", "prediction", "device"), str),
+    **dict.fromkeys((*_COUNTS, "size", "vram", "clip_skip"), int),
+}
 
 
 @dataclass(frozen=True)
@@ -57,17 +65,25 @@ class Material:
     def of(folder: RunFolder) -> Material | None:
         """Read `origin.json`; None if the run is on a pocket model, RunError if it is broken."""
         try:
-            data = json.loads((folder.path / "origin.json").read_text(encoding="utf-8"))
+            data = parse_json((folder.path / "origin.json").read_text(encoding="utf-8"))
             if "checkpoint" not in data:
                 return None
             if data["names"] is not None:
                 data["names"] = tuple(str(name) for name in data["names"])
-            return Material(**data)
+            material = Material(**data)
+            if wrong := [name for name, kind in _KINDS.items() if not material._is(name, kind)]:
+                raise ValueError(f"{', '.join(wrong)} is of another kind")
+            return material
         except (OSError, ValueError, TypeError, KeyError) as error:
+            said = shown(str(error), 120)
             raise RunError(
-                f"resume {folder.path}", f"origin.json is missing or broken ({error})",
+                f"resume {folder.path}", f"origin.json is missing or broken ({said})",
                 "give the folder of a run that `apl train` began",
             ) from error  # fmt: skip
+
+    def _is(self, name: str, kind: type) -> bool:
+        value = getattr(self, name)
+        return type(value) is kind or (value is None and name not in ("checkpoint", *_COUNTS))
 
 
 def load_material(material: Material, say: Callable[[str], None]) -> CheckpointModel:

@@ -24,7 +24,7 @@ from ..models.denoiser import UnetDenoiser
 from ..models.towers import ClipTower
 from ..models.vae import VaeLatents
 from ..sampling import Sampler
-from .contents import refuse
+from .contents import refuse, sound
 from .recognise import Network, Recognised, Text, recognise
 from .texts import new_text_model, own_names, plain_names
 from .tokenizer import find_tokenizer
@@ -80,11 +80,13 @@ def load_checkpoint(path: Path, options: Options | None = None,
     options = options or Options()
     found = recognise(path, options.prediction)
     say(found.sentence)
-    towers = [load_tower(found, text, options) for text in found.texts]
-    unet = cast(UNet2DConditionModel, fill(found.path, "U-Net", new_unet(found.unet),
-                unet_weights(found.unet, options.dtype)))  # fmt: skip
-    vae = cast(AutoencoderKL, fill(found.path, "VAE", new_vae(found.vae), _vae_weights(found.vae)))
-    denoiser = UnetDenoiser(unet, schedule_of(found), found.prediction)
+    with sound(path):
+        towers = [load_tower(found, text, options) for text in found.texts]
+        unet = cast(UNet2DConditionModel, fill(found.path, "U-Net", new_unet(found.unet),
+                    unet_weights(found.unet, options.dtype)))  # fmt: skip
+        new, weights = new_vae(found.vae), _vae_weights(found.vae)
+        vae = cast(AutoencoderKL, fill(found.path, "VAE", new, weights))
+        denoiser = UnetDenoiser(unet, schedule_of(found), found.prediction)
     networks: list[nn.Module] = [unet, vae, *(tower.module for tower in towers)]
     for network in networks:
         network.eval().requires_grad_(False).to(options.device)

@@ -11,6 +11,7 @@ import torch
 from apl_core.errors import ConfigError
 from apl_core.training.config import TrainConfig
 
+from .contents import sound
 from .cost import matmul_rate, size_of, unet_cost
 from .load import new_unet
 from .recognise import Recognised
@@ -138,8 +139,9 @@ def forecast(found: Recognised, config: TrainConfig, preset: Preset, size: int,
     The text encoder's and the VAE's own work is small beside the U-Net's and not counted.
     """
     dtype, text_dtype = dtype_for(preset, device), text_dtype_for(found, preset, device)
-    unet = new_unet(found.unet)
-    texts = [new_text_model(text.config, text.projected) for text in found.texts]
+    with sound(found.path):
+        unet = new_unet(found.unet)
+        texts = [new_text_model(text.config, text.projected) for text in found.texts]
     weights = size_of(unet, dtype) + sum(size_of(model, text_dtype) for model in texts)
     micro = min(config.micro_batch or config.batch, config.batch)
     width = sum(found.widths.values())

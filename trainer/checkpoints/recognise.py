@@ -13,7 +13,7 @@ from apl_core.metadata import shown
 from apl_core.prefix import FAMILIES, WIDTHS, describe
 from apl_core.schedule import Prediction
 
-from .contents import FIX, Contents, refuse
+from .contents import FIX, Contents, refuse, sound
 from .shapes import UNET, VAE, pooled_width, unet_config, vae_config
 from .texts import plain_names, text_config
 
@@ -120,6 +120,11 @@ def recognise(path: Path, prediction: Prediction | None = None) -> Recognised:
         from .folders import recognise_folder
 
         return recognise_folder(path, prediction)
+    with sound(path):
+        return _recognised(path, prediction)
+
+
+def _recognised(path: Path, prediction: Prediction | None) -> Recognised:
     contents = Contents.of(path, [path])
     _refuse_foreign(contents)
     config = unet_config(contents)

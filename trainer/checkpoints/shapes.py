@@ -18,6 +18,8 @@ VAE = "first_stage_model."
 _FEW_HEADS = 8
 _HEAD_WIDTH = 64
 _TIME_IDS = 6
+LAYERS = 200
+"""More of anything is no model; building it would take all memory."""
 
 
 def unet_config(contents: Contents) -> dict[str, Any]:
@@ -103,8 +105,18 @@ def vae_config(contents: Contents, scaling: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def check_layers(config: Mapping[str, Any]) -> None:
+    """ValueError for a config that asks for more layers than any model has."""
+    for name, value in config.items():
+        counts = value if isinstance(value, list) else [value]
+        if "layers" in name and any(isinstance(n, int | float) and n > LAYERS for n in counts):
+            raise ValueError(f"{name} is {value}")
+
+
 def _count(names: Mapping[str, object], pattern: str) -> int:
     found = [int(m[1]) for name in names if (m := re.match(pattern, name))]
+    if max(found, default=0) > LAYERS:
+        raise ValueError(f"block {max(found)}")
     return max(found, default=-1) + 1
 
 

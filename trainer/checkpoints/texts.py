@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from .shapes import LAYERS
+
 _HEAD_WIDTH = 64
 _FROM_OPEN_CLIP = (
     (r"^token_embedding\.", "embeddings.token_embedding."),
@@ -53,6 +55,8 @@ def text_config(shapes: Mapping[str, Any], quick: bool) -> dict[str, Any]:
     vocabulary, width = shapes["embeddings.token_embedding.weight"].shape
     layers = [int(m[1]) for n in shapes if (m := re.match(r"encoder\.layers\.(\d+)\.", n))]
     projection = shapes.get("text_projection.weight")
+    if max(layers, default=0) > LAYERS:
+        raise ValueError(f"layer {max(layers)}")
     return {
         "vocab_size": vocabulary, "hidden_size": width,
         "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"].shape[0],

@@ -160,6 +160,7 @@ def run_resume(given: argparse.Namespace) -> int:
     from apl_core.training.folder import RunFolder
 
     from ..checkpoints.learn import Material
+    from ..data.settings import read_toml
     from ..pocket.learn import Origin
 
     folder = RunFolder(given.folder)
@@ -168,7 +169,7 @@ def run_resume(given: argparse.Namespace) -> int:
             f"resume {given.folder}", "there is no run in this folder (no config.toml)",
             "give the folder that `apl train --out` made",
         )  # fmt: skip
-    config = TrainConfig.from_mapping(_toml(folder.config))
+    config = TrainConfig.from_mapping(read_toml(folder.config))
     material = Material.of(folder)
     with _together():
         return _go(folder, config, material or Origin.of(folder), None, given.tensorboard)
@@ -255,7 +256,9 @@ def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
-    settings: dict[str, Any] = {} if given.config is None else _toml(given.config)
+    from ..data.settings import read_toml
+
+    settings: dict[str, Any] = {} if given.config is None else read_toml(given.config)
     for pair in given.set:
         name, equals, value = pair.partition("=")
         if not equals:
@@ -272,18 +275,3 @@ def _parsed(value: str) -> Any:
         with contextlib.suppress(ValueError):
             return kind(value)
     return value
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    import sys
-
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib  # pyright: ignore[reportMissingImports]
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(
-            f"read the settings in {path}", str(error), "give a readable TOML file"
-        ) from error

@@ -13,6 +13,8 @@ from apl_core.atomic import reason
 from apl_core.errors import RunError
 from apl_core.metadata import shown
 
+from .settings import parse_json
+
 if os.name == "nt":
     import msvcrt
 else:
@@ -31,7 +33,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
             raise RunError(f"read {shown(str(path))}", *reason(error)) from error
         for line in lines:
             with suppress(ValueError):  # torn by a kill, or being written right now
-                row = json.loads(line)
+                row = parse_json(line)
                 if isinstance(row, dict):
                     rows.append(row)
     return rows

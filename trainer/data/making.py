@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -55,6 +55,14 @@ class Row:
     votes: Mapping[str, Sequence[float]]
     embedding: str
     spare: bool = False
+
+    def __post_init__(self) -> None:
+        texts = (self.task, self.file, self.sha256, self.template, self.embedding)
+        if not all(isinstance(text, str) for text in texts) or type(self.index) is not int:
+            raise TypeError("a row of another version")
+        path = PurePosixPath(self.file)
+        if path.is_absolute() or ".." in path.parts or set(self.file) & set("\\:\0"):
+            raise TypeError("its file does not lie below the folder")
 
     @property
     def vector(self) -> np.ndarray | None:
@@ -125,7 +133,7 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, "" if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: half a character in its name
         return ""
 
 

@@ -20,6 +20,7 @@ from ..sampling import Request
 from .metadata import Split
 from .names import check_apart
 from .prompts import SLOT, PromptBook, generator, number
+from .settings import parse_json
 
 SETTINGS = "settings.json"
 _MANY = 100_000
@@ -51,7 +52,7 @@ class Maker:
             if not path.exists():
                 write_text(path, json.dumps(mine, indent=1, ensure_ascii=False) + "\n")
                 return
-            theirs: Any = json.loads(path.read_text(encoding="utf-8"))
+            theirs: Any = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RunError(f"write {shown(str(path))}", *reason(error)) from error
         except ValueError as error:

@@ -1,7 +1,8 @@
-"""Settings in a TOML file, from whoever wrote it."""
+"""Settings in a TOML file and texts in JSON, from whoever wrote them."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -13,12 +14,23 @@ from apl_core.metadata import shown
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+    try:
+        import tomli as tomllib  # pyright: ignore[reportMissingImports]
+    except ImportError:  # Python 3.10 of a webui, where nothing is installed
+        from . import plain_toml as tomllib
 
 MAX_BYTES = 32 * 1024
 """All settings together take less than 2 KiB."""
 
 _MANY_DOTS = re.compile(r"(?:\.[^.=\n]{0,40}){50}")  # a key of n parts takes n * n time to read
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says; ValueError for whatever is none, also if it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from apl_core.metadata import shown
 from .describe import ATTRIBUTES, PERSON, phrase
 from .log import PARTS
 from .metadata import Split
+from .settings import parse_json
 
 FILE = "descriptions.csv"
 _VOTED = "voted.json"
@@ -153,10 +154,13 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
 def _remembered(folder: Path) -> dict[str, list[dict[str, str]]]:
     """What was voted when the table was last written, to tell hand edits from it."""
     try:
-        found: Any = json.loads((folder / PARTS / _VOTED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found: Any = parse_json((folder / PARTS / _VOTED).read_text(encoding="utf-8"))
+        return {
+            str(name): [{str(k): str(v) for k, v in cells.items()} for cells in several]
+            for name, several in found.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _remember(folder: Path, cells: Mapping[str, list[dict[str, str]]]) -> None:

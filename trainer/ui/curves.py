@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .reading import is_number
+
 Rows = Sequence[Mapping[str, Any]]
 Point = tuple[float, float]
 
@@ -15,6 +17,8 @@ _WIDTH, _HEIGHT = 460, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 92, 12, 26
 _MOST = 400
 """Points of one line."""
+
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Line:
 
 def loss_chart(rows: Rows, steps: int) -> str:
     """The loss of every step, and its running mean."""
-    points = [(float(r["step"]), float(r["loss"])) for r in rows if _number(r.get("loss"))]
+    points = [(float(r["step"]), float(r["loss"])) for r in rows if is_number(r.get("loss"))]
     lines = [Line("", "faint", points)] if len(points) > _SMOOTH else []
     lines.append(Line("mean" if lines else "loss", "a", _smooth(points) if lines else points))
     return chart("Loss", lines, steps, False)
@@ -44,7 +48,7 @@ def effect_chart(rows: Rows, steps: int) -> str:
     checks = [r for r in rows if "score" in r]  # a step's row calls its losses by the same names
     lines: list[Line] = []
     for key, label, tone in shown:
-        points = [(float(r["step"]), 100 * r[key]) for r in checks if _number(r.get(key))]
+        points = [(float(r["step"]), 100 * r[key]) for r in checks if is_number(r.get(key))]
         lines.append(Line(label, tone, points, marks=True))
     return chart("Identity and drift, %", lines, steps, True)
 
@@ -83,7 +87,7 @@ def _smooth(points: Sequence[Point]) -> list[Point]:
 
 def _scale(low: float, high: float) -> tuple[float, float, float]:
     """Round ends of an axis and the distance of its three to six marks."""
-    span = (high - low) or abs(high) or 1.0
+    span = high - low if high - low > _LEAST else 1.0
     rough = span / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
@@ -140,7 +144,3 @@ def _labels(lines: Sequence[Line], low: float, high: float, last: int) -> list[s
             f"{html.escape(line.label)}</text>"
         )
     return parts
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -9,6 +9,9 @@ from typing import Literal
 
 from apl_core.atomic import reason, write_text
 from apl_core.errors import RunError
+from apl_core.metadata import shown
+
+from ..data.settings import parse_json
 
 Kind = Literal["pocket", "checkpoint"]
 FILE = "order.json"
@@ -57,14 +60,15 @@ class Order:
         """
         try:
             path = folder / FILE
-            said = json.loads((path if path.is_file() else folder / "origin.json").read_bytes())
+            said = parse_json((path if path.is_file() else folder / "origin.json").read_bytes())
             names = None if said["names"] is None else tuple(str(n) for n in said["names"])
             model = str(said["model"] if "model" in said else said["checkpoint"])
             pocket = (Path(model) / "world.json").is_file()
             preset = str(said.get("preset", "standard"))
             return Order("pocket" if pocket else "checkpoint", model, names, preset)
         except (OSError, ValueError, KeyError, TypeError) as error:
+            said = shown(str(error), 80)
             raise RunError(
-                f"go on with {folder}", f"neither {FILE} nor origin.json can be read ({error})",
+                f"go on with {folder}", f"neither {FILE} nor origin.json can be read ({said})",
                 f"go on with it on the command line: apl resume {folder}",
             ) from error  # fmt: skip

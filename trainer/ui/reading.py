@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ..data.settings import parse_json
 
 STATUS, LOG = "status.json", "worker.log"
 QUIET = 45.0
@@ -16,6 +17,8 @@ QUIET = 45.0
 
 _FOREIGN = 180.0  # a run of the command line writes no status: its metrics have to do
 _RECENT = 20
+_LIMIT = 1e15
+"""No number in a run's files is larger, unless somebody broke them."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and "step" in row:
+                row = parse_json(line)
+                if isinstance(row, dict) and _count(row.get("step")):
                     found.append(row)
     return found
 
@@ -95,7 +98,12 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def figures(path: Path) -> dict[str, float]:
     """What was measured at the end; empty before that."""
     said = _json(path / "figures.json") or {}
-    return {k: float(v) for k, v in said.items() if isinstance(v, int | float)}
+    return {k: float(v) for k, v in said.items() if is_number(v)}
+
+
+def is_number(value: object) -> bool:
+    """Whether a value out of a run's files can be shown or drawn."""
+    return isinstance(value, int | float) and type(value) is not bool and -_LIMIT < value < _LIMIT
 
 
 def newest_preview(path: Path) -> Path | None:
@@ -106,7 +114,7 @@ def newest_preview(path: Path) -> Path | None:
 
 def seconds_left(run: Run, metrics: list[dict[str, Any]]) -> float | None:
     """How long the steps that are left will take, by the latest ones; None if nobody can know."""
-    spent = [row["seconds"] for row in metrics if row.get("seconds")][-_RECENT:]
+    spent = [row["seconds"] for row in metrics if is_number(row.get("seconds"))][-_RECENT:]
     if not run.going or run.doing != "learning" or not spent:
         return None
     return (run.steps - run.step) * sum(spent) / len(spent)
@@ -134,14 +142,14 @@ def _steps(path: Path) -> int:
         for line in (path / "config.toml").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition("=")
             if name.strip() == "steps":
-                return int(value)
+                return _count(int(value))
     return 0
 
 
 def _lives(path: Path, process: object) -> bool:
     if time.time() - _changed(path / STATUS) > QUIET:
         return False
-    if os.name == "posix" and type(process) is int and process > 0:
+    if os.name == "posix" and type(process) is int and 0 < process < 2**31:
         try:
             os.kill(process, 0)
         except ProcessLookupError:
@@ -165,14 +173,14 @@ def _last_words(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return said if isinstance(said, dict) else None
 
 
 def _count(value: object) -> int:
-    return value if type(value) is int else 0
+    return value if type(value) is int and 0 < value < _LIMIT else 0
 
 
 def _file(path: Path) -> Path | None:

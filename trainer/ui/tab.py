@@ -15,7 +15,6 @@ from .compat import known
 from .desk import Desk
 from .order import PRESETS
 from .reading import Run
-from .shelf import POCKET
 
 log = logging.getLogger("apl")
 
@@ -25,7 +24,8 @@ SECONDS = 1.5
 _TICK = (
     "if (!window.aplTicking) window.aplTicking = setInterval(() => {"
     "const tick = document.querySelector('#apl_tick');"
-    f"if (tick && !document.hidden) tick.click()}}, {round(1000 * SECONDS)})"
+    "const seen = document.querySelector('#apl_status')?.offsetParent;"  # not another tab's page
+    f"if (tick && seen && !document.hidden) tick.click()}}, {round(1000 * SECONDS)})"
 )
 _ABOUT = {
     "pocket": "Cartoon faces of people who do not exist. A prefix is learnt and measured on this "
@@ -154,16 +154,19 @@ def build(gr: Any, desk: Desk) -> None:
 
 def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
     """What is asked of the user before a run: the inputs of `Desk.start`, in its order."""
-    models = list(desk.shelf.models())
-    model = gr.Dropdown(models, value=POCKET, label="Model", elem_id="apl_model")
-    about = html(pieces.about(_ABOUT["pocket"]))
+    models = desk.shelf.models()
+    title, first = next(iter(models.items()))
+    model = gr.Dropdown(list(models), value=title, label="Model", elem_id="apl_model")
+    about = html(pieces.about(_ABOUT[first.kind]))
     names = gr.Textbox(
-        label="Names to learn from", lines=7, max_lines=14, placeholder=_EMPTY["pocket"],
+        label="Names to learn from", lines=7, max_lines=14, placeholder=_EMPTY[first.kind],
         elem_id="apl_names",
     )  # fmt: skip
     with gr.Row():
         html(pieces.file_button("apl_names"))
-        fill = gr.Button("Show the model's names", size="sm", elem_id="apl_fill")
+        fill = gr.Button(
+            "Show the model's names", size="sm", elem_id="apl_fill", visible=first.kind == "pocket"
+        )
     titles = {preset.title: preset.key for preset in PRESETS}
     preset = gr.Radio(list(titles), value=PRESETS[1].title, label="Preset", elem_id="apl_preset")
     name = gr.Textbox(label="Name of the run", value="my-prefix", max_lines=1, elem_id="apl_name")

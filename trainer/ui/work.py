@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apl_core.errors import AplError
@@ -45,11 +45,14 @@ class Watchers:
             self._status.say("measuring" if self._measured else "drawing", step=event.step)
 
 
-def run(folder: Path) -> int:
-    """Do or go on with the run that was ordered in a folder; exit code 0, or 1 if it failed."""
+def run(folder: Path, learn: Callable[[Path, StatusFile], str | None] | None = None) -> int:
+    """Do or go on with the run that was ordered in a folder; exit code 0, or 1 if it failed.
+
+    `learn` does what this process would do on its own model: a host does it on the loaded one.
+    """
     with StatusFile(folder) as status:
         try:
-            done = _learn(folder, status)
+            done = (learn or _learn)(folder, status)
         except (Stopped, KeyboardInterrupt):
             status.end("stopped")
             return 0

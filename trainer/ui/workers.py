@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,9 @@ from apl_core.atomic import reason
 from apl_core.errors import RunError
 
 from .reading import LOG
+
+COMMAND = (sys.executable, "-m", "apl_trainer.ui.work")
+"""Does the run in the folder that is its next argument."""
 
 
 class Runner(Protocol):
@@ -29,12 +33,13 @@ class Runner(Protocol):
 class Workers:
     """The runner of `apl ui`: one detached process a run, its output in the folder's log."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        self._command = command
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, folder: Path) -> int:
         """Begin or go on with the run in a folder; RunError if that cannot be."""
-        command = [sys.executable, "-m", "apl_trainer.ui.work", str(folder)]
+        command = [*self._command, str(folder)]
         posix = os.name == "posix"
         flags = 0 if posix else 0x00000008 | 0x00000200  # Windows: detached, own process group
         try:
