@@ -8,6 +8,7 @@ the encoder when it loads the patched CLIP, and takes it out for every other CLI
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,47 +28,65 @@ def guard(clip: Any, key: str, tokenizer: Any) -> None:
         return
     name = f"{key}.{METHOD}"
     front, behind = rows_around(prefixes_of(tokenizer), key)
+    rows = Rows([entry[0] for entry in front], [entry[0] for entry in behind], tokenizer.end_token)
     embed = clip.patcher.get_model_object(name)
-    rows = [entry[0] for entry in front], [entry[0] for entry in behind]
-    clip.patcher.add_object_patch(name, _guarded(embed, *rows, tokenizer.end_token))
+    clip.patcher.add_object_patch(name, _guarded(embed, rows))
 
 
-def _guarded(
-    embed: Callable[..., Any], front: Sequence[Tensor], behind: Sequence[Tensor], end: int
-) -> Callable[..., Any]:
+def _guarded(embed: Callable[..., Any], rows: Rows) -> Callable[..., Any]:
     def process_tokens(tokens: Any, *args: Any, **options: Any) -> Any:
-        for chunk in tokens.tolist() if isinstance(tokens, Tensor) else tokens:
-            if not covered(chunk, front, behind, end):
-                raise HostError(
-                    "encode this text with the prefix",
-                    "another node pack took the prefix's vectors out of it, or made its tokens "
-                    "past the connected CLIP (smZNodes does, and CUT of prompt-control can)",
-                    "encode it with CLIP Text Encode or APL Prefix Conditioning, or leave out the "
-                    "pack's feature that replaces tokens",
-                )
-        return embed(tokens, *args, **options)
+        chunks = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        return embed([rows.kept(chunk) for chunk in chunks], *args, **options)
 
     return process_tokens
 
 
-def covered(
-    chunk: Sequence[Any], front: Sequence[Tensor], behind: Sequence[Tensor], end: int
-) -> bool:
-    """Whether rows stand around all that is between the first token and the first end token."""
-    inside = list(chunk[1:])
-    for place, token in enumerate(inside):
-        if isinstance(token, int) and token == end:
-            inside = inside[:place]
-            break
-    if not inside:
-        return True
-    first, last = inside[: len(front)], inside[len(inside) - len(behind) :]
-    whole = len(inside) >= len(front) + len(behind)
-    return whole and _same(first, front) and _same(last, behind)
+@dataclass(frozen=True)
+class Rows:
+    """The rows that every text has to have in front of it and behind it, before the token `end`."""
+
+    front: Sequence[Tensor]
+    behind: Sequence[Tensor]
+    end: int
+
+    def kept(self, chunk: Sequence[Any]) -> Sequence[Any]:
+        """The chunk with its rows in place; HostError if they are not there.
+
+        Packs that weigh words encode the text again with some of its tokens masked. Where such a
+        mask fell on rows, those are put back: a prefix has no part in what is done to words.
+        """
+        last = next((at for at, one in enumerate(chunk) if at and _is(one, self.end)), len(chunk))
+        if last <= 1:
+            return chunk
+        wanted = dict(enumerate(self.front, 1))
+        wanted.update(enumerate(self.behind, last - len(self.behind)))
+        if len(self.front) + len(self.behind) < last:
+            masks = [chunk[at] for at, row in wanted.items() if not _is(chunk[at], row)]
+            if not masks:
+                return chunk
+            one_mask = all(_is(mask, masks[0]) for mask in masks)
+            if one_mask and self._stand_in_part(chunk, last):
+                return [wanted.get(at, one) for at, one in enumerate(chunk)]
+        raise HostError(
+            "encode this text with the prefix",
+            "another node pack took the prefix's vectors out of it, or made its tokens past the "
+            "connected CLIP (smZNodes does, and CUT of prompt-control can)",
+            "encode it with CLIP Text Encode or APL Prefix Conditioning, or leave out the pack's "
+            "feature that replaces tokens",
+        )
+
+    def _stand_in_part(self, chunk: Sequence[Any], last: int) -> bool:
+        """Whether one of the front rows, and one of those behind, is still where it belongs."""
+        sides = (self.front, 1), (self.behind, last - len(self.behind))
+        return all(
+            any(_is(chunk[start + at], row) for at, row in enumerate(rows))
+            for rows, start in sides
+            if rows
+        )
 
 
-def _same(tokens: Sequence[Any], rows: Sequence[Tensor]) -> bool:
-    return all(
-        isinstance(token, Tensor) and (token is row or torch.equal(token.cpu(), row.cpu()))
-        for token, row in zip(tokens, rows, strict=True)
-    )
+def _is(token: Any, other: Any) -> bool:
+    """Whether two tokens are the same: a number, or a row of numbers."""
+    if isinstance(token, Tensor) and isinstance(other, Tensor):
+        return token is other or torch.equal(token.cpu(), other.cpu())
+    return isinstance(token, int) and isinstance(other, int) and token == other

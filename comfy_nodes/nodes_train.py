@@ -95,6 +95,7 @@ class TrainPrefix(io.ComfyNode):
             one["cfg"],
             _pairs(given.get("images") or [], given.get("texts") or []),
             prefix,
+            bool(one["preview_every"]),
         )
         runs = Path(folder_paths.get_output_directory(), KIND)
         folder = new_folder(runs, one["run_name"])
@@ -137,7 +138,7 @@ def _config(
             "batch_things": whole - identity - people,
             "micro_batch": one["micro_batch"],
             "pool": max(whole, min(512, whole * steps)),
-            "check_every": one["preview_every"],
+            "check_every": one["preview_every"] or max(1, steps // 10),
             "save_every": 10,
         }
     )
@@ -169,7 +170,8 @@ def _texts() -> list[io.Input]:
             "names",
             multiline=True,
             tooltip="One name per line, or `Name = description`: those the prefix learns from. "
-            "It is meant for everybody, also for people you do not list. Never stored in the file.",
+            "It is meant for everybody, also for people you do not list. Of five or more the last "
+            "fifth is held out to choose the best step. Never stored in the file.",
         ),
         io.String.Input(
             "things",
@@ -225,7 +227,14 @@ def _numbers() -> list[io.Input]:
         io.Float.Input(
             "cfg", default=7.0, min=1.0, max=30.0, step=0.1, tooltip="Their guidance scale."
         ),
-        whole("preview_every", 50, 0, 100_000, "Steps between previews on the node; 0 for none."),
+        whole(
+            "preview_every",
+            50,
+            0,
+            100_000,
+            "Steps between previews on the node and checks on the held-out names; 0 for no "
+            "previews and ten checks.",
+        ),
         PrefixType.Input(
             "prefix", optional=True, tooltip="A prefix to go on from; decides vectors and behind."
         ),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from apl_core.errors import ConfigError, HostError
+from apl_core.errors import ConfigError, HostError, RunError
 from apl_core.formats import write_prefix
 from apl_core.objective import Kind, Target
 from apl_core.prefix import Prefix, Rows
 from apl_core.training.config import TrainConfig
-from apl_core.training.events import Control, Event, Stepped
+from apl_core.training.events import Control, Event, Judgement, Stepped
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
+from apl_core.training.micro import out_of_memory
 
 from .borrowed import borrowed, load
+from .judge import HeldOut
 from .pictures import Painter, save, sheet
 from .ports import ComfyDenoiser, ComfyEncoder
-from .source import TEMPLATES, Person, Shown, ShownSource, person_in
+from .source import TEMPLATES, Person, Shown, ShownSource, held_out, person_in
 
 LOOKED_AT = 3
 """Names in a preview."""
@@ -46,6 +48,7 @@ class Job:
     cfg: float
     pictures: Sequence[tuple[Tensor, str]] = ()
     start: Prefix | None = None
+    previews: bool = True
 
 
 @dataclass
@@ -87,9 +90,29 @@ def train(
 ) -> Trained:
     """Learn a prefix for the loaded model into `folder`.
 
-    An interrupt saves what is learnt so far into the folder and then stops the graph. Raises
-    HostError for a model that cannot be trained on, and the core's errors.
+    Of five names or more a fifth is held out; the step that does best on them is kept, otherwise
+    the last one. An interrupt saves what is learnt so far into the folder and then stops the graph.
+    Raises HostError for a model that cannot be trained on or memory that does not suffice, and the
+    core's errors.
     """
+    try:
+        return _train(job, model, clip, vae, folder, watcher)
+    except RunError as error:
+        if error.__cause__ is None or not out_of_memory(error.__cause__):
+            raise
+        why = error
+    management.unload_all_models()  # as ComfyUI itself does where memory runs out
+    raise HostError(
+        "train a prefix",
+        f"there is not enough memory for one example of {job.size[0]} x {job.size[1]} pixels",
+        "give a smaller width and height, or close other programs; what was learnt before is in "
+        f"{folder.path}",
+    ) from why
+
+
+def _train(
+    job: Job, model: Any, clip: Any, vae: Any, folder: RunFolder, watcher: Watcher
+) -> Trained:
     if clip is None or vae is None:
         raise HostError(
             "train a prefix",
@@ -115,20 +138,30 @@ def train(
             save(sheet(*look(rows)), path)
             load(model, clip)  # the VAE may have pushed them out
 
+        learnt, kept = _split(shown, job.people)
+        judge: HeldOut | None = None
         name = type(model.model).__name__
         control = Control()
+
+        def judged(rows: Rows) -> Judgement:
+            nonlocal judge
+            if judge is None:
+                source = ShownSource(kept, job.people, _target(job))
+                judge = HeldOut(encoder, denoiser, job.config, source)
+            return judge(rows)
 
         def trainer() -> Trainer:
             return Trainer(
                 job.config,
                 Model(encoder, denoiser, f"ComfyUI {name}"),
-                ShownSource(shown, job.people, _target(job)),
+                ShownSource(learnt, job.people, _target(job)),
                 folder,
-                previewer=preview,
+                judge=judged if kept["identity"] else None,
+                previewer=preview if job.previews else None,
                 listeners=[watcher],
                 control=control,
                 start=job.start,
-                names_trained=len(job.people),
+                names_trained=len({one.person for one in learnt["identity"]}),
             )
 
         with borrowed(model, clip):
@@ -196,6 +229,19 @@ def _shown(job: Job, painter: Painter, watcher: Watcher) -> dict[Kind, list[Show
     for text in job.others:
         make("people", text)
     return shown
+
+
+def _split(
+    shown: Mapping[Kind, Sequence[Shown]], people: Sequence[Person]
+) -> tuple[dict[Kind, Sequence[Shown]], dict[Kind, Sequence[Shown]]]:
+    """What is learnt from, and what is judged on; the latter has no names if few are shown."""
+    _, kept = held_out(people)
+    identity = shown["identity"]
+    judged = [one for one in identity if one.person in kept]
+    learnt = [one for one in identity if one.person not in kept]
+    if not learnt:
+        judged, learnt = [], judged
+    return {**shown, "identity": learnt}, {**shown, "identity": judged}
 
 
 def _read_kinds(job: Job) -> set[Kind]:

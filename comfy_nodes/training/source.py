@@ -72,6 +72,12 @@ def read_people(lines: str, target: Target) -> list[Person]:
     return people
 
 
+def held_out(people: Sequence[Person]) -> tuple[Sequence[Person], Sequence[Person]]:
+    """Who is learnt from, and who is kept for judging: the last fifth, nobody of less than five."""
+    kept = len(people) // 5
+    return people[: len(people) - kept], people[len(people) - kept :]
+
+
 def read_lines(text: str) -> list[str]:
     """The lines that say something."""
     return [line.strip() for line in text.splitlines() if line.strip()]

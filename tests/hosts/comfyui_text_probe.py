@@ -329,7 +329,7 @@ def check_an_encoder_refuses_text_that_lost_its_prefix() -> None:
         for key in patched.tokenize(""):
             for spoil in (
                 lambda chunk: chunk[:1] + chunk[11:] + chunk[-1:] * 10,  # no rows in front
-                lambda chunk: [*chunk[:5], (320, 1.0), *chunk[6:]],  # one of them masked
+                lambda chunk: [*chunk[:1], *[(320, 1.0)] * 6, *chunk[7:]],  # all of them masked
                 lambda chunk: [one for one in chunk if isinstance(one[0], int)],  # none at all
             ):
                 tokens = patched.tokenize("word " * 100)

@@ -261,6 +261,66 @@ def check_a_failure_in_the_middle_leaves_the_host_as_it_was() -> None:
     assert not any(p.grad is not None for n in networks for p in n.parameters())
 
 
+def interrupted_at(network: Any, run: Any, backward: bool) -> tuple[int, int]:
+    """Interrupt in the third block that is passed; blocks passed in all, and blocks there are."""
+    passed: list[int] = []
+
+    def count(*_: Any) -> None:
+        passed.append(1)
+        if len(passed) == 3:
+            comfy.model_management.interrupt_current_processing()
+
+    def look(_: Any, __: Any, output: Any) -> None:
+        found = output[0] if isinstance(output, tuple) else output
+        if backward and found.requires_grad:
+            found.register_hook(count)
+        if not backward:
+            count()
+
+    lists = [one for one in network.modules() if isinstance(one, torch.nn.ModuleList)]
+    blocks = [block for one in lists for block in one]
+    handles = [block.register_forward_hook(look) for block in blocks]
+    try:
+        run()
+    except comfy.model_management.InterruptProcessingException:
+        return len(passed), len(blocks)
+    finally:
+        for handle in handles:
+            handle.remove()
+    raise AssertionError("nobody heard of the interrupt")
+
+
+def check_an_interrupt_is_heard_between_blocks_forward_and_backward() -> None:
+    model, clip, _ = sd15()
+    encoder, denoiser = ComfyEncoder(clip, 2), ComfyDenoiser(model, 2)
+    networks = clip.cond_stage_model, model.model
+    with borrowed(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
+        given = lesson(encoder, denoiser, TEXTS[:2])
+        live = {key: one.requires_grad_() for key, one in rows("clip_l").vectors.items()}
+
+        def run() -> None:
+            errors(encoder, denoiser, given, Rows(live, 2)).sum().backward()
+
+        for network in networks:
+            for backward in (False, True):
+                passed, blocks = interrupted_at(network, run, backward)
+                assert passed <= 4 < blocks, (type(network), backward, passed, blocks)
+        run()  # and nothing is left of it
+
+
+def check_of_five_names_one_is_held_out_and_the_best_step_is_kept() -> None:
+    people = [Person(name, "") for name in ("Ada", "Alan", "Kurt", "Emmy", "Grace")]
+    job = tiny(steps=6, check_every=1, rate=0.5, warmup=0)
+    job = Job(**{**vars(job), "people": people, "previews": False})
+    folder = new_folder(WORK, "judged")
+    done = train(job, *sd15(), folder, Watcher(lambda *_: None, 13))
+    scores = {row["step"]: row["score"] for row in folder.rows() if "score" in row}
+    assert len(scores) == 6 and done.prefix.card.steps == min(scores, key=lambda s: scores[s])
+    assert done.prefix.card.names_trained == 4
+    assert set(done.prefix.card.figures) >= {"held-out identity error", "held-out people error"}
+    assert not folder.previews.exists() or not list(folder.previews.iterdir())
+
+
 def check_models_of_another_kind_are_refused() -> None:
     model = sd15()[0].clone()
     flow = type("Flow", (comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST), {})

@@ -37,9 +37,56 @@ def test_training(check: str, said: dict[str, str]) -> None:
 def host(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Host]:
-    """A running ComfyUI with the pack."""
-    with Host(request.param, tmp_path_factory.mktemp(request.param.name)) as running:
+    """A running ComfyUI with the pack, and with one that takes memory away."""
+    base = tmp_path_factory.mktemp(request.param.name)
+    pack = base / "custom_nodes" / "hungry.py"
+    pack.parent.mkdir()
+    pack.write_text(HUNGRY)
+    with Host(request.param, base) as running:
         yield running
+
+
+HUNGRY = '''
+"""A model whose attention runs out of memory as soon as gradients are recorded."""
+
+import torch
+
+
+class Hungry:
+    CATEGORY, FUNCTION, RETURN_TYPES = "t", "run", ("MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        passes = (["forward", "backward"],)
+        return {"required": {"model": ("MODEL",), "where": passes, "times": ("INT", {})}}
+
+    def run(self, model, where, times):
+        left = [times]
+
+        def fail(_=None):
+            if left[0]:
+                left[0] -= 1
+                raise torch.cuda.OutOfMemoryError("Allocation on device: out of memory")
+
+        def patch(n, context, value, options):
+            if torch.is_grad_enabled() and n.requires_grad:
+                fail() if where == "forward" else n.register_hook(fail)
+            return n, context, value
+
+        hungry = model.clone()
+        hungry.set_model_attn1_patch(patch)
+        return (hungry,)
+
+
+NODE_CLASS_MAPPINGS = {"Hungry": Hungry}
+'''
+
+
+def hungry(graph: Graph, where: str, times: int) -> Graph:
+    """The training graph on a model that runs out of memory in its first passes."""
+    inputs = {"model": ["model", 0], "where": where, "times": times}
+    train = {**graph["train"], "inputs": {**graph["train"]["inputs"], "model": ["hungry", 0]}}
+    return {**graph, "hungry": {"class_type": "Hungry", "inputs": inputs}, "train": train}
 
 
 def training(**more: Any) -> Graph:
@@ -103,4 +150,16 @@ def test_an_interrupt_stops_the_graph_and_leaves_the_server_usable(host: Host) -
         host.wait(queued, timeout=60)
     assert refused.value.nodes == {"train": "execution_interrupted"}
     assert read_prefix(metrics.with_name("prefix.safetensors")).card.steps == 10
+    assert picture(host, txt2img("a cat")) == before
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_out_of_memory_is_said_and_leaves_the_server_usable(host: Host, where: str) -> None:
+    before = picture(host, txt2img("a cat"))
+    graph = training(batch=2, micro_batch=2, preview_every=0, run_name=f"hungry {where}")
+    with pytest.raises(Refused) as refused:
+        host.run(hungry(graph, where, 1_000))
+    assert "not enough memory for one example of 64 x 64" in refused.value.nodes["train"]
+    assert picture(host, txt2img("a cat")) == before
+    assert host.run(hungry(graph, where, 1)).images()  # half of the batch fits
     assert picture(host, txt2img("a cat")) == before

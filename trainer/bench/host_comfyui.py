@@ -1,12 +1,14 @@
-"""What the prefix costs in a real ComfyUI: whole txt2img against the stock graph, and import."""
+"""What the prefix costs in a real ComfyUI: txt2img against the stock graph, import, interrupt."""
 
 from __future__ import annotations
 
 import copy
 import json
+import random
 import re
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,12 @@ from apl_core.prefix import Prefix
 
 from .harness import harness
 
+_EXTENSION = "apl_comfy.extension"
+_HEAVY = ("gradio", "open_clip", "facexlib", "diffusers", "transformers", "matplotlib")
+_INTERRUPTS = 6
+_LATEST = 60
+"""Seconds after which the last interrupt comes; the run takes longer."""
+
 _PAIRS = 20
 _STEPS = 20
 _WORDS = (
@@ -28,12 +36,15 @@ _WORDS = (
 
 
 def run(out_dir: Path) -> dict[str, float]:
-    """Figures of a ComfyUI found as the tests find it; written to `figures.json`; HostError.
+    """Figures of every ComfyUI found as the tests find it; written to `figures.json`; HostError.
 
-    `comfyui.ratio` is the median over alternated pairs of prefixed / stock seconds of one whole
-    graph by the server's own clock (64x64, 20 steps, a prompt that is new in every graph, a random
-    checkpoint with a slim U-Net: on a real one the share is smaller). `comfyui.import_seconds` is
-    the pack's line in the server's own list of import times, which it rounds to 0.1 s.
+    `comfyui.ratio`, on the first one, is the median over alternated pairs of prefixed / stock
+    seconds of one whole graph by the server's own clock (64x64, 20 steps, a prompt that is new in
+    every graph, a random checkpoint with a slim U-Net: on a real one the share is smaller). For
+    each, `NAME.import_seconds` is what Python counts for the pack's modules while the server
+    starts, `NAME.heavy_modules` how many of those that must not come along did, and
+    `NAME.interrupt_median` and `_worst` the seconds from POST /interrupt in the middle of training
+    to the graph's end, at moments that a seed draws.
     """
     starter = harness("comfyui", "ComfyUI")
     hosts = starter.installed()
@@ -43,13 +54,18 @@ def run(out_dir: Path) -> dict[str, float]:
             f"there is none with its venv in {starter.hosts_folder()}",
             "install it there, or set APL_HOSTS_DIR to the folder that holds it",
         )
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place, "models", "apl")
-        folder.mkdir(parents=True)
-        rows = torch.randn(10, 768, generator=torch.Generator().manual_seed(0)) * 0.05
-        write_prefix(Prefix({"clip_l": rows}, 5), folder / "bench.safetensors")
-        with starter.Host(hosts[0], Path(place)) as host:
-            figures = _graphs(host, starter.txt2img) | _imports(host)
+    figures: dict[str, float] = {}
+    for source in hosts:
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place, "models", "apl")
+            folder.mkdir(parents=True)
+            rows = torch.randn(10, 768, generator=torch.Generator().manual_seed(0)) * 0.05
+            write_prefix(Prefix({"clip_l": rows}, 5), folder / "bench.safetensors")
+            with starter.Host(source, Path(place), flags=("-X", "importtime")) as host:
+                if source is hosts[0]:
+                    figures |= _graphs(host, starter.txt2img)
+                figures |= _imports(host.log(), source.name)
+                figures |= _interrupts(host, starter, source.name)
     out_dir.mkdir(parents=True, exist_ok=True)
     write_text(out_dir / "figures.json", json.dumps(figures, indent=1, sort_keys=True) + "\n")
     return figures
@@ -87,6 +103,53 @@ def _seconds(entry: dict[str, Any]) -> float:
     return (when["execution_success"] - when["execution_start"]) / 1000
 
 
-def _imports(host: Any) -> dict[str, float]:
-    found = re.search(r"([\d.]+) seconds: .*apl-prefix", host.log())
-    return {"comfyui.import_seconds": float(found[1]) if found else float("nan")}
+def _imports(log: str, name: str) -> dict[str, float]:
+    """From Python's own account: a module's line comes after those of all that it imported."""
+    lines = re.findall(r"import time:\s+\d+ \|\s+(\d+) \|( +)(\S+)", log)
+    last = next((at for at, line in enumerate(lines) if line[2] == _EXTENSION), None)
+    if last is None:
+        raise HostError("measure the import", f"{_EXTENSION} was not imported", "read the log")
+    first = last
+    while first and len(lines[first - 1][1]) > len(lines[last][1]):
+        first -= 1
+    heavy = {module.split(".")[0] for _, _, module in lines[first:last]} & set(_HEAVY)
+    return {
+        f"{name}.import_seconds": int(lines[last][0]) / 1e6,
+        f"{name}.heavy_modules": float(len(heavy)),
+    }
+
+
+def _interrupts(host: Any, starter: Any, name: str) -> dict[str, float]:
+    """Interrupt training at any moment: making pictures, asking the teacher, learning."""
+    draw, seconds = random.Random(0), list[float]()
+    for number in range(_INTERRUPTS):
+        queued = host.queue(_training(starter.txt2img(""), f"interrupted-{number}"))
+        settings = host.base / "output" / "apl" / f"interrupted-{number}" / "config.toml"
+        while not settings.exists():
+            time.sleep(0.1)
+        time.sleep(_LATEST * draw.random())
+        if host.get(f"/history/{queued}"):
+            raise HostError("measure an interrupt", "training ended too early", "read the log")
+        began = time.perf_counter()
+        host.post("/interrupt", {})
+        while not host.get(f"/history/{queued}"):
+            time.sleep(0.01)
+        seconds.append(time.perf_counter() - began)
+    return {
+        f"{name}.interrupt_median": statistics.median(seconds),
+        f"{name}.interrupt_worst": max(seconds),
+    }
+
+
+def _training(stock: dict[str, Any], run_name: str) -> dict[str, Any]:
+    """The node with its own batch and micro-batch, on small pictures."""
+    wires = {"model": ["model", 0], "clip": ["model", 1], "vae": ["model", 2]}
+    texts = {"names": "Ada Lovelace\nAlan Turing", "things": "a cat", "people": "a woman"}
+    sizes = {"vectors": 10, "behind": 5, "steps": 20, "rate": 0.03, "batch": 12, "micro_batch": 2}
+    made = {"width": 64, "height": 64, "pictures_per_name": 1, "picture_steps": 2, "cfg": 5.0}
+    rest = {"target": "person", "run_name": run_name, "seed": 0, "preview_every": 0}
+    inputs = {**wires, **texts, **sizes, **made, **rest}
+    return {
+        "model": stock["model"],
+        "train": {"class_type": "APL_TrainPrefix", "inputs": inputs},
+    }
