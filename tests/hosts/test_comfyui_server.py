@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ import torch
 from comfyui_examples import completed, examples, on_random_weights, to_workflow
 from comfyui_host import Graph, Host, Refused, txt2img, txt2img_sdxl
 from PIL import Image
+from safetensors.torch import save_file
 
 from apl_core.formats import write_prefix
 from apl_core.prefix import WIDTHS, Prefix
@@ -183,10 +187,13 @@ def test_every_input_and_output_is_explained_in_two_languages(host: Host, node: 
     assert all(declared[1].get("tooltip") for declared in inputs.values())
     assert all(info["output_tooltips"])
     texts = host.get("/i18n")
-    english = texts["en"]["nodeDefs"][node]["inputs"]
-    assert all(
-        english[slot]["tooltip"] == declared[1]["tooltip"] for slot, declared in inputs.items()
-    )
+    english = texts["en"]["nodeDefs"][node]
+    assert english["description"] == info["description"]
+    assert english["display_name"] == info["display_name"]
+    for slot, declared in inputs.items():
+        assert english["inputs"][slot]["tooltip"] == declared[1]["tooltip"]
+    for at, tooltip in enumerate(info["output_tooltips"]):
+        assert english["outputs"][str(at)]["tooltip"] == tooltip
     for language in ("en", "zh"):
         said = texts[language]["nodeDefs"][node]
         assert said["display_name"] and said["description"]
@@ -224,10 +231,54 @@ def content(workflow: dict[str, Any]) -> list[Any]:
     return [nodes, [link[1:4] for link in workflow["links"]]]
 
 
-def test_the_identity_check_says_what_it_lacks(host: Host) -> None:
-    graph = txt2img(PROMPT)
-    images = {"image": ["decode", 0], "other": ["decode", 0]}
+def identity(text: str, other: str) -> Graph:
+    """A graph that compares the faces of two pictures."""
+    graph = txt2img(text)
+    graph["pos2"] = {**graph["pos"], "inputs": {**graph["pos"]["inputs"], "text": other}}
+    for node, takes, source in (("sampler", "positive", "pos2"), ("decode", "samples", "sampler2")):
+        inputs = {**graph[node]["inputs"], takes: [source, 0]}
+        graph[f"{node}2"] = {**graph[node], "inputs": inputs}
+    images = {"image": ["decode", 0], "other": ["decode2", 0]}
     graph["check"] = {"class_type": "APL_IdentityCheck", "inputs": images}
+    return graph
+
+
+def test_the_identity_check_says_what_it_lacks(host: Host) -> None:
     with pytest.raises(Refused) as refused:
-        host.run(graph)
-    assert "facexlib" in refused.value.nodes["check"]
+        host.run(identity(PROMPT, PROMPT))
+    assert "facexlib is not installed in ComfyUI's environment" in refused.value.nodes["check"]
+
+
+def test_the_identity_check_with_facexlib_and_random_weights(host: Host, tmp_path: Path) -> None:
+    packages = [importlib.util.find_spec(name) for name in ("facexlib", "cv2")]
+    same = subprocess.run(
+        [str(comfyui_host.python(host.source)), "-c", "import sys; print(*sys.version_info[:2])"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    if not all(packages) or same.stdout.split() != [str(part) for part in sys.version_info[:2]]:
+        pytest.skip("facexlib is not installed here, or for another Python than the host's")
+    from apl_trainer.evaluation.facexlib_reader import new_networks, weights_of
+
+    lent = tmp_path / "lent"
+    lent.mkdir()
+    for package in packages:
+        assert package and package.submodule_search_locations
+        folder = Path(package.submodule_search_locations[0])
+        (lent / folder.name).symlink_to(folder, target_is_directory=True)
+    with Host(host.source, tmp_path, env={"PYTHONPATH": str(lent)}) as running:
+        with pytest.raises(Refused) as refused:
+            running.run(identity(PROMPT, PROMPT))
+        assert "recognition_arcface_ir_se50.safetensors" in refused.value.nodes["check"]
+        torch.manual_seed(0)
+        detector, recogniser = new_networks("mobile0.25")
+        faces = tmp_path / "models" / "apl_faces"
+        faces.mkdir(parents=True)
+        save_file(dict(weights_of(recogniser)), faces / "recognition_arcface_ir_se50.safetensors")
+        file = faces / "detection_mobilenet0.25_Final.safetensors"
+        for bias, said in ((-8, "nothing can be compared"), (8, "similarity of the largest two 1")):
+            with torch.no_grad():
+                for head in detector.ClassHead:  # type: ignore[union-attr]
+                    head.conv1x1.bias[1::2] = bias
+            save_file(dict(weights_of(detector)), file)
+            text = running.run(identity(f"{PROMPT} {bias}", f"{PROMPT} {bias}")).text("check")
+            assert said in text

@@ -22,6 +22,25 @@ from apl_core.prefix import Prefix
 from .harness import harness
 
 _EXTENSION = "apl_comfy.extension"
+_CLOCK = f'''
+import importlib, sys, time
+
+real = importlib.import_module
+
+
+def clocked(name, package=None):
+    began = time.process_time()
+    try:
+        return real(name, package)
+    finally:
+        if name == "{_EXTENSION}":
+            sys.stderr.write(f"apl import took {{time.process_time() - began:.4f}} s\\n")
+
+
+importlib.import_module = clocked
+'''
+"""Python reads it when the server starts; wall time alone says little on a busy machine."""
+
 _HEAVY = ("gradio", "open_clip", "facexlib", "diffusers", "transformers", "matplotlib")
 _INTERRUPTS = 6
 _LATEST = 60
@@ -42,9 +61,9 @@ def run(out_dir: Path) -> dict[str, float]:
     seconds of one whole graph by the server's own clock (64x64, 20 steps, a prompt that is new in
     every graph, a random checkpoint with a slim U-Net: on a real one the share is smaller). For
     each, `NAME.import_seconds` is what Python counts for the pack's modules while the server
-    starts, `NAME.heavy_modules` how many of those that must not come along did, and
-    `NAME.interrupt_median` and `_worst` the seconds from POST /interrupt in the middle of training
-    to the graph's end, at moments that a seed draws.
+    starts, `NAME.import_cpu_seconds` the processor's time in it, `NAME.heavy_modules` how many of
+    those came along that must not, and `NAME.interrupt_median` and `_worst` the seconds from POST
+    /interrupt in the middle of training to the graph's end, at moments that a seed draws.
     """
     starter = harness("comfyui", "ComfyUI")
     hosts = starter.installed()
@@ -61,7 +80,9 @@ def run(out_dir: Path) -> dict[str, float]:
             folder.mkdir(parents=True)
             rows = torch.randn(10, 768, generator=torch.Generator().manual_seed(0)) * 0.05
             write_prefix(Prefix({"clip_l": rows}, 5), folder / "bench.safetensors")
-            with starter.Host(source, Path(place), flags=("-X", "importtime")) as host:
+            Path(place, "sitecustomize.py").write_text(_CLOCK, encoding="utf-8")
+            env, flags = {"PYTHONPATH": place}, ("-X", "importtime")
+            with starter.Host(source, Path(place), env=env, flags=flags) as host:
                 if source is hosts[0]:
                     figures |= _graphs(host, starter.txt2img)
                 figures |= _imports(host.log(), source.name)
@@ -113,8 +134,10 @@ def _imports(log: str, name: str) -> dict[str, float]:
     while first and len(lines[first - 1][1]) > len(lines[last][1]):
         first -= 1
     heavy = {module.split(".")[0] for _, _, module in lines[first:last]} & set(_HEAVY)
+    clock = re.search(r"apl import took ([\d.]+) s", log)
     return {
         f"{name}.import_seconds": int(lines[last][0]) / 1e6,
+        f"{name}.import_cpu_seconds": float(clock[1]) if clock else float("nan"),
         f"{name}.heavy_modules": float(len(heavy)),
     }
 
