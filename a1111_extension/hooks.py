@@ -93,8 +93,11 @@ def _encode(
         host.refuse_settings()
         check_fit(asked.prefix, faces(host, model, fingerprints=False))
         run = Run(asked.name, asked.prefix.rows(host.device()))
-        with running(run):
-            conds = function(model, prompts, steps, hires_steps, use_old_scheduling)
+        try:
+            with running(run):
+                conds = function(model, prompts, steps, hires_steps, use_old_scheduling)
+        finally:
+            host.forget(run.title)
         run.verify()
         if not asked.steps.whole:
             count = steps if hires_steps is None or use_old_scheduling else hires_steps

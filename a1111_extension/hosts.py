@@ -24,6 +24,7 @@ _A1111_ENGINES: Mapping[str, str] = MappingProxyType(
         "FrozenOpenCLIPEmbedder2WithCustomWords": "clip_g",
     }
 )
+_FORGE_ENGINE = "backend.text_processing.classic_engine"
 _FORGE_ENGINES = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
 
 
@@ -35,6 +36,10 @@ class Host(Protocol):
 
     def engine_class(self) -> type:
         """The class that turns texts into chunks and chunks into conditioning."""
+        ...
+
+    def embedding_class(self) -> type:
+        """The class whose `forward(ids)` looks rows up and writes `fixes` over them."""
         ...
 
     def key(self, engine: Any) -> str:
@@ -61,6 +66,10 @@ class Host(Protocol):
         """Where prefix rows have to lie, or None where the host moves them itself."""
         ...
 
+    def forget(self, name: str) -> None:
+        """Take inserted rows of this name out of what a picture says about its embeddings."""
+        ...
+
     def refuse_settings(self) -> None:
         """HostError if a setting sends prompts past the engine."""
         ...
@@ -76,6 +85,9 @@ class A1111:
 
     def engine_class(self) -> type:
         return module("sd_hijack_clip").TextConditionalModel
+
+    def embedding_class(self) -> type:
+        return module("sd_hijack").EmbeddingsWithFixes
 
     def key(self, engine: Any) -> str:
         key = _A1111_ENGINES.get(type(engine).__name__)
@@ -111,6 +123,9 @@ class A1111:
     def device(self) -> Any:
         return module("devices").device
 
+    def forget(self, name: str) -> None:
+        return None
+
     def refuse_settings(self) -> None:
         if module("shared").opts.use_old_emphasis_implementation:
             raise HostError(
@@ -130,8 +145,10 @@ class Forge:
         self.tally = Tally()
 
     def engine_class(self) -> type:
-        engine = importlib.import_module("backend.text_processing.classic_engine")
-        return engine.ClassicTextProcessingEngine
+        return importlib.import_module(_FORGE_ENGINE).ClassicTextProcessingEngine
+
+    def embedding_class(self) -> type:
+        return importlib.import_module(_FORGE_ENGINE).CLIPEmbeddingForTextualInversion
 
     def key(self, engine: Any) -> str:
         return engine.embedding_key
@@ -154,6 +171,13 @@ class Forge:
     def device(self) -> Any:
         return None
 
+    def forget(self, name: str) -> None:
+        said = importlib.import_module(_FORGE_ENGINE).last_extra_generation_params
+        listed = str(said.pop("TI", "")).split(", ")
+        written = name.replace(":", "").replace(",", "")
+        if others := [one for one in listed if one not in ("", written)]:
+            said["TI"] = ", ".join(others)
+
     def refuse_settings(self) -> None:
         return None
 
@@ -161,7 +185,7 @@ class Forge:
 def choose_host() -> Host:
     """The webui that this process is; HostError if it is neither."""
     # Forge keeps an empty modules/sd_hijack_clip.py, so its own engine has to be asked for first
-    if _exists("backend.text_processing.classic_engine"):
+    if _exists(_FORGE_ENGINE):
         return Forge()
     if _exists("modules.sd_hijack_clip"):
         return A1111()

@@ -62,6 +62,11 @@ class Run:
     engines: set[str] = field(default_factory=set[str])
     inserted: list[PrefixRows] = field(default_factory=list[PrefixRows])
 
+    @property
+    def title(self) -> str:
+        """What hosts that list embeddings are told."""
+        return f"apl {self.name}"
+
     def verify(self) -> None:
         """HostError unless every engine was reached and read every inserted row."""
         missed = sorted(set(self.rows.vectors) - self.engines)
@@ -190,7 +195,7 @@ def _dressed(run: Run, engine: Any, key: str, chunk: Any) -> Any:
     dressed.fixes = [Fix(offset + len(front), embedding) for offset, embedding in chunk.fixes]
     for offset, rows in ((0, front), (len(front) + len(text), back)):
         if len(rows):
-            embedding = PrefixRows(f"apl {run.name}", rows)
+            embedding = PrefixRows(run.title, rows)
             run.inserted.append(embedding)
             dressed.fixes.append(Fix(offset, embedding))
     return dressed

@@ -1,4 +1,4 @@
-"""The signed trace in A1111: one line for every chunk that the text encoders embed.
+"""The signed trace in a webui: one line for every chunk that the text encoders embed.
 
 Nothing here is imported unless the operator asks for a trace (docs/operators.md).
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from apl_core.errors import AplError, HostError
+from apl_core.errors import AplError
 from apl_core.prefix import Prefix
 from apl_core.trace import NEGATIVE, POSITIVE, UNKNOWN, TraceWriter, chunk_facts, describe
 
@@ -37,16 +37,9 @@ _current: ContextVar[_Circumstances | None] = ContextVar("apl_trace", default=No
 
 
 def install(host: Host, trace: TraceWriter) -> Callable[[], None]:
-    """Watch conditioning and embedding; returns what takes it back. HostError on Forge."""
-    if host.name != "A1111":
-        raise HostError(
-            "write a trace",
-            f"{host.name} embeds its tokens in a way that the trace does not watch",
-            "unset APL_TRACE, or use AUTOMATIC1111",
-        )
+    """Watch conditioning and embedding; returns what takes it back."""
     patches = module("patches")
-    processing, embeddings = module("processing"), module("sd_hijack").EmbeddingsWithFixes
-    owner = processing.StableDiffusionProcessing
+    owner, embeddings = module("processing").StableDiffusionProcessing, host.embedding_class()
     places: list[tuple[Any, str, Any]] = [
         (owner, "get_conds_with_caching", _sided(owner.get_conds_with_caching)),
         (embeddings, "forward", _watched(embeddings.forward, trace)),

@@ -1,1 +1,1 @@
-"""Learning a prefix on the checkpoint that A1111 has loaded; imported when a run starts."""
+"""Learning a prefix from the webui's tab: on the loaded checkpoint, or on an own copy of one."""

@@ -1,155 +1,157 @@
-"""One training run inside the webui: its order, its thread, and the webui put back afterwards."""
+"""One run on the checkpoint that A1111 has loaded: its plan, and the webui put back afterwards."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
-import re
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from apl_core.errors import AplError, ConfigError, RunError
-from apl_core.prefix import Prefix, Rows
+from apl_core.errors import ConfigError, RunError
+from apl_core.prefix import Rows
 from apl_core.training.config import TrainConfig
-from apl_core.training.events import Control, Event, Finished, Phase, Stepped
+from apl_core.training.events import Control, Event, Listener, Phase, Stepped
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 
 from ..hosts import Host
-from ..webui import loaded_model, module
+from ..webui import module
 from .material import FRAMES, PEOPLE, Material, make_latents, prompts_of, sample
 from .ports import HostDenoiser, HostEncoder, pictures, refuse_unfit
 
-log = logging.getLogger("apl")
-
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _LATENT = 8
 """Pixels per side of one place of a latent."""
 
+_SIZE = 512
+_BASE = TrainConfig(
+    steps=1000, rate=0.002, batch_identity=2, batch_things=1, batch_people=2, micro_batch=1,
+    pool=0, check_every=0,
+)  # fmt: skip
+"""A card that already holds the webui's model has room for one example at a time."""
+
 
 @dataclass(frozen=True)
-class Order:
-    """What a run shall learn; kept in its folder, so that it can be resumed."""
+class Plan:
+    """What a run in a folder is to do; made before it begins, so that refusals come at once."""
 
+    folder: Path
     names: tuple[str, ...]
-    size: int = 512
-
-    def __post_init__(self) -> None:
-        alike = [" ".join(name.casefold().split()) for name in self.names]
-        if not alike or "" in alike or len(set(alike)) != len(alike):
-            raise ConfigError("train on these names", "there is none, or one stands there twice",
-                              "write one name a line, each of them once")  # fmt: skip
-        if not 64 <= self.size <= 1024 or self.size % 64:
-            raise ConfigError("train on pictures of this size", f"{self.size} pixels",
-                              "give a multiple of 64 from 64 to 1024")  # fmt: skip
-
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps({"names": self.names, "size": self.size}), encoding="utf-8")
+    config: TrainConfig
+    size: int
+    draw_steps: int
 
     @staticmethod
-    def load(path: Path) -> Order:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        return Order(tuple(said["names"]), said["size"])
+    def of(folder: Path, host: Host, model: Any) -> Plan:
+        """The plan of a run that was ordered, or began earlier, on a loaded model; AplErrors."""
+        from apl_trainer.data.settings import read_toml
+        from apl_trainer.ui.order import SETTINGS, Order
+
+        refuse_unfit(host, model)
+        order, run = Order.of(folder), RunFolder(folder)
+        loaded = model.sd_checkpoint_info.filename
+        if Path(order.model) != Path(loaded):
+            raise RunError(
+                f"go on with {folder.name}",
+                f"it learns on {Path(order.model).name}, and {Path(loaded).name} is loaded",
+                "load the checkpoint that it began with",
+            )
+        settings = read_toml(folder / SETTINGS)
+        size, quick = settings.pop("size", _SIZE), order.preset == "quick"
+        if not isinstance(size, int) or not 64 <= size <= 1024 or size % 64:
+            raise ConfigError("train on pictures of this size", f"{size} pixels",
+                              "give a multiple of 64 from 64 to 1024")  # fmt: skip
+        if run.config.is_file():
+            config = TrainConfig.from_mapping(read_toml(run.config))
+        else:
+            steps = {"quick": 4, "thorough": 2 * _BASE.steps}.get(order.preset, _BASE.steps)
+            config = TrainConfig.from_mapping(settings, replace(_BASE, steps=steps))
+        return Plan(folder, order.names or (), config, size, 4 if quick else 20)
+
+    def learn(self, host: Host, folder: Path, status: Any) -> str | None:
+        """Do it; a sentence about what came out, None if it was stopped."""
+        from apl_trainer.ui.work import Watchers
+
+        control, run = Control(), RunFolder(folder)
+        watchers = Watchers(folder, status, control, False)
+
+        def tell(event: Event) -> None:
+            _show(event, control)
+            watchers(event)
+
+        tell(Phase("waiting for the webui's queue", 0, 0))
+        with module("call_queue").queue_lock, borrowed(host) as model:
+            if not run.config.is_file():
+                run.create(self.config)
+            trainer = self._trainer(host, model, run, tell, control)
+            prefix = trainer.run()
+            if control.stop.is_set():
+                return None
+            assert trainer.previewer is not None
+            trainer.previewer(prefix.rows(), folder / "sheet.png")
+        return (
+            f"{prefix.n} vectors learnt in {prefix.card.steps} steps. Nothing measured the faces: "
+            "look at pictures of many names, trained and others, before you trust it."
+        )
+
+    def _trainer(
+        self, host: Host, model: Any, run: RunFolder, tell: Listener, control: Control
+    ) -> Trainer:
+        encoder, denoiser = HostEncoder(host, model, self.size), HostDenoiser(model)
+        side = self.size // _LATENT
+        shape, prompts = (4, side, side), prompts_of(self.names)
+
+        def drawn(done: int, total: int) -> None:
+            tell(Phase("drawing the pictures to learn from", done, total))
+
+        latents = make_latents(
+            run.path / "latents.safetensors", encoder, denoiser, prompts, shape, drawn,
+            self.draw_steps,
+        )  # fmt: skip
+
+        def preview(rows: Rows, path: Path) -> None:
+            """Without the prefix above, with it below."""
+            texts = [*(FRAMES[0].format(name) for name in self.names[:3]), PEOPLE[0]]
+            both = [
+                sample(encoder, denoiser, texts, shape, 0, each, self.draw_steps)
+                for each in (None, rows)
+            ]
+            strips = [torch.cat(list(pictures(model, latents)), 2) for latents in both]
+            sheet = torch.cat(strips, 1).permute(1, 2, 0)
+            picture = (255 * sheet).round().byte().cpu().numpy()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+
+        named = Model(encoder, denoiser, model.sd_checkpoint_info.name_for_extra)
+        return Trainer(
+            self.config, named, Material(prompts, latents), run, None, preview,
+            [tell], control, names_trained=len(self.names),
+        )  # fmt: skip
 
 
-def runs_folder() -> Path:
-    """Where the webui's runs lie."""
-    return Path(module("paths").data_path) / "apl-runs"
-
-
-def folder_of(name: str) -> RunFolder:
-    """The folder of a run by its name; ConfigError."""
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"use the run name {name[:60]!r}", "it is no plain name",
-                          "use 1 to 60 letters, digits, - and _")  # fmt: skip
-    return RunFolder(runs_folder() / name)
-
-
-class Job:
-    """At most one run at a time, in a thread of its own that outlives the page."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.control = Control()
-        self.folder: RunFolder | None = None
-        self.said = ""
-        self._thread: threading.Thread | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether a run is under way or waits for the webui's queue."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def start(self, name: str, order: Order, config: TrainConfig) -> None:
-        """Begin a new run; AplErrors."""
-        folder = self._free(name)
-        folder.create(config)
-        with folder.told("write the order in"):
-            order.save(folder.path / "order.json")
-        self._go(folder, order, config)
-
-    def resume(self, name: str) -> None:
-        """Go on with a run that was stopped or killed; AplErrors."""
-        folder = self._free(name)
-        if not folder.config.is_file():
-            raise RunError(f"resume {name}", f"there is no such run in {runs_folder()}",
-                           "start one")  # fmt: skip
-        lines = folder.config.read_text(encoding="utf-8").splitlines()
-        pairs = (line.partition(" = ") for line in lines if line)
-        config = TrainConfig.from_mapping({key: json.loads(value) for key, _, value in pairs})
-        self._go(folder, Order.load(folder.path / "order.json"), config)
-
-    def _free(self, name: str) -> RunFolder:
-        if self.running:
-            raise RunError("start a run", "another one is under way", "stop it or wait for it")
-        refuse_unfit(loaded_model())
-        return folder_of(name)
-
-    def _go(self, folder: RunFolder, order: Order, config: TrainConfig) -> None:
-        self.control, self.folder, self.said = Control(), folder, "waiting for the webui's queue"
-        self._thread = threading.Thread(target=self._run, args=(folder, order, config), daemon=True)
-        self._thread.start()
-
-    def _run(self, folder: RunFolder, order: Order, config: TrainConfig) -> None:
-        try:
-            with module("call_queue").queue_lock, borrowed() as model:
-                prefix = learn(self.host, model, folder, order, config, self)
-            self.said += f"; learnt {prefix.n} vectors, {prefix.card.steps} steps"
-        except AplError as error:
-            self.said = f"failed: {error}"
-        except Exception as error:
-            log.exception("APL training failed")
-            self.said = f"failed: {type(error).__name__}: {error}"
-
-    def tell(self, event: Event) -> None:
-        """Show an event in the webui's progress, and take its interrupt button seriously."""
-        state = module("shared").state
-        if isinstance(event, Phase):
-            self.said = f"{event.name}: {event.done} of {event.total}"
-        elif isinstance(event, Stepped):
-            state.job_no, state.job_count = event.step, event.steps
-            self.said = f"step {event.step} of {event.steps}, loss {event.loss:.3g}"
-        elif isinstance(event, Finished):
-            self.said = f"finished at step {event.step} ({event.why})"
-        state.textinfo = f"APL: {self.said}"
-        if state.interrupted or state.stopping_generation:
-            self.control.stop.set()
+def _show(event: Event, control: Control) -> None:
+    """Show an event in the webui's progress, and take its interrupt button seriously."""
+    state = module("shared").state
+    if isinstance(event, Phase):
+        state.job_no, state.job_count = event.done, event.total
+        state.textinfo = f"APL: {event.name}"
+    elif isinstance(event, Stepped):
+        state.job_no, state.job_count = event.step, event.steps
+        state.textinfo = f"APL: step {event.step} of {event.steps}, loss {event.loss:.3g}"
+    if state.interrupted or state.stopping_generation:
+        control.stop.set()
 
 
 @contextlib.contextmanager
-def borrowed() -> Iterator[Any]:
+def borrowed(host: Host) -> Iterator[Any]:
     """The loaded model for training, and everything of the webui as it was afterwards."""
     shared, hijack = module("shared"), module("sd_hijack")
     model = shared.sd_model
-    refuse_unfit(model)
+    refuse_unfit(host, model)
     lora = sys.modules.get("networks")  # the builtin extension's module
     if lora is not None:
         lora.loaded_networks.clear()
@@ -161,39 +163,3 @@ def borrowed() -> Iterator[Any]:
         hijack.model_hijack.apply_optimizations()
         shared.state.end()
         module("devices").torch_gc()
-
-
-def learn(
-    host: Host, model: Any, folder: RunFolder, order: Order, config: TrainConfig, job: Job
-) -> Prefix:
-    """Learn a prefix into a run folder on the loaded model; AplErrors."""
-    encoder, denoiser = HostEncoder(host, model), HostDenoiser(model)
-    side = order.size // _LATENT
-    shape = (4, side, side)
-    prompts = prompts_of(order.names)
-
-    def tell(done: int, total: int) -> None:
-        job.tell(Phase("pictures to learn from", done, total))
-        if job.control.stop.is_set():
-            raise RunError("make the pictures to learn from", "it was stopped", "resume the run")
-
-    latents = make_latents(
-        folder.path / "latents.safetensors", encoder, denoiser, prompts, shape, tell
-    )
-
-    def preview(rows: Rows, path: Path) -> None:
-        """Without the prefix above, with it below."""
-        texts = [FRAMES[0].format(name) for name in order.names[:3]] + [PEOPLE[0]]
-        drawn = [sample(encoder, denoiser, texts, shape, 0, each) for each in (None, rows)]
-        strips = [torch.cat(list(pictures(model, latents)), 2) for latents in drawn]
-        sheet = torch.cat(strips, 1).permute(1, 2, 0)
-        picture = (255 * sheet).round().byte().cpu().numpy()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
-
-    named = Model(encoder, denoiser, model.sd_checkpoint_info.name_for_extra)
-    trainer = Trainer(
-        config, named, Material(prompts, latents), folder, None, preview,
-        [job.tell], job.control, names_trained=len(order.names),
-    )  # fmt: skip
-    return trainer.run()

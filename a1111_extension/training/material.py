@@ -63,13 +63,14 @@ def make_latents(
     prompts: Sequence[tuple[Kind, str, str]],
     shape: tuple[int, int, int],
     tell: Callable[[int, int], None],
+    steps: int,
 ) -> Tensor:
     """Latents (N, C, H, W) of the prompts' pictures, from `path` if a run has made them before."""
     if path.is_file():
         return load_file(path)["latents"]
     made: list[Tensor] = []
     for number, (_, prompt, _) in enumerate(prompts):
-        made.append(sample(encoder, denoiser, [prompt], shape, number, None).cpu())
+        made.append(sample(encoder, denoiser, [prompt], shape, number, None, steps).cpu())
         tell(number + 1, len(prompts))
     latents = torch.cat(made)
     atomic.write_bytes(path, save({"latents": latents}))
@@ -84,7 +85,7 @@ def sample(
     shape: tuple[int, int, int],
     seed: int,
     rows: Rows | None,
-    steps: int = 20,
+    steps: int,
     guidance: float = 7.0,
 ) -> Tensor:
     """Latents (B, C, H, W) by DDIM without noise (arXiv 2010.02502, eq. 12) and guidance."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from apl_core.errors import HostError
 from apl_core.ports import Conditioning
-from apl_core.prefix import Rows
+from apl_core.prefix import FAMILIES, Rows, describe
 from apl_core.schedule import Schedule
 
 from ..hosts import Host
@@ -19,10 +19,13 @@ from ..webui import module
 
 
 class HostEncoder:
-    """A TextEncoderPort: the webui's own text engines, the prefix put in by the same hooks."""
+    """A TextEncoderPort: the webui's own text engines, the prefix put in by the same hooks.
 
-    def __init__(self, host: Host, model: Any) -> None:
-        self._model = model
+    `size` is the side of the pictures, which SDXL is told beside the text.
+    """
+
+    def __init__(self, host: Host, model: Any, size: int) -> None:
+        self._model, self._size = model, size
         self._engines = {host.key(engine): engine for engine in host.engines(model)}
         self._tables = {key: host.table(engine) for key, engine in self._engines.items()}
 
@@ -39,7 +42,9 @@ class HostEncoder:
 
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
         run = None if rows is None else Run("in training", rows)
-        prompts = module("prompt_parser").SdConditioning(list(texts))
+        prompts = module("prompt_parser").SdConditioning(
+            list(texts), width=self._size, height=self._size
+        )
         trainable = [engine.is_trainable for engine in self._engines.values()]
         try:
             for engine in self._engines.values():
@@ -91,7 +96,7 @@ def pictures(model: Any, latents: Tensor) -> Tensor:
     return ((model.decode_first_stage(given).float() + 1) / 2).clamp(0, 1)
 
 
-def refuse_unfit(model: Any) -> None:
+def refuse_unfit(host: Host, model: Any) -> None:
     """HostError for a model that cannot be trained on as it is loaded."""
     if model is None:
         raise HostError("train a prefix", "no checkpoint is loaded", "load one first")
@@ -101,9 +106,17 @@ def refuse_unfit(model: Any) -> None:
             "the webui runs with --lowvram or --medvram, which move the model while it is used",
             "restart it without them",
         )
-    if getattr(model.model, "conditioning_key", "crossattn") != "crossattn":
+    key = getattr(model.model, "conditioning_key", "crossattn")
+    if key != "crossattn" or getattr(model, "is_sdxl_inpaint", False):
         raise HostError(
             "train a prefix",
             "the loaded checkpoint is an inpainting, edit or depth model",
             "load an ordinary one",
+        )
+    widths = {host.key(engine): host.table(engine).shape[1] for engine in host.engines(model)}
+    if frozenset(widths) not in FAMILIES:
+        raise HostError(
+            "train a prefix",
+            f"the loaded checkpoint is of no family that a prefix can be for {describe(widths)}",
+            "load a checkpoint of SD 1.x, SD 2.x or SDXL; SDXL's refiner is none",
         )

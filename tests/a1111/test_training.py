@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from apl_a1111.hosts import A1111
 from apl_a1111.training import job
-from apl_a1111.training.job import Job, Order, folder_of
+from apl_a1111.training.job import Plan
+from apl_a1111.training.loaded import OnLoaded
 from apl_a1111.training.material import Material, make_latents, prompts_of
 from apl_a1111.training.ports import refuse_unfit
 from torch import Tensor
@@ -17,8 +22,28 @@ from torch import Tensor
 from apl_core.errors import AplError, ConfigError, HostError
 from apl_core.ports import Conditioning
 from apl_core.schedule import Schedule
+from apl_core.training.config import TrainConfig
+from apl_core.training.folder import RunFolder
+from apl_trainer.ui.order import Order
+from apl_trainer.ui.reading import read_run
 
 SHAPE = (4, 2, 2)
+
+
+class OneEncoder(A1111):
+    """A host whose models have one engine, given by its key."""
+
+    def engines(self, model: Any) -> list[str]:
+        return [model.encoder]
+
+    def key(self, engine: str) -> str:
+        return engine
+
+    def table(self, engine: str) -> Tensor:
+        return torch.zeros(1, 8)
+
+
+HOST = OneEncoder()
 
 
 class Encoder:
@@ -50,7 +75,7 @@ def test_latents_are_made_once_and_examples_are_the_same_for_the_same_generator(
     def make() -> Tensor:
         path = tmp_path / "latents.safetensors"
         return make_latents(
-            path, encoder, denoiser, prompts, SHAPE, lambda *at: told.append(at)
+            path, encoder, denoiser, prompts, SHAPE, lambda *at: told.append(at), 20
         )  # fmt: skip
 
     latents = make()
@@ -70,39 +95,113 @@ def test_latents_are_made_once_and_examples_are_the_same_for_the_same_generator(
     assert not any("Ada" in neutral or "Bob" in neutral for _, _, neutral in prompts)
 
 
-@pytest.mark.parametrize(
-    ("names", "size"), [((), 512), (("A", "a "), 512), (("A", ""), 512), (("A",), 65), (("A",), 0)]
-)
-def test_orders_that_make_no_sense(names: tuple[str, ...], size: int) -> None:
-    with pytest.raises(ConfigError):
-        Order(names, size)
+def loaded(
+    path: Path, lowvram: bool = False, key: str = "crossattn", encoder: str = "clip_l"
+) -> SimpleNamespace:
+    """A checkpoint as the webui would have it loaded."""
+    info = SimpleNamespace(filename=str(path), name_for_extra=path.stem)
+    network = SimpleNamespace(conditioning_key=key)
+    return SimpleNamespace(lowvram=lowvram, model=network, sd_checkpoint_info=info, encoder=encoder)
 
 
-def test_an_order_is_kept_for_resuming(tmp_path: Path) -> None:
-    order = Order(("Zoë", "李雷"), 64)
-    order.save(tmp_path / "order.json")
-    assert Order.load(tmp_path / "order.json") == order
-
-
-@pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "x" * 61, "é"])
-def test_run_names_stay_in_the_folder_of_runs(name: str) -> None:
-    with pytest.raises(ConfigError):
-        folder_of(name)
-
-
-def test_models_that_cannot_be_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def webui(monkeypatch: pytest.MonkeyPatch) -> None:
     from apl_a1111.training import ports
 
     fake = {"lowvram": SimpleNamespace(is_enabled=lambda model: model.lowvram)}
     monkeypatch.setattr(ports, "module", fake.__getitem__)
 
-    def model(lowvram: bool, key: str) -> SimpleNamespace:
-        return SimpleNamespace(lowvram=lowvram, model=SimpleNamespace(conditioning_key=key))
 
-    refuse_unfit(model(False, "crossattn"))
-    for unfit in (None, model(True, "crossattn"), model(False, "hybrid")):
+def ordered(folder: Path, settings: str = "", preset: str = "standard") -> Path:
+    """A run's folder as the page leaves it before a run begins."""
+    Order("checkpoint", str(folder / "first.safetensors"), ("Zoë", "李雷"), preset).save(
+        folder / "run", settings
+    )
+    return folder / "run"
+
+
+def test_a_plan_is_the_preset_and_what_was_typed(tmp_path: Path) -> None:
+    model = loaded(tmp_path / "first.safetensors")
+    plan = Plan.of(ordered(tmp_path), HOST, model)
+    assert (plan.names, plan.size, plan.draw_steps) == (("Zoë", "李雷"), 512, 20)
+    assert (plan.config.steps, plan.config.micro_batch, plan.config.pool) == (1000, 1, 0)
+    plan = Plan.of(ordered(tmp_path, "size = 64\nvectors = 4\nbehind = 1", "quick"), HOST, model)
+    assert (plan.size, plan.draw_steps, plan.config.steps) == (64, 4, 4)
+    assert (plan.config.vectors, plan.config.behind) == (4, 1)
+    assert Plan.of(ordered(tmp_path, "steps = 7", "thorough"), HOST, model).config.steps == 7
+
+
+def test_a_run_that_began_keeps_its_settings(tmp_path: Path) -> None:
+    folder, model = ordered(tmp_path, "size = 64"), loaded(tmp_path / "first.safetensors")
+    RunFolder(folder).create(TrainConfig(steps=3))
+    plan = Plan.of(folder, HOST, model)
+    assert plan.config == TrainConfig(steps=3) and plan.size == 64
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [("size = 65", "multiple of 64"), ("vectors = 0", "vectors"),
+                           ("step = 4", "did you mean steps"), ("steps", "TOML")],
+)  # fmt: skip
+def test_settings_that_make_no_sense(tmp_path: Path, settings: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Plan.of(ordered(tmp_path, settings), HOST, loaded(tmp_path / "first.safetensors"))
+
+
+def test_another_checkpoint_than_the_run_began_on(tmp_path: Path) -> None:
+    with pytest.raises(AplError, match=r"first.safetensors, and second.safetensors is loaded"):
+        Plan.of(ordered(tmp_path), HOST, loaded(tmp_path / "second.safetensors"))
+
+
+def test_models_that_cannot_be_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "first.safetensors"
+    refuse_unfit(HOST, loaded(path))
+    for unfit in (
+        None,
+        loaded(path, lowvram=True),
+        loaded(path, key="hybrid"),
+        loaded(path, encoder="clip_g"),
+    ):
         with pytest.raises(HostError):
-            refuse_unfit(unfit)
-    monkeypatch.setattr(job, "loaded_model", lambda: model(True, "crossattn"))
+            refuse_unfit(HOST, unfit)
     with pytest.raises(AplError, match="lowvram"):
-        Job(SimpleNamespace()).resume("anything")  # type: ignore[arg-type]
+        Plan.of(ordered(tmp_path), HOST, loaded(path, lowvram=True))
+
+
+def test_a_run_in_the_webui_tells_of_itself_in_its_folder(tmp_path: Path) -> None:
+    """Whatever happens in the thread, the folder says it."""
+
+    class Broken:
+        def learn(self, host: object, folder: Path, status: object) -> None:
+            raise HostError("learn", "nothing", "do something else")
+
+    runner: Any = OnLoaded(SimpleNamespace())  # type: ignore[arg-type]
+    runner._run(tmp_path, Broken())
+    found = read_run(tmp_path)
+    assert found.state == "failed" and "do something else" in found.error
+    assert "do something else" in (tmp_path / "worker.log").read_text(encoding="utf-8")
+    assert not any(
+        isinstance(one, logging.FileHandler) for one in logging.getLogger("apl").handlers
+    )
+
+
+def test_the_process_of_an_own_copy_runs_this_clone(tmp_path: Path) -> None:
+    script = Path(job.__file__).with_name("child.py")
+    code = f"""
+import runpy, sys
+sys.argv = ["child.py", {str(tmp_path)!r}]
+sys.path.insert(0, {str(script.parent)!r})
+try:
+    runpy.run_path({str(script)!r}, run_name="__main__")
+except SystemExit as end:
+    import apl_trainer, apl_core
+    print(end.code, apl_trainer.__file__, apl_core.__file__)
+    print([name for name in ("trainer", "tests", "job", "scripts") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    said, claimed = done.stdout.splitlines()
+    root = script.parents[2]
+    expected = f"1 {root / 'trainer' / '__init__.py'} {root / 'apl_core' / '__init__.py'}"
+    assert said == expected and claimed == "[]"
+    assert read_run(tmp_path).state == "failed"

@@ -1,6 +1,7 @@
 """A1111's own SD 2.x and SDXL text wrappers, on small random towers, against a manual layout.
 
 Run by the host's Python: `a1111_engines.py WEBUI REPOSITORY HUB`. Prints checks that hold as JSON.
+a1111_training_engines.py learns on the same towers.
 """
 
 import json
@@ -74,6 +75,27 @@ def clip_l_engine():
     return sd_hijack_clip.FrozenCLIPEmbedderForSDXLWithCustomWords(embedder, sd_hijack.model_hijack)
 
 
+def sd2_engine():
+    embedder = ldm_encoders.FrozenOpenCLIPEmbedder(
+        tower("tiny-h", 1024), None, device="cpu", layer="penultimate"
+    )
+    wrapper = sd_hijack_open_clip.FrozenOpenCLIPEmbedderWithCustomWords
+    return open_clip_engine(embedder, wrapper, "clip_l")
+
+
+def clip_g_engine():
+    embedder = sgm_encoders.FrozenOpenCLIPEmbedder2(
+        tower("tiny-g", 1280),
+        None,
+        device="cpu",
+        layer="penultimate",
+        always_return_pooled=True,
+        legacy=False,
+    )
+    wrapper = sd_hijack_open_clip.FrozenOpenCLIPEmbedder2WithCustomWords
+    return open_clip_engine(embedder, wrapper, "clip_g")
+
+
 def manual(engine, prefix, key, words, pad):
     """The engine's network on chunks that are laid out here: (hidden, pooled of chunk 0)."""
     ids = engine.tokenize([words])[0]
@@ -144,32 +166,22 @@ def check_family(family, engines, prefixes, pads):
 
 CHECKS = {}
 HOST = hosts.choose_host()
-hooks.install(HOST)
-with torch.no_grad():
+
+
+def main():
+    hooks.install(HOST)
+    with torch.no_grad():
+        check()
+    hooks.remove(HOST)
+    CHECKS["hooks are gone"] = not hasattr(HOST.engine_class().process_texts, "__wrapped__")
+    print(json.dumps(CHECKS))
+
+
+def check():
     torch.manual_seed(0)
-    sd2 = open_clip_engine(
-        ldm_encoders.FrozenOpenCLIPEmbedder(
-            tower("tiny-h", 1024), None, device="cpu", layer="penultimate"
-        ),
-        sd_hijack_open_clip.FrozenOpenCLIPEmbedderWithCustomWords,
-        "clip_l",
-    )
-    check_family(
-        "SD2", [sd2], [prefix_of(1, 0, clip_h=1024), prefix_of(2, 2, clip_h=1024)], {"clip_h": 0}
-    )
-    big = open_clip_engine(
-        sgm_encoders.FrozenOpenCLIPEmbedder2(
-            tower("tiny-g", 1280),
-            None,
-            device="cpu",
-            layer="penultimate",
-            always_return_pooled=True,
-            legacy=False,
-        ),
-        sd_hijack_open_clip.FrozenOpenCLIPEmbedder2WithCustomWords,
-        "clip_g",
-    )
-    small = clip_l_engine()
+    prefixes = [prefix_of(1, 0, clip_h=1024), prefix_of(2, 2, clip_h=1024)]
+    check_family("SD2", [sd2_engine()], prefixes, {"clip_h": 0})
+    big, small = clip_g_engine(), clip_l_engine()
     both = {"clip_l": 768, "clip_g": 1280}
     check_family(
         "SDXL",
@@ -197,6 +209,7 @@ with torch.no_grad():
         CHECKS["SDXL, one encoder alone is not enough"] = False
     except HostError:
         CHECKS["SDXL, one encoder alone is not enough"] = True
-hooks.remove(HOST)
-CHECKS["hooks are gone"] = not hasattr(HOST.engine_class().process_texts, "__wrapped__")
-print(json.dumps(CHECKS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,7 @@
-"""A real A1111 on the CPU, started in a folder of its own and spoken to through its HTTP API."""
+"""A real A1111 on the CPU, started in a folder of its own and spoken to through its HTTP API.
+
+forge_host.py says what is different in Forge.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,9 +40,9 @@ def hosts_folder() -> Path:
     return Path(os.environ.get("APL_HOSTS_DIR", "~/.cache/apl-hosts")).expanduser()
 
 
-def installed() -> Path | None:
-    """A1111 with a virtual environment of its own, if there is one."""
-    host = hosts_folder() / "a1111"
+def installed(name: str = "a1111") -> Path | None:
+    """A webui with a virtual environment of its own, if there is one."""
+    host = hosts_folder() / name
     return host if python(host).exists() and (host / "launch.py").exists() else None
 
 
@@ -115,10 +118,12 @@ class Answer:
         return self.info["infotexts"][0]
 
 
-@final
 @dataclass
 class Webui:
     """One running A1111; leave it as a context manager to stop the process."""
+
+    name: ClassVar[str] = "A1111"
+    options: ClassVar[Sequence[str]] = OPTIONS
 
     source: Path
     data: Path
@@ -141,21 +146,21 @@ class Webui:
             shutil.copytree(PROBE, extensions / "apl-probe")
             for name in self.clones:
                 copy_extension(extensions / name)
-        random = models(self.source)
+        random = self.random()
         checkpoints = self.data / "models" / "Stable-diffusion"
         checkpoints.mkdir(parents=True, exist_ok=True)
         for name in ("first", "second"):
             for suffix in (".safetensors", ".yaml"):
-                link = checkpoints / f"{name}{suffix}"
-                if not link.exists():
-                    link.symlink_to(random / f"random{suffix}")
+                link, file = checkpoints / f"{name}{suffix}", random / f"random{suffix}"
+                if file.exists() and not link.exists():
+                    link.symlink_to(file)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         command = [str(python(self.source)), "launch.py", "--data-dir", str(self.data)]
         command += ["--ckpt", str(checkpoints / "first.safetensors"), "--port", str(port)]
-        command += [*OPTIONS, *self.arguments]
+        command += [*self.options, *self.arguments]
         env = environment(self.source, HUGGINGFACE_HUB_CACHE=str(random / "hub"), **self.env)
         with (self.data / "log.txt").open("wb") as log:
             self.process = subprocess.Popen(
@@ -163,6 +168,10 @@ class Webui:
             )
         self.wait_until_ready()
         return self
+
+    def random(self) -> Path:
+        """The folder with the random checkpoint."""
+        return models(self.source)
 
     def wait_until_ready(self, path: str = "/probe/wrapped") -> None:
         """Wait until the server is complete; RuntimeError with its console if it died."""
@@ -175,8 +184,18 @@ class Webui:
             except (urllib.error.URLError, ConnectionError, Refused):
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.__exit__()
-                    raise RuntimeError(f"A1111 did not start:\n{self.log()[-3000:]}") from None
+                    raise RuntimeError(
+                        f"{self.name} did not start:\n{self.log()[-3000:]}"
+                    ) from None
                 time.sleep(1)
+
+    def reload(self) -> None:
+        """Press "Reload UI", and wait until everything is there again."""
+        starts = self.log().count("Startup time:")
+        self.post("/probe/reload", {})
+        while self.log().count("Startup time:") == starts:
+            time.sleep(1)
+        self.wait_until_ready()
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -216,7 +235,11 @@ class Webui:
         body |= {"sampler_name": "Euler"} | more
         if args:
             body["alwayson_scripts"] = {"apl": {"args": list(args)}}
-        said = self.post(f"/sdapi/v1/{'img2img' if 'init_images' in body else 'txt2img'}", body)
+        return self.answer(f"/sdapi/v1/{'img2img' if 'init_images' in body else 'txt2img'}", body)
+
+    def answer(self, path: str, body: object) -> Answer:
+        """What an image route answers to a body as it is; Refused."""
+        said = self.post(path, body)
         return Answer([base64.b64decode(one) for one in said["images"]], json.loads(said["info"]))
 
     def probe(self, **state: object) -> None:

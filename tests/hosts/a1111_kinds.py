@@ -57,6 +57,7 @@ HIRES = {
     "hr_upscaler": "Latent",
     "denoising_strength": 0.7,
     "hr_second_pass_steps": 2,
+    "hr_additional_modules": ["Use same choices"],  # Forge fails without; A1111 does not know it
 }
 CAT, DOG = say("a cat"), say("a dog")
 KINDS: dict[str, Kind] = {

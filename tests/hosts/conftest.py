@@ -7,6 +7,7 @@ from pathlib import Path
 
 import a1111_host
 import comfyui_host
+import forge_host
 import pytest
 import torch
 
@@ -22,9 +23,13 @@ collect_ignore = (
         for name in ("surface", "operator", "engines", "page", "training", "verify")
     ]
 )
+if forge_host.installed() is None:
+    collect_ignore += [f"test_forge_{name}.py" for name in ("operator", "training")]
 if not comfyui_host.installed():
-    names = ("operator", "server", "training", "verify")
+    names = ("operator", "packs", "server", "training", "verify")
     collect_ignore += [f"test_comfyui_{name}.py" for name in names]
+
+CLONES = ("apl-prefix", "apl-prefix-copy")
 
 
 def random_prefix(seed: int, n: int, behind: int = 0, key: str = "clip_l") -> Prefix:
@@ -39,12 +44,26 @@ def a1111(tmp_path_factory: pytest.TempPathFactory) -> Iterator[a1111_host.Webui
     """A running A1111 with this extension, a second clone of it, and a few random prefixes."""
     host = a1111_host.installed()
     assert host is not None
-    data = tmp_path_factory.mktemp("a1111")
+    data = furnished(tmp_path_factory.mktemp("a1111"))
+    with a1111_host.Webui(host, data, clones=CLONES) as webui:
+        yield webui
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[forge_host.Forge]:
+    """A running Forge with this extension, a second clone of it, and a few random prefixes."""
+    host = forge_host.installed()
+    assert host is not None
+    data = furnished(tmp_path_factory.mktemp("forge"))
+    with forge_host.Forge(host, data, clones=CLONES) as webui:
+        yield webui
+
+
+def furnished(data: Path) -> Path:
+    """A webui's data folder with prefixes and a style."""
     fill(data / "models" / "apl")
     (data / "styles.csv").write_text("name,prompt,negative_prompt\nanonymous,<apl:front>,\n")
-    clones = ("apl-prefix", "apl-prefix-copy")
-    with a1111_host.Webui(host, data, clones=clones) as webui:
-        yield webui
+    return data
 
 
 def fill(folder: Path) -> None:

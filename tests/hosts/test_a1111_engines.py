@@ -39,6 +39,15 @@ def test_sd2_and_sdxl() -> None:
     assert len(found) > 40
 
 
+def test_learning_on_sd2_and_sdxl() -> None:
+    host = a1111_host.installed()
+    assert host is not None
+    hub = a1111_host.models(host) / "hub"
+    found = checks("a1111_training_engines.py", host, a1111_host.REPOSITORY, hub)
+    assert [name for name, holds in found.items() if not holds] == []
+    assert len(found) > 15
+
+
 @pytest.mark.skipif(not FORGE.is_dir(), reason=f"no Forge in {FORGE}")
 def test_forge() -> None:
     host = a1111_host.installed()

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import a1111_expected
 import a1111_host
 import pytest
 import torch
+from a1111_expected import PREFIXES, Reference, expected
 from a1111_host import Refused, Webui
 from a1111_kinds import KINDS
 from conftest import random_prefix
-from safetensors.torch import load_file
-from torch import Tensor
 
-from apl_core.formats import read_prefix, write_prefix
+from apl_core.formats import write_prefix
 
 if a1111_host.installed() is None:
     pytest.skip(
         f"no A1111 with its venv in {a1111_host.hosts_folder() / 'a1111'}", allow_module_level=True
     )
-
-PREFIXES = ("front", "bracket")
 
 
 @pytest.fixture(scope="module")
@@ -38,40 +33,9 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def reference(
-    a1111: Webui, tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[str | None, str], list[Tensor]]:
-    """Conditioning of each group of every kind, by prefix (None: bare), by plain transformers."""
-    folder = tmp_path_factory.mktemp("reference")
-    cases = []
-    for prefix in (None, *PREFIXES):
-        path = str(a1111.prefixes / f"{prefix}.safetensors") if prefix else None
-        behind = read_prefix(Path(path)).behind if path else 0
-        for name, kind in KINDS.items():
-            case = {"name": f"{prefix}/{name}", "prefix": path, "behind": behind}
-            cases.append({**case, "groups": kind.groups})
-    (folder / "cases.json").write_text(json.dumps(cases))
-    models = a1111_host.models(a1111.source)
-    script = Path(__file__).with_name("a1111_reference.py")
-    command = [a1111_host.python(a1111.source), script, models / "random.safetensors"]
-    command += [models / "hub", folder / "cases.json", folder / "out.safetensors"]
-    env = a1111_host.environment(a1111.source)
-    subprocess.run([str(part) for part in command], check=True, env=env)
-    found = load_file(folder / "out.safetensors")
-    return {
-        (prefix, name): [found[f"{prefix}/{name}.{i}"] for i in range(len(kind.groups))]
-        for prefix in (None, *PREFIXES)
-        for name, kind in KINDS.items()
-    }
-
-
-def expected(groups: list[Tensor], name: str, calls: int) -> list[Tensor]:
-    """Conditioning of every U-Net call of a kind."""
-    plan = KINDS[name].calls
-    return [
-        torch.stack([groups[group][text] for group, text in plan[min(call, len(plan) - 1)]])
-        for call in range(calls)
-    ]
+def reference(a1111: Webui, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """Conditioning of every kind, by plain transformers."""
+    return a1111_expected.reference(a1111, tmp_path_factory.mktemp("reference"))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -85,7 +49,7 @@ def test_off_is_the_webui_without_the_extension(
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", KINDS)
 def test_the_unet_gets_the_reference(
-    a1111: Webui, reference: dict[tuple[str | None, str], list[Tensor]], name: str, prefix: str
+    a1111: Webui, reference: Reference, name: str, prefix: str
 ) -> None:
     kind = KINDS[name]
     a1111.probe()
@@ -106,9 +70,7 @@ def test_the_unet_gets_the_reference(
     assert (on.pixels == off.pixels) == (name == "empty")
 
 
-def test_a_step_range_is_the_prefix_in_these_steps_only(
-    a1111: Webui, reference: dict[tuple[str | None, str], list[Tensor]]
-) -> None:
+def test_a_step_range_is_the_prefix_in_these_steps_only(a1111: Webui, reference: Reference) -> None:
     prompt = KINDS["long"].prompt
     a1111.probe()
     answer = a1111.draw(prompt, True, "front", 0.25, 0.75, steps=4)
@@ -118,9 +80,7 @@ def test_a_step_range_is_the_prefix_in_these_steps_only(
     assert "APL steps: 0.25-0.75" in answer.infotext
 
 
-def test_refiner_gets_the_prefix_too(
-    a1111: Webui, reference: dict[tuple[str | None, str], list[Tensor]]
-) -> None:
+def test_refiner_gets_the_prefix_too(a1111: Webui, reference: Reference) -> None:
     more = {"steps": 4, "refiner_checkpoint": "second", "refiner_switch_at": 0.5}
     a1111.probe()
     a1111.draw("a photo of a man", True, "bracket", **more)
@@ -209,7 +169,7 @@ def test_the_old_emphasis_implementation_is_refused(a1111: Webui) -> None:
 
 
 def test_an_inner_pass_of_another_extension_is_prefixed_as_well(
-    a1111: Webui, reference: dict[tuple[str | None, str], list[Tensor]]
+    a1111: Webui, reference: Reference
 ) -> None:
     for args, prefix in (((True, "bracket"), "bracket"), ((False, "bracket"), None)):
         a1111.probe(inner=True)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import time
-from typing import Any
-
 import pytest
 from a1111_host import Answer, Refused, Webui
 
@@ -37,26 +32,21 @@ def test_infotext_says_what_was_applied_and_brings_it_back(a1111: Webui) -> None
     assert "APL" not in plain.infotext
     for args in ((True, "front"), (True, "bracket", 0.0, 0.5)):
         drawn = a1111.draw(PROMPT, *args)
-        body = {"infotext": drawn.infotext}
-        again = a1111.post("/sdapi/v1/txt2img", body)
-        assert a1111_pixels(again) == drawn.pixels
+        assert again(a1111, drawn.infotext) == drawn.pixels
     assert "APL hash: " in drawn.infotext
     assert "APL steps: 0-0.5" in drawn.infotext
-    assert a1111_pixels(a1111.post("/sdapi/v1/txt2img", {"infotext": plain.infotext})) == (
-        plain.pixels
-    )
+    assert again(a1111, plain.infotext) == plain.pixels
 
 
 def test_a_renamed_prefix_is_found_by_its_hash(a1111: Webui) -> None:
     drawn = a1111.draw(PROMPT, True, "front")
     said = drawn.infotext.replace("APL prefix: front", "APL prefix: its old name")
-    assert a1111_pixels(a1111.post("/sdapi/v1/txt2img", {"infotext": said})) == drawn.pixels
+    assert again(a1111, said) == drawn.pixels
 
 
-def a1111_pixels(said: dict[str, Any]) -> str:
-    """Pixels of a raw API answer."""
-    images = [base64.b64decode(one) for one in said["images"]]
-    return Answer(images, json.loads(said["info"])).pixels
+def again(a1111: Webui, infotext: str) -> str:
+    """Pixels of a request that is nothing but pasted parameters."""
+    return a1111.answer("/sdapi/v1/txt2img", {"infotext": infotext}).pixels
 
 
 def test_the_grid_has_our_axes(a1111: Webui) -> None:
@@ -75,9 +65,8 @@ def test_the_grid_has_our_axes(a1111: Webui) -> None:
         body = {"prompt": PROMPT, "steps": 2, "width": 64, "height": 64, "seed": 1}
         body |= {"sampler_name": "Euler", "script_name": "x/y/z plot", "script_args": args}
         body["alwayson_scripts"] = {"apl": {"args": [True, "other"]}}
-        said = a1111.post("/sdapi/v1/txt2img", body)
-        cells = said["images"][-len(values.split(",")) :]
-        return [a1111_pixels({"images": [cell], "info": "{}"}) for cell in cells]
+        cells = a1111.answer("/sdapi/v1/txt2img", body).images[-len(values.split(",")) :]
+        return [Answer([cell], {}).pixels for cell in cells]
 
     off = a1111.draw(PROMPT).pixels
     assert grid("[APL] Anonymize", "off, on, off") == [off, ticked(a1111, "other"), off]
@@ -131,11 +120,7 @@ def test_neighbours_with_common_names_and_a_second_clone(a1111: Webui) -> None:
 
 def test_reload_ui_hooks_anew_and_only_once(a1111: Webui) -> None:
     want = [a1111.draw(PROMPT).pixels, ticked(a1111)]
-    starts = a1111.log().count("Startup time:")
-    a1111.post("/probe/reload", {})
-    while a1111.log().count("Startup time:") == starts:
-        time.sleep(1)
-    a1111.wait_until_ready()
+    a1111.reload()
     assert a1111.get("/probe/wrapped") == 1
     assert [a1111.draw(PROMPT).pixels, ticked(a1111)] == want
     with pytest.raises(Refused, match="there is none"):

@@ -20,7 +20,9 @@ def add(verbs: Verbs) -> None:
         "apl verify --host comfyui http://127.0.0.1:8188 --trace trace.jsonl --key-file key.txt",
     )  # fmt: skip
     added.add_argument("url", metavar="URL", help="address of the server, http://HOST:PORT")
-    added.add_argument("--host", choices=("comfyui", "a1111"), required=True, help="what it is")
+    added.add_argument(
+        "--host", choices=("comfyui", "a1111", "forge"), required=True, help="what it is"
+    )
     added.add_argument("--trace", type=Path, help="the file that the server's APL_TRACE names")
     secret = added.add_mutually_exclusive_group()
     secret.add_argument("--key-file", type=Path, help="file with the secret of APL_TRACE_KEY")

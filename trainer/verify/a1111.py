@@ -1,4 +1,4 @@
-"""The matrix for A1111 and its kin: API requests that try to get a text past the prefix."""
+"""The matrix for A1111 and Forge: API requests that try to get a text past the prefix."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _PATHS = {"txt2img": "/sdapi/v1/txt2img", "img2img": "/sdapi/v1/img2img"}
 _HIRES = {
     "enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7,
     "hr_second_pass_steps": 2,
+    "hr_additional_modules": ["Use same choices"],  # Forge fails without; A1111 does not know it
 }  # fmt: skip
 
 

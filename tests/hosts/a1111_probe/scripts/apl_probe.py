@@ -1,18 +1,21 @@
-"""Test extension for A1111: shows what reaches the U-Net, and puts things in the way on request."""
+"""Test extension for A1111 and Forge: shows what reaches the U-Net, gets in the way on request."""
 
 import base64
 import sys
 from contextlib import contextmanager
 
 import modules.scripts as webui_scripts
-import modules.sd_hijack_clip as engines
 import utils
 from fastapi import Body
-from ldm.modules.attention import CrossAttention
 from modules import processing, script_callbacks, sd_samplers_cfg_denoiser, shared
 
 import tests  # like trainer and utils, a package of this very extension
 import trainer
+
+try:
+    from backend.text_processing.classic_engine import ClassicTextProcessingEngine as Engine
+except ImportError:
+    from modules.sd_hijack_clip import TextConditionalModel as Engine
 
 SEEN = []
 STATE = {"inner": False, "trouble": None}
@@ -20,14 +23,33 @@ STATE = {"inner": False, "trouble": None}
 
 def _note(params):
     for name, value in (("cond", params.text_cond), ("uncond", params.text_uncond)):
-        data = value.detach().float().cpu().contiguous()
-        SEEN.append(
-            {
-                "what": name,
-                "shape": list(data.shape),
-                "data": base64.b64encode(data.numpy().tobytes()).decode(),
-            }
-        )
+        if value is not None:
+            _keep(name, value)
+
+
+def _keep(name, value):
+    data = value.detach().float().cpu().contiguous()
+    SEEN.append(
+        {
+            "what": name,
+            "shape": list(data.shape),
+            "data": base64.b64encode(data.numpy().tobytes()).decode(),
+        }
+    )
+
+
+def _watch_unet():
+    """Forge alone: what its U-Net is called with for the positive prompts, batched by itself."""
+    from backend.modules.k_model import KModel
+
+    original = _bare(KModel.apply_model)
+
+    def apply_model(model, x, t, *args, **given):
+        _keep("unet", given["c_crossattn"][given["transformer_options"]["cond_indices"]])
+        return original(model, x, t, *args, **given)
+
+    apply_model.__wrapped__ = original
+    KModel.apply_model = apply_model
 
 
 def _bare(function):
@@ -55,7 +77,7 @@ def _replaced(owner, name, value):
 
 def _trouble():
     request = processing.StableDiffusionProcessing
-    texts = engines.TextConditionalModel
+    texts = Engine
     return {
         "cond": lambda: _replaced(shared.sd_model, "get_learned_conditioning", _fail),
         "sampling": lambda: _replaced(sd_samplers_cfg_denoiser.CFGDenoiser, "forward", _fail),
@@ -68,9 +90,13 @@ def _trouble():
     }[STATE["trouble"]]()
 
 
+def _holder(engine):
+    return engine.hijack if hasattr(engine, "hijack") else engine.embeddings
+
+
 def _drop_rows(original):
     def process_tokens(engine, tokens, multipliers):
-        engine.hijack.fixes = [[] for _ in tokens]
+        _holder(engine).fixes = [[] for _ in tokens]
         return original(engine, tokens, multipliers)
 
     return process_tokens
@@ -80,7 +106,7 @@ def _zero_rows(original):
     """Lets the rows be read, so that the extension is content, and makes nothing of them."""
 
     def process_tokens(engine, tokens, multipliers):
-        for fixes in engine.hijack.fixes:
+        for fixes in _holder(engine).fixes:
             for _, embedding in fixes:
                 embedding._rows = embedding._rows * 0
         return original(engine, tokens, multipliers)
@@ -134,16 +160,21 @@ def _routes(_demo, app):
 
     @app.get("/probe/model")
     def model():
-        parameters = list(shared.sd_model.parameters())
+        forge = hasattr(shared.sd_model, "forge_objects")
+        networks = _forge_networks() if forge else [shared.sd_model]
+        parameters = [one for network in networks for one in network.parameters()]
         return {
             "learning": sum(one.requires_grad for one in parameters),
             "gradients": sum(one.grad is not None for one in parameters),
-            "training": sum(one.training for one in shared.sd_model.modules()),
+            "training": sum(one.training for network in networks for one in network.modules()),
             "sum": float(sum(one.detach().double().sum() for one in parameters)),
-            "attention": repr(CrossAttention.forward),
-            "trainable": shared.sd_model.cond_stage_model.is_trainable,
-            "packages": sorted(name for name in sys.modules if name.startswith("apl_")),
+            "attention": "" if forge else _attention(),
+            "trainable": not forge and shared.sd_model.cond_stage_model.is_trainable,
         }
+
+    @app.get("/probe/packages")
+    def packages():
+        return sorted(name for name in sys.modules if name.startswith("apl_"))
 
     @app.get("/probe/owners")
     def owners():
@@ -155,6 +186,21 @@ def _routes(_demo, app):
         while hasattr(function, "__wrapped__"):
             count, function = count + 1, function.__wrapped__
         return count
+
+
+def _forge_networks():
+    objects = shared.sd_model.forge_objects
+    return [
+        objects.unet.model.diffusion_model,
+        objects.clip.cond_stage_model,
+        objects.vae.first_stage_model,
+    ]
+
+
+def _attention():
+    from ldm.modules.attention import CrossAttention
+
+    return repr(CrossAttention.forward)
 
 
 _inner = _bare(processing.process_images_inner)
@@ -169,5 +215,7 @@ def _process_images_inner(p):
 
 _process_images_inner.__wrapped__ = _inner
 processing.process_images_inner = _process_images_inner
+if Engine.__module__.startswith("backend"):
+    _watch_unet()
 script_callbacks.on_cfg_denoiser(_note)
 script_callbacks.on_app_started(_routes)

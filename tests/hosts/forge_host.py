@@ -1,0 +1,71 @@
+"""A real Forge on the CPU: what is different from starting an A1111."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import a1111_host
+from a1111_host import Webui
+
+WRITER = Path(__file__).with_name("forge_checkpoint.py")
+TOO_MUCH = ["forge_legacy_preprocessors", "sd_forge_controlnet"]
+"""Built-in extensions that have nothing to do with us and want packages from the network."""
+
+
+def installed() -> Path | None:
+    """Forge with a virtual environment of its own, if there is one."""
+    return a1111_host.installed("forge")
+
+
+def models(host: Path) -> Path:
+    """A folder with the random checkpoint, written once per version of its writer."""
+    version = hashlib.sha256(WRITER.read_bytes()).hexdigest()[:12]
+    folder = a1111_host.hosts_folder() / "forge-models" / version
+    if not (folder / "random.safetensors").exists():  # the last file that is written
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [a1111_host.python(host), WRITER, host, folder / "random.safetensors"]
+        subprocess.run(
+            [str(part) for part in command],
+            check=True,
+            cwd=host,
+            env=a1111_host.environment(host),
+            capture_output=True,
+        )
+    return folder
+
+
+@dataclass
+class Forge(Webui):
+    """One running Forge; leave it as a context manager to stop the process."""
+
+    name: ClassVar[str] = "Forge"
+    options: ClassVar[Sequence[str]] = (
+        *("--skip-torch-cuda-test", "--always-cpu", "--skip-version-check"),
+        *("--no-hashing", "--no-download-sd-model", "--api"),
+    )
+
+    def __enter__(self) -> Forge:
+        self.data.mkdir(parents=True, exist_ok=True)
+        settings = self.data / "config.json"
+        if not settings.exists():
+            settings.write_text(json.dumps({"disabled_extensions": TOO_MUCH}))
+        super().__enter__()
+        return self
+
+    def random(self) -> Path:
+        """The folder with the random checkpoint."""
+        return models(self.source)
+
+    def wait_until_ready(self, path: str = "/probe/wrapped") -> None:
+        """Wait until the server is complete; RuntimeError with its console if it died."""
+        super().wait_until_ready(path)
+        while "Startup time" not in self.log():  # it answers before it is ready to draw
+            self.get(path)
+            time.sleep(0.5)

@@ -1,0 +1,115 @@
+"""Forge, real, without its page: a prefix for everybody, its trace, and `apl verify` against it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import forge_host
+import pytest
+from a1111_host import Refused, Webui
+from conftest import fill
+
+from apl_trainer.cli import main
+
+KEY, LOGIN = "the operator's long secret", "operator:secret"
+PROMPT = "a photo of a man"
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
+    """A Forge started with --apl-enforce and a folder of its own for the prefixes; it traces."""
+    host = forge_host.installed()
+    assert host is not None
+    data = tmp_path_factory.mktemp("operated")
+    folder = tmp_path_factory.mktemp("operator") / "prefixes"
+    fill(folder)
+    shutil.copy(folder / "bracket.safetensors", folder / "locked.safetensors")
+    (data / "styles.csv").write_text("name,prompt,negative_prompt\nold,an old man,young\n")
+    arguments = ("--nowebui", "--api-auth", LOGIN)
+    arguments += ("--apl-enforce", "locked", "--apl-dir", str(folder))
+    environment = {"APL_TRACE": str(data / "trace.jsonl"), "APL_TRACE_KEY": KEY}
+    with forge_host.Forge(host, data, arguments, env=environment, login=LOGIN) as webui:
+        yield webui
+
+
+def verify(webui: Webui, *more: str) -> int:
+    trace = ["--trace", str(webui.data / "trace.jsonl"), "--key", KEY]
+    return main(["verify", "--host", "forge", webui.url, *trace, "--login", LOGIN, *more])
+
+
+def test_no_request_switches_it_off(operated: Webui) -> None:
+    want = operated.draw(PROMPT)
+    assert "APL prefix: locked" in want.infotext
+    status = operated.get("/apl/status")
+    assert status["enforced"] == "locked" and status["host"] == "Forge"
+    assert f"APL: locked {status['hash']}" in want.infotext
+    requests = [
+        operated.draw(PROMPT, False, "front"),
+        operated.draw(PROMPT, True, "other"),
+        operated.draw(PROMPT, True, "locked", 0.5, 1.0),
+        operated.draw(PROMPT, "nonsense", 3),
+        operated.draw(f"{PROMPT} <apl:other>"),
+        operated.draw(PROMPT, infotext=f"{PROMPT}\nSteps: 2, APL prefix: other, APL steps: 0-0.1"),
+        operated.draw(PROMPT, override_settings={"apl_on_by_default": False}),
+    ]
+    assert {one.pixels for one in requests} == {want.pixels}
+    operated.probe(inner=True)
+    operated.draw(PROMPT)
+    first, *others = operated.seen()
+    assert len(others) == 3 and all(bool((one == first).all()) for one in others)
+
+
+def test_no_request_of_the_matrix_gets_past_the_prefix(
+    operated: Webui, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = operated.get("/apl/status")
+    code = verify(operated, "--json")
+    said = json.loads(capsys.readouterr().out)
+    rows = {row["case"]: row for row in said["verdicts"]}
+    assert code == 0 and not said["holes"], said
+    assert {row["result"] for row in rows.values()} == {"covered"}, said
+    assert {"styles", "refiner", "another checkpoint"} <= set(rows) and len(rows) >= 28
+    assert rows["8 chunks"]["chunks"] >= 8 and rows["two batches"]["pictures"] == 2
+    after = operated.get("/apl/status")
+    drawn = sum(row["pictures"] for row in rows.values())
+    assert after["pictures"] - before["pictures"] >= drawn - 1  # a prompt matrix adds its grid
+    assert after["refused"] == before["refused"] and after["usable"] and after["trace"]
+
+
+def test_rows_that_come_to_nothing_are_a_hole(
+    operated: Webui, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another extension that lets the rows be read and puts zeros in their place."""
+    operated.probe(trouble="zeroed")
+    try:
+        code = verify(operated, "--only", "plain", "--json")
+    finally:
+        operated.probe()
+    said = json.loads(capsys.readouterr().out)
+    assert code == 1 and "without the prefix" in said["holes"][0]
+    assert verify(operated, "--only", "plain") == 0
+
+
+@pytest.mark.parametrize("trouble", ["encoder", "rows", "conditioning"])
+def test_another_extension_in_the_way_is_an_error(operated: Webui, trouble: str) -> None:
+    operated.probe(trouble=trouble)
+    with pytest.raises(Refused, match="another extension") as caught:
+        operated.draw(f"{PROMPT} {trouble}")
+    assert caught.value.status == 422
+    operated.probe()
+
+
+def test_a_prefix_that_does_not_fit_refuses_every_image(operated: Webui) -> None:
+    folder = Path(operated.arguments[-1])
+    for source, said in (("wrong_family", "SD 2.x"), ("broken", "no safetensors"), (None, "none")):
+        if source is None:
+            (folder / "locked.safetensors").unlink()
+        else:
+            shutil.copy(folder / f"{source}.safetensors", folder / "locked.safetensors")
+        for args in ((), (False, "front"), (True, "front")):
+            with pytest.raises(Refused, match=said) as caught:
+                operated.draw(PROMPT, *args)
+            assert caught.value.status == 422

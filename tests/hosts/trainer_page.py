@@ -1,0 +1,76 @@
+"""The tab "APL Trainer" of a real webui in a real browser: ordered, watched, stopped, used."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from a1111_host import Webui
+from browser import Browser
+
+STATUS = "return document.querySelector('#apl_status').innerText"
+NOTICE = "return (document.querySelector('#apl_notice')?.innerText || '')"
+SETTINGS = "size = 64\nvectors = 4\nbehind = 2\nrate = 0.01\npool = 0\ncheck_every = 0\n"
+SETTINGS += "batch_identity = 2\nbatch_things = 1\nbatch_people = 2\n"
+NAMES = "Ada Example\nBob Example\nCyd Example\nDan Example"
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    """What a run has said about its steps."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def opened(page: Browser, webui: Webui) -> None:
+    """Load the page and go to the tab."""
+    page.open(f"{webui.url}/?__theme=light")
+    page.until("return document.querySelector('#apl_start') !== null")
+    page.until(
+        "const tab = [...document.querySelectorAll('#tabs > .tab-nav button')]"
+        ".find(one => one.innerText.trim() === 'APL Trainer'); tab?.click();"
+        "return document.querySelector('#apl_start').offsetParent !== null"
+    )
+
+
+def order(page: Browser, name: str, names: str, settings: str) -> None:
+    """Fill the form as a user would, with the quickest preset, and press Start."""
+    page.type("#apl_name input, #apl_name textarea", name)
+    page.type("#apl_names textarea", names)
+    page.click("#apl_preset input")
+    page.type("#apl_settings textarea", settings)
+    page.click("#apl_start")
+
+
+def learn(page: Browser, webui: Webui, runs: Path) -> None:
+    """Refusals, a run that is looked at, stopped, resumed and stopped again, and one to its end."""
+    opened(page, webui)
+    page.run("document.querySelector('#apl_more .label-wrap').click()")
+    order(page, "../learnt", NAMES, SETTINGS)
+    page.until(f"{NOTICE}.includes('no plain name')")
+    order(page, "mine", "Ada Example\nada  example", SETTINGS)
+    page.until(f"{NOTICE}.includes('stands there 2 times')")
+    assert not runs.exists()
+    order(page, "mine", NAMES, SETTINGS + "steps = 100000\n")
+    page.until(f"{STATUS}.includes('of 100000')", seconds=900)
+    page.click("#apl_preview")
+    page.until("return document.querySelector('#apl_sheet img')?.naturalWidth > 100", seconds=900)
+    if folder := os.environ.get("APL_SCREENSHOTS"):
+        time.sleep(2)
+        page.shot(Path(folder) / f"{webui.name.lower()}-trainer.png")
+    page.click("#apl_stop")
+    page.until(f"{STATUS}.includes('stopped')")
+    stopped = len(rows(runs / "mine"))
+    page.click("#apl_resume")
+    deadline = time.monotonic() + 900
+    while len(rows(runs / "mine")) < stopped + 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    page.until(f"{STATUS}.includes('of 100000')")
+    page.click("#apl_stop")
+    page.until(f"{STATUS}.includes('stopped')")
+    order(page, "short", NAMES, SETTINGS + "steps = 2\n")
+    page.until(f"{STATUS}.includes('short') && {STATUS[7:]}.includes('finished')", seconds=900)
+    page.until("return document.querySelector('#apl_results img')?.naturalWidth > 100")
+    page.click("#apl_use")
+    page.until(f"{NOTICE}.includes('Copied to')")
