@@ -143,18 +143,27 @@ def test_prompt_controls_cuts_are_covered_or_refused(host: Host) -> None:
 
 
 def test_sdxl_through_prompt_control_and_adv_clip_emb(host: Host) -> None:
-    plain = txt2img_sdxl("", steps=1)
-    found = covered(host, prompt_control(f"STYLE(comfy++) {LONG} (Ada:1.3)", plain), "xl")
-    assert words(found) >= 141 and words(found, "clip_g") >= 141
+    plain, two = txt2img_sdxl("", steps=1), " ".join(LONG.split()[:70])  # chunks: clip_g is slow
+    found = covered(host, prompt_control(f"STYLE(comfy++) {two} (Ada:1.3)", plain), "xl")
+    assert words(found) >= 71 and words(found, "clip_g") >= 71
     options = {"weight_interpretation": "compel", "token_normalization": "mean", "balance": 0.5}
-    texts = {"text_l": f"{LONG} (Ada:0.7)", "text_g": f"(Ada:1.3) {LONG}"}
+    texts = {"text_l": f"{two} (Ada:0.7)", "text_g": f"(Ada:1.3) {two}"}
     graph = by(plain, "BNK_CLIPTextEncodeSDXLAdvanced", **texts, **options)
     found = covered(host, graph, "xl")
-    assert words(found) >= 141 and words(found, "clip_g") >= 141
+    assert words(found) >= 71 and words(found, "clip_g") >= 71
 
 
-@pytest.mark.parametrize("weights", ["comfy", "A1111", "compel", "comfy++", "down_weight"])
-@pytest.mark.parametrize("norm", ["none", "length+mean"])
+@pytest.mark.parametrize(
+    ("weights", "norm"),
+    [
+        ("comfy", "length+mean"),
+        ("A1111", "none"),
+        ("compel", "mean"),
+        ("comfy++", "length"),
+        ("comfy++", "length+mean"),
+        ("down_weight", "none"),
+    ],
+)
 def test_adv_clip_emb_is_covered(host: Host, weights: str, norm: str) -> None:
     text = f"(Ada Lovelace:0.7) {LONG} (house:1.3)"
     assert words(covered(host, advanced(text, weights, norm))) >= 143
