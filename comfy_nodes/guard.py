@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -28,12 +29,12 @@ def guard(clip: Any, key: str, tokenizer: Any) -> None:
         return
     name = f"{key}.{METHOD}"
     front, behind = rows_around(prefixes_of(tokenizer), key)
-    rows = Rows([entry[0] for entry in front], [entry[0] for entry in behind], tokenizer.end_token)
+    rows = Frame([entry[0] for entry in front], [entry[0] for entry in behind], tokenizer.end_token)
     embed = clip.patcher.get_model_object(name)
     clip.patcher.add_object_patch(name, _guarded(embed, rows))
 
 
-def _guarded(embed: Callable[..., Any], rows: Rows) -> Callable[..., Any]:
+def _guarded(embed: Callable[..., Any], rows: Frame) -> Callable[..., Any]:
     def process_tokens(tokens: Any, *args: Any, **options: Any) -> Any:
         chunks = tokens.tolist() if isinstance(tokens, Tensor) else tokens
         return embed([rows.kept(chunk) for chunk in chunks], *args, **options)
@@ -42,7 +43,7 @@ def _guarded(embed: Callable[..., Any], rows: Rows) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Frame:
     """The rows that every text has to have in front of it and behind it, before the token `end`."""
 
     front: Sequence[Tensor]
@@ -89,4 +90,4 @@ def _is(token: Any, other: Any) -> bool:
     """Whether two tokens are the same: a number, or a row of numbers."""
     if isinstance(token, Tensor) and isinstance(other, Tensor):
         return token is other or torch.equal(token.cpu(), other.cpu())
-    return isinstance(token, int) and isinstance(other, int) and token == other
+    return isinstance(token, Integral) and isinstance(other, Integral) and token == other

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from apl_comfy.guard import Rows
+from apl_comfy.guard import Frame
 from apl_comfy.tokenizers import Entry, frame, held_tokenizer, prefixed_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,7 +136,7 @@ def test_the_encoders_guard_refuses_missing_rows_and_puts_masked_ones_back(
 ) -> None:
     one = prefix(n, data.draw(st.integers(0, n)))
     front, back = list(one.front("clip_l")), list(one.back("clip_l"))
-    guard = Rows(front, back, END)
+    guard = Frame(front, back, END)
     padding = [END] * 3
     chunk = [START, *front, *text, *back, END, *padding]
     assert guard.kept(chunk) is chunk
