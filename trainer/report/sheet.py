@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -29,20 +30,35 @@ def sheet(rows: Sequence[Tensor], labels: Sequence[str] = (), heads: Sequence[st
     size = left + columns * (width + _GAP), top + len(rows) * (height + _GAP)
     image = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default(11)
+    font = _font()
     for place, text in enumerate(heads):
         words = text.split()
         cut = len(words) // 2
         lines = "\n".join([" ".join(words[:cut]), " ".join(words[cut:])]) if cut else text
-        pen.text((left + place * (width + _GAP), 1), lines, _INK, font)
+        pen.text((left + place * (width + _GAP), 1), _drawable(lines, font), _INK, font)
     for number, row in enumerate(rows):
         y = top + number * (height + _GAP)
         if labels:
-            pen.multiline_text((2, y + height // 3), labels[number], _INK, font)
+            label = _drawable(labels[number], font)
+            pen.multiline_text((2, y + height // 3), label, _INK, font)
         for place, picture in enumerate(row):
             big = to_image(picture).resize((width, height), Image.Resampling.NEAREST)
             image.paste(big, (left + place * (width + _GAP), y))
     return image
+
+
+def _font() -> Any:
+    try:
+        return ImageFont.load_default(11)
+    except TypeError:  # before Pillow 10.1, as in the webuis
+        return ImageFont.load_default()
+
+
+def _drawable(text: str, font: Any) -> str:
+    """The text, or as much of it as a font of bitmaps has letters for."""
+    if isinstance(font, ImageFont.ImageFont):
+        return text.encode("latin-1", "replace").decode("latin-1")
+    return text
 
 
 def save_sheet(rows: Sequence[Tensor], path: Path, labels: Sequence[str] = (),
