@@ -24,7 +24,7 @@ collect_ignore = (
     ]
 )
 if forge_host.installed() is None:
-    collect_ignore += [f"test_forge_{name}.py" for name in ("operator", "training")]
+    collect_ignore += [f"test_forge_{name}.py" for name in ("operator", "page", "training")]
 if not comfyui_host.installed():
     names = ("operator", "packs", "server", "training", "verify")
     collect_ignore += [f"test_comfyui_{name}.py" for name in names]
