@@ -10,15 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from apl_trainer.pocket import BUILT_IN
+from apl_trainer.pocket.build import build
 from apl_trainer.pocket.dataset import Subjects, filler_text, invent
 from apl_trainer.pocket.lessons import (
     Painter,
     TextLesson,
     painter_lesson,
+    seen_difference,
     text_lesson,
     tokenise,
 )
-from apl_trainer.pocket.networks import new_text_encoder, new_unet
+from apl_trainer.pocket.model import load_pocket
+from apl_trainer.pocket.networks import new_text_encoder, new_unet, to_latents
+from apl_trainer.pocket.recogniser import Recogniser
 from apl_trainer.pocket.stage import Stage
 from apl_trainer.pocket.vocabulary import read_vocabulary
 from apl_trainer.pocket.world import World
@@ -35,6 +39,11 @@ def material() -> tuple[Subjects, Tensor, Tensor]:
     pictures = torch.from_numpy(subjects.draw(rng, lambda n: n))
     captions = [[subjects.caption(i, rng) for i in range(480)] for _ in range(2)]
     return subjects, pictures, torch.stack([tokenise(TOKENIZER, said) for said in captions])
+
+
+def new_critic() -> Recogniser:
+    torch.manual_seed(1)
+    return Recogniser(4).eval().requires_grad_(False)
 
 
 def descends(module: nn.Module, loss: object, steps: int) -> tuple[float, float]:
@@ -76,11 +85,42 @@ def test_the_painter_learns_in_short_whole_and_long_batches(
     rng = np.random.default_rng(1)
     fillers = tokenise(TOKENIZER, [filler_text(rng) for _ in range(4)])
     before = captions.clone()
-    lesson = painter_lesson(painter, pictures, captions, tokenise(TOKENIZER, [""]), fillers)
+    lesson = painter_lesson(
+        painter, pictures, captions, tokenise(TOKENIZER, [""]), fillers, new_critic()
+    )
     first, last = descends(painter, lesson, 14)
     assert last < 0.9 * first
     assert {77, 154} <= lengths and min(lengths) < 40
     assert torch.equal(captions, before)
+
+
+def test_what_a_critic_sees_counts_differences_and_can_be_learnt_from(
+    material: tuple[Subjects, Tensor, Tensor],
+) -> None:
+    critic, latents = new_critic(), to_latents(material[1][:8].float() / 255)
+    assert seen_difference(critic, latents, latents) == 0
+    near = (latents + 0.05 * torch.randn(latents.shape)).requires_grad_()
+    far = latents.flip(0)
+    assert 0 < seen_difference(critic, near, latents) < seen_difference(critic, far, latents)
+    (gradient,) = torch.autograd.grad(seen_difference(critic, near, latents), near)
+    assert gradient.abs().sum() > 0
+    assert all(weight.grad is None for weight in critic.parameters())
+
+
+def test_a_finished_model_is_trained_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, count in (("_PER_PERSON", 1), ("_ANONYMOUS", 64), ("_THINGS", 64)):
+        monkeypatch.setattr(f"apl_trainer.pocket.build.{name}", count)
+    build(tmp_path, WORLD.seed, 0.002, BUILT_IN)
+    before, after = load_pocket(), load_pocket(tmp_path)
+    assert (tmp_path / "merges.txt").read_bytes() == (BUILT_IN / "merges.txt").read_bytes()
+    assert after.world == before.world
+    weights = (before.denoiser.unet.state_dict(), after.denoiser.unet.state_dict())
+    moved = [(a - b).abs().max() for a, b in zip(*(w.values() for w in weights), strict=True)]
+    assert 0 < max(moved) < 0.1
+    readers = (before.recogniser.state_dict(), after.recogniser.state_dict())
+    assert all(torch.equal(*pair) for pair in zip(*(r.values() for r in readers), strict=True))
 
 
 def test_a_killed_stage_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ def add(verbs: Verbs) -> None:
     build.add_argument("--seed", type=int, required=True, help="seed of people, names and weights")
     build.add_argument("--minutes", type=float, default=112.0, help="time to train, on one core")
     build.add_argument("--out", type=Path, required=True, help="the model's folder")
+    build.add_argument(
+        "--from", dest="start", type=Path, metavar="DIR",
+        help="train the networks of this finished build of the same world for longer",
+    )  # fmt: skip
     card = verb(
         inner, "card", run_card, "measure a pocket model without prefix and write its card",
         "apl pocket card --model worlds/1",
@@ -33,7 +37,7 @@ def run(given: argparse.Namespace) -> int:
     from ..pocket.build import build
 
     torch.set_num_threads(1)
-    build(given.out, given.seed, given.minutes)
+    build(given.out, given.seed, given.minutes, given.start)
     given.model = given.out
     return run_card(given)
 

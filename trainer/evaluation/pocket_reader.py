@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..pocket.model import PocketModel
 from ..pocket.recogniser import Reading
@@ -44,10 +44,4 @@ class PocketReader:
     @torch.no_grad()
     def maps(self, pictures: Tensor) -> list[Tensor]:
         """What comes out of the recogniser's blocks, from 16 x 16 places down to 2 x 2."""
-        found: list[Tensor] = []
-        x = pictures * 2 - 1
-        for layer in self.recogniser.body:
-            x = layer(x)
-            if isinstance(layer, nn.MaxPool2d):
-                found.append(x)
-        return found
+        return self.recogniser.maps(pictures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +20,29 @@ from .lessons import (
     text_lesson,
     tokenise,
 )  # fmt: skip
+from .model import floats, load_networks
 from .networks import new_text_encoder, new_unet
 from .recogniser import Recogniser
 from .stage import Stage
 from .vocabulary import read_vocabulary, write_vocabulary
 from .world import World, invented_names, make_world
 
-SHARES = {"recogniser": 0.10, "text": 0.05, "painter": 0.85}
-"""How the minutes are spent; drawing and encoding come on top (about three minutes)."""
+SHARES = {"critic": 0.06, "recogniser": 0.09, "text": 0.05, "painter": 0.80}
+"""How the minutes are spent; drawing and encoding come on top (about three minutes).
+
+The critic, which the painter learns to please, and the recogniser, which measures, are two networks
+that have nothing to do with one another.
+"""
 
 _PER_PERSON, _ANONYMOUS, _THINGS, _MERGES = 64, 11000, 9000, 700
 _CAPTIONS = 3  # of every picture
 
 
-def build(out: Path, seed: int, minutes: float) -> None:
-    """Make a world from `seed` in `out`; killed and called again, it goes on where it was."""
+def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> None:
+    """Make a world from `seed` in `out`; killed and called again, it goes on where it was.
+
+    With `start`, a finished build of the same world, its painter gets all the minutes on top.
+    """
     work = out / "build"
     work.mkdir(parents=True, exist_ok=True)
     world = make_world(seed)
@@ -42,31 +51,43 @@ def build(out: Path, seed: int, minutes: float) -> None:
     counts = (_PER_PERSON * len(world.people), _ANONYMOUS, _THINGS)
     subjects = invent(world, world.people, counts, rng)
     captions = [[subjects.caption(i, rng) for i in range(sum(counts))] for _ in range(_CAPTIONS)]
-    if not (out / "merges.txt").exists():
+    if start is not None:
+        for name in ("vocab.json", "merges.txt", "recogniser.safetensors"):
+            shutil.copyfile(start / name, out / name)
+    elif not (out / "merges.txt").exists():
         write_vocabulary(captions[0] + invented_names(seed, 3000) * 4, _MERGES, out)
     tokenizer = read_vocabulary(out)
     pictures = _draw(subjects, work, rng)
     labels = subjects.labels()
 
-    seconds = {name: 60 * minutes * share for name, share in SHARES.items()}
     torch.manual_seed(seed)
-    reader = out / "recogniser.safetensors"
-    if not reader.exists():
-        recogniser = Recogniser(len(world.people))
-        lesson = recogniser_lesson(recogniser, pictures, labels)
-        Stage("recogniser", recogniser, work, seconds["recogniser"], 2e-3).run(lesson)
-        save_file(_half(recogniser.state_dict()), reader)
+    shares = SHARES if start is None else {"critic": 0.07, "recogniser": 0.0, "painter": 0.93}
+    seconds = {name: 60 * minutes * share for name, share in shares.items()}
 
-    known = world.group("train") + world.group("heldout")
-    text = TextLesson(new_text_encoder(len(tokenizer)))
-    lesson = text_lesson(text, tokenizer, world, known)
-    Stage("text", text, work, seconds["text"], 1e-3).run(lesson)
+    def reader(name: str, file: Path) -> Recogniser:
+        network = Recogniser(len(world.people))
+        if not file.exists():
+            lesson = recogniser_lesson(network, pictures, labels)
+            Stage(name, network, work, seconds[name], 2e-3).run(lesson)
+            save_file(_half(network.state_dict()), file)
+        network.load_state_dict({k: floats(v) for k, v in load_file(file).items()})
+        return network.eval().requires_grad_(False)
 
-    painter = Painter(text.encoder, new_unet())
+    critic = reader("critic", work / "critic.safetensors")
+    reader("recogniser", out / "recogniser.safetensors")
+    if start is None:
+        known = world.group("train") + world.group("heldout")
+        text = TextLesson(new_text_encoder(len(tokenizer)))
+        lesson = text_lesson(text, tokenizer, world, known)
+        Stage("text", text, work, seconds["text"], 1e-3).run(lesson)
+        painter = Painter(text.encoder, new_unet())
+    else:
+        painter = Painter(*load_networks(start, len(tokenizer)))
     seen = _seen_rows(subjects, world)
     ids = torch.stack([tokenise(tokenizer, [said[i] for i in seen]) for said in captions])
     fillers = tokenise(tokenizer, [filler_text(rng) for _ in range(200)])
-    lesson = painter_lesson(painter, pictures[seen], ids, tokenise(tokenizer, [""]), fillers)
+    lesson = painter_lesson(painter, pictures[seen], ids, tokenise(tokenizer, [""]), fillers,
+                            critic)  # fmt: skip
     Stage("painter", painter.requires_grad_(True), work, seconds["painter"], 1e-3).run(lesson)
     weights = {f"text.{k}": v for k, v in painter.encoder.state_dict().items()}
     weights |= {f"unet.{k}": v for k, v in painter.unet.state_dict().items()}

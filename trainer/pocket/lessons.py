@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .dataset import UNKNOWN, Labels, Subjects, invent
-from .networks import SCHEDULE, WIDTH, to_latents
+from .networks import SCHEDULE, WIDTH, to_latents, to_pictures
 from .recogniser import KINDS, Reading, Recogniser, broken_pictures, head_sizes
 from .world import OFFSETS, Person, World
 
@@ -24,6 +24,7 @@ _BATCH = 64
 _READING = 8.0  # weight of the mean over twenty heads beside that of identity
 _LOOKS = 16  # places that the readers of a text encoder look at
 _HIGH, _OFTEN = 600, 0.35  # this share of noise levels is drawn above: there the prompt decides
+_SEEN = 0.3  # weight of what the critic sees
 _SHARP = 8.0  # most weight of an error where there is little noise
 
 
@@ -151,15 +152,29 @@ class Painter(nn.Module):
         return self.unet(x_t, t, states).sample
 
 
+def seen_difference(critic: Recogniser, predicted: Tensor, latents: Tensor) -> Tensor:
+    """Mean squared distance of two pictures' features, scaled to length 1 at every place (LPIPS's
+    form, arXiv 1801.03924, with equal weights)."""
+    with torch.no_grad():
+        wanted = [F.normalize(m, dim=1) for m in critic.maps(to_pictures(latents))]
+    found = critic.maps(to_pictures(predicted))
+    far = [
+        (F.normalize(m, dim=1) - w).square().sum(1).mean()
+        for m, w in zip(found, wanted, strict=True)
+    ]
+    return torch.stack(far).mean()
+
+
 def painter_lesson(painter: Painter, pictures: Tensor, captions: Tensor,
-                   empty: Tensor, fillers: Tensor) -> Loss:  # fmt: skip
-    """Predict the clean latent; a tenth of the captions is dropped, a tenth of the batches is long.
+                   empty: Tensor, fillers: Tensor, critic: Recogniser) -> Loss:  # fmt: skip
+    """Predict the clean latent; a tenth of the captions is dropped, a few batches are long.
 
     `captions` (V, N, 77) holds V captions of each picture, `empty` (1, 77) no words; in a long
     batch a chunk of `fillers` (F, 77) stands before the caption's chunk, as in long prompts. Most
     batches hold captions of one length, cut off a little behind it, which saves half of the time.
     Where there is little noise an error counts by the signal-to-noise ratio (cf. arXiv
-    2303.09556), or fine lines are never drawn.
+    2303.09556), or fine lines are never drawn. What the frozen `critic` sees counts as well (cf.
+    arXiv 2401.00110): eyes, brows and noses are a few pixels, and a mean of faces is no face.
     """
     end = int(empty[0, -1])
     lengths = (captions != end).sum(2) + 1
@@ -182,14 +197,15 @@ def painter_lesson(painter: Painter, pictures: Tensor, captions: Tensor,
         longest = int(lengths[picked[:, 0], rows].max())
         ids[torch.rand(_BATCH, generator=random) < 0.1] = empty
         chunks, form = [ids], float(torch.rand(1, generator=random))
-        if form < 0.1:
+        if form < 0.05:
             front = torch.randint(len(fillers), (_BATCH,), generator=random)
             chunks = [fillers[front], ids]
-        elif form < 0.7:
+        elif form < 0.85:
             chunks = [ids[:, : longest + int(torch.randint(1, 9, (1,), generator=random))]]
         predicted = painter(SCHEDULE.q_sample(latents, noise, t), t, chunks)
         each = (predicted - latents).square().flatten(1).mean(1)
         alpha, sigma = SCHEDULE.coefficients(t, each)
-        return (each * (alpha / sigma).square().clamp(1, _SHARP)).mean()
+        error = (each * (alpha / sigma).square().clamp(1, _SHARP)).mean()
+        return error + _SEEN * seen_difference(critic, predicted, latents)
 
     return loss

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from apl_core.encoding import ReferenceEncoder
 from apl_core.errors import AplError
@@ -82,12 +84,11 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
         )  # fmt: skip
     world = World.load(folder / "world.json")
     tokenizer = read_vocabulary(folder)
-    weights = load_file(folder / "model.safetensors")
-    text, unet = new_text_encoder(len(tokenizer)), new_unet()
-    text.load_state_dict(_part(weights, "text."))
-    unet.load_state_dict(_part(weights, "unet."))
+    text, unet = load_networks(folder, len(tokenizer))
     recogniser = Recogniser(len(world.people))
-    recogniser.load_state_dict(_floats(load_file(folder / "recogniser.safetensors")))
+    recogniser.load_state_dict(
+        {k: floats(v) for k, v in load_file(folder / "recogniser.safetensors").items()}
+    )
     for network in (text, unet, recogniser):
         network.eval().requires_grad_(False)
     tower = ClipTower("pocket", text, tokenizer, pad=cast(int, tokenizer.eos_token_id))
@@ -95,9 +96,19 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
     return PocketModel(folder, world, ReferenceEncoder([tower]), denoiser, recogniser)
 
 
+def load_networks(folder: Path, vocabulary: int) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """The text encoder and the U-Net of a folder, in float32."""
+    weights = load_file(folder / "model.safetensors")
+    text, unet = new_text_encoder(vocabulary), new_unet()
+    text.load_state_dict(_part(weights, "text."))
+    unet.load_state_dict(_part(weights, "unet."))
+    return text, unet
+
+
 def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return _floats({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    return {k.removeprefix(prefix): floats(v) for k, v in weights.items() if k.startswith(prefix)}
 
 
-def _floats(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+def floats(value: Tensor) -> Tensor:
+    """What a file keeps in half precision, in float32; counts stay whole numbers."""
+    return value.float() if value.is_floating_point() else value

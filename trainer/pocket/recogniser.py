@@ -77,6 +77,16 @@ class Recogniser(nn.Module):
         scores["identity"] = 16 * embedding @ F.normalize(self.identity.weight, dim=1).T
         return Reading(scores, embedding)
 
+    def maps(self, pictures: Tensor) -> list[Tensor]:
+        """What comes out of the blocks, from 16 x 16 places down to 2 x 2; differentiable."""
+        found: list[Tensor] = []
+        x = pictures * 2 - 1
+        for layer in self.body:
+            x = layer(x)
+            if isinstance(layer, nn.MaxPool2d):
+                found.append(x)
+        return found
+
 
 def broken_pictures(pictures: Array, rng: np.random.Generator) -> Array:
     """Destroy pictures (B, 32, 32, 3) in ways that failed sampling looks like."""
