@@ -1,7 +1,7 @@
 """Checks of learning inside a real ComfyUI, run by the host's Python.
 
-``venv/bin/python comfyui_training_probe.py HOST MODELS WORK`` writes WORK/said.json. Everything
-runs inside inference mode, as ComfyUI runs its nodes.
+``venv/bin/python comfyui_training_probe.py HOST MODELS WORK [CHECK ...]`` writes WORK/said.json.
+Everything runs inside inference mode, as ComfyUI runs its nodes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import comfyui_setup
 
 HOST, MODELS, WORK = (Path(argument) for argument in sys.argv[1:4])
+WANTED = sys.argv[4:]
 comfyui_setup.start(HOST, MODELS)
 
 import comfy.sd
@@ -334,5 +335,7 @@ def check_models_of_another_kind_are_refused() -> None:
 
 
 if __name__ == "__main__":
+    checks = comfyui_setup.checks_in(sys.modules[__name__])
     with torch.inference_mode():
-        comfyui_setup.report(comfyui_setup.checks_in(sys.modules[__name__]), WORK / "said.json")
+        some = {name: check for name, check in checks.items() if name in (WANTED or checks)}
+        comfyui_setup.report(some, WORK / "said.json")
