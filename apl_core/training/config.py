@@ -77,7 +77,10 @@ class TrainConfig:
         """Names and values over the recipe's defaults; ConfigError tells all faults.
 
         `base` replaces the defaults of the recipe `apl`, for models that learn better otherwise.
+        `micro_batch` may be "auto", which is 0: all at once, and fewer when memory runs out.
         """
+        if given.get("micro_batch") == "auto":
+            given = {**given, "micro_batch": 0}
         problems = _type_faults(given)
         wrong = {problem.asked for problem in problems}
         sound = {name: value for name, value in given.items() if f"set {name}" not in wrong}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
 
+import pytest
 from slim_checkpoints import pipeline
 
+from apl_core.errors import ConfigError, RunError
 from apl_core.formats import read_prefix
 from apl_trainer.pocket import BUILT_IN
 from apl_trainer.ui.desk import Desk
+from apl_trainer.ui.looking import shown_text
 from apl_trainer.ui.order import Order
-from apl_trainer.ui.pieces import picture
+from apl_trainer.ui.pieces import contact, picture, status
 from apl_trainer.ui.reading import Run, figures, read_run
 from apl_trainer.ui.shelf import POCKET, Shelf
 from apl_trainer.ui.work import run
@@ -79,6 +83,37 @@ def test_a_checkpoint_is_learnt_on_too(tmp_path: Path) -> None:
     assert picture(last.path / "sheet.png") and not figures(last.path)
 
 
+def test_pictures_are_looked_at_and_descriptions_changed_before_it_learns(tmp_path: Path) -> None:
+    pipeline("sd1").save_pretrained(tmp_path / "models" / "slim")
+    desk = Desk(Shelf(tmp_path / "runs", (tmp_path / "models",)), Workers())
+    names = "Ann Lee\nBo Li\nCy Mo\nDi Nu\nEd Oz"
+    settings = "size = 64\nvectors = 4\nbehind = 2\nbatch_identity = 2\nbatch_things = 1\n"
+    settings += "batch_people = 1\n"
+    desk.start("slim", names, "quick", settings, "real", look=True)
+    first = wait(desk, "real")
+    assert first.state == "looking", first
+    assert "No face was looked for" in first.said and "waits for you" in status(first)
+    assert "data:image/png" in contact(first) and first.prefix is None
+    text = shown_text(first.path)
+    assert text.split("\n")[0].endswith(": a person") and len(text.split("\n")) == 5
+    for bad, why in (("Ann Lee: like Ann Lee", "holds the name"), ("Ann Lee", "no colon"),
+                     ("Somebody: a man", "none of its names")):  # fmt: skip
+        with pytest.raises(ConfigError, match=why):
+            desk.learn("real", bad)
+    assert desk.look("real").state == "looking"
+    desk.learn("real", text.replace("Ann Lee: a person", "Ann Lee: an old woman"))
+    last = wait(desk, "real")
+    assert last.state == "done" and last.prefix, last
+    rows = [json.loads(line) for line in (last.path / "data" / "metadata.jsonl").open()]
+    said = {row["name"]: row for row in rows if row["name"]}
+    assert "an old woman" in said["Ann Lee"]["neutral"]
+    assert "heldout" in {row["split"] for row in said.values()}
+    assert 'target = "description"' in (last.path / "config.toml").read_text()
+    assert contact(last) == contact(None) and picture(last.path / "sheet.png")
+    with pytest.raises(RunError, match="waits for nobody"):
+        desk.learn("real", text)
+
+
 def test_a_file_that_is_no_checkpoint_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"\x00" * 64)
     names = ("Ann Lee", "Bo Li", "Cy Mo", "Di Nu")
@@ -86,3 +121,6 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_words(tmp_path: Path) -> Non
     assert run(tmp_path / "r") == 1
     told = read_run(tmp_path / "r")
     assert told.state == "failed" and "Fix:" in told.error and "unexpected" not in told.error
+    (tmp_path / "r" / "wanted.toml").write_text('per_name = "many"')
+    assert run(tmp_path / "r") == 1
+    assert "set per_name: many is no number" in read_run(tmp_path / "r").error

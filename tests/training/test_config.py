@@ -106,6 +106,12 @@ def test_a_value_has_its_type(given: dict[str, Any], kind: str) -> None:
     assert kind in problem
 
 
+def test_a_micro_batch_may_be_found_out() -> None:
+    assert TrainConfig.from_mapping({"micro_batch": "auto"}).micro_batch == 0
+    with pytest.raises(ConfigError, match="micro_batch"):
+        TrainConfig.from_mapping({"micro_batch": "all"})
+
+
 def test_a_whole_number_does_for_a_fraction() -> None:
     assert TrainConfig.from_mapping({"clip": 1}).clip == 1.0
 

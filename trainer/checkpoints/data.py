@@ -87,6 +87,16 @@ def read_data(folder: Path, config: TrainConfig) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def heldout_names(folder: Path) -> list[str]:
+    """Names that a readable data folder keeps to measure on, in its order."""
+    names: dict[str, None] = {}
+    for line in (folder / METADATA).read_text(encoding="utf-8").split("\n"):
+        given = parse_json(line) if line.strip() else None
+        if isinstance(given, dict) and given.get("split") == "heldout" and given.get("name"):
+            names[str(given["name"])] = None
+    return list(names)
+
+
 def refuse_all(asked: str, faults: Sequence[str]) -> None:
     """Raise one ConfigError for all faults, the first dozen of them in words."""
     if faults:

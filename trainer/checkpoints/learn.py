@@ -23,9 +23,10 @@ from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
 
 from ..data.settings import parse_json
-from .data import DataSource, LatentCache, Row, read_data
+from .data import DataSource, LatentCache, Row, heldout_names, read_data
 from .load import STEPS, CheckpointModel, Options, load_checkpoint
 from .plan import dtype_for, own_device, picture_size, preset_for, text_dtype_for
+from .previews import Previews
 from .recognise import recognise
 from .selfmade import draw_data, jobs
 
@@ -33,6 +34,7 @@ _COUNTS = ("per_name", "draw_steps")
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("checkpoint", "data", "tokenizer", "prediction", "device"), str),
     **dict.fromkeys((*_COUNTS, "size", "vram", "clip_skip"), int),
+    "compile": bool,
 }
 
 
@@ -54,6 +56,7 @@ class Material:
     prediction: str | None = None
     device: str | None = None
     draw_steps: int = STEPS
+    compile: bool = False
 
     def save(self, folder: RunFolder) -> None:
         """Write `origin.json` into a run folder."""
@@ -83,7 +86,8 @@ class Material:
 
     def _is(self, name: str, kind: type) -> bool:
         value = getattr(self, name)
-        return type(value) is kind or (value is None and name not in ("checkpoint", *_COUNTS))
+        needed = ("checkpoint", "compile", *_COUNTS)
+        return type(value) is kind or (value is None and name not in needed)
 
 
 def load_material(material: Material, say: Callable[[str], None]) -> CheckpointModel:
@@ -102,6 +106,8 @@ def load_material(material: Material, say: Callable[[str], None]) -> CheckpointM
         unet.enable_gradient_checkpointing()
     if device.type == "cuda":
         cast(Any, unet).to(memory_format=torch.channels_last)
+    if material.compile:
+        cast(Any, unet).compile()
     return model
 
 
@@ -120,8 +126,8 @@ def checkpoint_run(model: CheckpointModel, config: TrainConfig, folder: RunFolde
     found, device = model.recognised, own_device(material.device)
     size = picture_size(found, preset_for(found, material.vram, device), material.size)
     data = Path(material.data) if material.data else folder.path / "data"
+    sampler = model.sampler(material.draw_steps, size=size, batch=4 if device.type == "cuda" else 1)
     if material.data is None:
-        sampler = model.sampler(material.draw_steps, size=size)
         work = jobs(material.names or (), material.per_name, config.seed)
         draw_data(sampler, work, data, tell, group)
         _meet(group)
@@ -135,13 +141,14 @@ def checkpoint_run(model: CheckpointModel, config: TrainConfig, folder: RunFolde
     return Trainer(
         config, Model(model.encoder, model.denoiser, model.name),
         DataSource(rows, cache.get, config), folder, listeners=listeners, control=control,
-        start=start, names_trained=names_in(rows),
+        start=start, names_trained=len(names_in(rows)),
+        previewer=Previews(sampler, names_in(rows), heldout_names(data)),
     )  # fmt: skip
 
 
-def names_in(rows: Sequence[Row]) -> int:
-    """How many people a data set names."""
-    return len({row.name for row in rows if row.kind == "identity"})
+def names_in(rows: Sequence[Row]) -> list[str]:
+    """Whom a data set names, in its order."""
+    return list(dict.fromkeys(row.name for row in rows if row.kind == "identity" and row.name))
 
 
 def _meet(group: Group) -> None:

@@ -60,10 +60,11 @@ def load_model(folder: Path | None) -> PocketModel:
     """The pocket model of a folder, or the built-in one."""
     from ..pocket.model import BUILT_IN, load_pocket
 
-    if folder is not None and folder.is_file():
+    if folder is not None and folder.exists() and is_checkpoint(folder):
         raise AplError(
-            f"load {folder}", "this verb works on pocket models only",
-            "give a pocket model's folder, or leave --model out",
+            f"load {folder}", "this verb works on pocket models only, and this is none",
+            "give a pocket model's folder, or leave --model out; on a checkpoint, look at pictures "
+            "of many names with `apl generate`",
         )  # fmt: skip
     return load_pocket(folder or BUILT_IN)
 

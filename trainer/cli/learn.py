@@ -58,6 +58,9 @@ def add(verbs: Verbs) -> None:
     real.add_argument(
         "--device", default=None, help="cuda, cuda:1, cpu ... (the GPU if there is one)"
     )
+    real.add_argument(
+        "--compile", action="store_true", help="let torch.compile build the U-Net's kernels first"
+    )
     resume = verb(
         verbs, "resume", run_resume, "go on with a run that was stopped or killed",
         "apl resume runs/mine",
@@ -147,7 +150,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
         str(given.model.resolve()), None if given.data is None else str(given.data.resolve()),
         names, given.per_name, size, given.vram,
         None if given.tokenizer is None else str(given.tokenizer.resolve()),
-        given.clip_skip, given.prediction, given.device, given.draw_steps,
+        given.clip_skip, given.prediction, given.device, given.draw_steps, given.compile,
     )  # fmt: skip
     with _together():
         folder = _new_folder(given.out, config, material)
@@ -239,6 +242,7 @@ def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
         torch.set_num_threads(1)  # more are slower for networks this small
     control = Control()
     listeners: list[Listener] = [Bar()]
+    listeners.append(_leave_before_learning(control))
     with stop_on_interrupt(control), ExitStack() as stack:
         if tensorboard and not Group().rank:
             listeners.append(stack.enter_context(Board(folder.path)))
@@ -253,6 +257,24 @@ def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
     if prefix.keys == ("pocket",):
         print(f"  measure it with: apl evaluate --prefix {folder.prefix}")
     return 0
+
+
+def _leave_before_learning(control: Control) -> Listener:
+    """A listener that ends a run which is stopped before its first step: there is nothing to save.
+
+    Pictures and latents that are there stay; what is drawn or foretold goes on from there.
+    """
+    from apl_core.training.events import Event, Phase, Stepped
+
+    learning = False
+
+    def listen(event: Event) -> None:
+        nonlocal learning
+        learning |= isinstance(event, Stepped)
+        if isinstance(event, Phase) and control.stop.is_set() and not learning:
+            raise KeyboardInterrupt
+
+    return listen
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:

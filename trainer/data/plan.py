@@ -182,9 +182,8 @@ def general_tasks(amounts: Amounts, batch: int, seed: int) -> list[Task]:
     for kind, count in kinds:
         for start in range(0, count, batch):
             label, size = f"{start // batch:05d}", min(batch, count - start)
-            tasks.append(
-                Task(kind, label, size, size, drawn_split(amounts, seed, f"{kind}/{label}"))
-            )
+            split = drawn_split(amounts, seed, f"{kind}/{label}") if start else "train"
+            tasks.append(Task(kind, label, size, size, split))  # never all of a kind held out
     return tasks
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from apl_core.errors import AplError
@@ -62,6 +62,17 @@ def optional_eyes(choices: Choices) -> tuple[FaceReader | None, AttributeReader 
     if choices.voted:
         attributes = load_clip(here["clip-b32"], choices.device)
     return faces, attributes
+
+
+def eyes_here(choices: Choices) -> tuple[Choices, str]:
+    """The choices without what is not installed or fetched, and a sentence on that ("" if all)."""
+    detection, recognition, clip = map(weight, ("face-detection", "face-recognition", "clip-b32"))
+    faces = not _lacking("facexlib", "facexlib", [detection, recognition], choices)
+    words = not _lacking("open_clip", "open-clip-torch", [clip], choices)
+    missed = [text for here, text in ((faces, "no face was looked for"),
+                                      (words, "nobody was described")) if not here]  # fmt: skip
+    told = f"{' and '.join(missed)} (`apl fetch` lists what that needs)" if missed else ""
+    return replace(choices, face_filter=faces, voted=words), told[:1].upper() + told[1:]
 
 
 def real_tools(model: CheckpointModel, book: ListBook, choices: Choices,

@@ -78,6 +78,38 @@ def update(folder: Path, voted: list[Line], gender: bool) -> list[Line]:
     return lines
 
 
+def read_descriptions(folder: Path) -> dict[str, str]:
+    """What is said of each name in a folder's table, in its order; ConfigError if it is broken."""
+    return {name: cells["description"] for name, cells in _read(folder / FILE).items()}
+
+
+def write_descriptions(folder: Path, wanted: Mapping[str, str]) -> None:
+    """Change what is said of names, as somebody would in the table; ConfigError, RunError.
+
+    It counts once the data set is finished again. An empty description is made anew from the
+    attributes.
+    """
+    path = folder / FILE
+    rows = _read(path)
+    asked = f"read the descriptions for {shown(str(path))}"
+    if unknown := [name for name in wanted if name not in rows]:
+        found = f"{shown(unknown[0], 80)!r} is none of its names"
+        raise ConfigError(asked, found, "keep every name as it stands there")
+    lines = [Line(name, "train", text, {}, 0, None) for name, text in wanted.items()]
+    _check(path, lines)
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, list[str](COLUMNS), extrasaction="ignore", restval="")
+    writer.writeheader()
+    writer.writerows(
+        row | ({"description": wanted[name]} if name in wanted else {})
+        for name, row in rows.items()
+    )
+    try:
+        write_bytes(path, stream.getvalue().encode("utf-8"))
+    except OSError as error:
+        raise RunError(f"write {shown(str(path))}", *reason(error)) from error
+
+
 def _merged(line: Line, theirs: Mapping[str, str] | None, ours: list[dict[str, str]],
             gender: bool) -> Line:  # fmt: skip
     if theirs is None:

@@ -10,6 +10,7 @@ from apl_core.atomic import reason, write_bytes, write_text
 from apl_core.errors import ConfigError, RunError
 
 from ..data.names import names_in
+from .looking import APPROVED, DATA
 from .order import PRESETS, Order
 from .reading import STATUS, Run, read_run
 from .shelf import Shelf
@@ -29,14 +30,19 @@ class Desk:
         self.shelf, self._runner = shelf, runner
         self._lock = threading.Lock()
 
-    def start(self, model: str, names: str, preset: str, settings: str, name: str) -> str:
-        """Order a run and begin it; its name. Names and settings are texts, one a line."""
+    def start(self, model: str, names: str, preset: str, settings: str, name: str,
+              look: bool = False) -> str:  # fmt: skip
+        """Order a run and begin it; its name. Names and settings are texts, one a line.
+
+        With `look` a run on a checkpoint waits for `learn` once its pictures are drawn.
+        """
         choice = self.shelf.model(model)
         key = next((p.key for p in PRESETS if preset in (p.key, p.title)), None)
         if key is None:
             raise ConfigError(f"use the preset {preset}", "there is none", "choose one of the list")
         wanted = names_in(names) if names.strip() or choice.kind != "pocket" else None
-        order = Order(choice.kind, str(choice.path), wanted, key)
+        looked = bool(look) and choice.kind != "pocket"
+        order = Order(choice.kind, str(choice.path), wanted, key, looked)
         with self._lock:
             self._refuse_two()
             folder = self.shelf.new_run(name.strip())
@@ -52,6 +58,30 @@ class Desk:
             Order.of(folder)
             self._go(folder)
         return folder.name
+
+    def learn(self, name: str, descriptions: str) -> str:
+        """Take descriptions, `NAME: DESCRIPTION` a line, and learn from the pictures; its name."""
+        from ..data.table import write_descriptions
+
+        run = self.look(name)
+        if run.state != "looking":
+            raise RunError(f"learn in {run.name}", "it waits for nobody", "choose another run")
+        wanted: dict[str, str] = {}
+        for number, line in enumerate(descriptions.splitlines(), 1):
+            who, colon, text = line.partition(":")
+            if line.strip() and not colon:
+                raise ConfigError(
+                    "read the descriptions", f"there is no colon in line {number}",
+                    "write NAME: DESCRIPTION",
+                )  # fmt: skip
+            if line.strip():
+                wanted[who.strip()] = text.strip()
+        write_descriptions(run.path / DATA, wanted)
+        try:
+            (run.path / APPROVED).touch()
+        except OSError as error:
+            raise RunError(f"learn in {run.name}", *reason(error)) from error
+        return self.resume(name)
 
     def ask(self, what: str, name: str) -> str:
         """Leave a request `stop`, `save` or `preview` for a run; what will come of it."""

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apl_core.errors import RunError
-from apl_core.prefix import Rows
+from apl_core.errors import ConfigError, RunError
+from apl_core.metadata import shown
 from apl_core.training.config import TrainConfig
 from apl_core.training.events import Control, Listener, Phase
 from apl_core.training.folder import RunFolder
 
 from ..data.settings import read_toml
-from ..sampling import Request
+from .looking import looked_at
 from .order import SETTINGS, Order
 
 log = logging.getLogger("apl")
@@ -68,12 +68,14 @@ def learn_checkpoint(
         run.create(config)
         material.save(run)
     model = load_material(material, lambda text: log.info("%s", text))
+    if order.look:
+        material = looked_at(model, material, folder, listener)
     trainer = checkpoint_run(model, config, run, material, [listener], control)
-    trainer.previewer = Sheets(model, material)
     prefix = trainer.run()
     if control.stop.is_set():
         return None
-    trainer.previewer(prefix.rows(), folder / "sheet.png")
+    if trainer.previewer is not None:
+        trainer.previewer(prefix.rows(), folder / "sheet.png")
     steps = prefix.card.steps
     return (
         f"{prefix.n} vectors learnt on {model.name} in {steps} steps. Nothing measured the faces: "
@@ -96,7 +98,12 @@ def _ordered(folder: Path, order: Order) -> tuple[TrainConfig, Any]:
     from ..checkpoints.selfmade import jobs
 
     quick, settings = order.preset == "quick", read_toml(folder / SETTINGS)
+    if order.look:
+        settings.setdefault("target", "description")
     size, per_name = settings.pop("size", None), settings.pop("per_name", 1 if quick else 8)
+    for name, value in (("size", size), ("per_name", per_name)):
+        if type(value) is not int and not (value is None and name == "size") or value == 0:
+            raise ConfigError(f"set {name}", f"{shown(str(value), 40)} is no number", "give one")
     config = TrainConfig.from_mapping(settings, _longer(REAL, order.preset))
     found, device = recognise(Path(order.model)), own_device(None)
     preset = preset_for(found, None, device)
@@ -113,26 +120,3 @@ def _longer(base: TrainConfig, preset: str) -> TrainConfig:
     if preset == "quick":
         return replace(base, steps=4, pool=0, check_every=0)
     return replace(base, steps=2 * base.steps) if preset == "thorough" else base
-
-
-class Sheets:
-    """Contact sheets of a checkpoint: trained names and nobody, without the prefix and with it."""
-
-    def __init__(self, model: Any, material: Any, columns: int = 4) -> None:
-        names = (material.names or ())[: columns - 1]
-        texts = [*(f"a photo of {name}" for name in names), "a photo of an old man with glasses"]
-        self._requests = [Request(text, 1000 + i) for i, text in enumerate(texts)]
-        self._sampler = model.sampler(material.draw_steps, size=material.size, batch=1)
-        self._heads = texts
-        self._plain: Any = None
-
-    def __call__(self, rows: Rows, path: Path) -> None:
-        """Write the sheet as PNG."""
-        from ..report.sheet import sheet
-
-        if self._plain is None:
-            self._plain = self._sampler.draw(self._requests, None)
-        drawn = self._sampler.draw(self._requests, rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        labels = ("no prefix", "with prefix")
-        sheet([self._plain, drawn], labels, self._heads, scale=1).save(path)

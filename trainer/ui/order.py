@@ -36,12 +36,16 @@ PRESETS = (
 
 @dataclass(frozen=True)
 class Order:
-    """A model, the names to learn from (None: the model's own), and a preset's key."""
+    """A model, the names to learn from (None: the model's own), and a preset's key.
+
+    `look`: on a checkpoint, somebody wants to see the pictures before they are learnt from.
+    """
 
     kind: Kind
     model: str
     names: tuple[str, ...] | None
     preset: str
+    look: bool = False
 
     def save(self, folder: Path, settings: str) -> None:
         """Write the order and the typed settings into a folder, made if needed; RunError."""
@@ -65,7 +69,8 @@ class Order:
             model = str(said["model"] if "model" in said else said["checkpoint"])
             pocket = (Path(model) / "world.json").is_file()
             preset = str(said.get("preset", "standard"))
-            return Order("pocket" if pocket else "checkpoint", model, names, preset)
+            look = said.get("look") is True and not pocket
+            return Order("pocket" if pocket else "checkpoint", model, names, preset, look)
         except (OSError, ValueError, KeyError, TypeError) as error:
             said = shown(str(error), 80)
             raise RunError(

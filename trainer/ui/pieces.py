@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .curves import effect_chart, loss_chart
+from .looking import DATA
 from .reading import Run, figures, newest_preview, rows, seconds_left
 
+_SHEETS = 4
 STATES = {
-    "working": "at work", "stopped": "stopped", "failed": "failed", "broken": "broken off",
-    "done": "finished",
+    "working": "at work", "looking": "waits for you", "stopped": "stopped", "failed": "failed",
+    "broken": "broken off", "done": "finished",
 }  # fmt: skip
 
 _CONDITIONS = {
@@ -88,6 +90,11 @@ def status(run: Run | None) -> str:
         parts.append(f"<p class='apl-notice apl-bad' role='alert'>{lines}</p>")
         if run.began:
             parts.append("<p>Resume goes on from what was saved last.</p>")
+    elif run.state == "looking":
+        parts.append(
+            "<p>The pictures are drawn. Look at them and at what stands for each name.</p>"
+        )
+        parts += [f"<p class='apl-faint'>{html.escape(line)}</p>" for line in run.said.split("\n")]
     elif run.state == "stopped":
         at = f"Stopped after step {run.step} of {run.steps}. " if run.steps else "Stopped. "
         parts.append(f"<p>{at}Resume goes on from there.</p>")
@@ -147,6 +154,16 @@ def preview(run: Run | None) -> str:
         f"<div class='apl'><figure class='apl-sheet'><figcaption>{caption}</figcaption>"
         f"<img src='{source}' alt='{caption}'></figure></div>"
     )
+
+
+def contact(run: Run | None) -> str:
+    """The first contact sheets of a run that waits for somebody to look at its pictures."""
+    sheets = sorted((run.path / DATA).glob("sheet-*.png")) if run else []
+    shown = [source for path in sheets[:_SHEETS] if (source := picture(path))]
+    if run is None or run.state != "looking":
+        shown = []
+    images = "".join(f"<img src='{source}' alt='pictures of each name'>" for source in shown)
+    return f"<div class='apl'><figure class='apl-sheet'>{images}</figure></div>"
 
 
 def results(run: Run | None, target: Path | None) -> str:

@@ -25,7 +25,8 @@ _LIMIT = 1e15
 class Run:
     """A run as it stands.
 
-    `state`: working, stopped, failed (with `error`), broken (ended without a word), done.
+    `state`: working, looking (waits for somebody to see its pictures), stopped, failed (with
+    `error`), broken (ended without a word), done.
     """
 
     path: Path
@@ -70,7 +71,7 @@ def read_run(path: Path) -> Run:
     if said is None:
         return _without_status(path)
     state = str(said.get("state"))
-    if state not in ("working", "done", "stopped", "failed") or (
+    if state not in ("working", "done", "stopped", "looking", "failed") or (
         state == "working" and not _lives(path, said.get("process"))
     ):
         state = "broken"

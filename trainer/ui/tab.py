@@ -13,6 +13,7 @@ from apl_core.errors import AplError
 from . import pieces
 from .compat import known
 from .desk import Desk
+from .looking import shown_text
 from .order import PRESETS
 from .reading import Run
 
@@ -57,6 +58,7 @@ class View:
             "runs": (tuple(desk.shelf.runs()), run.name if run else None),
             "status": pieces.status(run), "charts": pieces.charts(run),
             "preview": pieces.preview(run), "results": pieces.results(run, desk.shelf.apl_dir),
+            "contact": pieces.contact(run), "described": _described(run),
             **_usable(run, desk.shelf.apl_dir),
         }  # fmt: skip
         updates: list[Any] = [
@@ -85,9 +87,20 @@ def _usable(run: Run | None, apl_dir: Path | None) -> dict[str, bool]:
     asks = run is not None and run.going and not run.learnt
     return {
         "start": run is None or not run.going, "asks": asks,
-        "resume": run is not None and not run.going and run.state != "done" and run.began,
+        "looks": run is not None and run.state == "looking",
+        "resume": run is not None and run.state in ("stopped", "failed", "broken") and run.began,
         "use": apl_dir is not None and run is not None and not run.going and run.prefix is not None,
     }  # fmt: skip
+
+
+def _described(run: Run | None) -> str:
+    """What the page offers to edit; nothing while nobody is asked."""
+    if run is None or run.state != "looking":
+        return ""
+    try:
+        return shown_text(run.path)
+    except AplError:  # the table was spoilt by hand: a button will say so
+        return ""
 
 
 def build(gr: Any, desk: Desk) -> None:
@@ -111,12 +124,20 @@ def build(gr: Any, desk: Desk) -> None:
                 stop = gr.Button("Stop and save", elem_id="apl_stop")
                 save = gr.Button("Save now", elem_id="apl_save")
                 shot = gr.Button("Preview now", elem_id="apl_preview")
+            with gr.Column(visible=False) as looks:
+                contact = html(pieces.contact(None), elem_id="apl_contact")
+                described = gr.Textbox(
+                    label="What stands for each name (NAME: DESCRIPTION)", lines=6, max_lines=20,
+                    elem_id="apl_described",
+                )  # fmt: skip
+                learn = gr.Button("Learn from these", variant="primary", elem_id="apl_learn")
             charts = html(pieces.charts(None), elem_id="apl_charts")
             results = html(pieces.results(None, None), elem_id="apl_results")
             use = gr.Button("Use it now", variant="primary", elem_id="apl_use", visible=False)
             sheet = html(pieces.preview(None), elem_id="apl_sheet")
     outputs = [
-        notice, runs, status, charts, sheet, results, start, asks, resume, use, sent
+        notice, runs, status, charts, sheet, results, contact, described, start, asks, looks,
+        resume, use, sent,
     ]  # fmt: skip
 
     def on(button: Any, do: Callable[..., str], inputs: Sequence[Any], moves: bool = False) -> None:
@@ -140,6 +161,7 @@ def build(gr: Any, desk: Desk) -> None:
     on(start, desk.start, ordered, moves=True)
     on(resume, desk.resume, [runs], moves=True)
     on(use, desk.use, [runs])
+    on(learn, desk.learn, [runs, described], moves=True)
     for button, what in ((stop, "stop"), (save, "save"), (shot, "preview")):
         on(button, partial(desk.ask, what), [runs])
 
@@ -169,6 +191,10 @@ def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
         )
     titles = {preset.title: preset.key for preset in PRESETS}
     preset = gr.Radio(list(titles), value=PRESETS[1].title, label="Preset", elem_id="apl_preset")
+    look = gr.Checkbox(
+        label="Show me the pictures and descriptions before it learns", value=False,
+        elem_id="apl_look", visible=False,
+    )  # fmt: skip
     name = gr.Textbox(label="Name of the run", value="my-prefix", max_lines=1, elem_id="apl_name")
     with gr.Accordion("More settings", open=False, elem_id="apl_more"):
         settings = gr.Textbox(
@@ -176,13 +202,13 @@ def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
             placeholder="steps = 400\nseed = 1", elem_id="apl_settings",
         )  # fmt: skip
 
-    def chosen(title: str) -> tuple[str, Any, Any]:
+    def chosen(title: str) -> tuple[str, Any, Any, Any]:
         kind = desk.shelf.model(title).kind
         return (
             pieces.about(_ABOUT[kind]), gr.update(placeholder=_EMPTY[kind]),
-            gr.update(visible=kind == "pocket"),
+            gr.update(visible=kind == "pocket"), gr.update(visible=kind != "pocket"),
         )  # fmt: skip
 
-    model.change(chosen, [model], [about, names, fill], show_progress="hidden")
+    model.change(chosen, [model], [about, names, fill, look], show_progress="hidden")
     fill.click(desk.names_of, [model], [names], show_progress="hidden")
-    return [model, names, preset, settings, name]
+    return [model, names, preset, settings, name, look]

@@ -16,6 +16,7 @@ from apl_core.errors import AplError
 from apl_core.training.events import Control, Event, Finished, Phase, Stepped
 
 from ..watch import StatusFile
+from .looking import LookFirst
 from .order import Order
 from .reading import LOG
 
@@ -53,6 +54,9 @@ def run(folder: Path, learn: Callable[[Path, StatusFile], str | None] | None = N
     with StatusFile(folder) as status:
         try:
             done = (learn or _learn)(folder, status)
+        except LookFirst as pause:
+            status.end("looking", said=str(pause))
+            return 0
         except (Stopped, KeyboardInterrupt):
             status.end("stopped")
             return 0

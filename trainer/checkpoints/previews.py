@@ -1,0 +1,42 @@
+"""Preview sheets of a run on a checkpoint: the same prompts and seeds, without and with prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from apl_core.prefix import Rows
+
+from ..data.prompts import built_in_names
+from ..report.sheet import sheet
+from ..sampling import Request, Sampler
+
+_NOBODY = ("a photo of an old man with glasses", "a photo of a wooden chair")
+_SEED = 1000
+
+
+class Previews:
+    """Draws two trained names, a held-out one, somebody without a name, and a thing.
+
+    The held-out name is one of the data set's, else a public figure of the project's list.
+    """
+
+    def __init__(self, sampler: Sampler, trained: Sequence[str], heldout: Sequence[str]) -> None:
+        known = {name.casefold() for name in trained}
+        others = [name for name in (*heldout, *built_in_names()[1]) if name.casefold() not in known]
+        texts = [*(f"a photo of {name}" for name in (*trained[:2], *others[:1])), *_NOBODY]
+        self.heads = [*trained[:2], *(f"{name} (held out)" for name in others[:1]), *_NOBODY]
+        self._requests = [Request(text, _SEED + i) for i, text in enumerate(texts)]
+        self._sampler = sampler
+        self._plain: Tensor | None = None
+
+    def __call__(self, rows: Rows, path: Path) -> None:
+        """Write the sheet of some rows as PNG."""
+        if self._plain is None:
+            self._plain = self._sampler.draw(self._requests, None)
+        drawn = self._sampler.draw(self._requests, rows)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        labels = ("no prefix", "with prefix")
+        sheet([self._plain, drawn], labels, self.heads, scale=1).save(path)
