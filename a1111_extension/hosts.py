@@ -33,6 +33,8 @@ class Host(Protocol):
 
     name: str
     tally: Tally
+    lends_its_model: bool
+    """Whether a prefix can be learnt on the loaded checkpoint itself."""
 
     def engine_class(self) -> type:
         """The class that turns texts into chunks and chunks into conditioning."""
@@ -79,6 +81,7 @@ class A1111:
     """AUTOMATIC1111 and the forks that keep its modules (reForge)."""
 
     name = "A1111"
+    lends_its_model = True
 
     def __init__(self) -> None:
         self.tally = Tally()
@@ -140,6 +143,7 @@ class Forge:
     """Forge: its own text engine; Flux, SD 3.5 and everything else with T5 is refused."""
 
     name = "Forge"
+    lends_its_model = False  # it runs in inference mode, whose tensors no gradient goes through
 
     def __init__(self) -> None:
         self.tally = Tally()

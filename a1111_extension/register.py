@@ -26,8 +26,7 @@ def start() -> Host:
     callbacks.on_ui_settings(settings.register)
     callbacks.on_before_ui(_before_ui)
     callbacks.on_app_started(lambda _demo, app: api.register(host, app))
-    if host.name == "A1111":  # Forge's models run in inference mode, where nothing can be learnt
-        callbacks.on_ui_tabs(lambda: trainer_tab.build(host))
+    callbacks.on_ui_tabs(lambda: trainer_tab.build(host))
     return host
 
 

@@ -30,7 +30,7 @@ def desk_of(host: Host) -> Any:
             return _loaded() if host.lends_its_model else {**_listed(), **super().models()}
 
     runs = Path(module("paths").data_path) / "apl-runs"
-    shelf = Here(runs, apl_dir=config.roots()[0])
+    shelf = Here(runs, apl_dir=config.roots()[0], looks=not host.lends_its_model)
     return Desk(shelf, OnLoaded(host) if host.lends_its_model else _on_a_copy())
 
 

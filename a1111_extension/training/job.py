@@ -60,6 +60,10 @@ class Plan:
                 f"it learns on {Path(order.model).name}, and {Path(loaded).name} is loaded",
                 "load the checkpoint that it began with",
             )
+        if order.look:
+            raise ConfigError("look at the pictures before they are learnt from",
+                              "a run on the loaded checkpoint keeps them as latents",
+                              "leave that out, or train with `apl ui`")  # fmt: skip
         settings = read_toml(folder / SETTINGS)
         size, quick = settings.pop("size", _SIZE), order.preset == "quick"
         if not isinstance(size, int) or not 64 <= size <= 1024 or size % 64:

@@ -46,6 +46,8 @@ def main() -> None:
     weights = {}
     for seed, (prefix, model) in enumerate(parts.items(), 1):
         weights |= prefixed(prefix, random_weights(model, seed))
+    bias = weights["cond_stage_model.transformer.text_model.final_layer_norm.bias"]
+    bias.normal_(std=0.2, generator=torch.Generator().manual_seed(4))  # Forge divides by the mean
     part = OUT.with_suffix(".part")
     save_file(weights, str(part))
     part.replace(OUT)

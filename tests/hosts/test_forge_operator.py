@@ -52,7 +52,9 @@ def test_no_request_switches_it_off(operated: Webui) -> None:
         operated.draw(PROMPT, True, "locked", 0.5, 1.0),
         operated.draw(PROMPT, "nonsense", 3),
         operated.draw(f"{PROMPT} <apl:other>"),
-        operated.draw(PROMPT, infotext=f"{PROMPT}\nSteps: 2, APL prefix: other, APL steps: 0-0.1"),
+        operated.draw(
+            PROMPT, infotext=f"{PROMPT}\nSteps: 2, APL prefix: other, APL steps: 0-0.1", styles=[]
+        ),
         operated.draw(PROMPT, override_settings={"apl_on_by_default": False}),
     ]
     assert {one.pixels for one in requests} == {want.pixels}

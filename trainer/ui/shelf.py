@@ -33,11 +33,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Roots given on the command line, and what lies in them; links that lead out are not taken."""
+    """Roots given on the command line, and what lies in them; links that lead out are not taken.
+
+    `looks`: whether pictures can be looked at before a run on a checkpoint learns from them.
+    """
 
     runs_root: Path
     model_roots: tuple[Path, ...] = ()
     apl_dir: Path | None = None
+    looks: bool = True
 
     def models(self) -> dict[str, Choice]:
         """Models by title, the built-in one first."""

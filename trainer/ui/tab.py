@@ -193,7 +193,7 @@ def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
     preset = gr.Radio(list(titles), value=PRESETS[1].title, label="Preset", elem_id="apl_preset")
     look = gr.Checkbox(
         label="Show me the pictures and descriptions before it learns", value=False,
-        elem_id="apl_look", visible=False,
+        elem_id="apl_look", visible=desk.shelf.looks and first.kind != "pocket",
     )  # fmt: skip
     name = gr.Textbox(label="Name of the run", value="my-prefix", max_lines=1, elem_id="apl_name")
     with gr.Accordion("More settings", open=False, elem_id="apl_more"):
@@ -206,7 +206,8 @@ def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
         kind = desk.shelf.model(title).kind
         return (
             pieces.about(_ABOUT[kind]), gr.update(placeholder=_EMPTY[kind]),
-            gr.update(visible=kind == "pocket"), gr.update(visible=kind != "pocket"),
+            gr.update(visible=kind == "pocket"),
+            gr.update(visible=desk.shelf.looks and kind != "pocket"),
         )  # fmt: skip
 
     model.change(chosen, [model], [about, names, fill, look], show_progress="hidden")

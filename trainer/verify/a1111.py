@@ -68,7 +68,8 @@ class WebuiServer:
             "tag": {"prompt": _unique("a man <apl:another>")},
             "tag of few steps": {"prompt": _unique(f"a man <apl:{self._name}:0.9-1>")},
             "pasted parameters": {
-                "infotext": "a man\nSteps: 2, APL prefix: another, APL steps: 0-0.1, APL: off"
+                "styles": [],  # without them Forge answers every infotext with an error
+                "infotext": "a man\nSteps: 2, APL prefix: another, APL steps: 0-0.1, APL: off",
             },
             "settings": {"override_settings": {"apl_on_by_default": False}},
             "settings of folders": {"override_settings": {"apl_folders": "/"}},
