@@ -19,7 +19,7 @@ from apl_core.training.config import TrainConfig
 from .files import KIND
 from .nodes_prefix import CATEGORY, PrefixType, connected
 from .training.run import Job, Watcher, keep, new_folder, pictures_to_make, train
-from .training.source import PEOPLE, THINGS, read_lines, read_people
+from .training.source import PEOPLE, THINGS, Person, held_out, read_lines, read_people
 
 PREVIEW_SIDE = 512
 
@@ -85,7 +85,7 @@ class TrainPrefix(io.ComfyNode):
         people = read_people(one["names"], one["target"])
         things, others = read_lines(one["things"]), read_lines(one["people"])
         job = Job(
-            _config(one, None if prefix is None else connected(prefix), things, others),
+            _config(one, people, None if prefix is None else connected(prefix), things, others),
             people,
             things,
             others,
@@ -117,13 +117,17 @@ class TrainPrefix(io.ComfyNode):
 
 
 def _config(
-    one: dict[str, Any], start: Prefix | None, things: Sequence[str], others: Sequence[str]
+    one: dict[str, Any],
+    people: Sequence[Person],
+    start: Prefix | None,
+    things: Sequence[str],
+    others: Sequence[str],
 ) -> TrainConfig:
     """The run's settings; a prefix to go on from decides how many vectors stand where."""
-    batch, steps = one["batch"], one["steps"]
+    batch, steps, judged = one["batch"], one["steps"], bool(held_out(people)[1])
     identity = max(1, round(batch * 14 / 36))
-    people = round(batch * 14 / 36) if others else 0
-    whole = identity + people + (max(1, batch - identity - people) if things else 0)
+    faces = round(batch * 14 / 36) if others else 0
+    whole = identity + faces + (max(1, batch - identity - faces) if things else 0)
     return TrainConfig.from_mapping(
         {
             "seed": one["seed"],
@@ -134,11 +138,11 @@ def _config(
             "rate": float(one["rate"]),
             "warmup": min(10, steps // 10),
             "batch_identity": identity,
-            "batch_people": people,
-            "batch_things": whole - identity - people,
+            "batch_people": faces,
+            "batch_things": whole - identity - faces,
             "micro_batch": one["micro_batch"],
             "pool": max(whole, min(512, whole * steps)),
-            "check_every": one["preview_every"] or max(1, steps // 10),
+            "check_every": one["preview_every"] or (max(1, steps // 10) if judged else 0),
             "save_every": 10,
         }
     )
