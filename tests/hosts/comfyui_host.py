@@ -42,10 +42,10 @@ def python(host: Path) -> Path:
     return windows if os.name == "nt" else host / "venv" / "bin" / "python"
 
 
-def pack(name: str) -> Path | None:
-    """A pack of somebody else's under `packs` in the hosts' folder, if it is there."""
-    folder = hosts_folder() / "packs" / name
-    return folder if (folder / "__init__.py").exists() else None
+def pack(name: str, host: Path) -> Path | None:
+    """A pack of somebody else's: `packs/NAME`, or `packs/HOST/NAME` for a host of another time."""
+    places = [hosts_folder() / "packs" / host.name / name, hosts_folder() / "packs" / name]
+    return next((place for place in places if (place / "__init__.py").exists()), None)
 
 
 def environment(**extra: str) -> dict[str, str]:
