@@ -9,6 +9,15 @@ and neutral prompt c2 on a noised latent x_t costs
 For a general example c2 is c and the target is the frozen prediction itself. The repulsion g
 pushes away from what the frozen model would draw for the name; the paper has g = 0. The target
 does not depend on the prefix: it is computed without gradient, and can be kept and used again.
+
+What one word changes can be a handful of pixels, such as a mouth, which no mean over a picture
+notices. An example may therefore bring a contrast: its prompt with one word swapped ("woman" for
+"man"). With d = eps(x_t, t, tau(contrast)) - target it also costs
+
+    (<eps(x_t, t, tau(P + c)) - target, d> / <d, d>)^2
+
+the share of the swap that the prefix makes, squared: 0 where the word means what it meant, 1 where
+it means the other one.
 """
 
 from __future__ import annotations
@@ -37,23 +46,31 @@ Weighting = Literal["eps", "x0"]
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A clean latent (C, H, W), the prompt that gets the prefix, and the prompt of the target."""
+    """A clean latent (C, H, W), the prompt that gets the prefix, and the prompt of the target.
+
+    `contrast` is the target's prompt with one word swapped; empty where there is none.
+    """
 
     kind: Kind
     latent: Tensor
     prompt: str
     neutral: str
+    contrast: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """Noised examples with their fixed targets: x_t and target (B, C, H, W), t (B,)."""
+    """Noised examples with their fixed targets: x_t, target and swap (B, C, H, W), t (B,).
+
+    `swap` is what the swapped word changes in the prediction, and zero where no word is swapped.
+    """
 
     kinds: tuple[Kind, ...]
     prompts: tuple[str, ...]
     x_t: Tensor
     t: Tensor
     target: Tensor
+    swap: Tensor
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -63,7 +80,7 @@ class Lesson:
         index = torch.tensor(rows, device=self.t.device)
         return Lesson(
             tuple(self.kinds[i] for i in rows), tuple(self.prompts[i] for i in rows),
-            self.x_t[index], self.t[index], self.target[index],
+            self.x_t[index], self.t[index], self.target[index], self.swap[index],
         )  # fmt: skip
 
 
@@ -84,22 +101,28 @@ def teach(encoder: TextEncoderPort, denoiser: DenoiserPort, examples: Sequence[E
           t: Tensor, noise: Tensor, repulsion: float = 0.0) -> Lesson:  # fmt: skip
     """Noise examples at steps t (B,) with noise (B, C, H, W) and compute their fixed targets.
 
-    One run of the frozen denoiser, without gradient; with repulsion it also holds the name prompts.
+    One run of the frozen denoiser, without gradient; with repulsion it also holds the name prompts,
+    and it holds the contrasts of those who have one.
     """
     x0 = torch.stack([e.latent for e in examples]).to(denoiser.device)
     t, noise = t.to(denoiser.device), noise.to(denoiser.device)
     x_t = denoiser.schedule.q_sample(x0, noise, t)
     pushed = [i for i, e in enumerate(examples) if repulsion and e.kind == "identity"]
-    texts = [e.neutral for e in examples] + [examples[i].prompt for i in pushed]
-    rows = torch.tensor([*range(len(examples)), *pushed], device=x_t.device)
+    swapped = [i for i, e in enumerate(examples) if e.contrast]
+    texts = [e.neutral for e in examples]
+    texts += [examples[i].prompt for i in pushed] + [examples[i].contrast for i in swapped]
+    rows = torch.tensor([*range(len(examples)), *pushed, *swapped], device=x_t.device)
     conditioning = encode_unique(encoder, texts, None)
     predicted = denoiser.predict_noise(x_t[rows], t[rows], conditioning).float()
-    target, named = predicted[: len(examples)], predicted[len(examples) :]
+    sizes = [len(examples), len(pushed), len(swapped)]
+    target, named, contrast = predicted.split(sizes)
+    swap = torch.zeros_like(target)
+    swap[swapped] = contrast - target[swapped]
     if pushed:
         target = target.clone()
         target[pushed] += repulsion * (target[pushed] - named)
     return Lesson(
-        tuple(e.kind for e in examples), tuple(e.prompt for e in examples), x_t, t, target
+        tuple(e.kind for e in examples), tuple(e.prompt for e in examples), x_t, t, target, swap
     )
 
 
@@ -114,16 +137,26 @@ def errors(
     lesson: Lesson,
     rows: Rows,
     weighting: Weighting = "eps",
+    contrast: float = 0.0,
 ) -> Tensor:
     """Mean squared error of each example (B,) with the prefix in place; differentiable in it.
+
+    `contrast` times the squared share of a word's swap comes on top.
 
     `x0` measures it on the clean latents that the two predictions mean: the error in the noise
     times (1 - alpha_bar) / alpha_bar, which does not fade where there is almost only noise.
     """
     conditioning = encode_unique(encoder, lesson.prompts, rows)
     predicted = denoiser.predict_noise(lesson.x_t, lesson.t, conditioning).float()
-    found = (predicted - lesson.target).square().flatten(1).mean(1)
-    if weighting == "eps":
-        return found
-    signal, sigma = denoiser.schedule.coefficients(lesson.t, found)
-    return found * (sigma / signal).square()
+    off = predicted - lesson.target
+    found = off.square().flatten(1).mean(1)
+    if weighting == "x0":
+        signal, sigma = denoiser.schedule.coefficients(lesson.t, found)
+        found = found * (sigma / signal).square()
+    return found + contrast * _share(off, lesson.swap).square() if contrast else found
+
+
+def _share(off: Tensor, swap: Tensor) -> Tensor:
+    """How far `off` goes along `swap`, (B,): 1 is the whole way; 0 where nothing is swapped."""
+    along, length = (off * swap).flatten(1).sum(1), swap.square().flatten(1).sum(1)
+    return along / length.clamp_min(torch.finfo(length.dtype).tiny)

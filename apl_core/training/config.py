@@ -30,6 +30,7 @@ class TrainConfig:
     weight_identity: float = 1.0
     weight_things: float = 1.5
     weight_people: float = 4.0
+    contrast: float = 0.0
     batch_identity: int = 14
     batch_things: int = 8
     batch_people: int = 14
@@ -113,8 +114,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1), "vectors": (1, CHUNK - 1), "behind": (0, CHUNK - 1),
     "repulsion": (0, 10),
     "lowest_t": (0, 900), "weight_identity": (0, 1e3), "weight_things": (0, 1e3),
-    "weight_people": (0, 1e3), "batch_identity": (1, 4096), "batch_things": (0, 4096),
-    "batch_people": (0, 4096), "micro_batch": (0, 4096), "steps": (1, 10_000_000),
+    "weight_people": (0, 1e3), "contrast": (0, 1e3),
+    "batch_identity": (1, 4096), "batch_things": (0, 4096), "batch_people": (0, 4096), "micro_batch": (0, 4096), "steps": (1, 10_000_000),
     "rate": (1e-9, 10), "warmup": (0, 1_000_000), "clip": (0, 1e6), "warm_steps": (0, 1_000_000),
     "pool": (0, 1_000_000), "pool_uses": (0, 1_000_000), "check_every": (0, 10_000_000),
     "patience": (0, 10_000), "save_every": (1, 10_000_000),

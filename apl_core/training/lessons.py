@@ -85,7 +85,8 @@ class Curriculum:
         noise = torch.randn((total, *examples[0].latent.shape), generator=random)
         device = self.denoiser.device
         mine = self.group.share(total)
-        x_ts, targets = [noise[:0].to(device)], [noise[:0].to(device)]  # a share can be empty
+        nothing = noise[:0].to(device)
+        x_ts, targets, swaps = [nothing], [nothing], [nothing]  # a share can be empty
         done = 0
 
         def run(some: list[int]) -> None:
@@ -95,6 +96,7 @@ class Curriculum:
                              t[some], noise[some], self.config.repulsion)  # fmt: skip
             x_ts.append(part.x_t)
             targets.append(part.target)
+            swaps.append(part.swap)
             done += len(some)
             if purpose == "pool":
                 self.progress("teacher predictions", done, len(mine))
@@ -107,4 +109,5 @@ class Curriculum:
         return Lesson(
             tuple(e.kind for e in examples), tuple(e.prompt for e in examples),
             gather(torch.cat(x_ts), total), t.to(device), gather(torch.cat(targets), total),
+            gather(torch.cat(swaps), total),
         )  # fmt: skip

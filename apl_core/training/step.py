@@ -71,7 +71,8 @@ def _mean(each: Tensor, kinds: Sequence[Kind], kind: Kind) -> float:
 def _errors(config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson,
             rows: Rows) -> Tensor:  # fmt: skip
     if config.recipe != "paper":
-        return errors(encoder, denoiser, lesson, rows, cast(Weighting, config.weighting))
+        weighting = cast(Weighting, config.weighting)
+        return errors(encoder, denoiser, lesson, rows, weighting, config.contrast)
     return paper_errors(encoder, denoiser, lesson, rows)
 
 

@@ -1,6 +1,7 @@
 """The objective against its formula, and what a teacher may and may not do."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from apl_core.objective import (
     Example,
     Kind,
     Lesson,
+    Weighting,
     encode_unique,
     errors,
     example_weights,
@@ -161,9 +163,51 @@ def test_picking_examples_keeps_them_together() -> None:
     lesson = Lesson(
         ("identity", "things", "people"), ("a", "b", "c"), torch.randn(3, 1, generator=random),
         torch.tensor([7, 8, 9]), torch.randn(3, 1, generator=random),
+        torch.randn(3, 1, generator=random),
     )  # fmt: skip
     picked = lesson.pick([2, 0])
     assert picked.kinds == ("people", "identity") and picked.prompts == ("c", "a")
     assert picked.t.tolist() == [9, 7] and len(picked) == 2
     assert torch.equal(picked.x_t, lesson.x_t[[2, 0]])
     assert torch.equal(picked.target, lesson.target[[2, 0]])
+    assert torch.equal(picked.swap, lesson.swap[[2, 0]])
+
+
+def test_a_swap_is_what_the_swapped_word_changes_and_nothing_without_one() -> None:
+    noise, t = noise_and_steps()
+    given = examples()
+    given[3] = replace(given[3], contrast="a woman with red hair")
+    lesson = teach(ENCODER, DENOISER, given, t, noise, 0.5)
+    with torch.no_grad():
+        other = alone(given[3], noise[3], 990, given[3].contrast)
+    torch.testing.assert_close(lesson.swap[3], other - lesson.target[3], rtol=1e-4, atol=1e-4)
+    assert lesson.swap[3].abs().max() > 0 and not lesson.swap[:3].any()
+
+
+@pytest.mark.parametrize("weighting", ["eps", "x0"])
+@pytest.mark.parametrize(("way", "cost"), [(0.0, 0.0), (0.5, 0.25), (1.0, 1.0), (-1.0, 1.0)])
+def test_a_swap_costs_the_square_of_the_share_that_is_made(
+    weighting: Weighting, way: float, cost: float
+) -> None:
+    noise, t = noise_and_steps()
+    given = [replace(e, contrast="a woman") if e.kind == "people" else e for e in examples()]
+    lesson = teach(ENCODER, DENOISER, given, t, noise)
+    rows = Rows({"pocket": torch.zeros(1, WIDTH)}, 0)
+
+    class Fixed:
+        schedule = DENOISER.schedule
+
+        def predict_noise(self, *_: object) -> Tensor:
+            return lesson.target + way * lesson.swap + aside
+
+    random = torch.randn(lesson.swap.shape, generator=torch.Generator().manual_seed(1))
+    swap = lesson.swap
+    along = (random * swap).flatten(1).sum(1) / swap.square().flatten(1).sum(1).clamp_min(1e-9)
+    aside = random - along[:, None, None, None] * swap  # what is beside the swap costs nothing here
+    found = [
+        errors(ENCODER, Fixed(), lesson, rows, weighting, contrast)  # type: ignore[arg-type]
+        for contrast in (0.0, 2.0)
+    ]
+    torch.testing.assert_close(
+        found[1] - found[0], torch.tensor([0, 0, 0, 2 * cost]), rtol=1e-3, atol=1e-3
+    )

@@ -82,10 +82,10 @@ It is there to learn and measure prefixes on, and for nothing else.
   {len(model.world.group("heldout"))} held out (known to this model, never to a prefix),
   {len(model.world.group("personal"))} for personalisation (known to the recogniser alone).
 - Text encoder: CLIP's transformer, 3 layers of width 128, which first reads what the pictures show
-  and is then trained together with the U-Net. U-Net: 2.9 million weights
+  and is then trained together with the U-Net, to please a critic too. U-Net: 2.9 million weights
   on 8 x 8 x 48 latents (a fixed rearrangement of pixels), x0 prediction, noise levels of SD's
   shape that end lower (trainer/pocket/networks.py says why).
-- Weights in fp16. A small CNN tells who and what a picture shows.
+- Weights in fp16. A small CNN tells who and what a picture shows; it has nothing to do with the critic.
 
 | without prefix, DDIM {_STEPS}, CFG 3 | % (95 % interval) |
 |---|---|

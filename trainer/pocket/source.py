@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from .world import Person, random_looks
 
 PERSON = "a person"
 _MIXED = 0.3
+_ANOTHER = {"identity": 0.5, "people": 0.5}
 
 
 def training_people(people: Sequence[Person]) -> tuple[list[Person], list[Person]]:
@@ -58,9 +60,9 @@ class PocketSource:
         scene = random_scene(rng, count)
         look, offsets = random_looks(rng, count)
         shown = look.copy()
-        other = rng.random(count) < 0.5
+        other = rng.random(count) < _ANOTHER[kind]
         shown[other], offsets[other] = random_looks(rng, int(other.sum()))
-        texts: list[tuple[str, str]] = []
+        texts: list[tuple[str, str, str]] = []
         for i in range(count):
             extras = extras_of(scene, i, rng).phrase()
             template = dress("{}", rng)
@@ -73,7 +75,9 @@ class PocketSource:
                     shown[i], offsets[i] = person.look, person.offsets
             text = self._padded(template + extras, rng)
             empty = kind == "identity" and self.target == "empty"
-            texts.append((text.format(subject), "" if empty else text.format(neutral)))
+            target = "" if empty else text.format(neutral)
+            contrast = text.format(other_gender(neutral)) if kind == "people" else ""
+            texts.append((text.format(subject), target, contrast if contrast != target else ""))
         latents = _latents(draw_faces(shown, offsets, scene))
         return [Example(kind, latents[i], *texts[i]) for i in range(count)]
 
@@ -94,6 +98,12 @@ class PocketSource:
         tower = self.model.encoder.towers[0]
         longest = len(tower.tokenise(padded)) + 12  # a name or description takes the braces' place
         return padded if longest <= self._room else text
+
+
+def other_gender(text: str) -> str:
+    """The text with "woman" for "man" and the other way round."""
+    swap = {"man": "woman", "woman": "man"}
+    return re.sub(r"\b(wo)?man\b", lambda found: swap[found[0]], text)
 
 
 def _latents(pictures: np.ndarray) -> torch.Tensor:
