@@ -102,7 +102,7 @@ def _ordered(folder: Path, order: Order) -> tuple[TrainConfig, Any]:
         settings.setdefault("target", "description")
     size, per_name = settings.pop("size", None), settings.pop("per_name", 1 if quick else 8)
     for name, value in (("size", size), ("per_name", per_name)):
-        if type(value) is not int and not (value is None and name == "size") or value == 0:
+        if (type(value) is not int and not (value is None and name == "size")) or value == 0:
             raise ConfigError(f"set {name}", f"{shown(str(value), 40)} is no number", "give one")
     config = TrainConfig.from_mapping(settings, _longer(REAL, order.preset))
     found, device = recognise(Path(order.model)), own_device(None)
