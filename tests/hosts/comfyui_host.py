@@ -107,7 +107,6 @@ class Host:
     base: Path
     with_pack: bool = True
     packs: Sequence[Path] = ()
-    flags: Sequence[str] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
     process: subprocess.Popen[bytes] | None = None
     url: str = ""
@@ -130,8 +129,7 @@ class Host:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        command = [str(python(self.source)), *self.flags, "main.py", "--cpu"]
-        command += ["--disable-auto-launch"]
+        command = [str(python(self.source)), "main.py", "--cpu", "--disable-auto-launch"]
         command += ["--listen", "127.0.0.1", "--port", str(port)]
         command += ["--base-directory", str(self.base), "--extra-model-paths-config", str(paths)]
         with (self.base / "log.txt").open("wb") as log:

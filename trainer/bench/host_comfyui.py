@@ -23,23 +23,26 @@ from .harness import harness
 
 _EXTENSION = "apl_comfy.extension"
 _CLOCK = f'''
-import importlib, sys, time
+import importlib, json, sys, time
 
 real = importlib.import_module
 
 
 def clocked(name, package=None):
-    began = time.process_time()
+    if name != "{_EXTENSION}":
+        return real(name, package)
+    before, wall, own = set(sys.modules), time.perf_counter(), time.process_time()
     try:
         return real(name, package)
     finally:
-        if name == "{_EXTENSION}":
-            sys.stderr.write(f"apl import took {{time.process_time() - began:.4f}} s\\n")
+        spent = time.perf_counter() - wall, time.process_time() - own
+        found = [*spent, sorted(set(sys.modules) - before)]
+        sys.stderr.write("apl import: " + json.dumps(found) + "\\n")
 
 
 importlib.import_module = clocked
 '''
-"""Python reads it when the server starts; wall time alone says little on a busy machine."""
+"""Python reads it when the server starts; ComfyUI's own list of import times is rounded."""
 
 _HEAVY = ("gradio", "open_clip", "facexlib", "diffusers", "transformers", "matplotlib")
 _INTERRUPTS = 6
@@ -60,9 +63,9 @@ def run(out_dir: Path) -> dict[str, float]:
     `comfyui.ratio`, on the first one, is the median over alternated pairs of prefixed / stock
     seconds of one whole graph by the server's own clock (64x64, 20 steps, a prompt that is new in
     every graph, a random checkpoint with a slim U-Net: on a real one the share is smaller). For
-    each, `NAME.import_seconds` is what Python counts for the pack's modules while the server
-    starts, `NAME.import_cpu_seconds` the processor's time in it, `NAME.heavy_modules` how many of
-    those came along that must not, and `NAME.interrupt_median` and `_worst` the seconds from POST
+    each, `NAME.import_seconds` is what importing the pack takes while the server starts,
+    `NAME.import_cpu_seconds` the processor's time in it, `NAME.heavy_modules` how many of those
+    came along that must not, and `NAME.interrupt_median` and `_worst` the seconds from POST
     /interrupt in the middle of training to the graph's end, at moments that a seed draws.
     """
     starter = harness("comfyui", "ComfyUI")
@@ -74,6 +77,13 @@ def run(out_dir: Path) -> dict[str, float]:
             "install it there, or set APL_HOSTS_DIR to the folder that holds it",
         )
     figures: dict[str, float] = {}
+
+    def add(found: dict[str, float]) -> None:
+        figures.update(found)
+        text = json.dumps(figures, indent=1, sort_keys=True) + "\n"
+        write_text(out_dir / "figures.json", text)
+
+    out_dir.mkdir(parents=True, exist_ok=True)
     for source in hosts:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, "models", "apl")
@@ -81,14 +91,11 @@ def run(out_dir: Path) -> dict[str, float]:
             rows = torch.randn(10, 768, generator=torch.Generator().manual_seed(0)) * 0.05
             write_prefix(Prefix({"clip_l": rows}, 5), folder / "bench.safetensors")
             Path(place, "sitecustomize.py").write_text(_CLOCK, encoding="utf-8")
-            env, flags = {"PYTHONPATH": place}, ("-X", "importtime")
-            with starter.Host(source, Path(place), env=env, flags=flags) as host:
+            with starter.Host(source, Path(place), env={"PYTHONPATH": place}) as host:
+                add(_imports(host.log(), source.name))
                 if source is hosts[0]:
-                    figures |= _graphs(host, starter.txt2img)
-                figures |= _imports(host.log(), source.name)
-                figures |= _interrupts(host, starter, source.name)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    write_text(out_dir / "figures.json", json.dumps(figures, indent=1, sort_keys=True) + "\n")
+                    add(_graphs(host, starter.txt2img))
+                add(_interrupts(host, starter, source.name))
     return figures
 
 
@@ -125,20 +132,14 @@ def _seconds(entry: dict[str, Any]) -> float:
 
 
 def _imports(log: str, name: str) -> dict[str, float]:
-    """From Python's own account: a module's line comes after those of all that it imported."""
-    lines = re.findall(r"import time:\s+\d+ \|\s+(\d+) \|( +)(\S+)", log)
-    last = next((at for at, line in enumerate(lines) if line[2] == _EXTENSION), None)
-    if last is None:
+    found = re.search(r"^apl import: (.*)$", log, re.MULTILINE)
+    if found is None:
         raise HostError("measure the import", f"{_EXTENSION} was not imported", "read the log")
-    first = last
-    while first and len(lines[first - 1][1]) > len(lines[last][1]):
-        first -= 1
-    heavy = {module.split(".")[0] for _, _, module in lines[first:last]} & set(_HEAVY)
-    clock = re.search(r"apl import took ([\d.]+) s", log)
+    wall, own, modules = json.loads(found[1])
     return {
-        f"{name}.import_seconds": int(lines[last][0]) / 1e6,
-        f"{name}.import_cpu_seconds": float(clock[1]) if clock else float("nan"),
-        f"{name}.heavy_modules": float(len(heavy)),
+        f"{name}.import_seconds": wall,
+        f"{name}.import_cpu_seconds": own,
+        f"{name}.heavy_modules": float(len({one.split(".")[0] for one in modules} & set(_HEAVY))),
     }
 
 
