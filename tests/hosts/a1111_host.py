@@ -41,8 +41,11 @@ def hosts_folder() -> Path:
 
 
 def installed(name: str = "a1111") -> Path | None:
-    """A webui with a virtual environment of its own, if there is one."""
-    host = hosts_folder() / name
+    """A webui with a virtual environment of its own, if there is one.
+
+    Links are followed: gradio serves nothing to a browser that lies in a hidden folder.
+    """
+    host = (hosts_folder() / name).resolve()
     return host if python(host).exists() and (host / "launch.py").exists() else None
 
 

@@ -53,6 +53,9 @@ class Forge(Webui):
 
     def __enter__(self) -> Forge:
         self.data.mkdir(parents=True, exist_ok=True)
+        if "--gradio-allowed-path" not in self.arguments:
+            # with a data folder elsewhere Forge does not let its page load its own scripts
+            self.arguments = ("--gradio-allowed-path", str(self.source), *self.arguments)
         settings = self.data / "config.json"
         if not settings.exists():
             settings.write_text(json.dumps({"disabled_extensions": TOO_MUCH}))

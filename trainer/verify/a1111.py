@@ -23,6 +23,11 @@ _HIRES = {
     "hr_second_pass_steps": 2,
     "hr_additional_modules": ["Use same choices"],  # Forge fails without; A1111 does not know it
 }  # fmt: skip
+_NEW_EMPHASIS = {
+    "override_settings": {"use_old_emphasis_implementation": False},
+    "override_settings_restore_afterwards": False,
+}
+"""A1111 does not take an overridden setting back that was never saved: a request has to."""
 
 
 @dataclass
@@ -88,7 +93,10 @@ class WebuiServer:
     def send(self, case: Case) -> Sequence[Answer]:
         """Send all bodies of a case at once."""
         with ThreadPoolExecutor(len(case.bodies)) as pool:
-            return list(pool.map(self._send, case.bodies))
+            answers = list(pool.map(self._send, case.bodies))
+        if case.name == "old emphasis":
+            self._send(self._body(_NEW_EMPHASIS))
+        return answers
 
     def _send(self, body: Mapping[str, Any]) -> Answer:
         path = _PATHS["img2img" if "init_images" in body else "txt2img"]
