@@ -113,7 +113,8 @@ class WebuiServer:
     def _of_this_server(self) -> dict[str, dict[str, Any]]:
         """Cases that need a style, a LoRA or a second checkpoint."""
         found: dict[str, dict[str, Any]] = {}
-        styles = [str(one["name"]) for one in self.client.get("/sdapi/v1/prompt-styles", [])]
+        known = self.client.get("/sdapi/v1/prompt-styles", [])
+        styles = [str(one["name"]) for one in known if one.get("prompt")]  # Forge lists headings
         loras = [str(one["name"]) for one in self.client.get("/sdapi/v1/loras", [])]
         models = [str(one["title"]) for one in self.client.get("/sdapi/v1/sd-models", [])]
         if styles:
