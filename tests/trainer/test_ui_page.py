@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import browser
 import pytest
 from browser import Browser
+from slim_checkpoints import pipeline
 
 from apl_core.formats import read_prefix
 
@@ -28,8 +30,11 @@ if not importlib.util.find_spec("gradio") or browser.driver() is None:
     pytest.skip("no gradio or no chromedriver", allow_module_level=True)
 
 SETTINGS = "steps = 3\npool = 40\ncheck_every = 0\nbatch_identity = 2\nbatch_things = 1\n"
+REAL = "size = 64\nvectors = 4\nbehind = 2\nbatch_identity = 2\nbatch_things = 1\nbatch_people = 1"
+ALL, ENTER = "\ue009a\ue000\ue003", "\ue007"
 STATUS = "return document.querySelector('#apl_status').innerText"
 NOTICE = "return (document.querySelector('#apl_notice')?.innerText || '')"
+SAID = "return (document.querySelector('#apl_described textarea')?.value || '')"
 NAMES = "return document.querySelector('#apl_names textarea').value"
 
 
@@ -41,7 +46,9 @@ def served(tmp_path: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-c", "from apl_trainer.cli import script; script()", "ui",
                "--runs", str(tmp_path / "runs"), "--apl-dir", str(tmp_path / "apl"),
+               "--models", str(tmp_path / "models"),
                "--port", str(port)]  # fmt: skip
+    pipeline("sd1").save_pretrained(tmp_path / "models" / "slim")
     log = tmp_path / "server.log"
     with log.open("wb") as stream:
         server = subprocess.Popen(command, stdout=stream, stderr=stream)
@@ -77,6 +84,10 @@ def opened(page: Browser, url: str, theme: str = "light") -> None:
 def test_from_the_empty_page_to_the_report(served: str, tmp_path: Path) -> None:
     with urllib.request.urlopen(served) as answer:
         assert "fonts.googleapis.com/css" not in answer.read().decode()
+    for path in ("gradio_api/file=", "file="):  # the page serves no file of this machine
+        for file in (str(tmp_path / "server.log"), "pyproject.toml", "../../etc/hosts"):
+            with pytest.raises(urllib.error.HTTPError, match=r"HTTP Error 40[34]"):
+                urllib.request.urlopen(f"{served}/{path}{file}")
     with Browser(1280, 1000) as page:
         opened(page, served)
         page.until("return document.querySelector('#apl_status').innerText.includes('No run yet')")
@@ -115,3 +126,33 @@ def test_from_the_empty_page_to_the_report(served: str, tmp_path: Path) -> None:
         page.until(f"{NOTICE}.includes('Copied to')")
         assert read_prefix(tmp_path / "apl" / "mine.safetensors").n == 10
         shot(page, "finished")
+
+
+def test_pictures_are_looked_at_before_a_checkpoint_learns(served: str, tmp_path: Path) -> None:
+    with Browser(1280, 1000) as page:
+        opened(page, served)
+        page.until("return document.querySelector('#apl_status').innerText.includes('No run yet')")
+        page.press("#apl_model input", f"{ALL}slim{ENTER}")
+        page.until("return document.querySelector('#apl_look input') !== null", seconds=60)
+        page.click("#apl_look input")
+        page.type("#apl_names textarea", "Ann Lee\nBo Li\nCy Mo\nDi Nu\nEd Oz")
+        page.type("#apl_name input, #apl_name textarea", "real")
+        page.click("#apl_preset input")
+        page.run("document.querySelector('#apl_more button, #apl_more .label-wrap').click()")
+        page.type("#apl_settings textarea", REAL)
+        page.click("#apl_start")
+        page.until(f"{STATUS}.includes('waits for you')", seconds=600)
+        page.until("return document.querySelector('#apl_contact img')?.naturalWidth > 200")
+        page.until(f"{SAID}.includes('Ann Lee: a person')")
+        shot(page, "looking")
+        page.type("#apl_described textarea", "Ann Lee: like ann lee")
+        page.click("#apl_learn")
+        page.until(f"{NOTICE}.includes('holds the name')")
+        assert page.run(SAID) == "Ann Lee: like ann lee"  # what is being typed stays
+        page.type("#apl_described textarea", "Ann Lee: <b>old</b> woman")
+        page.click("#apl_learn")
+        page.until(f"{STATUS}.includes('finished')", seconds=900)
+        assert page.run("return document.querySelector('#apl_learn')?.offsetParent") is None
+        page.until("return document.querySelector('#apl_results img')?.naturalWidth > 200")
+    told = (tmp_path / "runs" / "real" / "data" / "metadata.jsonl").read_text()
+    assert "<b>old</b> woman" in told

@@ -37,6 +37,11 @@ def looks(gr: Any) -> dict[str, Any]:
     return {"theme": gr.themes.Default(font=FONT, font_mono=["ui-monospace", "monospace"])}
 
 
+def closed(gr: Any) -> list[str]:
+    """Folders that must not be served: Gradio 3 would give out all files of the current one."""
+    return [os.getcwd()] if str(gr.__version__).startswith("3.") else []
+
+
 def queue(blocks: Any) -> None:
     """Let many pages be served at once."""
     options = known(blocks.queue, default_concurrency_limit=16)  # from Gradio 4 on

@@ -8,7 +8,7 @@ from typing import Any
 
 from apl_core.errors import RunError
 
-from .compat import gradio, known, looks, queue
+from .compat import closed, gradio, known, looks, queue
 from .desk import Desk
 from .shelf import Shelf
 from .tab import build
@@ -33,7 +33,8 @@ def serve(shelf: Shelf, host: str, port: int | None, say: Callable[[str], None])
     options = known(
         blocks.launch, server_name=host, server_port=port, share=False, inbrowser=False,
         quiet=True, show_error=True, prevent_thread_lock=True, show_api=False, ssr_mode=False,
-        footer_links=[], run_history=False, show_tips=False, allowed_paths=[], **looks(gr),
+        footer_links=[], run_history=False, show_tips=False, allowed_paths=[],
+        blocked_paths=closed(gr), **looks(gr),
     )  # fmt: skip
     try:
         _, url, _ = blocks.launch(**options)
