@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from apl_core.trace import TraceWriter
@@ -16,18 +17,24 @@ def start() -> Host:
     """Hook into the webui; taken back when it unloads its scripts. HostError if it is unknown."""
     host = choose_host()
     hooks.install(host)
-    callbacks = module("script_callbacks")
-    callbacks.on_script_unloaded(lambda: hooks.remove(host))
+    _on("script_unloaded", lambda: hooks.remove(host))
     trace = TraceWriter.of(os.environ)
     if trace is not None:
         from . import traced  # nothing of it is there unless it is asked for
 
-        callbacks.on_script_unloaded(traced.install(host, trace))
-    callbacks.on_ui_settings(settings.register)
-    callbacks.on_before_ui(_before_ui)
-    callbacks.on_app_started(lambda _demo, app: api.register(host, app))
-    callbacks.on_ui_tabs(lambda: trainer_tab.build(host))
+        _on("script_unloaded", traced.install(host, trace))
+    _on("ui_settings", settings.register)
+    _on("before_ui", _before_ui)
+    _on("app_started", lambda _demo, app: api.register(host, app))
+    _on("ui_tabs", lambda: trainer_tab.build(host))
     return host
+
+
+def _on(what: str, do: Callable[..., Any]) -> None:
+    """What the webui's `on_...` do, told who asks: they read the source of all callers for it."""
+    callbacks = module("script_callbacks")
+    stack = callbacks.callback_map[f"callbacks_{what}"]
+    callbacks.add_callback(stack, do, category=what, filename=__file__)
 
 
 def _before_ui(*_: Any) -> None:
