@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from apl_core.atomic import write_text
 from apl_core.prefix import Prefix
 from apl_core.training.config import TrainConfig
@@ -17,10 +15,11 @@ from apl_core.training.events import Control, Listener
 from apl_core.training.folder import RunFolder
 
 from .evaluation.studio import Studio
-from .pocket.examination import EVALUATION_STEPS, Examination, Outcome, save_before_after
-from .pocket.learn import Origin, pocket_run
+from .pocket.examination import EVALUATION_STEPS, Outcome, examine, save_before_after
+from .pocket.learn import Origin
 from .pocket.measure import Paper
 from .pocket.model import PocketModel
+from .pocket.together import cores, run_together
 from .report.curves import save_curves
 from .report.page import Picture, write_page
 
@@ -57,20 +56,17 @@ def learn_and_measure(
     workers: int | None = None,
 ) -> dict[str, float] | None:  # fmt: skip
     """The same in a folder that has its settings already: begins a run there or goes on with it."""
-    began, out = time.perf_counter(), folder.path
-    torch.set_num_threads(1)
+    start, out = time.perf_counter(), folder.path
+    processes = cores() if workers is None else 1
+    prefix = run_together(model, config, folder, origin, listeners, control, processes)
+    training = time.perf_counter() - start
+    if control.stop.is_set():
+        return None
     with Studio(model.folder, EVALUATION_STEPS, workers) as studio:
-        examination = Examination(model, studio, paper)
-        trainer = pocket_run(model, config, folder, origin, listeners, control)
-        start = time.perf_counter()
-        prefix = trainer.run()
-        training = time.perf_counter() - start
-        if control.stop.is_set():
-            return None
-        outcome = examination.finish(prefix)
+        outcome = examine(model, studio, paper, prefix)
     seconds = {
         "seconds.prefix_training": training,
-        "seconds.total": time.perf_counter() - began,
+        "seconds.total": time.perf_counter() - start,
     }
     flat = outcome.flat | seconds
     write_text(out / "figures.json", json.dumps(flat, indent=1, sort_keys=True) + "\n")

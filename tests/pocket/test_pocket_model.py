@@ -17,7 +17,7 @@ from apl_trainer.pocket.learn import chosen_people
 from apl_trainer.pocket.measure import Paper, random_rows
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.networks import to_latents, to_pictures
-from apl_trainer.pocket.source import PocketSource, training_people
+from apl_trainer.pocket.source import PocketSource, other_gender, training_people
 from apl_trainer.sampling import Request
 
 
@@ -95,6 +95,20 @@ def test_the_target_decides_the_neutral_prompt(model: PocketModel, target: str) 
         assert {e.neutral for e in examples} == {""}
     general = source.draw("people", 5, torch.Generator().manual_seed(0))
     assert all(e.neutral == e.prompt for e in general)
+
+
+def test_name_free_examples_bring_their_prompt_with_one_word_swapped(model: PocketModel) -> None:
+    source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 10)
+    random = torch.Generator().manual_seed(3)
+    for example in source.draw("things", 20, random) + source.draw("people", 40, random):
+        said, swapped = example.prompt.split(), example.contrast.split()
+        if swapped:
+            assert len(said) == len(swapped)
+            assert 1 <= sum(a != b for a, b in zip(said, swapped, strict=True)) <= 2
+        else:
+            assert example.kind == "people" and not {"man", "woman"} & set(said)
+    assert not any(e.contrast for e in source.draw("identity", 20, random))
+    assert other_gender("a man and a woman, human") == "a woman and a man, human"
 
 
 def test_held_out_unknown_and_too_few_names_are_refused_together(model: PocketModel) -> None:

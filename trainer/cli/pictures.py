@@ -78,14 +78,14 @@ def run_evaluate(given: argparse.Namespace) -> int:
     """Measure a prefix beside the baselines."""
     from ..evaluation.outcome import detailed, write_outcome
     from ..evaluation.studio import Studio
-    from ..pocket.examination import EVALUATION_STEPS, Examination
+    from ..pocket.examination import EVALUATION_STEPS, examine
     from ..pocket.measure import Paper
 
     model = load_model(given.model)
     prefix = read_fitting(given.prefix, model)
     paper = Paper.of(model.world, given.names, given.seeds, given.free)
     with Studio(model.folder, EVALUATION_STEPS) as studio:
-        outcome = Examination(model, studio, paper).finish(prefix)
+        outcome = examine(model, studio, paper, prefix)
     if given.json:
         figures = {k: m.plain() for k, m in detailed(model, outcome).items()}
         print(json.dumps({**outcome.flat, "intervals": figures}, indent=1, sort_keys=True))

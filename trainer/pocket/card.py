@@ -85,7 +85,7 @@ It is there to learn and measure prefixes on, and for nothing else.
   and is then trained together with the U-Net, to please a critic too. U-Net: 2.9 million weights
   on 8 x 8 x 48 latents (a fixed rearrangement of pixels), x0 prediction, noise levels of SD's
   shape that end lower (trainer/pocket/networks.py says why).
-- Weights in fp16. A small CNN tells who and what a picture shows; it has nothing to do with the critic.
+- Weights in fp16. A small CNN tells who and what a picture shows; it is not the critic.
 
 | without prefix, DDIM {_STEPS}, CFG 3 | % (95 % interval) |
 |---|---|

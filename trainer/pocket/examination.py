@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,64 +67,37 @@ def _cell(found: dict[str, Mean], key: str) -> str:
     return found[key].percent() if key in found else "-"
 
 
-class Examination:
-    """Draws the baselines in the background, the prefix when it is there, and sums up.
+def examine(model: PocketModel, studio: Studio, paper: Paper, prefix: Prefix) -> Outcome:
+    """Draw with the prefix and with all baselines, and compute all figures."""
+    learnt = Condition("learned prefix", prefix.rows(), free=True, brief=False)
+    conditions = {"prefix": learnt, **baselines(random_rows(model.encoder, 10, 5))}
+    jobs = {name: (c.requests(paper), c.rows) for name, c in conditions.items()}
+    jobs["reseeded"] = reseeded(paper), None
+    total = sum(len(requests) for requests, _ in jobs.values())
+    with tqdm(total=total, desc="measuring", unit="picture") as bar:
+        shots = {name: Shot(studio.submit(*job)) for name, job in jobs.items()}
+        drawn = {name: shot.result(bar.update) for name, shot in shots.items()}
+    found = {n: figures(drawn[n], c, paper) for n, c in conditions.items()}
+    return Outcome(found, _flat(found, drawn, paper), drawn, paper)
 
-    Baselines are drawn one part at a time, so that the training beside them keeps its core.
-    """
 
-    def __init__(self, model: PocketModel, studio: Studio, paper: Paper) -> None:
-        self.model, self.studio, self.paper = model, studio, paper
-        random = random_rows(model.encoder, 10, 5)
-        self.conditions = baselines(random)
-        self._drawn: dict[str, Drawn] = {}
-        self._thread = threading.Thread(target=self._baselines, daemon=True)
-        self._failed: BaseException | None = None
-        self._thread.start()
-
-    def _baselines(self) -> None:
-        try:
-            jobs = {n: (c.requests(self.paper), c.rows) for n, c in self.conditions.items()}
-            jobs["reseeded"] = reseeded(self.paper), None
-            for name, (requests, rows) in jobs.items():
-                parts = [
-                    self.studio.draw(requests[i : i + 48], rows)
-                    for i in range(0, len(requests), 48)
-                ]
-                self._drawn[name] = Drawn.join(parts)
-        except BaseException as error:  # told to the caller in `finish`
-            self._failed = error
-
-    def finish(self, prefix: Prefix) -> Outcome:
-        """Draw with the prefix, wait for the baselines, and compute all figures."""
-        condition = Condition("learned prefix", prefix.rows(), free=True, brief=False)
-        requests = condition.requests(self.paper)
-        with tqdm(total=len(requests), desc="measuring", unit="picture") as bar:
-            shot = Shot(self.studio.submit(requests, condition.rows))
-            drawn = {"prefix": shot.result(bar.update)}
-        self._thread.join()
-        if self._failed is not None:
-            raise self._failed
-        drawn |= self._drawn
-        conditions = {**self.conditions, "prefix": condition}
-        found = {n: figures(drawn[n], c, self.paper) for n, c in conditions.items()}
-        return Outcome(found, self._flat(found, drawn), drawn, self.paper)
-
-    def _flat(self, found: dict[str, dict[str, Mean]], drawn: dict[str, Drawn]) -> dict[str, float]:
-        flat: dict[str, float] = {}
-        for name, values in found.items():
-            title = "base" if name == "none" else name
-            flat |= {f"{title}.{key}": m.value for key, m in values.items()}
-        flat["floor.identity_top1"] = 0.5 * (
-            flat["floor.identity_top1.trained"] + flat["floor.identity_top1.heldout"]
-        )
-        for key in ("objects", "people", "things", "scene"):
-            flat[f"drift.{key}"] = flat[f"base.{key}"] - flat[f"prefix.{key}"]
-        free = len(self.paper.free)
-        plain = drawn["none"].pictures[-free:]
-        flat["drift.change"] = change(drawn["prefix"].pictures[-free:], plain).value
-        flat["drift.change_of_seed"] = change(drawn["reseeded"].pictures, plain).value
-        return flat
+def _flat(
+    found: dict[str, dict[str, Mean]], drawn: dict[str, Drawn], paper: Paper
+) -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for name, values in found.items():
+        title = "base" if name == "none" else name
+        flat |= {f"{title}.{key}": m.value for key, m in values.items()}
+    flat["floor.identity_top1"] = 0.5 * (
+        flat["floor.identity_top1.trained"] + flat["floor.identity_top1.heldout"]
+    )
+    for key in ("objects", "people", "things", "scene"):
+        flat[f"drift.{key}"] = flat[f"base.{key}"] - flat[f"prefix.{key}"]
+    free = len(paper.free)
+    plain = drawn["none"].pictures[-free:]
+    flat["drift.change"] = change(drawn["prefix"].pictures[-free:], plain).value
+    flat["drift.change_of_seed"] = change(drawn["reseeded"].pictures, plain).value
+    return flat
 
 
 def save_before_after(outcome: Outcome, path: Path, each: int = 4) -> None:

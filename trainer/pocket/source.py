@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,12 +15,12 @@ from apl_core.tokens import CHUNK
 from .captions import anonymous_subject, describe, dress, extras_of, pad_front, things_words
 from .model import PocketModel
 from .networks import to_latents
-from .render import draw_faces, draw_things, random_scene, random_things
+from .render import THINGS, draw_faces, draw_things, random_scene, random_things
 from .world import Person, random_looks
 
 PERSON = "a person"
 _MIXED = 0.3
-_ANOTHER = {"identity": 0.5, "people": 0.5}
+_ANOTHER = {"identity": 0.5, "people": 1.0}  # where only the words say who it is
 
 
 def training_people(people: Sequence[Person]) -> tuple[list[Person], list[Person]]:
@@ -32,9 +33,10 @@ class PocketSource:
     """Draws pictures of train people, of nobody in particular, and of things.
 
     Half of the identity latents show another face than the name's, as they do while a picture is
-    sampled under the prefix; half of the people latents another face than the caption's. Six in ten
-    identity prompts bear names mixed from two people's, by words or by parts of words, so that
-    names nobody listed count too.
+    sampled under the prefix; all people latents another face than the caption's, so that the words
+    alone say what to draw. Name-free examples bring their prompt with another thing or gender. Six
+    in ten identity prompts bear names mixed from two people's, by words or by parts of words, so
+    that names nobody listed count too.
     """
 
     def __init__(
@@ -53,8 +55,13 @@ class PocketSource:
     def _things(self, count: int, rng: np.random.Generator) -> list[Example]:
         things = random_things(rng, count)
         latents = _latents(draw_things(things, rng))
-        texts = [self._padded(dress(things_words(things, i), rng), rng) for i in range(count)]
-        return [Example("things", latents[i], texts[i], texts[i]) for i in range(count)]
+        others = replace(things, kind=np.where(things.kind < 0, -1, _next_kinds(things.kind, rng)))
+        templates = [self._padded(dress("{}", rng), rng) for _ in range(count)]
+        texts, swapped = (
+            [template.format(things_words(t, i)) for i, template in enumerate(templates)]
+            for t in (things, others)
+        )
+        return [Example("things", latents[i], texts[i], texts[i], swapped[i]) for i in range(count)]
 
     def _faces(self, kind: Kind, count: int, rng: np.random.Generator) -> list[Example]:
         scene = random_scene(rng, count)
@@ -98,6 +105,11 @@ class PocketSource:
         tower = self.model.encoder.towers[0]
         longest = len(tower.tokenise(padded)) + 12  # a name or description takes the braces' place
         return padded if longest <= self._room else text
+
+
+def _next_kinds(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Other kinds of things than these, one for each."""
+    return (kinds + rng.integers(1, len(THINGS), kinds.shape)) % len(THINGS)
 
 
 def other_gender(text: str) -> str:

@@ -1,0 +1,51 @@
+"""Two processes of one machine learn one prefix."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from apl_core.formats import read_prefix
+from apl_core.training.events import Control, Stepped
+from apl_core.training.folder import RunFolder
+from apl_trainer.pocket.learn import POCKET, Origin
+from apl_trainer.pocket.model import load_pocket
+from apl_trainer.pocket.together import run_together
+
+CONFIG = replace(
+    POCKET, steps=4, pool=18, batch_identity=3, batch_things=2, batch_people=3, check_every=0,
+    save_every=2, rate=1e-4,
+)  # fmt: skip
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="gloo needs a POSIX system here")
+
+
+def learn(path: Path, processes: int, stop_at: int = 0) -> RunFolder:
+    """A run in a folder, asked to stop after a step."""
+    model, folder, control = load_pocket(), RunFolder(path), Control()
+
+    def listen(event: object) -> None:
+        if isinstance(event, Stepped) and event.step == stop_at:
+            control.stop.set()
+
+    if not folder.config.exists():
+        folder.create(CONFIG)
+    origin = Origin(str(model.folder), None)
+    run_together(model, CONFIG, folder, origin, [listen], control, processes)
+    return folder
+
+
+def test_two_processes_learn_what_one_learns_and_go_on_when_stopped(tmp_path: Path) -> None:
+    one, two = learn(tmp_path / "one", 1), learn(tmp_path / "two", 2, stop_at=2)
+    assert [r["step"] for r in two.rows() if "loss" in r] == [1, 2]
+    learn(tmp_path / "two", 2)
+    rows = one.rows(), two.rows()
+    assert [r["step"] for r in rows[1] if "loss" in r] == [1, 2, 3, 4]
+    losses = [[r["loss"] for r in found if "loss" in r] for found in rows]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    prefixes = [read_prefix(f.prefix).vectors["pocket"] for f in (one, two)]
+    moved = CONFIG.steps * CONFIG.rate  # the farthest that Adam can have moved a number
+    assert float((prefixes[0] - prefixes[1]).abs().mean()) < 0.05 * moved
