@@ -51,6 +51,7 @@ from .broken import (
     flip,
     noise,
 )
+from .samples import DATA, MATERIAL, METRICS, NAMES, ORIGIN, PARTS, STATUS, TABLE
 
 SECONDS = 0.05
 """Processor time that one file may take."""
@@ -165,14 +166,14 @@ def kinds(folder: Path) -> list[Kind]:
         Kind("prefix", "x.safetensors", _prefixes(), FILE_WAYS, read_any_prefix, 40),
         Kind("metadata", "metadata.json", (_metadata(),), (_broken_flat,), _read_metadata, 12),
         Kind("state", run_folder.state.name, (_state(),), STATE_WAYS, _read_state, 7),
-        Kind("metrics", run_folder.metrics.name, (_METRICS,), JSON_WAYS, _read_metrics, 4),
-        Kind("origin", "origin.json", (_ORIGIN, _MATERIAL), JSON_WAYS, _read_origin, 4),
+        Kind("metrics", run_folder.metrics.name, (METRICS,), JSON_WAYS, _read_metrics, 4),
+        Kind("origin", "origin.json", (ORIGIN, MATERIAL), JSON_WAYS, _read_origin, 4),
         Kind("settings", "c.toml", (_CONFIG.to_toml().encode(),), TEXT_WAYS, _read_settings, 6),
-        Kind("names", "names.txt", (_NAMES,), TEXT_WAYS, read_names, 4),
-        Kind("manifest", metadata.FILE, (_DATA,), JSON_WAYS, _read_manifest, 6),
-        Kind("table", table.FILE, (_TABLE,), TEXT_WAYS, _read_table, 3),
-        Kind("parts", "parts/pictures-0.jsonl", (_PARTS,), JSON_WAYS, _read_parts, 2),
-        Kind("status", reading.STATUS, (_STATUS,), JSON_WAYS, _read_status, 3),
+        Kind("names", "names.txt", (NAMES,), TEXT_WAYS, read_names, 4),
+        Kind("manifest", metadata.FILE, (DATA,), JSON_WAYS, _read_manifest, 6),
+        Kind("table", table.FILE, (TABLE,), TEXT_WAYS, _read_table, 3),
+        Kind("parts", "parts/pictures-0.jsonl", (PARTS,), JSON_WAYS, _read_parts, 2),
+        Kind("status", reading.STATUS, (STATUS,), JSON_WAYS, _read_status, 3),
         Kind("checkpoint", "sd.safetensors", _checkpoints(), FILE_WAYS, _read_checkpoint, 6),
         Kind("pickle", "x.pt", _pickles(), (flip, cut_or_grow, noise), _read_pickle, 3),
     ]
@@ -383,42 +384,3 @@ def _pickles() -> list[bytes]:
             torch.save(content, stream, _use_new_zipfile_serialization=not old)
             data.append(stream.getvalue())
     return data
-
-
-_METRICS = b"".join(
-    json.dumps({"step": step, "loss": 0.5, "rate": 0.01, "seconds": 0.1}).encode() + b"\n"
-    for step in range(1, 9)
-)
-_ORIGIN = json.dumps({"model": "/a/model", "names": ["Ada Lind", "Bo Berg"]}, indent=1).encode()
-_NAMES = (
-    "# people\nAda Lind\nBo Berg # a comment\nJos\u00e9 \u00d1u\u00f1ez\n\u6731\u5fb7\n".encode()
-)
-_MATERIAL = json.dumps(
-    {"checkpoint": "/a/sd.safetensors", "names": ["Ada Lind"], "per_name": 8, "size": 512,
-     "device": "cpu", "draw_steps": 20}, indent=1,
-).encode()  # fmt: skip
-_PEOPLE = [
-    {"file": "a.png", "kind": "identity", "prompt": "a photo of Ada Lind", "name": "Ada Lind",
-     "neutral": "a photo of a person", "seed": 1, "split": "train"},
-    {"file": "b.png", "kind": "people", "prompt": "a man", "name": "", "neutral": "a man",
-     "seed": None, "split": "train"},
-]  # fmt: skip
-_DATA = b"".join(json.dumps(row).encode() + b"\n" for row in _PEOPLE)
-_TABLE = (
-    b"name,split,description,gender,age,hair_length,hair_colour,glasses,beard,pictures,known,by\n"
-    b"Ada Lind,train,an old woman,woman,old,,,no,no,2,0.90,voted\n"
-    b"Bo Berg,train,a man,,,,,,,1,,hand\n"
-)
-_PARTS = b"".join(
-    json.dumps(
-        {"task": "identity/ada", "index": index, "file": f"images/{index}.png", "sha256": "0" * 64,
-         "template": "a photo of {}", "seed": index, "votes": {"age": [0.5, 0.5]},
-         "embedding": "", "spare": False}
-    ).encode() + b"\n"
-    for index in range(4)
-)  # fmt: skip
-_STATUS = json.dumps(
-    {"state": "working", "doing": "learning", "done": 3, "total": 8, "step": 3, "steps": 8,
-     "previews": 1, "process": 4194304, "error": "", "said": "done", "base.scene": 0.5},
-    indent=1,
-).encode()  # fmt: skip
