@@ -141,7 +141,7 @@ def test_pictures_are_looked_at_before_a_checkpoint_learns(served: str, tmp_path
         page.run("document.querySelector('#apl_more button, #apl_more .label-wrap').click()")
         page.type("#apl_settings textarea", REAL)
         page.click("#apl_start")
-        page.until(f"{STATUS}.includes('waits for you')", seconds=600)
+        page.until(f"{STATUS}.includes('waits for you')", seconds=1500)
         page.until("return document.querySelector('#apl_contact img')?.naturalWidth > 200")
         page.until(f"{SAID}.includes('Ann Lee: a person')")
         shot(page, "looking")
@@ -151,7 +151,7 @@ def test_pictures_are_looked_at_before_a_checkpoint_learns(served: str, tmp_path
         assert page.run(SAID) == "Ann Lee: like ann lee"  # what is being typed stays
         page.type("#apl_described textarea", "Ann Lee: <b>old</b> woman")
         page.click("#apl_learn")
-        page.until(f"{STATUS}.includes('finished')", seconds=900)
+        page.until(f"{STATUS}.includes('finished')", seconds=1500)
         assert page.run("return document.querySelector('#apl_learn')?.offsetParent") is None
         page.until("return document.querySelector('#apl_results img')?.naturalWidth > 200")
     told = (tmp_path / "runs" / "real" / "data" / "metadata.jsonl").read_text()
