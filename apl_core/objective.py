@@ -114,8 +114,9 @@ def teach(encoder: TextEncoderPort, denoiser: DenoiserPort, examples: Sequence[E
     rows = torch.tensor([*range(len(examples)), *pushed, *swapped], device=x_t.device)
     conditioning = encode_unique(encoder, texts, None)
     predicted = denoiser.predict_noise(x_t[rows], t[rows], conditioning).float()
-    sizes = [len(examples), len(pushed), len(swapped)]
-    target, named, contrast = predicted.split(sizes)
+    count = len(examples)
+    target, named = predicted[:count], predicted[count : count + len(pushed)]
+    contrast = predicted[count + len(pushed) :]
     swap = torch.zeros_like(target)
     swap[swapped] = contrast - target[swapped]
     if pushed:
