@@ -245,7 +245,7 @@ def read_table(folder: Path) -> list[str]:
 
 
 def test_a_name_that_means_nothing_is_reported(tmp_path: Path) -> None:
-    amounts = Amounts(count=4, tries=12, things=0, people=0, heldout_share=0)
+    amounts = Amounts(count=8, tries=24, things=0, people=0, heldout_share=0)
     names = (*NAMES, "somebody")
     used = tools(steps=4)
     work = name_tasks(split_names(names, None, 0, 0), amounts, True)
