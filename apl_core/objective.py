@@ -154,10 +154,14 @@ def errors(
     if weighting == "x0":
         signal, sigma = denoiser.schedule.coefficients(lesson.t, found)
         found = found * (sigma / signal).square()
-    return found + contrast * _share(off, lesson.swap).square() if contrast else found
+    return found + contrast * _share(off, lesson).square() if contrast else found
 
 
-def _share(off: Tensor, swap: Tensor) -> Tensor:
-    """How far `off` goes along `swap`, (B,): 1 is the whole way; 0 where nothing is swapped."""
-    along, length = (off * swap).flatten(1).sum(1), swap.square().flatten(1).sum(1)
-    return along / length.clamp_min(torch.finfo(length.dtype).tiny)
+def _share(off: Tensor, lesson: Lesson) -> Tensor:
+    """How far `off` goes along the swap, (B,): 1 is the whole way; 0 where nothing is swapped.
+
+    A swap of less than a thousandth of the prediction is rounding, not a word: it fades out.
+    """
+    along = (off * lesson.swap).flatten(1).sum(1)
+    length, least = (x.square().flatten(1).sum(1) for x in (lesson.swap, lesson.target))
+    return along / torch.maximum(length, 1e-6 * least + torch.finfo(length.dtype).tiny)
