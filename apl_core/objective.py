@@ -98,17 +98,18 @@ def encode_unique(
 
 @torch.no_grad()
 def teach(encoder: TextEncoderPort, denoiser: DenoiserPort, examples: Sequence[Example],
-          t: Tensor, noise: Tensor, repulsion: float = 0.0) -> Lesson:  # fmt: skip
+          t: Tensor, noise: Tensor, repulsion: float = 0.0,
+          contrasts: bool = True) -> Lesson:  # fmt: skip
     """Noise examples at steps t (B,) with noise (B, C, H, W) and compute their fixed targets.
 
     One run of the frozen denoiser, without gradient; with repulsion it also holds the name prompts,
-    and it holds the contrasts of those who have one.
+    and with `contrasts` it holds those of the examples that have one.
     """
     x0 = torch.stack([e.latent for e in examples]).to(denoiser.device)
     t, noise = t.to(denoiser.device), noise.to(denoiser.device)
     x_t = denoiser.schedule.q_sample(x0, noise, t)
     pushed = [i for i, e in enumerate(examples) if repulsion and e.kind == "identity"]
-    swapped = [i for i, e in enumerate(examples) if e.contrast]
+    swapped = [i for i, e in enumerate(examples) if contrasts and e.contrast]
     texts = [e.neutral for e in examples]
     texts += [examples[i].prompt for i in pushed] + [examples[i].contrast for i in swapped]
     rows = torch.tensor([*range(len(examples)), *pushed, *swapped], device=x_t.device)

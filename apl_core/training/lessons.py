@@ -93,7 +93,8 @@ class Curriculum:
             nonlocal done
             with autocast(self.config, device):
                 part = teach(self.encoder, self.denoiser, [examples[i] for i in some],
-                             t[some], noise[some], self.config.repulsion)  # fmt: skip
+                             t[some], noise[some], self.config.repulsion,
+                             self.config.contrast > 0)  # fmt: skip
             x_ts.append(part.x_t)
             targets.append(part.target)
             swaps.append(part.swap)

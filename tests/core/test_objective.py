@@ -182,6 +182,7 @@ def test_a_swap_is_what_the_swapped_word_changes_and_nothing_without_one() -> No
         other = alone(given[3], noise[3], 990, given[3].contrast)
     torch.testing.assert_close(lesson.swap[3], other - lesson.target[3], rtol=1e-4, atol=1e-4)
     assert lesson.swap[3].abs().max() > 0 and not lesson.swap[:3].any()
+    assert not teach(ENCODER, DENOISER, given, t, noise, 0.5, contrasts=False).swap.any()
 
 
 @pytest.mark.parametrize("weighting", ["eps", "x0"])

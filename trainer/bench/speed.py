@@ -44,7 +44,7 @@ def step_costs(model: PocketModel, say: Callable[[str], None]) -> dict[str, floa
     variants = {
         "authors": PAPER,
         "frozen": replace(PAPER, recipe="apl", batch_things=0),
-        "batched": replace(ours, pool=0, repulsion=0.0),
+        "batched": replace(ours, pool=0, repulsion=0.0, contrast=0.0),
         "ours": ours,
     }
     benches = {name: _Bench(model, config) for name, config in variants.items()}
