@@ -48,8 +48,8 @@ def test_names_draw_their_people_and_held_out_ones_too(model: PocketModel) -> No
     with torch.no_grad():
         reading = model.recogniser(model.sampler(8).draw(requests, None))
     asked = torch.tensor([q.asked["identity"] for q in paper.named])
-    best = reading.scores["identity"].topk(5, 1).indices
-    assert (best == asked[:, None]).any(1).float().mean() > 0.6
+    assert (reading.top("identity") == asked).float().mean() > 0.8
+    assert reading.is_face().float().mean() > 0.8
 
 
 def test_latents_lose_nothing() -> None:
@@ -131,7 +131,7 @@ def test_the_demo_leaves_everything_it_promises(
     run = tmp_path / "demo"
     assert "next:" in capsys.readouterr().out
     prefix = read_prefix(run / "prefix.safetensors")
-    assert (prefix.n, prefix.behind) == (10, 5)
+    assert (prefix.n, prefix.behind) == (10, 7)
     assert prefix.card.names_trained == 112
     figures = json.loads((run / "figures.json").read_text())
     wanted = {
