@@ -20,7 +20,7 @@ from .lessons import (
     text_lesson,
     tokenise,
 )  # fmt: skip
-from .model import floats, load_networks
+from .model import load_networks, load_recogniser
 from .networks import new_text_encoder, new_unet
 from .recogniser import Recogniser
 from .stage import Stage
@@ -41,7 +41,8 @@ _CAPTIONS = 3  # of every picture
 def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> None:
     """Make a world from `seed` in `out`; killed and called again, it goes on where it was.
 
-    With `start`, a finished build of the same world, its painter gets all the minutes on top.
+    With `start`, a finished build of the same world, its painter is trained for longer, to please a
+    new critic; vocabulary and recogniser stay.
     """
     work = out / "build"
     work.mkdir(parents=True, exist_ok=True)
@@ -61,17 +62,16 @@ def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> No
     labels = subjects.labels()
 
     torch.manual_seed(seed)
-    shares = SHARES if start is None else {"critic": 0.07, "recogniser": 0.0, "painter": 0.93}
+    shares = SHARES if start is None else {"critic": 0.07, "painter": 0.93}
     seconds = {name: 60 * minutes * share for name, share in shares.items()}
 
     def reader(name: str, file: Path) -> Recogniser:
-        network = Recogniser(len(world.people))
         if not file.exists():
+            network = Recogniser(len(world.people))
             lesson = recogniser_lesson(network, pictures, labels)
             Stage(name, network, work, seconds[name], 2e-3).run(lesson)
             save_file(_half(network.state_dict()), file)
-        network.load_state_dict({k: floats(v) for k, v in load_file(file).items()})
-        return network.eval().requires_grad_(False)
+        return load_recogniser(file, len(world.people))
 
     critic = reader("critic", work / "critic.safetensors")
     reader("recogniser", out / "recogniser.safetensors")

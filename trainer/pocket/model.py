@@ -85,15 +85,19 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
     world = World.load(folder / "world.json")
     tokenizer = read_vocabulary(folder)
     text, unet = load_networks(folder, len(tokenizer))
-    recogniser = Recogniser(len(world.people))
-    recogniser.load_state_dict(
-        {k: floats(v) for k, v in load_file(folder / "recogniser.safetensors").items()}
-    )
-    for network in (text, unet, recogniser):
+    recogniser = load_recogniser(folder / "recogniser.safetensors", len(world.people))
+    for network in (text, unet):
         network.eval().requires_grad_(False)
     tower = ClipTower("pocket", text, tokenizer, pad=cast(int, tokenizer.eos_token_id))
     denoiser = UnetDenoiser(unet, SCHEDULE, "x0")
     return PocketModel(folder, world, ReferenceEncoder([tower]), denoiser, recogniser)
+
+
+def load_recogniser(file: Path, people: int) -> Recogniser:
+    """A recogniser of so many people from its file, in float32 and frozen."""
+    recogniser = Recogniser(people)
+    recogniser.load_state_dict(_part(load_file(file), ""))
+    return recogniser.eval().requires_grad_(False)
 
 
 def load_networks(folder: Path, vocabulary: int) -> tuple[CLIPTextModel, UNet2DConditionModel]:
@@ -106,9 +110,9 @@ def load_networks(folder: Path, vocabulary: int) -> tuple[CLIPTextModel, UNet2DC
 
 
 def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): floats(v) for k, v in weights.items() if k.startswith(prefix)}
-
-
-def floats(value: Tensor) -> Tensor:
-    """What a file keeps in half precision, in float32; counts stay whole numbers."""
-    return value.float() if value.is_floating_point() else value
+    """Weights under a prefix without it; halves in float32, counts stay whole numbers."""
+    return {
+        k.removeprefix(prefix): v.float() if v.is_floating_point() else v
+        for k, v in weights.items()
+        if k.startswith(prefix)
+    }
