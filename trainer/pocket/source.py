@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ import torch
 from apl_core.objective import Example, Kind, Target
 from apl_core.tokens import CHUNK
 
+from ..contrast import other_gender
 from .captions import anonymous_subject, describe, dress, extras_of, pad_front, things_words
 from .model import PocketModel
 from .networks import to_latents
@@ -110,12 +110,6 @@ class PocketSource:
 def _next_kinds(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Other kinds of things than these, one for each."""
     return (kinds + rng.integers(1, len(THINGS), kinds.shape)) % len(THINGS)
-
-
-def other_gender(text: str) -> str:
-    """The text with "woman" for "man" and the other way round."""
-    swap = {"man": "woman", "woman": "man"}
-    return re.sub(r"\b(wo)?man\b", lambda found: swap[found[0]], text)
 
 
 def _latents(pictures: np.ndarray) -> torch.Tensor:
