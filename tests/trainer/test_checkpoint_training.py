@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from slim_checkpoints import pipeline, write_file
+from slim_runs import NAMES, SMALL, arguments, write_data, write_root
 from torch import Tensor, nn
 
 from apl_core.errors import AplError, ConfigError, RunError
@@ -31,38 +31,12 @@ from apl_trainer.checkpoints.load import CheckpointModel, Options, load_checkpoi
 from apl_trainer.cli import main
 
 SIZE = 32
-NAMES = ("anna brill", "bero danta", "cuno gral", "dita fommel")
-SMALL: dict[str, Any] = {
-    "vectors": 4, "behind": 2, "batch_identity": 2, "batch_things": 1, "batch_people": 2,
-    "steps": 3, "warmup": 0, "pool": 0, "check_every": 0, "save_every": 50, "rate": 0.01,
-    "target": "person",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the checkpoint as file and folder, and a data folder."""
-    place = tmp_path_factory.mktemp("training")
-    pipe = pipeline("sd1")
-    pipe.save_pretrained(place / "sd1")
-    write_file("sd1", pipe, place / "sd1.safetensors")
-    write_data(place / "data")
-    return place
-
-
-def write_data(folder: Path) -> None:
-    folder.mkdir()
-    rows: list[dict[str, str]] = []
-    for number, (kind, text) in enumerate(
-        [("identity", f"a photo of {name}") for name in NAMES]
-        + [("people", "an old person"), ("people", "a man with red hair")]
-        + [("things", "a red circle"), ("things", "a green boat on the sea")]
-    ):
-        noise = torch.rand(40, 48, 3, generator=torch.Generator().manual_seed(number))
-        Image.fromarray((noise * 255).byte().numpy()).save(folder / f"{number}.png")
-        row = {"file_name": f"{number}.png", "kind": kind, "text": text}
-        rows.append(row | ({"name": NAMES[number]} if kind == "identity" else {}))
-    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return write_root(tmp_path_factory.mktemp("training"))
 
 
 def load(root: Path) -> CheckpointModel:
@@ -155,6 +129,31 @@ def test_kept_teacher_predictions_are_the_fresh_ones(root: Path, model: Checkpoi
     assert torch.equal(later.target, lesson.target) and torch.equal(later.x_t, lesson.x_t)
 
 
+def test_people_bring_a_contrast_that_counts_where_it_is_asked_for(
+    root: Path, model: CheckpointModel, tmp_path: Path
+) -> None:
+    """The caption with the other gender; rows of things, names and old persons have none."""
+    source = source_of(root, model, settings())
+    found = {
+        example.prompt: example.contrast
+        for kind in ("identity", "things", "people")
+        for example in source.draw(kind, 9, torch.Generator().manual_seed(0))
+    }
+    assert {text: other for text, other in found.items() if other} == {
+        "a man with red hair": "a woman with red hair"
+    }
+    asked = settings(contrast=1.0, batch_people=8)
+    parts = (asked, model.encoder, model.denoiser, source, Group(), silent)
+    lesson = Curriculum(*parts).lesson(0)
+    moved = {p for p, s in zip(lesson.prompts, lesson.swap, strict=True) if s.any()}
+    assert moved == {"a man with red hair"}
+    one, other = (
+        train(root, model, tmp_path / str(c), replace(asked, contrast=c)).vectors["clip_l"]
+        for c in (0.0, 1.0)
+    )
+    assert not torch.equal(one, other)
+
+
 class Small:
     """A real denoiser on a device that holds `limit` examples at once."""
 
@@ -244,15 +243,6 @@ def test_frozen_weights_stay_as_they_were(root: Path, tmp_path: Path) -> None:
     train(root, own, tmp_path / "run")
     assert checksum(networks) == before
     assert all(p.grad is None for network in networks for p in network.parameters())
-
-
-def arguments(root: Path, out: Path, *more: str) -> list[str]:
-    small = [f"--set={k}={v}" for k, v in SMALL.items() if k not in ("vectors", "behind", "steps")]
-    return [
-        "train", "--model", str(root / "sd1.safetensors"), "--out", str(out), "--size", "64",
-        "--tokenizer", str(root / "sd1" / "tokenizer"), "--steps", "2", "--vectors", "4",
-        "--behind", "2", "--device", "cpu", "--set=decay=constant", *small, *more,
-    ]  # fmt: skip
 
 
 def test_names_in_prefix_out(root: Path, tmp_path: Path, capsys: Any) -> None:

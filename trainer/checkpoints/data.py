@@ -29,6 +29,7 @@ from apl_core.objective import KINDS, Example, Kind, Target
 from apl_core.training.config import TrainConfig
 from apl_core.training.parallel import Group
 
+from ..contrast import other_gender
 from ..data.settings import parse_json
 from ..models.vae import VaeLatents
 
@@ -49,9 +50,14 @@ class Row:
     neutral: str = ""
 
     def example(self, latent: Tensor, target: Target) -> Example:
-        """What the prefix learns of it; only name prompts have another target than themselves."""
+        """What the prefix learns of it; only name prompts have another target than themselves.
+
+        A caption that tells a man or a woman brings the other one as contrast.
+        """
         if self.kind != "identity":
-            return Example(self.kind, latent, self.text, self.text)
+            swapped = other_gender(self.text) if self.kind == "people" else ""
+            contrast = swapped if swapped != self.text else ""
+            return Example(self.kind, latent, self.text, self.text, contrast)
         texts: dict[Target, str] = {
             "empty": "", "description": self.neutral,
             "person": self.text.replace(self.name, PERSON),
