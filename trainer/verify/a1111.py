@@ -7,7 +7,7 @@ import json
 import secrets
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +23,6 @@ _HIRES = {
     "hr_second_pass_steps": 2,
     "hr_additional_modules": ["Use same choices"],  # Forge fails without; A1111 does not know it
 }  # fmt: skip
-_NEW_EMPHASIS = {
-    "override_settings": {"use_old_emphasis_implementation": False},
-    "override_settings_restore_afterwards": False,
-}
-"""A1111 does not take an overridden setting back that was never saved: a request has to."""
 
 
 @dataclass
@@ -79,6 +74,7 @@ class WebuiServer:
             "settings": {"override_settings": {"apl_on_by_default": False}},
             "settings of folders": {"override_settings": {"apl_folders": "/"}},
             "old emphasis": {"override_settings": {"use_old_emphasis_implementation": True}},
+            "wildcards": {"prompt": _unique("a photo of {a cat|a man}, __somebody__")},
             "prompt matrix": {
                 "prompt": _unique("a man|a cat"),
                 "script_name": "prompt matrix",
@@ -91,12 +87,28 @@ class WebuiServer:
         return found
 
     def send(self, case: Case) -> Sequence[Answer]:
-        """Send all bodies of a case at once."""
+        """Send all bodies of a case at once, and put settings back that they changed."""
+        named = {name for body in case.bodies for name in body.get("override_settings", {})}
+        before = self._settings(named)
         with ThreadPoolExecutor(len(case.bodies)) as pool:
             answers = list(pool.map(self._send, case.bodies))
-        if case.name == "old emphasis":
-            self._send(self._body(_NEW_EMPHASIS))
+        now = self._settings(named)
+        if changed := {name: value for name, value in before.items() if now.get(name) != value}:
+            # a webui takes no overridden setting back that was never saved: a request has to
+            self._send(
+                self._body(
+                    {
+                        "override_settings": changed,
+                        "override_settings_restore_afterwards": False,
+                    }
+                )
+            )
         return answers
+
+    def _settings(self, names: Iterable[str]) -> dict[str, Any]:
+        """The values of these settings."""
+        known = self.client.get("/sdapi/v1/options", {}) if names else {}
+        return {name: known[name] for name in names if name in known}
 
     def _send(self, body: Mapping[str, Any]) -> Answer:
         path = _PATHS["img2img" if "init_images" in body else "txt2img"]
@@ -111,8 +123,10 @@ class WebuiServer:
         return Answer(request, len(pictures), all(self._mark in one for one in texts))
 
     def _of_this_server(self) -> dict[str, dict[str, Any]]:
-        """Cases that need a style, a LoRA or a second checkpoint."""
+        """Cases that need a style, a LoRA, a second checkpoint or one of the webui's scripts."""
         found: dict[str, dict[str, Any]] = {}
+        told = self.client.get("/sdapi/v1/script-info", [])
+        scripts = {str(one["name"]): one for one in told if not one["is_img2img"]}
         known = self.client.get("/sdapi/v1/prompt-styles", [])
         styles = [str(one["name"]) for one in known if one.get("prompt")]  # Forge lists headings
         loras = [str(one["name"]) for one in self.client.get("/sdapi/v1/loras", [])]
@@ -120,7 +134,17 @@ class WebuiServer:
         if styles:
             found["styles"] = {"styles": styles[:2]}
         if loras:
-            found["LoRA"] = {"prompt": _unique(f"a man <lora:{loras[0]}:0.5>")}
+            lora = f"<lora:{loras[0]}:0.5>"
+            found["LoRA"] = {"prompt": _unique(f"a man {lora}")}
+            found["LoRA, hires fix"] = {
+                **_HIRES, "prompt": _unique(f"a man {lora}"), "hr_prompt": _unique(f"a cat {lora}")
+            }  # fmt: skip
+        if "prompts from file or textbox" in scripts:
+            lines = f'{_unique("a man")}\n--prompt "{_unique("a cat")}" --negative_prompt "x"'
+            found["list of prompts"] = _of_script(
+                scripts["prompts from file or textbox"], {"List of prompt inputs": lines}
+            )
+        found |= _grids(scripts.get("x/y/z plot"))
         if len(models) > 1:
             found["refiner"] = {
                 "refiner_checkpoint": models[1], "refiner_switch_at": 0.5, "steps": 4
@@ -142,6 +166,36 @@ class WebuiServer:
 
 def _script(*arguments: Any) -> dict[str, Any]:
     return {"alwayson_scripts": {"APL": {"args": list(arguments)}}}
+
+
+def _of_script(script: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A request that runs a selectable script, its arguments by label, the rest as it comes."""
+    given = [values.get(str(arg["label"]), arg.get("value")) for arg in script["args"]]
+    return {"script_name": script["name"], "script_args": given}
+
+
+def _grids(script: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Grids whose axes replace words, take the prefix away, or confine it to some steps."""
+    if script is None:
+        return {}
+    word = secrets.token_hex(4)
+    plain: dict[str, Any] = {f"{axis} type": 0 for axis in "XYZ"}
+    plain |= {f"{axis} values": "" for axis in "XYZ"}
+    plain |= {"Use text inputs instead of dropdowns": True, "Draw legend": False}
+    axes = {
+        "Prompt S/R": ("grid of words", f"{word}, a man, a cat"),
+        "[APL] Anonymize": ("grid that switches it off", "off, on"),
+        "[APL] Steps": ("grid of few steps", "0.9-1"),
+    }
+    choices: list[str] = next((arg["choices"] for arg in script["args"] if arg.get("choices")), [])
+    return {
+        case: {
+            "prompt": f"a photo of {word}",
+            **_of_script(script, {**plain, "X type": choices.index(axis), "X values": values}),
+        }
+        for axis, (case, values) in axes.items()
+        if axis in choices
+    }
 
 
 def _unique(text: str) -> str:

@@ -131,6 +131,14 @@ class ComfyServer:
         loras = _choices(known, "LoraLoader", "lora_name")
         if loras:
             found.append(case("LoRA", _lora(plain(), loras[0])))
+            hooked = {
+                scheduled: _hooked(plain(), loras[0], scheduled) for scheduled in (False, True)
+            }
+            found += [
+                case("LoRA by hook, in turns" if scheduled else "LoRA by hook", graph)
+                for scheduled, graph in hooked.items()
+                if _runs(graph, known)
+            ]
         if "CLIPTextEncodeSDXL" in known:
             found.append(case("SDXL's encode node", _sdxl_node(plain())))
         return found
@@ -199,6 +207,17 @@ def _lora(graph: Graph, name: str) -> Graph:
     graph["lora"] = {"class_type": "LoraLoader", "inputs": inputs}
     graph["sampler"]["inputs"]["model"] = ["lora", 0]
     graph["pos"]["inputs"]["clip"] = ["lora", 1]
+    return graph
+
+
+def _hooked(graph: Graph, name: str, scheduled: bool) -> Graph:
+    """A LoRA that the host puts on while it encodes, in one piece or by the steps."""
+    inputs = {"lora_name": name, "strength_model": 0.5, "strength_clip": 0.5}
+    graph["hook"] = {"class_type": "CreateHookLora", "inputs": inputs}
+    inputs = {"clip": ["model", 1], "hooks": ["hook", 0], "apply_to_conds": True,
+              "schedule_clip": scheduled}  # fmt: skip
+    graph["hooked"] = {"class_type": "SetClipHooks", "inputs": inputs}
+    graph["pos"]["inputs"]["clip"] = ["hooked", 0]
     return graph
 
 
