@@ -12,10 +12,11 @@ from apl_core.errors import AplError, ConfigError
 from apl_core.formats import read_prefix
 from apl_trainer.cli import main
 from apl_trainer.contrast import other_gender
+from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.pocket import BUILT_IN
 from apl_trainer.pocket.card import read_renders
 from apl_trainer.pocket.learn import chosen_people
-from apl_trainer.pocket.measure import Paper, random_rows
+from apl_trainer.pocket.measure import Paper
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.networks import to_latents, to_pictures
 from apl_trainer.pocket.source import PocketSource, training_people

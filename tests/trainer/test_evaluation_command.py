@@ -12,7 +12,7 @@ from apl_core.formats import write_prefix
 from apl_core.metadata import PrefixCard
 from apl_core.prefix import Prefix
 from apl_trainer.cli import main
-from apl_trainer.pocket.measure import random_rows
+from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.pocket.model import load_pocket
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from apl_core.prefix import Rows
 from apl_core.tokens import room
+from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.paper.chunks import FirstChunkOnly
 from apl_trainer.paper.editions import load_edition, save_edition, with_words
 from apl_trainer.paper.eraser import Moments, edit, erase, pairs, projections
@@ -20,7 +21,6 @@ from apl_trainer.paper.plan import FULL, QUICK, ablation
 from apl_trainer.paper.prompts import VARIATIONS, cyrillic, far_back, typo, variation
 from apl_trainer.paper.styles import ink, warm
 from apl_trainer.paper.targets import TARGETS, Target, verdict
-from apl_trainer.pocket.measure import random_rows
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.sampling import Request
 

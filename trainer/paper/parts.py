@@ -9,23 +9,15 @@ import torch
 
 from apl_core.prefix import Rows
 
+from ..evaluation.conditions import Condition, Question, baselines, random_rows, reseeded
 from ..evaluation.distances import feature_change, fid, kid_mean, pixel_change
 from ..evaluation.identity import Identity, identity
 from ..evaluation.pocket_reader import faces_of
 from ..evaluation.statistics import Mean, mean
 from ..evaluation.studio import Drawn
 from ..pocket.card import read_renders
-from ..pocket.exam import Question, correct
-from ..pocket.measure import (
-    PEOPLE,
-    SCENE,
-    THINGS,
-    Condition,
-    Paper,
-    baselines,
-    random_rows,
-    reseeded,
-)
+from ..pocket.exam import correct
+from ..pocket.measure import PEOPLE, SCENE, THINGS, Paper
 from ..report.sheet import save_sheet
 from .bench import Bench, Result
 from .prompts import VARIATIONS, Named, variation

@@ -10,10 +10,11 @@ import torch
 
 from apl_core.atomic import write_text
 
+from ..evaluation.conditions import Condition
 from ..evaluation.statistics import Mean, mean
 from ..evaluation.studio import Drawn, Studio
 from .dataset import UNKNOWN, invent
-from .measure import Condition, Paper, figures
+from .measure import Paper, figures
 from .model import PocketModel, load_pocket
 
 _STEPS = 10

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..sampling import Request
+from ..evaluation.conditions import Question
 from .captions import TEMPLATES, Extras, describe, things_words
 from .dataset import UNKNOWN
 from .recogniser import Reading
 from .render import BACKGROUNDS, COLOURS, HATS, SHIRTS, THINGS, random_things
 from .world import ATTRIBUTES, Person, World
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt with `{}` where the subject goes, its seed, and the classes that were asked for."""
-
-    template: str
-    subject: str
-    seed: int
-    asked: dict[str, int]
-    description: str = ""
-
-    def request(self, subject: str | None = None, negative: str = "") -> Request:
-        """The picture to make, with this or another subject."""
-        return Request(self.template.format(subject or self.subject), self.seed, negative)
 
 
 def identity_questions(

@@ -9,20 +9,12 @@ from tqdm import tqdm
 
 from apl_core.prefix import Prefix
 
+from ..evaluation.conditions import Condition, baselines, random_rows, reseeded
 from ..evaluation.statistics import Mean
 from ..evaluation.studio import Drawn, Studio
 from ..report.page import Table
 from ..report.sheet import save_sheet
-from .measure import (
-    Condition,
-    Paper,
-    Shot,
-    baselines,
-    change,
-    figures,
-    random_rows,
-    reseeded,
-)  # fmt: skip
+from .measure import Paper, Shot, change, figures
 from .model import PocketModel
 
 EVALUATION_STEPS = 10

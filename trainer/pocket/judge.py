@@ -11,8 +11,9 @@ from torch import Tensor
 from apl_core.prefix import Rows
 from apl_core.training.events import Judgement
 
+from ..evaluation.conditions import Question
 from ..report.sheet import save_sheet
-from .exam import Question, identity_questions, people_questions, things_questions
+from .exam import identity_questions, people_questions, things_questions
 from .model import PocketModel
 from .recogniser import Reading
 from .world import Person

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from apl_core.ports import TextEncoderPort
-from apl_core.prefix import Rows
-
+from ..evaluation.conditions import Condition, Questions
 from ..evaluation.statistics import Mean, mean
 from ..evaluation.studio import Drawn
-from ..sampling import Request
-from .exam import Question, correct, identity_questions, people_questions, things_questions
-from .source import PERSON
+from .exam import correct, identity_questions, people_questions, things_questions
 from .world import World
 
 SCENE = ("hat", "shirt", "background")
@@ -30,13 +26,8 @@ Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Paper:
-    """The prompts of one examination."""
-
-    trained: tuple[Question, ...]
-    heldout: tuple[Question, ...]
-    people: tuple[Question, ...]
-    things: tuple[Question, ...]
+class Paper(Questions):
+    """The prompts of one examination in a pocket world."""
 
     @staticmethod
     def of(world: World, names: int = 64, seeds: int = 4, free: int = 128) -> Paper:
@@ -47,77 +38,6 @@ class Paper:
             tuple(identity_questions(world, heldout, seeds, 10_000)),
             tuple(people_questions(world, free)), tuple(things_questions(world, free)),
         )  # fmt: skip
-
-    def brief(self, seeds: int) -> Paper:
-        """The same examination with the first `seeds` pictures of every name."""
-
-        def first(questions: tuple[Question, ...]) -> tuple[Question, ...]:
-            taken: dict[str, int] = {}
-            kept: list[Question] = []
-            for q in questions:
-                taken[q.subject] = taken.get(q.subject, 0) + 1
-                if taken[q.subject] <= seeds:
-                    kept.append(q)
-            return tuple(kept)
-
-        return replace(self, trained=first(self.trained), heldout=first(self.heldout))
-
-    @property
-    def named(self) -> tuple[Question, ...]:
-        """All prompts that name somebody."""
-        return self.trained + self.heldout
-
-    @property
-    def free(self) -> tuple[Question, ...]:
-        """All prompts that name nobody."""
-        return self.people + self.things
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One way to make pictures: the rows, and what becomes of the name in the prompt."""
-
-    title: str
-    rows: Rows | None = None
-    rewrite: Callable[[Question], Request] = Question.request
-    free: bool = False
-    brief: bool = True
-
-    def paper(self, whole: Paper) -> Paper:
-        """The questions that are asked: two pictures a name for a brief condition."""
-        return whole.brief(2) if self.brief else whole
-
-    def requests(self, whole: Paper) -> list[Request]:
-        """All pictures of this condition: of the named prompts, then of the name-free ones."""
-        paper = self.paper(whole)
-        return [self.rewrite(q) for q in paper.named] + [
-            q.request() for q in paper.free if self.free
-        ]
-
-
-def baselines(random: Rows) -> dict[str, Condition]:
-    """No prefix, a random one, and what people do without one."""
-    return {
-        "none": Condition("no prefix", free=True, brief=False),
-        "random": Condition("random prefix", random, free=True),
-        "description": Condition(
-            "description instead of name", rewrite=lambda q: q.request(q.description)
-        ),
-        "negative": Condition(
-            "name in the negative prompt", rewrite=lambda q: q.request(negative=q.subject)
-        ),
-        "floor": Condition("“a person” instead of name", rewrite=lambda q: q.request(PERSON)),
-    }
-
-
-def random_rows(encoder: TextEncoderPort, vectors: int, behind: int, seed: int = 0) -> Rows:
-    """A random prefix whose rows are as long as real token embeddings."""
-    generator = torch.Generator().manual_seed(seed)
-    made: dict[str, Tensor] = {}
-    for key, width in encoder.widths.items():
-        table = encoder.token_embedding(key).float().cpu()
-        made[key] = table.mean(0) + table.std(0) * torch.randn(vectors, width, generator=generator)
-    return Rows(made, behind)
 
 
 @dataclass(frozen=True)
@@ -133,11 +53,6 @@ class Shot:
             parts.append(future.result())
             advance(len(parts[-1].pictures))
         return Drawn.join(parts)
-
-
-def reseeded(paper: Paper) -> list[Request]:
-    """The name-free prompts once more with other seeds: how much a seed alone changes."""
-    return [replace(q.request(), seed=q.seed + 500_000) for q in paper.free]
 
 
 def figures(drawn: Drawn, condition: Condition, whole: Paper) -> dict[str, Mean]:

@@ -1,0 +1,127 @@
+"""What is asked and in which ways it is drawn: the same prompts and seeds under every condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from apl_core.ports import TextEncoderPort
+from apl_core.prefix import Rows
+
+from ..sampling import Request
+
+PERSON = "a person"
+BRIEF = 2
+"""Pictures a name under the conditions that are there to compare with."""
+
+_RESEEDED = 500_000
+Same = TypeVar("Same", bound="Questions")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with `{}` where the subject goes, and its seed.
+
+    `asked` are the classes that a reader of the picture must see, where one can tell.
+    """
+
+    template: str
+    subject: str
+    seed: int
+    asked: Mapping[str, int] = field(default_factory=dict[str, int])
+    description: str = ""
+
+    def request(self, subject: str | None = None, negative: str = "") -> Request:
+        """The picture to make, with this or another subject."""
+        text = self.template.replace("{}", subject or self.subject)
+        return Request(text, self.seed, negative)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The prompts of one examination."""
+
+    trained: tuple[Question, ...]
+    heldout: tuple[Question, ...]
+    people: tuple[Question, ...]
+    things: tuple[Question, ...]
+
+    def brief(self: Same, seeds: int) -> Same:
+        """The same examination with the first `seeds` pictures of every name."""
+
+        def first(questions: tuple[Question, ...]) -> tuple[Question, ...]:
+            taken: dict[str, int] = {}
+            kept: list[Question] = []
+            for q in questions:
+                taken[q.subject] = taken.get(q.subject, 0) + 1
+                if taken[q.subject] <= seeds:
+                    kept.append(q)
+            return tuple(kept)
+
+        return replace(self, trained=first(self.trained), heldout=first(self.heldout))
+
+    @property
+    def named(self) -> tuple[Question, ...]:
+        """All prompts that name somebody."""
+        return self.trained + self.heldout
+
+    @property
+    def free(self) -> tuple[Question, ...]:
+        """All prompts that name nobody."""
+        return self.people + self.things
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to make pictures: the rows, and what becomes of the name in the prompt."""
+
+    title: str
+    rows: Rows | None = None
+    rewrite: Callable[[Question], Request] = Question.request
+    free: bool = False
+    brief: bool = True
+
+    def paper(self, whole: Same) -> Same:
+        """The questions that are asked: two pictures a name for a brief condition."""
+        return whole.brief(BRIEF) if self.brief else whole
+
+    def requests(self, whole: Questions) -> list[Request]:
+        """All pictures of this condition: of the named prompts, then of the name-free ones."""
+        paper = self.paper(whole)
+        return [self.rewrite(q) for q in paper.named] + [
+            q.request() for q in paper.free if self.free
+        ]
+
+
+def baselines(random: Rows) -> dict[str, Condition]:
+    """No prefix, a random one, and what people do without one."""
+    return {
+        "none": Condition("no prefix", free=True, brief=False),
+        "random": Condition("random prefix", random, free=True),
+        "description": Condition(
+            "description instead of name", rewrite=lambda q: q.request(q.description)
+        ),
+        "negative": Condition(
+            "name in the negative prompt", rewrite=lambda q: q.request(negative=q.subject)
+        ),
+        "floor": Condition("“a person” instead of name", rewrite=lambda q: q.request(PERSON)),
+    }
+
+
+def random_rows(encoder: TextEncoderPort, vectors: int, behind: int, seed: int = 0) -> Rows:
+    """A random prefix whose rows are as long as real token embeddings."""
+    generator = torch.Generator().manual_seed(seed)
+    made: dict[str, Tensor] = {}
+    for key, width in encoder.widths.items():
+        table = encoder.token_embedding(key).float().cpu()
+        made[key] = table.mean(0) + table.std(0) * torch.randn(vectors, width, generator=generator)
+    return Rows(made, behind)
+
+
+def reseeded(paper: Questions) -> list[Request]:
+    """The name-free prompts once more with other seeds: how much a seed alone changes."""
+    return [replace(q.request(), seed=q.seed + _RESEEDED) for q in paper.free]
