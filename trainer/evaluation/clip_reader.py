@@ -18,6 +18,7 @@ from apl_core.errors import AplError
 
 _MISSING = 'python -m pip install "apl-prefix[evaluate]"'
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
+_DEPTHS = 4
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -27,7 +28,10 @@ def without_name(prompt: str, name: str, instead: str = "a person") -> str:
 
 
 class OpenClip:
-    """A TextMatcher: one of open_clip's models, by its name there, such as `ViT-B-32`."""
+    """A TextMatcher and FeatureReader: one of open_clip's models, by its name there.
+
+    Such as `ViT-B-32`; only vision transformers have `maps`.
+    """
 
     def __init__(self, name: str, weights: Path | None, device: str = "cpu",
                  batch: int = 32) -> None:  # fmt: skip
@@ -64,6 +68,29 @@ class OpenClip:
         ]
         return F.normalize(torch.cat(parts).float(), dim=1).cpu()
 
+    def features(self, pictures: Tensor) -> Tensor:
+        """Picture embeddings (B, D) of length D ** 0.5, for FID and KID."""
+        seen = self.look(pictures)
+        return seen * seen.shape[1] ** 0.5
+
+    @torch.no_grad()
+    def maps(self, pictures: Tensor) -> list[Tensor]:
+        """What four depths of the vision transformer hold at each patch: (B, D, h, w) each."""
+        blocks = list(self.model.visual.transformer.resblocks)
+        chosen = [blocks[len(blocks) * (i + 1) // _DEPTHS - 1] for i in range(_DEPTHS)]
+        found: list[Tensor] = []
+        hooks = [b.register_forward_hook(lambda m, i, out: found.append(out)) for b in chosen]
+        parts: list[list[Tensor]] = []
+        try:
+            for part in pictures.split(self.batch):
+                found.clear()
+                self.model.encode_image(self._prepared(part))
+                parts.append([self._places(out, len(part)) for out in found])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [torch.cat(depth) for depth in zip(*parts, strict=True)]
+
     @torch.no_grad()
     def match(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
         """CLIP score: cosine (B,) of each picture with its text."""
@@ -75,6 +102,13 @@ class OpenClip:
         words = F.normalize(torch.cat(parts).float(), dim=1).cpu()
         chosen = words[[unique.index(t) for t in texts]]
         return (self.look(pictures) * chosen).sum(1)
+
+    def _places(self, tokens: Tensor, count: int) -> Tensor:
+        """Patches (count, D, h, w) of a block's output, its class token left out."""
+        if not getattr(self.model.visual.transformer, "batch_first", len(tokens) == count):
+            tokens = tokens.transpose(0, 1)
+        side = round((tokens.shape[1] - 1) ** 0.5)
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side)).float().cpu()
 
     def _prepared(self, pictures: Tensor) -> Tensor:
         """The shorter side scaled to the model's size, the middle cut out, CLIP's normalisation."""

@@ -14,10 +14,9 @@ from apl_core.prefix import Prefix
 from ..pocket.examination import Outcome, save_before_after
 from ..pocket.model import PocketModel
 from ..report.page import Picture, Table, write_page
-from .distances import feature_change, fid, kid_mean, pixel_change
-from .identity import identity
+from .figures import changes, likeness
 from .pocket_reader import PocketReader, faces_of
-from .statistics import Mean, mean
+from .statistics import Mean
 
 _WHOLE = ("none", "prefix")  # conditions of which every picture is drawn, not two a name
 _NOTES = (
@@ -40,7 +39,7 @@ def detailed(model: PocketModel, outcome: Outcome) -> dict[str, Mean]:
         for group, asked in (("trained", paper.trained), ("heldout", paper.heldout)):
             part = faces.pick(torch.arange(start, start + len(asked)))
             start += len(asked)
-            seen = identity(part, [q.subject for q in asked], reader.gallery).figures()
+            seen = likeness(part, [q.subject for q in asked], reader.gallery)
             figures |= {
                 f"{title}.{key}.{group}": seen[key]
                 for key in ("identity_cosine", "identity_cosine_max", "anonymous")
@@ -53,19 +52,11 @@ def _changes(reader: PocketReader, outcome: Outcome) -> dict[str, Mean]:
     free = len(outcome.paper.free)
     if not free:
         return {}
-    plain = outcome.drawn["none"].pictures[-free:]
-    maps, features = reader.maps(plain), reader.features(plain)
-    figures: dict[str, Mean] = {}
-    for name in ("prefix", "random", "reseeded"):
-        pictures = outcome.drawn[name].pictures[-free:]
-        seen = reader.features(pictures)
-        figures[f"change.pixels.{name}"] = mean(pixel_change(plain, pictures).numpy())
-        figures[f"change.features.{name}"] = mean(
-            feature_change(maps, reader.maps(pictures)).numpy()
-        )
-        figures[f"change.kid.{name}"] = kid_mean(features, seen)
-        figures[f"change.fid.{name}"] = Mean(fid(features, seen), math.nan, math.nan, free)
-    return figures
+    pictures = {
+        name: [outcome.drawn[name].pictures[-free:]]
+        for name in ("none", "prefix", "random", "reseeded")
+    }
+    return changes(pictures.pop("none"), dict(pictures), reader)
 
 
 def write_outcome(out: Path, model: PocketModel, prefix: Prefix, outcome: Outcome) -> None:
