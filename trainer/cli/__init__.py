@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from apl_core import __version__
 from apl_core.errors import AplError, ConfigError
 
-from . import bench, dataset, demo, files, learn, pictures, pocket, ui, verify
+from . import bench, dataset, demo, evaluate, files, learn, pictures, pocket, ui, verify
 
-_GROUPS = (demo, dataset, learn, ui, pictures, files, bench, verify, pocket)
+_GROUPS = (demo, dataset, learn, ui, pictures, evaluate, files, bench, verify, pocket)
 
 
 def parser() -> argparse.ArgumentParser:

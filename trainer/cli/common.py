@@ -71,14 +71,17 @@ def load_model(folder: Path | None) -> PocketModel:
 
 def load_any(given: argparse.Namespace) -> PocketModel | CheckpointModel:
     """The pocket model or checkpoint that `add_any_model`'s options choose."""
-    if not is_checkpoint(given.model):
-        return load_model(given.model)
+    return load_real(given) if is_checkpoint(given.model) else load_model(given.model)
+
+
+def load_real(given: argparse.Namespace) -> CheckpointModel:
+    """The checkpoint that `add_any_model`'s options choose, in half precision on a GPU."""
     import torch
 
     from ..checkpoints.load import Options, load_checkpoint
     from ..checkpoints.plan import own_device
 
-    device = own_device(None)
+    device = own_device(getattr(given, "device", None))
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     options = Options(given.tokenizer, given.clip_skip, given.prediction, dtype, device=str(device))
     return load_checkpoint(given.model, options)

@@ -1,16 +1,15 @@
-"""`apl generate` and `apl evaluate`."""
+"""`apl generate`: pictures without and with a prefix, side by side."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from .common import Verbs, add_any_model, add_model, load_any, load_model, read_fitting, verb
+from .common import Verbs, add_any_model, load_any, read_fitting, verb
 
 
 def add(verbs: Verbs) -> None:
-    """Add `generate` and `evaluate`."""
+    """Add `generate`."""
     generate = verb(
         verbs, "generate", run_generate, "draw prompts without and with a prefix, side by side",
         'apl generate --prefix runs/demo/prefix.safetensors "a photo of a woman with red hair"',
@@ -29,17 +28,6 @@ def add(verbs: Verbs) -> None:
     generate.add_argument(
         "--out", type=Path, default=Path("generated.png"), help="the PNG to write"
     )
-    evaluate = verb(
-        verbs, "evaluate", run_evaluate, "measure a prefix: identity, faces, fidelity, drift",
-        "apl evaluate --prefix runs/demo/prefix.safetensors",
-    )  # fmt: skip
-    add_model(evaluate)
-    evaluate.add_argument("--prefix", type=Path, required=True, help="the prefix file")
-    evaluate.add_argument("--names", type=int, default=64, help="names a group")
-    evaluate.add_argument("--seeds", type=int, default=4, help="pictures a name")
-    evaluate.add_argument("--free", type=int, default=128, help="name-free prompts a group")
-    evaluate.add_argument("--out", type=Path, help="folder for report.html and figures")
-    evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
 def run_generate(given: argparse.Namespace) -> int:
@@ -71,26 +59,4 @@ def run_generate(given: argparse.Namespace) -> int:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     sheet(rows, labels, scale=scale).save(given.out)
     print(given.out)
-    return 0
-
-
-def run_evaluate(given: argparse.Namespace) -> int:
-    """Measure a prefix beside the baselines."""
-    from ..evaluation.outcome import detailed, write_outcome
-    from ..evaluation.studio import Studio
-    from ..pocket.examination import EVALUATION_STEPS, examine
-    from ..pocket.measure import Paper
-
-    model = load_model(given.model)
-    prefix = read_fitting(given.prefix, model)
-    paper = Paper.of(model.world, given.names, given.seeds, given.free)
-    with Studio(model.folder, EVALUATION_STEPS) as studio:
-        outcome = examine(model, studio, paper, prefix)
-    if given.json:
-        figures = {k: m.plain() for k, m in detailed(model, outcome).items()}
-        print(json.dumps({**outcome.flat, "intervals": figures}, indent=1, sort_keys=True))
-    else:
-        print(outcome.table().text())
-    if given.out:
-        write_outcome(given.out, model, prefix, outcome)
     return 0

@@ -91,6 +91,17 @@ def read_metadata(folder: Path) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+def descriptions_in(entries: Iterable[Entry]) -> dict[str, str]:
+    """What stands for each name in its neutral prompts."""
+    found: dict[str, str] = {}
+    for entry in (e for e in entries if e.name):
+        before, name, after = entry.prompt.partition(entry.name)
+        if name and entry.neutral.startswith(before) and entry.neutral.endswith(after):
+            end = len(entry.neutral) - len(after)
+            found.setdefault(entry.name, entry.neutral[len(before) : end])
+    return found
+
+
 def _entry(raw: Any) -> Entry:
     if not isinstance(raw, dict):
         raise ValueError("it is no table")

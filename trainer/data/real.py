@@ -43,16 +43,16 @@ def optional_eyes(choices: Choices) -> tuple[FaceReader | None, AttributeReader 
     Call it before the checkpoint is loaded: that takes longer.
     """
     detection, recognition, clip = map(weight, ("face-detection", "face-recognition", "clip-b32"))
-    lacking = (
-        _lacking("facexlib", "facexlib", [detection, recognition], choices)
-        if choices.face_filter
-        else []
-    )
-    lacking += _lacking("open_clip", "open-clip-torch", [clip], choices) if choices.voted else []
-    if lacking:
+    place = choices.weights
+    missed: list[tuple[str, str]] = []
+    if choices.face_filter:
+        missed += lacking("facexlib", "facexlib", [detection, recognition], place)
+    if choices.voted:
+        missed += lacking("open_clip", "open-clip-torch", [clip], place)
+    if missed:
         raise AplError(
-            "make a data set", "; ".join(found for found, _ in lacking),
-            f"{' and '.join(dict.fromkeys(fix for _, fix in lacking))}, or {WITHOUT}",
+            "make a data set", "; ".join(found for found, _ in missed),
+            f"{' and '.join(dict.fromkeys(fix for _, fix in missed))}, or {WITHOUT}",
         )  # fmt: skip
     here = {one.name: choices.weights / one.file for one in (detection, recognition, clip)}
     faces = attributes = None
@@ -67,8 +67,8 @@ def optional_eyes(choices: Choices) -> tuple[FaceReader | None, AttributeReader 
 def eyes_here(choices: Choices) -> tuple[Choices, str]:
     """The choices without what is not installed or fetched, and a sentence on that ("" if all)."""
     detection, recognition, clip = map(weight, ("face-detection", "face-recognition", "clip-b32"))
-    faces = not _lacking("facexlib", "facexlib", [detection, recognition], choices)
-    words = not _lacking("open_clip", "open-clip-torch", [clip], choices)
+    faces = not lacking("facexlib", "facexlib", [detection, recognition], choices.weights)
+    words = not lacking("open_clip", "open-clip-torch", [clip], choices.weights)
     missed = [text for here, text in ((faces, "no face was looked for"),
                                       (words, "nobody was described")) if not here]  # fmt: skip
     told = f"{' and '.join(missed)} (`apl fetch` lists what that needs)" if missed else ""
@@ -90,8 +90,8 @@ def real_tools(model: CheckpointModel, book: ListBook, choices: Choices,
     return Tools(maker, sampler, book, faces, attributes)
 
 
-def _lacking(module: str, package: str, files: list[Weight],
-             choices: Choices) -> list[tuple[str, str]]:  # fmt: skip
+def lacking(module: str, package: str, files: list[Weight],
+            weights: Path) -> list[tuple[str, str]]:  # fmt: skip
     """(found, fix) of each thing that an optional part lacks."""
     found: list[tuple[str, str]] = []
     if importlib.util.find_spec(module) is None:
@@ -99,6 +99,6 @@ def _lacking(module: str, package: str, files: list[Weight],
             (f"{package} is not installed", 'python -m pip install "apl-prefix[evaluate]"')
         )
     for one in files:
-        if present(one, choices.weights) is None:
+        if present(one, weights) is None:
             found.append((missing(one), f"`apl fetch {one.name}`"))
     return found

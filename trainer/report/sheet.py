@@ -62,7 +62,7 @@ def _drawable(text: str, font: Any) -> str:
 
 
 def save_sheet(rows: Sequence[Tensor], path: Path, labels: Sequence[str] = (),
-               heads: Sequence[str] = ()) -> None:  # fmt: skip
+               heads: Sequence[str] = (), scale: int = _SCALE) -> None:  # fmt: skip
     """Write a sheet as PNG; makes the folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows, labels, heads).save(path)
+    sheet(rows, labels, heads, scale).save(path)

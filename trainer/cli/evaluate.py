@@ -1,0 +1,287 @@
+"""`apl evaluate`: a prefix measured beside plain baselines, on a pocket model or a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apl_core.errors import ConfigError
+from apl_core.metadata import shown
+
+from .common import (
+    Verbs,
+    add_any_model,
+    is_checkpoint,
+    load_model,
+    load_real,
+    read_fitting,
+    verb,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from ..evaluation.survey import Eyes, Plan, Survey
+
+_REAL_ONLY = (
+    "heldout", "data", "gallery", "templates", "things_prompts", "people_prompts", "negative",
+    "steps", "guidance", "size", "device", "weights", "tokenizer", "clip_skip", "prediction",
+    "seed", "gallery_seeds", "batch", "rank", "of",
+)  # fmt: skip
+_POCKET = {"names": "64", "seeds": 4, "free": 128}
+_REAL = {"seeds": 4, "free": 32, "gallery_seeds": 4, "steps": 20, "batch": 4, "seed": 0, "rank": 0,
+         "of": 1}  # fmt: skip
+_RANGES = {
+    "seeds": (1, 1000), "free": (0, 100_000), "gallery_seeds": (1, 1000), "steps": (1, 1000),
+    "guidance": (1, 100), "batch": (1, 256), "of": (1, 4096),
+}  # fmt: skip
+
+
+def add(verbs: Verbs) -> None:
+    """Add `evaluate`."""
+    evaluate = verb(
+        verbs, "evaluate", run_evaluate, "measure a prefix: identity, faces, fidelity, drift",
+        "apl evaluate --model sd15.safetensors --prefix mine.safetensors --names names.txt "
+        "--heldout others.txt --out measured",
+    )  # fmt: skip
+    add_any_model(evaluate)
+    evaluate.add_argument("--prefix", type=Path, required=True, help="the prefix file")
+    evaluate.add_argument(
+        "--names", metavar="FILE|N",
+        help="on a checkpoint: names it was learnt from, one a line, or `builtin`; on a pocket "
+        "model: how many names a group (64)",
+    )  # fmt: skip
+    evaluate.add_argument("--seeds", type=int, help="pictures a name (4)")
+    evaluate.add_argument(
+        "--free", type=int, help="name-free prompts a group (32; on a pocket model 128)"
+    )
+    evaluate.add_argument("--out", type=Path, help="folder for pictures, report.html and figures")
+    evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
+    _add_real(evaluate.add_argument_group("on a real checkpoint"))
+
+
+def _add_real(real: argparse._ArgumentGroup) -> None:  # pyright: ignore[reportPrivateUsage]
+    real.add_argument("--heldout", "--held-out", type=Path, metavar="FILE",
+                      help="names that the prefix has never seen, one a line")  # fmt: skip
+    real.add_argument("--data", type=Path, metavar="DIR",
+                      help="take names, who is held out, and descriptions from a data set of "
+                      "`apl dataset`")  # fmt: skip
+    real.add_argument("--gallery", type=Path, metavar="DIR",
+                      help="pictures of everybody in a subfolder each, in place of the model's "
+                      "own pictures without prefix")  # fmt: skip
+    real.add_argument("--gallery-seeds", type=int, help="own pictures a name for the gallery (4)")
+    real.add_argument("--seed", type=int, help="decides prompts and noises (0)")
+    real.add_argument("--steps", type=int, help="DDIM steps (20)")
+    real.add_argument("--guidance", type=float, help="CFG scale (7)")
+    real.add_argument("--size", type=int, help="side of the pictures in pixels (the model's own)")
+    real.add_argument("--batch", type=int, help="pictures drawn together (4)")
+    real.add_argument("--negative", help="negative prompt (the project's own)")
+    real.add_argument("--templates", type=Path, metavar="FILE", help="own prompts, {} for the name")
+    real.add_argument("--things-prompts", type=Path, metavar="FILE", help="own prompts of things")
+    real.add_argument("--people-prompts", type=Path, metavar="FILE", help="own prompts of people")
+    real.add_argument("--device", help="cpu or cuda (the best there is)")
+    real.add_argument("--weights", type=Path, metavar="DIR", help="where `apl fetch` put them")
+    real.add_argument("--rank", type=int, help="this process's number, from 0")
+    real.add_argument("--of", type=int, help="how many processes share the drawing (1)")
+
+
+def run_evaluate(given: argparse.Namespace) -> int:
+    """Measure a prefix beside the baselines."""
+    real = is_checkpoint(given.model)
+    for name, value in (_REAL if real else _POCKET).items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    return _on_checkpoint(given) if real else _on_pocket(given)
+
+
+def _on_pocket(given: argparse.Namespace) -> int:
+    from ..evaluation.outcome import detailed, write_outcome
+    from ..evaluation.studio import Studio
+    from ..pocket.examination import EVALUATION_STEPS, examine
+    from ..pocket.measure import Paper
+
+    refused = [f"--{n.replace('_', '-')}" for n in _REAL_ONLY if getattr(given, n) is not None]
+    if refused:
+        raise ConfigError(
+            f"use {', '.join(refused)}", "a pocket model has its own people, words and size",
+            "leave it out, or give --model CKPT",
+        )  # fmt: skip
+    if not given.names.isdecimal() or not int(given.names):
+        raise ConfigError(
+            f"measure {shown(given.names, 60)} names", "a pocket model has its own people",
+            "give how many, such as --names 64, or a checkpoint with --model",
+        )  # fmt: skip
+    model = load_model(given.model)
+    prefix = read_fitting(given.prefix, model)
+    paper = Paper.of(model.world, int(given.names), given.seeds, given.free)
+    with Studio(model.folder, EVALUATION_STEPS) as studio:
+        outcome = examine(model, studio, paper, prefix)
+    if given.json:
+        figures = {k: m.plain() for k, m in detailed(model, outcome).items()}
+        print(json.dumps({**outcome.flat, "intervals": figures}, indent=1, sort_keys=True))
+    else:
+        print(outcome.table().text())
+    if given.out:
+        write_outcome(given.out, model, prefix, outcome)
+    return 0
+
+
+def _on_checkpoint(given: argparse.Namespace) -> int:
+    from apl_core.formats import read_prefix
+
+    from ..checkpoints.plan import CPU, own_device, picture_size
+    from ..checkpoints.recognise import recognise
+    from ..data.prompts import list_book
+    from ..evaluation.people import pictures_of_people
+    from ..evaluation.survey import Plan, Surveyor
+    from ..watch import Bar
+
+    _check(given)
+    who = _who(given)
+    book = list_book(given.templates, given.things_prompts, given.people_prompts)
+    read_prefix(given.prefix)
+    found = recognise(given.model, given.prediction)
+    guidance = _guidance(given)
+    plan = Plan(
+        who.trained, who.heldout, who.descriptions, given.seeds, given.free, given.gallery_seeds,
+        given.seed, book.negative if given.negative is None else given.negative, given.steps,
+        guidance, picture_size(found, CPU, given.size), given.batch,
+    )  # fmt: skip
+    if given.gallery is not None:
+        pictures_of_people(given.gallery, plan.names)
+    device = str(own_device(given.device))
+    eyes = _eyes(given, device)
+    for line in eyes.lacking:
+        print(f"not measured: {line}", file=sys.stderr)
+    model = load_real(given)
+    prefix = read_fitting(given.prefix, model)
+    surveyor = Surveyor(model, prefix, plan, book, eyes, given.gallery, given.out)
+    bar = Bar()
+
+    def tell(name: str, done: int, total: int) -> None:
+        from apl_core.training.events import Phase
+
+        if not given.json:
+            bar(Phase(name, done, total))
+
+    try:
+        left = surveyor.draw(tell, given.rank, given.of)
+        if left:
+            bar.close()
+            print(f"{left} pictures are still being drawn by other ranks; the last one measures")
+            return 0
+        survey = surveyor.measure(tell)
+    except KeyboardInterrupt:
+        bar.close()
+        print(f"\nstopped. What is drawn lies in {shown(str(given.out))}; the same command goes on",
+              file=sys.stderr)  # fmt: skip
+        return 1
+    bar.close()
+    facts = _facts(given, plan, eyes, found.sentence, device)
+    facts["Prefix"] = f"{prefix.n} vectors, {prefix.behind} behind the text, {prefix.short_digest}"
+    return _told(given, survey, facts)
+
+
+@dataclass(frozen=True)
+class _Who:
+    """Names in two groups, and what is said of them where it is known."""
+
+    trained: tuple[str, ...]
+    heldout: tuple[str, ...]
+    descriptions: dict[str, str]
+
+
+def _who(given: argparse.Namespace) -> _Who:
+    from ..data.metadata import descriptions_in, read_metadata
+    from ..data.names import check_apart, read_names
+    from ..data.prompts import built_in_names
+
+    entries = () if given.data is None else read_metadata(given.data)
+    trained: Sequence[str] = ()
+    heldout: Sequence[str] = ()
+    if given.names == "builtin":
+        trained, heldout = built_in_names()
+    elif given.names is not None:
+        trained = read_names(Path(given.names))
+    if given.heldout is not None:
+        heldout = read_names(given.heldout)
+    if given.names is None and given.heldout is None:
+        trained, heldout = (
+            list(dict.fromkeys(e.name for e in entries if e.name and e.split == split))
+            for split in ("train", "heldout")
+        )
+    if not trained and not heldout:
+        raise ConfigError(
+            "measure a prefix on a checkpoint", "there are no names to measure",
+            "give --names FILE or `builtin` for names it was learnt from, --heldout FILE for "
+            "others, or --data DIR",
+        )  # fmt: skip
+    check_apart(trained, heldout)
+    return _Who(tuple(trained), tuple(heldout), descriptions_in(entries))
+
+
+def _check(given: argparse.Namespace) -> None:
+    asked = "measure a prefix on a checkpoint"
+    problems = [
+        ConfigError(f"--{name.replace('_', '-')}", f"{value} is not within {low} to {high}",
+                    "choose another")
+        for name, (low, high) in _RANGES.items()
+        if (value := getattr(given, name)) is not None and not low <= value <= high
+    ]  # fmt: skip
+    if not 0 <= given.rank < max(given.of, 1):
+        problems.append(ConfigError("take a share", f"--rank {given.rank} of {given.of}",
+                                    "count from 0"))  # fmt: skip
+    if given.out is None:
+        fix = "give a folder; pictures stay there, and the same command goes on with them"
+        problems.append(ConfigError(asked, "--out is missing", fix))
+    if problems:
+        raise ConfigError.of(asked, problems)
+
+
+def _guidance(given: argparse.Namespace) -> float:
+    from ..checkpoints.load import GUIDANCE
+
+    return GUIDANCE if given.guidance is None else given.guidance
+
+
+def _eyes(given: argparse.Namespace, device: str) -> Eyes:
+    from ..data.weights import weights_folder
+    from ..evaluation.sight import eyes_for
+
+    return eyes_for(weights_folder(given.weights), device)
+
+
+def _facts(given: argparse.Namespace, plan: Plan, eyes: Eyes, sentence: str,
+           device: str) -> dict[str, str]:  # fmt: skip
+    gallery = (
+        f"{plan.gallery} pictures a name of this model without prefix, other seeds than measured"
+        if given.gallery is None else "pictures of the user's"
+    )  # fmt: skip
+    return {
+        "Model": f"{given.model.name}: {sentence}",
+        "Names": f"{len(plan.trained)} trained, {len(plan.heldout)} held out, "
+        f"{plan.seeds} pictures each (2 under the baselines)",
+        "Drawing": f"DDIM, {plan.steps} steps, CFG {plan.guidance:g}, {plan.size} pixels, seed "
+        f"{plan.seed}, {device}",
+        "Gallery": gallery if eyes.faces is not None else "none",
+        "Faces": "facexlib RetinaFace and ArcFace" if eyes.faces is not None else "not read",
+        "Texts": "open_clip ViT-B-32" if eyes.clip is not None else "not read",
+    }
+
+
+def _told(given: argparse.Namespace, survey: Survey, facts: dict[str, str]) -> int:
+    from ..evaluation.survey_report import flat_figures, notes, tables, write_survey
+
+    write_survey(given.out, survey, facts)
+    if given.json:
+        figures = {k: m.plain() for k, m in survey.figures.items()}
+        print(json.dumps({**flat_figures(survey), "intervals": figures}, indent=1, sort_keys=True))
+        return 0
+    for table in tables(survey):
+        print(f"\n{table.title}\n{table.text()}")
+    print("\n" + "\n".join(f"- {line}" for line in notes(survey)))
+    print(f"\nlook at   {given.out / 'report.html'}")
+    return 0
