@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from apl_core.errors import ConfigError, HostError
 from apl_trainer.cli import main
 from apl_trainer.verify.a1111 import WebuiServer
-from apl_trainer.verify.http import Client
+from apl_trainer.verify.http import Client, Reply
 from apl_trainer.verify.proof import Answer, Case, Verdict, holes, judge, table, verify
 
 DIGEST = "d" * 64
@@ -105,6 +106,49 @@ def test_every_request_of_the_matrix_is_new_and_has_an_id_of_its_own(
     assert len({body["force_task_id"] for body in bodies}) == len(bodies)
     assert len({body["prompt"] for body in bodies}) == len(bodies)
     json.dumps(bodies)
+
+
+class StickyWebui(Client):
+    """Keeps every overridden setting, as a webui does with one that was never saved."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9")
+        axes = ["Nothing", "Prompt S/R", "[APL] Anonymize"]
+        grid = [{"label": "X type", "value": "Nothing", "choices": axes}]
+        grid += [{"label": "X values", "value": ""}, {"label": "Margins", "value": 4}]
+        lines = [{"label": "Iterate", "value": False}, {"label": "List of prompt inputs"}]
+        scripts = {"x/y/z plot": grid, "prompts from file or textbox": lines}
+        self.pages: dict[str, Any] = {
+            "/sdapi/v1/options": {"CLIP_stop_at_last_layers": 1, "kept": 5},
+            "/sdapi/v1/loras": [{"name": "thin"}],
+            "/sdapi/v1/script-info": [
+                {"name": name, "is_img2img": False, "args": args} for name, args in scripts.items()
+            ],
+        }
+
+    def get(self, path: str, default: Any = None) -> Any:
+        return copy.deepcopy(self.pages.get(path, default))
+
+    def ask(self, path: str, body: Any = None) -> Reply:
+        self.pages["/sdapi/v1/options"] |= body.get("override_settings", {})
+        return Reply(200, {"images": ["picture"], "info": json.dumps({"infotexts": [""]})})
+
+
+def test_settings_that_a_case_changed_are_put_back() -> None:
+    webui = StickyWebui()
+    before = webui.get("/sdapi/v1/options")
+    body = {"override_settings": {"CLIP_stop_at_last_layers": 2}, "force_task_id": "task(1)"}
+    (answer,) = WebuiServer(webui).send(Case("clip skip", (body,)))
+    assert answer.pictures == 1 and webui.get("/sdapi/v1/options") == before
+
+
+def test_a_webuis_own_scripts_are_asked_by_the_labels_of_their_arguments() -> None:
+    cases = {case.name: case.bodies[0] for case in WebuiServer(StickyWebui()).cases()}
+    assert "<lora:thin:0.5>" in cases["LoRA"]["prompt"]
+    assert cases["grid that switches it off"]["script_args"] == [2, "off, on", 4]
+    assert "grid of words" in cases and "grid of few steps" not in cases
+    iterate, lines = cases["list of prompts"]["script_args"]
+    assert iterate is False and lines.count("\n") == 1
 
 
 def test_misuse_is_two_and_no_server_is_one(
