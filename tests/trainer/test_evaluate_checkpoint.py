@@ -243,7 +243,9 @@ def test_shares_draw_what_one_process_draws(
 def test_a_device_that_is_full_draws_fewer_at_once(
     model: CheckpointModel, drawn: Path, tmp_path: Path
 ) -> None:
-    made = surveyor(model, tmp_path, Eyes(ByNoise()), plan=replace(PLAN, free=0, seeds=1, gallery=1))
+    made = surveyor(
+        model, tmp_path, Eyes(ByNoise()), plan=replace(PLAN, free=0, seeds=1, gallery=1)
+    )
     inner = made.room.painter
 
     class Small:
