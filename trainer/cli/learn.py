@@ -254,8 +254,11 @@ def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
         print(f"stopped and saved. Go on with: apl resume {folder.path}")
         return 1
     print(f"{folder.prefix}\n  kept step {prefix.card.steps}")
-    if prefix.keys == ("pocket",):
-        print(f"  measure it with: apl evaluate --prefix {folder.prefix}")
+    measure = f"apl evaluate --prefix {folder.prefix}"
+    if not isinstance(origin, Origin):
+        whom = "--names FILE" if origin.data is None else f"--data {origin.data}"
+        measure += f" --model {origin.checkpoint} {whom} --out DIR"
+    print(f"  measure it with: {measure}")
     return 0
 
 

@@ -57,7 +57,7 @@ WEIGHTS = (
         "face-detection", "detection_Resnet50_Final.safetensors",
         f"{_FACEXLIB}/detection_Resnet50_Final.pth", 109_497_761,
         "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d", "MIT",
-        "facexlib's RetinaFace: counts the faces in a picture",
+        "facexlib's RetinaFace: finds and counts the faces in a picture",
     ),
     Weight(
         "face-recognition", "recognition_arcface_ir_se50.safetensors",
@@ -69,7 +69,7 @@ WEIGHTS = (
         "clip-b32", "open_clip_vit_b_32_laion2b.safetensors",
         f"{_LAION}/1a25a446712ba5ee05982a381eed697ef9b435cf/open_clip_model.safetensors",
         605_143_316, "ac4f8c4b88af6d963118cbf40ad93176d092abbedfcb752601ae1866352656e6", "MIT",
-        "open_clip's ViT-B-32 (laion2b_s34b_b79k): coarse attributes for descriptions",
+        "open_clip's ViT-B-32 (laion2b_s34b_b79k): descriptions, text fit, drift in meaning",
     ),
 )  # fmt: skip
 """Hashes as several unrelated public projects record them; nothing was downloaded to check them."""
