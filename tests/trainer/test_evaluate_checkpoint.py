@@ -26,9 +26,11 @@ from apl_core.prefix import Prefix
 from apl_trainer.checkpoints.load import CheckpointModel, Options, load_checkpoint
 from apl_trainer.cli import main
 from apl_trainer.data.prompts import list_book
+from apl_trainer.evaluation import survey
 from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.evaluation.people import People, pictures_of_people, read_people
 from apl_trainer.evaluation.readers import Faces
+from apl_trainer.evaluation.statistics import Mean
 from apl_trainer.evaluation.survey import Eyes, Plan, Survey, Surveyor
 from apl_trainer.evaluation.survey_report import flat_figures, notes, tables, write_survey
 
@@ -108,6 +110,15 @@ def drawn(model: CheckpointModel, tmp_path_factory: pytest.TempPathFactory) -> P
     return place
 
 
+def read_report(folder: Path) -> dict[str, Any]:
+    """report.json as its schema says it is."""
+    jsonschema = pytest.importorskip("jsonschema")
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    schema = Path(survey.__file__).with_name("survey.schema.json")
+    jsonschema.validate(report, json.loads(schema.read_text(encoding="utf-8")))
+    return report
+
+
 def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
 
@@ -177,7 +188,7 @@ def test_no_face_anywhere_is_said_and_claims_nothing(
     assert not any("anonymous" in key or "identity" in key for key in found.figures)
     assert found.figures["prefix.face_found.heldout"].value == 0
     write_survey(tmp_path, found, {"Model": "a slim one"})
-    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    report = read_report(tmp_path)
     assert report["without_face"] == list(NAMES) and report["gallery"] == []
     assert any("nothing is said about identity" in line for line in report["notes"])
     assert "nothing is said about identity" in (tmp_path / "report.html").read_text("utf-8")
@@ -329,6 +340,10 @@ def test_real_readers_with_random_weights_measure_everything(
                 "change.fid.random", "change.kid.prefix", "prefix.face_found.people"):  # fmt: skip
         assert found.figures[key].count > 0, key
     write_survey(tmp_path, found, {"Model": "a slim one", "Faces": "random weights"})
+    report = read_report(tmp_path)
+    again = {key: Mean.of(value).plain() for key, value in report["figures"].items()}
+    assert again == {key: value.plain() for key, value in found.figures.items()}
+    assert report["numbers"] == json.loads((tmp_path / "figures.json").read_text("utf-8"))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert all(title in page for title in ("Identity", "Text fit", "Drift"))
     blind = Eyes(FacexlibFaces(new_networks("mobile0.25"), 0.999), None)
@@ -361,7 +376,7 @@ def test_the_command_without_weights_says_what_is_missing_and_measures_drift(
         "change.pixels.prefix", "change.pixels.random", "change.pixels.reseeded",
         "change.share_of_a_seed",
     }  # fmt: skip
-    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    report = read_report(tmp_path)
     assert len(report["not_measured"]) == 2
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Not measured: identity and faces" in page and "data:image/png;base64," in page
@@ -369,6 +384,20 @@ def test_the_command_without_weights_says_what_is_missing_and_measures_drift(
     assert main(arguments(root, tmp_path, *names)) == 0
     assert times(tmp_path / "pictures") == before
     assert "another seed" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_in_words(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def interrupted(self: Surveyor, tell: Any, rank: int, of: int) -> int:
+        self.room.draw([self.rolls["none"].cut(0, 1)], lambda count: None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Surveyor, "draw", interrupted)
+    assert main(arguments(root, tmp_path, "--names", str(root / "names.txt"))) == 1
+    assert "the same command goes on" in capsys.readouterr().err
+    assert len(times(tmp_path)) == 1 and not (tmp_path / "report.json").exists()
 
 
 def test_bad_usage_is_told_before_anything_is_loaded(

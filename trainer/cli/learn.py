@@ -256,7 +256,8 @@ def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
     print(f"{folder.prefix}\n  kept step {prefix.card.steps}")
     measure = f"apl evaluate --prefix {folder.prefix}"
     if not isinstance(origin, Origin):
-        whom = "--names FILE" if origin.data is None else f"--data {origin.data}"
+        made = origin.data is not None and (Path(origin.data) / "manifest.json").is_file()
+        whom = f"--data {origin.data}" if made else "--names FILE"  # `apl dataset`'s has groups
         measure += f" --model {origin.checkpoint} {whom} --out DIR"
     print(f"  measure it with: {measure}")
     return 0
