@@ -11,13 +11,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from slim_runs import NAMES, arguments, write_root
 from torch import Tensor
 
+from apl_core.errors import AplError
 from apl_core.formats import read_prefix
+from apl_trainer.checkpoints.compiling import compiling
 from apl_trainer.cli import main
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="it needs a POSIX system")
@@ -92,6 +95,59 @@ def test_torchrun_learns_what_one_process_learns(root: Path, tmp_path: Path) -> 
     difference = (vectors(tmp_path / "one") - vectors(tmp_path / "two")).abs()
     assert float(difference.mean()) < 0.01 * 4 * rate
     assert learnt_steps(tmp_path / "two") == [1, 2, 3, 4]
+
+
+def test_a_compiled_u_net_gives_the_same_prefix(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captured and differentiated as torch.compile does it, but run by torch's own kernels.
+
+    Building kernels for a whole U-Net takes many minutes: that was done by hand.
+    """
+    plain = torch.nn.Module.compile
+    built: list[torch.nn.Module] = []
+
+    def compile_(self: torch.nn.Module) -> None:
+        built.append(self)
+        plain(self, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_)
+    monkeypatch.setattr("apl_trainer.checkpoints.compiling.check_compiler", lambda device: None)
+    monkeypatch.setattr("apl_trainer.checkpoints.learn.check_compiler", lambda device: None)
+    more = ["--data", str(root / "data"), "--set=batch_things=0", "--set=repulsion=0.0",
+            "--set=batch_people=0"]  # fmt: skip
+    assert main(arguments(root, tmp_path / "compiled", *more, "--compile")) == 0
+    assert len(built) == 1
+    assert main(arguments(root, tmp_path / "plain", *more)) == 0
+    one, other = (vectors(tmp_path / run) for run in ("compiled", "plain"))
+    torch.testing.assert_close(one, other, atol=2e-4, rtol=0)
+
+
+def test_without_a_compiler_it_is_said_before_the_run_begins(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def broken(function: Any) -> Any:
+        def run(*given: Any) -> None:
+            raise RuntimeError("No working C++ compiler found in cxx\nand a page of more")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    more = ["--data", str(root / "data"), "--compile"]
+    assert main(arguments(root, tmp_path / "run", *more)) == 2
+    said = capsys.readouterr().err
+    assert "No working C++ compiler" in said and "leave --compile out" in said
+    assert "a page of more" not in said and not (tmp_path / "run").exists()
+
+
+def test_what_fails_to_compile_ends_in_a_sentence() -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    with pytest.raises(AplError, match="fails on this network"), compiling(True):
+        raise TorchDynamoException("no")
+    with pytest.raises(TorchDynamoException), compiling(False):
+        raise TorchDynamoException("no")
 
 
 @POSIX

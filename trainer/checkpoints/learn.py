@@ -23,6 +23,7 @@ from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
 
 from ..data.settings import parse_json
+from .compiling import check_compiler
 from .data import DataSource, LatentCache, Row, heldout_names, read_data
 from .load import STEPS, CheckpointModel, Options, load_checkpoint
 from .plan import dtype_for, own_device, picture_size, preset_for, text_dtype_for
@@ -100,6 +101,8 @@ def load_material(material: Material, say: Callable[[str], None]) -> CheckpointM
         cast("Prediction | None", material.prediction), dtype_for(preset, device),
         text_dtype_for(found, preset, device), str(device),
     )  # fmt: skip
+    if material.compile:
+        check_compiler(device)
     model = load_checkpoint(Path(material.checkpoint), options, say)
     unet = model.denoiser.unet
     if preset.checkpointing:

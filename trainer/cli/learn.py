@@ -109,6 +109,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     from apl_core.formats import read_prefix
     from apl_core.training.config import TrainConfig
 
+    from ..checkpoints.compiling import check_compiler
     from ..checkpoints.data import read_data
     from ..checkpoints.learn import Material
     from ..checkpoints.plan import (
@@ -146,6 +147,8 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
         print(forecast(found, config, preset, size, device).text(config, str(device)))
         return 0
     start = None if given.start is None else read_prefix(given.start)
+    if given.compile:
+        check_compiler(device)
     material = Material(
         str(given.model.resolve()), None if given.data is None else str(given.data.resolve()),
         names, given.per_name, size, given.vram,
@@ -234,6 +237,7 @@ def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
     from apl_core.training.parallel import Group
 
     from ..board import Board
+    from ..checkpoints.compiling import compiling
     from ..pocket.learn import Origin
     from ..report.curves import save_curves
     from ..watch import Bar, stop_on_interrupt
@@ -246,7 +250,9 @@ def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
     with stop_on_interrupt(control), ExitStack() as stack:
         if tensorboard and not Group().rank:
             listeners.append(stack.enter_context(Board(folder.path)))
-        prefix = _trainer(origin, config, folder, listeners, control, start).run()
+        trainer = _trainer(origin, config, folder, listeners, control, start)
+        with compiling(not isinstance(origin, Origin) and origin.compile):
+            prefix = trainer.run()
     if Group().rank:
         return 0
     save_curves(folder.rows(), folder.path / "curves.png")
