@@ -386,6 +386,37 @@ def test_the_command_without_weights_says_what_is_missing_and_measures_drift(
     assert "another seed" in capsys.readouterr().out
 
 
+@facexlib
+def test_the_command_reads_faces_once_their_weights_are_there(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """And draws what they need then: the gallery, and the baselines that only readers look at."""
+    from apl_trainer.evaluation import sight
+    from apl_trainer.evaluation.facexlib_reader import new_networks
+
+    run = arguments(root, tmp_path / "out", "--names", str(root / "names.txt"), "--gallery-seeds=1")
+    assert main([*run, "--json"]) == 0
+    before = times(tmp_path / "out" / "pictures")
+    for file in ("detection_Resnet50_Final", "recognition_arcface_ir_se50"):
+        (tmp_path / f"{file}.safetensors").write_bytes(b"read by nobody in this test")
+
+    def networks(detector: Path, recogniser: Path, device: str) -> Any:
+        assert detector.is_file() and recogniser.is_file() and device == "cpu"
+        return new_networks("mobile0.25")
+
+    monkeypatch.setattr(sight, "load_networks", networks)
+    capsys.readouterr()
+    assert main([*run, "--weights", str(tmp_path), "--json"]) == 0
+    said = capsys.readouterr()
+    assert "clip-b32" in said.err and "face-detection" not in said.err
+    assert "base.face_found.trained" in json.loads(said.out)["intervals"]
+    after = times(tmp_path / "out" / "pictures")
+    assert before.items() <= after.items()
+    new = {path.parent.name for path in after.keys() - before.keys()}
+    assert new == {"gallery", "floor", "negative"}
+
+
 def test_ctrl_c_ends_in_words(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
