@@ -5,7 +5,9 @@ Weights are a file that the user gives; nothing is downloaded. Tried with random
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,17 @@ def without_name(prompt: str, name: str, instead: str = "a person") -> str:
     return prompt.replace(name, instead)
 
 
+@contextmanager
+def _quiet(wanted: bool) -> Iterator[None]:
+    """Keep open_clip from warning that it has no weights, which are about to be loaded."""
+    root, silent = logging.getLogger(), (lambda record: not wanted)
+    root.addFilter(silent)
+    try:
+        yield
+    finally:
+        root.removeFilter(silent)
+
+
 class OpenClip:
     """A TextMatcher and FeatureReader: one of open_clip's models, by its name there.
 
@@ -46,7 +59,8 @@ class OpenClip:
                 f"score pictures with CLIP {name}", "open_clip has no model of this name",
                 "take one of open_clip.list_models(), such as ViT-B-32",
             )  # fmt: skip
-        self.model: Any = open_clip.create_model(name, device=device).eval()
+        with _quiet(weights is not None):
+            self.model: Any = open_clip.create_model(name, device=device).eval()
         self.tokenizer: Any = open_clip.get_tokenizer(name)
         size = self.model.visual.image_size
         self.size = int(size[0] if isinstance(size, tuple | list) else size)
