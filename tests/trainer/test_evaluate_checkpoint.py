@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from slim_checkpoints import pipeline
 from slim_runs import NAMES, write_root
 from torch import Tensor
 
@@ -166,7 +167,9 @@ def test_figures_are_those_of_the_pictures(model: CheckpointModel, drawn: Path) 
     assert moved > 0
     assert figures["change.pixels.prefix"].value == pytest.approx(moved, rel=1e-4)
     assert flat_figures(found)["change.share_of_a_seed"] > 0
-    assert {t.title for t in tables(found)} == {"Identity", "Drift"}
+    assert [t.title for t in tables(found)] == [
+        "Identity, trained names", "Identity, held-out names", "Drift",
+    ]  # fmt: skip
 
 
 def test_pictures_without_a_face_are_not_anonymous(model: CheckpointModel, drawn: Path) -> None:
@@ -309,6 +312,21 @@ def test_names_without_a_gallery_face_are_left_out_and_told(
     assert found.figures["base.identity_cosine.trained"].count == 3
     assert found.figures["base.face_found.trained"].count == 6
     assert any(NAMES[0] in line for line in notes(found))
+
+
+def test_two_text_encoders_and_v_prediction_are_measured_too(tmp_path: Path) -> None:
+    """And another model's pictures are not taken for this one's."""
+    plan = replace(PLAN, heldout=(), seeds=1, free=1, gallery=1)
+    files: set[str] = set()
+    for number, v in ((0, False), (1, False), (0, True)):
+        folder = tmp_path / f"{number}{v}"
+        pipeline("sdxl", v, seed=number).save_pretrained(folder)
+        model = load_checkpoint(folder)
+        found = surveyed(model, tmp_path / "out", Eyes(ByNoise()), plan=plan)
+        assert "prefix.identity_cosine.trained" in found.figures
+        mine = {file.name for roll in found.rolls.values() for file in roll.files}
+        assert len(mine) == 22 and not mine & files
+        files |= mine
 
 
 facexlib = pytest.mark.skipif(

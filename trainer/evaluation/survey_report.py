@@ -44,7 +44,8 @@ def flat_figures(survey: Survey) -> dict[str, float]:
 
 def tables(survey: Survey) -> list[Table]:
     """Identity, fit and drift, as far as they were measured."""
-    return [t for t in (_identity(survey), _fit(survey), _drift(survey)) if t is not None]
+    found = [*(_identity(survey, group) for group in GROUPS), _fit(survey), _drift(survey)]
+    return [table for table in found if table is not None]
 
 
 def notes(survey: Survey) -> list[str]:
@@ -123,24 +124,20 @@ def _doubts(survey: Survey) -> list[str]:
     return lines
 
 
-def _identity(survey: Survey) -> Table | None:
-    if survey.people is None:
+def _identity(survey: Survey, group: str) -> Table | None:
+    if survey.people is None or f"base.face_found.{group}" not in survey.figures:
         return None
-    groups = [g for g in GROUPS if f"base.face_found.{g}" in survey.figures]
     keys = {"identity_top1": "top-1", "identity_top5": "top-5", "identity_cosine": "cosine",
-            "identity_cosine_max": "largest cosine", "anonymous": "anonymous",
+            "identity_cosine_max": "largest", "anonymous": "anonymous",
             "face_found": "face found"}  # fmt: skip
-    columns = [
-        (f"{title}, {_WORDS[group]}", f"{key}.{group}")
-        for group in groups for key, title in keys.items()
-        if f"base.{key}.{group}" in survey.figures
-    ]  # fmt: skip
+    columns = [(title, f"{key}.{group}") for key, title in keys.items()
+               if f"base.{key}.{group}" in survey.figures]  # fmt: skip
     about = (
         "Percent with 95 % intervals. Top-1, top-5 and cosines: lower is more anonymous; the "
-        "largest is each name's likeliest picture. Anonymous: share of all pictures that show a "
-        "face of somebody else."
+        "largest is the cosine of each name's likeliest picture. Anonymous: share of all pictures "
+        "that show a face of somebody else."
     )
-    return _table(survey, "Identity", about, columns)
+    return _table(survey, f"Identity, {_WORDS[group]}", about, columns)
 
 
 def _fit(survey: Survey) -> Table | None:
