@@ -12,6 +12,7 @@ from torch import Tensor
 
 from apl_core.errors import AplError
 from apl_trainer.evaluation.clip_reader import OpenClip, without_name
+from apl_trainer.evaluation.distances import feature_change
 from apl_trainer.evaluation.facexlib_reader import (
     FacexlibFaces,
     load_networks,
@@ -159,6 +160,23 @@ def test_open_clip_random_weights_scores_and_batches_alike(tmp_path: Path) -> No
     assert torch.allclose(again.match(pictures, texts), scores, atol=1e-4)
     with pytest.raises(AplError, match="no model of this name"):
         OpenClip("ViT-Z-1", None)
+
+
+@open_clip
+def test_open_clip_features_and_maps_batch_alike_and_tell_pictures_apart() -> None:
+    torch.manual_seed(0)
+    clip = OpenClip("ViT-S-32-alt", None, batch=2)
+    reader: FeatureReader = clip
+    pictures = noise(5, 3, 3, 64, 64)
+    features, maps = reader.features(pictures), reader.maps(pictures)
+    assert torch.allclose(features.square().mean(1), torch.ones(3), atol=1e-4)
+    assert [m.shape for m in maps] == [(3, 384, 7, 7)] * 4
+    for whole, alone in zip(maps, reader.maps(pictures[1:2]), strict=True):
+        assert torch.allclose(whole[1:2], alone, atol=1e-3)
+        assert not torch.allclose(whole[0], whole[1], atol=1e-3)
+    moved = feature_change(maps, reader.maps(pictures.flip(0)))
+    assert moved[1] < 1e-6 < moved[0]
+    assert not clip.model.visual.transformer.resblocks[0]._forward_hooks
 
 
 def test_the_name_is_taken_out_of_the_text_to_fit() -> None:
