@@ -27,6 +27,7 @@ from torch import Tensor
 REPOSITORY = Path(__file__).resolve().parents[2]
 WRITER = Path(__file__).with_name("a1111_checkpoint.py")
 PROBE = Path(__file__).with_name("a1111_probe")
+RESIDUE = Path(__file__).with_name("host_residue.py")
 EXTENSION = ("a1111_extension", "apl_core", "trainer", "scripts", "localizations", "javascript")
 OPTIONS = (
     *("--skip-torch-cuda-test", "--use-cpu", "all", "--no-half", "--skip-version-check"),
@@ -147,6 +148,7 @@ class Webui:
         self.prefixes.mkdir(parents=True, exist_ok=True)
         if not extensions.exists():
             shutil.copytree(PROBE, extensions / "apl-probe")
+            shutil.copy(RESIDUE, extensions / "apl-probe")
             for name in self.clones:
                 copy_extension(extensions / name)
         random = self.random()
@@ -177,11 +179,16 @@ class Webui:
         return models(self.source)
 
     def wait_until_ready(self, path: str = "/probe/wrapped") -> None:
-        """Wait until the server is complete; RuntimeError with its console if it died."""
+        """Wait until the server is complete; RuntimeError with its console if it died.
+
+        It is not asked earlier: a request that comes while A1111 still adds its API ends it.
+        """
         assert self.process is not None
         deadline = time.monotonic() + 900
         while True:
             try:
+                if "Startup time:" not in self.log():
+                    raise ConnectionError("it is still starting")
                 self.get(path)
                 return
             except (urllib.error.URLError, ConnectionError, Refused):

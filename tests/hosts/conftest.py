@@ -10,6 +10,7 @@ import comfyui_host
 import forge_host
 import pytest
 import torch
+from lora_file import write_lora
 
 from apl_core.formats import write_prefix
 from apl_core.prefix import Prefix
@@ -26,7 +27,7 @@ collect_ignore = (
 if forge_host.installed() is None:
     collect_ignore += [f"test_forge_{name}.py" for name in ("operator", "page", "training")]
 if not comfyui_host.installed():
-    names = ("operator", "packs", "server", "training", "verify")
+    names = ("mixed", "operator", "packs", "server", "training", "verify")
     collect_ignore += [f"test_comfyui_{name}.py" for name in names]
 
 CLONES = ("apl-prefix", "apl-prefix-copy")
@@ -62,6 +63,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[forge_host.Forge
 def furnished(data: Path) -> Path:
     """A webui's data folder with prefixes and a style."""
     fill(data / "models" / "apl")
+    write_lora(data / "models" / "Lora" / "random_lora.safetensors")
     (data / "styles.csv").write_text("name,prompt,negative_prompt\nanonymous,<apl:front>,\n")
     return data
 

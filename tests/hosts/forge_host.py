@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +64,3 @@ class Forge(Webui):
     def random(self) -> Path:
         """The folder with the random checkpoint."""
         return models(self.source)
-
-    def wait_until_ready(self, path: str = "/probe/wrapped") -> None:
-        """Wait until the server is complete; RuntimeError with its console if it died."""
-        super().wait_until_ready(path)
-        while "Startup time" not in self.log():  # it answers before it is ready to draw
-            self.get(path)
-            time.sleep(0.5)

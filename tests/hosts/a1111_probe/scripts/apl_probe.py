@@ -1,13 +1,24 @@
 """Test extension for A1111 and Forge: shows what reaches the U-Net, gets in the way on request."""
 
 import base64
+import gc
+import hashlib
+import re
 import sys
 from contextlib import contextmanager
 
+import host_residue as residue  # copied here by a1111_host.py
 import modules.scripts as webui_scripts
 import utils
 from fastapi import Body
-from modules import processing, script_callbacks, sd_samplers_cfg_denoiser, shared
+from modules import (
+    extra_networks,
+    processing,
+    prompt_parser,
+    script_callbacks,
+    sd_samplers_cfg_denoiser,
+    shared,
+)
 
 import tests  # like trainer and utils, a package of this very extension
 import trainer
@@ -18,10 +29,19 @@ except ImportError:
     from modules.sd_hijack_clip import TextConditionalModel as Engine
 
 SEEN = []
-STATE = {"inner": False, "trouble": None}
+START = {"inner": False, "trouble": None, "watch": True, "digest": False}
+STATE = dict(START)
+TROUBLE = re.compile(r"probe:(\w+)")
+"""In a prompt: trouble for this request alone, whoever else asks at the same time."""
 
 
 def _note(params):
+    if STATE["digest"]:  # the picture says which conditioning it was made with
+        said = params.denoiser.p.extra_generation_params
+        data = params.text_cond.detach().float().cpu().contiguous().numpy().tobytes()
+        said["Probe"] = hashlib.sha256(said.get("Probe", "").encode() + data).hexdigest()[:16]
+    if not STATE["watch"]:
+        return
     for name, value in (("cond", params.text_cond), ("uncond", params.text_uncond)):
         if value is not None:
             _keep(name, value)
@@ -45,7 +65,8 @@ def _watch_unet():
     original = _bare(KModel.apply_model)
 
     def apply_model(model, x, t, *args, **given):
-        _keep("unet", given["c_crossattn"][given["transformer_options"]["cond_indices"]])
+        if STATE["watch"]:
+            _keep("unet", given["c_crossattn"][given["transformer_options"]["cond_indices"]])
         return original(model, x, t, *args, **given)
 
     apply_model.__wrapped__ = original
@@ -75,7 +96,7 @@ def _replaced(owner, name, value):
             setattr(owner, name, kept)
 
 
-def _trouble():
+def _trouble(which):
     request = processing.StableDiffusionProcessing
     texts = Engine
     return {
@@ -87,7 +108,7 @@ def _trouble():
         "conditioning": lambda: _replaced(
             request, "get_conds_with_caching", _bare(request.get_conds_with_caching)
         ),
-    }[STATE["trouble"]]()
+    }[which]()
 
 
 def _holder(engine):
@@ -121,6 +142,10 @@ class Probe(webui_scripts.Script):
     def show(self, is_img2img):
         return webui_scripts.AlwaysVisible
 
+    def process(self, p):
+        """Wildcards, as extensions for them work: the prompts change when the request runs."""
+        p.all_prompts = [one.replace("__somebody__", "Ada Example") for one in p.all_prompts]
+
     def postprocess_image(self, p, pp):
         """An inner pass as face-fixing extensions make it: a request of their own, ours in part."""
         if not STATE["inner"]:
@@ -147,8 +172,17 @@ def _routes(_demo, app):
     @app.post("/probe")
     def set_state(state: dict = Body(...)):  # noqa: B008
         SEEN.clear()
-        STATE.update({"inner": False, "trouble": None, **state})
+        STATE.update({**START, **state})
         return STATE
+
+    @app.get("/probe/state")
+    def state():
+        return _state()
+
+    @app.get("/probe/memory")
+    def memory():
+        gc.collect()
+        return residue.megabytes()
 
     @app.get("/probe")
     def get_seen():
@@ -188,6 +222,62 @@ def _routes(_demo, app):
         return count
 
 
+def _state():
+    """All that has to be the same before and after."""
+    forge = hasattr(shared.sd_model, "forge_objects")
+    owners = (
+        processing.StableDiffusionProcessing,
+        processing.StableDiffusionProcessingTxt2Img,
+        processing.StableDiffusionProcessingImg2Img,
+        sd_samplers_cfg_denoiser.CFGDenoiser,
+        webui_scripts.ScriptRunner,
+        *(Engine, processing, prompt_parser, extra_networks),
+    )
+    caches = {
+        f"{owner.__name__}.{name}": [type(part).__name__ for part in value]
+        + [hasattr(part, "apl_key") for part in value]
+        for owner in owners[:2]
+        for name, value in vars(owner).items()
+        if name.startswith("cached_") and isinstance(value, list)
+    }
+    networks = _forge_networks() if forge else [shared.sd_model]
+    return {
+        **residue.everywhere(),
+        "classes": residue.attributes(*owners),
+        "random": residue.randomness(),
+        "alive": residue.alive(
+            "StableDiffusionProcessingTxt2Img", "StableDiffusionProcessingImg2Img"
+        ),
+        "networks": [residue.network(one) for one in networks],
+        "engine": _engine_state(forge),
+        "caches": caches,
+        "settings": {name: repr(value) for name, value in shared.opts.data.items()},
+        "extra networks": sorted(extra_networks.extra_network_registry),
+        "callbacks": {k: len(v) for k, v in script_callbacks.callback_map.items()},
+    }
+
+
+def _engine_state(forge):
+    if forge:
+        from backend.text_processing import classic_engine
+
+        engine = shared.sd_model.text_processing_engine
+        return {
+            "held": residue.keys(engine),
+            "embeddings": sorted(engine.embeddings.word_embeddings),
+            "said": sorted(classic_engine.last_extra_generation_params),
+        }
+    from modules.sd_hijack import model_hijack
+
+    return {
+        "held": residue.keys(shared.sd_model.cond_stage_model),
+        "hijack": residue.keys(model_hijack),
+        "embeddings": sorted(model_hijack.embedding_db.word_embeddings),
+        "said": sorted(model_hijack.extra_generation_params),
+        "comments": len(model_hijack.comments),
+    }
+
+
 def _forge_networks():
     objects = shared.sd_model.forge_objects
     return [
@@ -207,9 +297,11 @@ _inner = _bare(processing.process_images_inner)
 
 
 def _process_images_inner(p):
-    if STATE["trouble"] is None:
+    asked = TROUBLE.search(str(p.prompt))
+    which = asked[1] if asked else STATE["trouble"]
+    if which is None:
         return _inner(p)
-    with _trouble():
+    with _trouble(which):
         return _inner(p)
 
 
