@@ -10,6 +10,7 @@ import a1111_host
 import pytest
 from a1111_host import Refused, Webui
 from conftest import fill
+from lora_file import write_lora
 
 from apl_trainer.cli import main
 
@@ -25,6 +26,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
     folder = tmp_path_factory.mktemp("operator") / "prefixes"
     fill(folder)
     shutil.copy(folder / "bracket.safetensors", folder / "locked.safetensors")
+    write_lora(data / "models" / "Lora" / "random_lora.safetensors")
     (data / "styles.csv").write_text("name,prompt,negative_prompt\nold,an old man,young\n")
     arguments = ("--nowebui", "--apl-dir", str(folder), "--api-auth", LOGIN)
     environment = {
@@ -50,7 +52,9 @@ def test_no_request_of_the_matrix_gets_past_the_prefix(
     rows = {row["case"]: row for row in said["verdicts"]}
     assert code == 0 and not said["holes"], said
     assert {name for name, row in rows.items() if row["result"] == "refused"} == {"old emphasis"}
-    assert {"styles", "refiner", "another checkpoint"} <= set(rows) and len(rows) >= 28
+    assert {"styles", "refiner", "another checkpoint"} <= set(rows) and len(rows) >= 33
+    assert {"wildcards", "LoRA", "LoRA, hires fix", "list of prompts", "grid of words"} <= set(rows)
+    print("covered:", sum(row["result"] == "covered" for row in rows.values()), sorted(rows))
     assert rows["8 chunks"]["chunks"] >= 8 and rows["two batches"]["pictures"] == 2
     after = traced.get("/apl/status")
     drawn = sum(row["pictures"] for row in rows.values())

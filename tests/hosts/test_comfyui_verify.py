@@ -10,6 +10,7 @@ import comfyui_host
 import comfyui_probes
 import pytest
 from comfyui_host import Host, Refused, txt2img, txt2img_sdxl
+from lora_file import write_lora
 from test_comfyui_server import prefix
 
 from apl_core.formats import write_prefix
@@ -53,6 +54,7 @@ def traced(
     folder = base / "models" / "apl"
     folder.mkdir(parents=True)
     write_prefix(prefix("clip_l", behind=4), folder / "house.safetensors")
+    write_lora(base / "models" / "loras" / "random_lora.safetensors")
     pack = base / "custom_nodes" / "strips.py"
     pack.parent.mkdir()
     pack.write_text(STRIPS)
@@ -81,7 +83,8 @@ def test_no_request_of_the_matrix_gets_past_the_prefix(
     assert code == 0 and not said["holes"], said
     refused = {name for name, row in rows.items() if row["result"] == "refused"}
     assert refused == {"unknown node", "SDXL's encode node"} & set(rows), rows
-    assert len(rows) >= 22
+    assert len(rows) >= 25
+    assert {"wildcard", "LoRA", "LoRA by hook", "LoRA by hook, in turns"} <= set(rows)
     assert rows["8 chunks"]["chunks"] >= 8 and rows["batch of 2"]["pictures"] == 2
     assert rows["our node, last half only"]["chunks"] >= 2
     after = traced.get("/apl/status")

@@ -11,6 +11,7 @@ import forge_host
 import pytest
 from a1111_host import Refused, Webui
 from conftest import fill
+from lora_file import write_lora
 
 from apl_trainer.cli import main
 
@@ -27,6 +28,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
     folder = tmp_path_factory.mktemp("operator") / "prefixes"
     fill(folder)
     shutil.copy(folder / "bracket.safetensors", folder / "locked.safetensors")
+    write_lora(data / "models" / "Lora" / "random_lora.safetensors")
     (data / "styles.csv").write_text("name,prompt,negative_prompt\nold,an old man,young\n")
     arguments = ("--nowebui", "--api-auth", LOGIN)
     arguments += ("--apl-enforce", "locked", "--apl-dir", str(folder))
@@ -73,7 +75,9 @@ def test_no_request_of_the_matrix_gets_past_the_prefix(
     rows = {row["case"]: row for row in said["verdicts"]}
     assert code == 0 and not said["holes"], said
     assert {row["result"] for row in rows.values()} == {"covered"}, said
-    assert {"styles", "refiner", "another checkpoint"} <= set(rows) and len(rows) >= 28
+    assert {"styles", "refiner", "another checkpoint"} <= set(rows) and len(rows) >= 33
+    assert {"wildcards", "LoRA", "LoRA, hires fix", "list of prompts", "grid of words"} <= set(rows)
+    print("covered:", sum(row["result"] == "covered" for row in rows.values()), sorted(rows))
     assert rows["8 chunks"]["chunks"] >= 8 and rows["two batches"]["pictures"] == 2
     after = operated.get("/apl/status")
     drawn = sum(row["pictures"] for row in rows.values())
