@@ -163,11 +163,12 @@ def check_gradient(family, encoder, denoiser, latent):
         leaf = start.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(leaf), leaf)
         length = float(gradient.norm())
-        step = 0.1 * float(start.norm())
+        # the difference's error shrinks with the square of the step: 7 % at a tenth of the length
+        step = 0.02 * float(start.norm())
         ahead, behind = (loss(start + way * step * gradient / length) for way in (1, -1))
         slope = float(ahead - behind) / (2 * step)
         CHECKS[f"{family}, {key}, gradient {length:.3e} is {slope:.3e}"] = (
-            abs(length - slope) <= 0.05 * length
+            abs(length - slope) <= 0.01 * length
         )
 
 
