@@ -27,7 +27,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Makes pictures; `shape` (C, H, W) is that of a latent, at most `batch` are run at once."""
+    """Makes pictures; `shape` (C, H, W) is that of a latent, at most `batch` are run at once.
+
+    `eta` is how much of a step's noise is fresh: 0 is DDIM, 1 is as random as DDPM (arXiv
+    2010.02502, eq. 16).
+    """
 
     encoder: TextEncoderPort
     denoiser: DenoiserPort
@@ -36,6 +40,7 @@ class Sampler:
     guidance: float
     steps: int
     batch: int = 64
+    eta: float = 0.0
 
     @torch.no_grad()
     def draw(self, requests: Sequence[Request], rows: Rows | None,
@@ -67,10 +72,12 @@ class Sampler:
 
     def _ddim(self, positive: Conditioning, negative: Conditioning, seeds: list[int]) -> Tensor:
         device = self.denoiser.device
-        noises = [
-            torch.randn(self.shape, generator=torch.Generator().manual_seed(s)) for s in seeds
-        ]
-        x = torch.stack(noises).to(device)
+        randoms = [torch.Generator().manual_seed(s) for s in seeds]
+
+        def noise() -> Tensor:
+            return torch.stack([torch.randn(self.shape, generator=r) for r in randoms]).to(device)
+
+        x = noise()
         scheduler = DDIMScheduler(
             trained_betas=_betas(self.denoiser.schedule.alphas_cumprod), clip_sample=False,
             set_alpha_to_one=False, timestep_spacing="trailing",
@@ -78,12 +85,12 @@ class Sampler:
         scheduler.set_timesteps(self.steps)
         for step in scheduler.timesteps:
             t = torch.full((len(x),), int(step), device=device)
-            eps = self.denoiser.predict_noise(x, t, negative)
+            eps = self.denoiser.predict_noise(x, t, positive)
             if self.guidance != 1:
-                eps = eps + self.guidance * (self.denoiser.predict_noise(x, t, positive) - eps)
-            else:
-                eps = self.denoiser.predict_noise(x, t, positive)
-            moved: Any = scheduler.step(eps, int(step), x)
+                plain = self.denoiser.predict_noise(x, t, negative)
+                eps = plain + self.guidance * (eps - plain)
+            fresh = noise() if self.eta else None
+            moved: Any = scheduler.step(eps, int(step), x, self.eta, variance_noise=fresh)
             x = moved.prev_sample
         return self.latents.decode(x)
 

@@ -15,7 +15,7 @@ from ..evaluation.statistics import Mean, mean
 from ..evaluation.studio import Drawn, Studio
 from .dataset import UNKNOWN, invent
 from .measure import Paper, figures
-from .model import PocketModel, load_pocket
+from .model import ETA, GUIDANCE, PocketModel, load_pocket
 
 _STEPS = 10
 _BASE = {
@@ -88,7 +88,7 @@ It is there to learn and measure prefixes on, and for nothing else.
   shape that end lower (trainer/pocket/networks.py says why).
 - Weights in fp16. A small CNN tells who and what a picture shows; it is not the critic.
 
-| without prefix, DDIM {_STEPS}, CFG 3 | % (95 % interval) |
+| without prefix, DDIM {_STEPS} steps with eta {ETA}, CFG {GUIDANCE:g} | % (95 % interval) |
 |---|---|
 {rows}
 

@@ -31,7 +31,7 @@ from .recogniser import Recogniser
 from .vocabulary import read_vocabulary
 from .world import World
 
-GUIDANCE, STEPS = 3.0, 20
+GUIDANCE, STEPS, ETA = 3.0, 20, 0.5
 
 
 class PocketLatents:
@@ -62,9 +62,11 @@ class PocketModel:
         return f"pocket world {self.world.seed}"
 
     def sampler(self, steps: int = STEPS, guidance: float = GUIDANCE) -> Sampler:
-        """DDIM with classifier-free guidance."""
+        """DDIM with classifier-free guidance and a little fresh noise, which clears faces up."""
         shape = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
-        return Sampler(self.encoder, self.denoiser, PocketLatents(), shape, guidance, steps)
+        return Sampler(
+            self.encoder, self.denoiser, PocketLatents(), shape, guidance, steps, eta=ETA
+        )
 
 
 def load_pocket(folder: Path = BUILT_IN) -> PocketModel:

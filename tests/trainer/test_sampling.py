@@ -1,0 +1,72 @@
+"""Pictures from prompts: what eta does, and that a picture is its own request's alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from apl_core.ports import Conditioning
+from apl_trainer.pocket.model import load_pocket
+from apl_trainer.sampling import Request, Sampler
+
+MODEL = load_pocket()
+REQUESTS = [Request("a photo of a red house", 3), Request("a portrait of a woman", 4, "a hat"),
+            Request("a photo of a man", 5)]  # fmt: skip
+
+
+def drawn_by_hand(request: Request, sampler: Sampler) -> torch.Tensor:
+    """DDIM's equations 12 and 16 (arXiv 2010.02502) for one picture, without diffusers."""
+    alphas = MODEL.denoiser.schedule.alphas_cumprod.double()
+    random = torch.Generator().manual_seed(request.seed)
+    x = torch.randn((1, *sampler.shape), generator=random)
+    texts = [MODEL.encoder.encode([t], None) for t in (request.negative, request.prompt)]
+    steps = [round(len(alphas) - i * len(alphas) / sampler.steps) - 1 for i in range(sampler.steps)]
+    for now, then in zip(steps, [*steps[1:], -1], strict=True):
+        t = torch.tensor([now])
+        plain, asked = (MODEL.denoiser.predict_noise(x, t, c) for c in texts)
+        eps = (plain + sampler.guidance * (asked - plain)).double()
+        before, after = alphas[now], alphas[max(then, 0)]
+        clean = (x - (1 - before).sqrt() * eps) / before.sqrt()
+        sigma = sampler.eta * ((1 - after) / (1 - before) * (1 - before / after)).sqrt()
+        fresh = torch.randn((1, *sampler.shape), generator=random) if sampler.eta else 0
+        x = (after.sqrt() * clean + (1 - after - sigma**2).sqrt() * eps + sigma * fresh).float()
+    return MODEL.sampler().latents.decode(x)[0]
+
+
+def test_every_eta_is_ddim_as_written_down() -> None:
+    for eta in (0.0, 0.5, 1.0):
+        sampler = replace(MODEL.sampler(4), eta=eta)
+        found = sampler.draw(REQUESTS, None)
+        with torch.no_grad():
+            wanted = torch.stack([drawn_by_hand(r, sampler) for r in REQUESTS])
+        torch.testing.assert_close(found, wanted, atol=2e-3, rtol=0)
+
+
+def test_a_picture_depends_on_its_own_request_alone() -> None:
+    sampler = MODEL.sampler(3)
+    assert sampler.eta > 0
+    together = sampler.draw(REQUESTS, None)
+    alone = torch.cat([sampler.draw([request], None) for request in REQUESTS])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+    moved = sampler.draw([replace(REQUESTS[0], seed=9)], None)
+    assert (moved[0] - together[0]).abs().max() > 0.05
+
+
+def test_no_guidance_runs_no_negative() -> None:
+    class Counted:
+        def __init__(self) -> None:
+            self.runs = 0
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(MODEL.denoiser, name)
+
+        def predict_noise(self, x: torch.Tensor, t: torch.Tensor, c: Conditioning) -> torch.Tensor:
+            self.runs += 1
+            return MODEL.denoiser.predict_noise(x, t, c)
+
+    for guidance, runs in ((1.0, 3), (3.0, 6)):
+        counted = Counted()
+        sampler = replace(MODEL.sampler(3, guidance), denoiser=counted)
+        sampler.draw(REQUESTS[:1], None)
+        assert counted.runs == runs
