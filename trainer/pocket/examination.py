@@ -62,7 +62,10 @@ def _cell(found: dict[str, Mean], key: str) -> str:
 def examine(model: PocketModel, studio: Studio, paper: Paper, prefix: Prefix) -> Outcome:
     """Draw with the prefix and with all baselines, and compute all figures."""
     learnt = Condition("learned prefix", prefix.rows(), free=True, brief=False)
-    conditions = {"prefix": learnt, **baselines(random_rows(model.encoder, prefix.n, prefix.behind))}
+    conditions = {
+        "prefix": learnt,
+        **baselines(random_rows(model.encoder, prefix.n, prefix.behind)),
+    }
     jobs = {name: (c.requests(paper), c.rows) for name, c in conditions.items()}
     jobs["reseeded"] = reseeded(paper), None
     total = sum(len(requests) for requests, _ in jobs.values())
