@@ -85,6 +85,7 @@ def test_no_request_of_the_matrix_gets_past_the_prefix(
     assert refused == {"unknown node", "SDXL's encode node"} & set(rows), rows
     assert len(rows) >= 25
     assert {"wildcard", "LoRA", "LoRA by hook", "LoRA by hook, in turns"} <= set(rows)
+    print("covered:", sum(row["result"] == "covered" for row in rows.values()))
     assert rows["8 chunks"]["chunks"] >= 8 and rows["batch of 2"]["pictures"] == 2
     assert rows["our node, last half only"]["chunks"] >= 2
     after = traced.get("/apl/status")

@@ -178,14 +178,14 @@ def _grids(script: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
     """Grids whose axes replace words, take the prefix away, or confine it to some steps."""
     if script is None:
         return {}
-    word = secrets.token_hex(4)
     plain: dict[str, Any] = {f"{axis} type": 0 for axis in "XYZ"}
     plain |= {f"{axis} values": "" for axis in "XYZ"}
     plain |= {"Use text inputs instead of dropdowns": True, "Draw legend": False}
+    words = [secrets.token_hex(4) for _ in range(3)]  # one each: a cache would hide its encoding
     axes = {
-        "Prompt S/R": ("grid of words", f"{word}, a man, a cat"),
-        "[APL] Anonymize": ("grid that switches it off", "off, on"),
-        "[APL] Steps": ("grid of few steps", "0.9-1"),
+        "Prompt S/R": ("grid of words", words[0], f"{words[0]}, a man, a cat"),
+        "[APL] Anonymize": ("grid that switches it off", words[1], "off, on"),
+        "[APL] Steps": ("grid of few steps", words[2], "0.9-1"),
     }
     choices: list[str] = next((arg["choices"] for arg in script["args"] if arg.get("choices")), [])
     return {
@@ -193,7 +193,7 @@ def _grids(script: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
             "prompt": f"a photo of {word}",
             **_of_script(script, {**plain, "X type": choices.index(axis), "X values": values}),
         }
-        for axis, (case, values) in axes.items()
+        for axis, (case, word, values) in axes.items()
         if axis in choices
     }
 
