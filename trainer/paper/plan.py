@@ -53,8 +53,8 @@ def ablation(name: str, plan: Plan) -> tuple[TrainConfig, int | None]:
     base = replace(base, pool=plan.pool or base.pool)
     key, _, value = name.partition("=")
     if key == "vectors":
-        count = int(value)
-        return replace(base, vectors=count, behind=count // 2), None
+        count = int(value)  # in front and behind in the recipe's proportion
+        return replace(base, vectors=count, behind=count * base.behind // base.vectors), None
     if key == "names":
         return base, int(value)
     if key == "recipe" and value == "paper":  # three of its steps cost about one of ours
@@ -72,7 +72,8 @@ def ablation(name: str, plan: Plan) -> tuple[TrainConfig, int | None]:
 
 FULL = Plan(
     ablations=(
-        "recipe=apl", "recipe=paper", "vectors=1", "vectors=4", "vectors=20", "place=front",
+        "recipe=apl", "recipe=paper", "vectors=1", "vectors=4", "vectors=10", "vectors=20",
+        "place=front",
         "target=description", "target=empty", "init=normal", "init=uniform", "people=1",
         "names=4", "names=16", "names=64",
     ),
