@@ -44,9 +44,11 @@ def shot(page: Browser, webui: Webui, name: str, selector: str = BOX) -> None:
 
 def choose(page: Browser, name: str, field: str = PREFIX) -> None:
     """Pick an entry of a list as a mouse would."""
-    page.until(f"return document.querySelector('{field} input') !== null")
-    page.run(f"document.querySelector('{field} input').focus()")
-    page.until(f"return document.querySelector('{field} ul.options li') !== null")
+    page.until(  # a field that is still hidden takes no focus: ask again
+        f"if (document.querySelector('{field} ul.options li') !== null) return true;"
+        f"const box = document.querySelector('{field} input'); box?.blur(); box?.focus();"
+        "return false"
+    )
     page.run(
         f"[...document.querySelectorAll('{field} ul.options li')]"
         ".find(one => one.innerText.includes(arguments[0]))"
