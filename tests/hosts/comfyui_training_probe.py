@@ -140,6 +140,7 @@ def check_encodes_as_the_host_sdxl() -> None:
 
 def check_predicts_the_networks_own_noise() -> None:
     model, clip, _ = sd15()
+    clip.load_model()  # as training does: another check's prefix may still be on the network
     encoder, denoiser = ComfyEncoder(clip, 4), ComfyDenoiser(model, 4)
     conditioning = encoder.encode(TEXTS[:2], None)
     x_t = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(2))
