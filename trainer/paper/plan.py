@@ -72,8 +72,7 @@ def ablation(name: str, plan: Plan) -> tuple[TrainConfig, int | None]:
 
 FULL = Plan(
     ablations=(
-        "recipe=apl", "recipe=paper", "vectors=1", "vectors=4", "vectors=10", "vectors=20",
-        "place=front",
+        "recipe=apl", "recipe=paper", "vectors=1", "vectors=4", "vectors=20", "place=front",
         "target=description", "target=empty", "init=normal", "init=uniform", "people=1",
         "names=4", "names=16", "names=64",
     ),
