@@ -83,8 +83,8 @@ def verdict(flat: dict[str, float]) -> str:
     goal = f"(goal: {GOAL_TRAINED:.0%} of trained names, {GOAL_HELDOUT:.0%} of held-out ones)"
     end = "reached" if enough else "not reached: this prefix is an experiment, not a protection"
     return (
-        f"Held-out names are recognised in {after:.0%} of the pictures instead of {before:.0%}, "
-        f"trained names in {trained:.0%} {goal}: {end}."
+        f"Held-out names are recognised in {after:.1%} of the pictures instead of {before:.1%}, "
+        f"trained names in {trained:.1%} {goal}: {end}."
     )
 
 
