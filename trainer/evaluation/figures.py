@@ -60,24 +60,26 @@ def changes(plain: Parts, others: dict[str, Parts], features: FeatureReader | No
 
     Without a reader only pixels are compared.
     """
-    found: dict[str, Mean] = {}
-    for name, pictures in others.items():
-        pixels, maps, meanings = [], [], []
-        vectors: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for one, other in zip(plain, pictures, strict=True):
-            pixels.append(pixel_change(one, other))
-            if features is not None:
-                maps.append(feature_change(features.maps(one), features.maps(other)))
-                vectors[0].append(features.features(one))
-                vectors[1].append(features.features(other))
-            if matcher is not None:
-                meanings.append(meaning_change(matcher.look(one), matcher.look(other)))
-        for kind, values in (("pixels", pixels), ("features", maps), ("meaning", meanings)):
-            if values:
-                found[f"change.{kind}.{name}"] = mean(torch.cat(values).numpy())
-        if features is not None:
-            before, after = map(torch.cat, vectors)
-            found[f"change.kid.{name}"] = kid_mean(before, after)
-            distance = fid(before, after)
-            found[f"change.fid.{name}"] = Mean(distance, math.nan, math.nan, len(before))
+    distances: dict[str, list[Tensor]] = {}
+    vectors: dict[str, list[Tensor]] = {}
+    before: list[Tensor] = []
+    for one, *moved in zip(plain, *others.values(), strict=True):  # the plain ones are read once
+        maps = features.maps(one) if features else []
+        look = matcher.look(one) if matcher else None
+        if features:
+            before.append(features.features(one))
+        for name, other in zip(others, moved, strict=True):
+            far = {"pixels": pixel_change(one, other)}
+            if features:
+                far["features"] = feature_change(maps, features.maps(other))
+                vectors.setdefault(name, []).append(features.features(other))
+            if matcher and look is not None:
+                far["meaning"] = meaning_change(look, matcher.look(other))
+            for kind, values in far.items():
+                distances.setdefault(f"change.{kind}.{name}", []).append(values)
+    found = {key: mean(torch.cat(values).numpy()) for key, values in distances.items()}
+    for name, after in vectors.items():
+        sets = torch.cat(before), torch.cat(after)
+        found[f"change.kid.{name}"] = kid_mean(*sets)
+        found[f"change.fid.{name}"] = Mean(fid(*sets), math.nan, math.nan, len(sets[0]))
     return found
