@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from apl_core.atomic import reason, write_bytes, write_text
+from apl_core.atomic import reason, write_text
 from apl_core.errors import RunError
 from apl_core.metadata import shown
 
-from ..report.sheet import sheet
+from ..report.sheet import png, sheet
 from . import metadata, table
 from .describe import PERSON, phrase, vote
 from .known import LEAST, known
@@ -135,12 +134,7 @@ def _sheets(picked: Picked, folder: Path) -> list[str]:
         page = rows[start : start + _SHEET_ROWS]
         name = f"sheet-{start // _SHEET_ROWS + 1}.png"
         pictures = [torch.stack([_small(folder / file) for file in files]) for _, files in page]
-        stream = io.BytesIO()
-        sheet(pictures, [_wrapped(label) for label, _ in page], scale=1).save(stream, "PNG")
-        try:
-            write_bytes(folder / name, stream.getvalue())
-        except OSError as error:
-            raise RunError(f"write {shown(str(folder / name))}", *reason(error)) from error
+        png(sheet(pictures, [_wrapped(label) for label, _ in page], scale=1), folder / name)
         written.append(name)
     return written
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,12 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apl_core.atomic import reason, write_bytes
 from apl_core.errors import RunError
-from apl_core.metadata import shown
 from apl_core.objective import Kind
 
-from ..report.sheet import to_image
+from ..report.sheet import png, to_image
 from .eyes import AttributeReader, FaceReader, Painter
 from .folder import read_picture
 from .log import Log, open_log, read_rows
@@ -159,7 +156,7 @@ def _round(tools: Tools, task: Task, start: int, album: Album, log: Log) -> None
             continue
         file = task.file(index) if use else ""
         row = Row(
-            task.key, index, file, _save(pictures[at], album.folder / file) if use else "",
+            task.key, index, file, _printed(pictures[at], album.folder / file) if use else "",
             task.template(tools.maker, tools.book, index),
             None if task.source else task.seed(tools.maker, index),
             {k: [round(float(p), 4) for p in v[at]] for k, v in votes.items()} if use else {},
@@ -187,15 +184,8 @@ def _drawn(tools: Tools, task: Task, places: Sequence[int]) -> Tensor:
     return pictures
 
 
-def _save(picture: Tensor, path: Path) -> str:
-    stream = io.BytesIO()
-    to_image(picture).save(stream, "PNG")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, stream.getvalue())
-    except OSError as error:
-        raise RunError(f"write {shown(str(path))}", *reason(error)) from error
-    return hashlib.sha256(stream.getvalue()).hexdigest()
+def _printed(picture: Tensor, path: Path) -> str:
+    return hashlib.sha256(png(to_image(picture), path)).hexdigest()
 
 
 def _packed(vector: Tensor) -> str:

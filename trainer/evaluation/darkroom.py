@@ -7,7 +7,6 @@ finds the pictures without prefix there.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from apl_core.atomic import reason, write_bytes
 from apl_core.errors import RunError
 from apl_core.metadata import shown
 from apl_core.prefix import Prefix, Rows
 
 from ..data.eyes import Painter
-from ..report.sheet import to_image
+from ..report.sheet import png, to_image
 from ..sampling import Request
 
 _PART = 8
@@ -89,7 +87,7 @@ class Darkroom:
                 now, places = places[: self.batch], places[self.batch :]
                 pictures = self._drawn([roll.requests[i] for i in now], roll.rows)
                 for i, picture in zip(now, pictures, strict=True):
-                    _save(picture, roll.files[i])
+                    png(to_image(picture), roll.files[i])
                     advance(1)
 
     def _drawn(self, requests: Sequence[Request], rows: Rows | None) -> Tensor:
@@ -132,13 +130,3 @@ def read_print(file: Path) -> Tensor:
             f"read {shown(str(file))}", shown(str(error), 80), "run the same command again"
         ) from error
     return torch.from_numpy(data).permute(2, 0, 1).float() / 255
-
-
-def _save(picture: Tensor, file: Path) -> None:
-    stream = io.BytesIO()
-    to_image(picture).save(stream, "PNG")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, stream.getvalue())
-    except OSError as error:
-        raise RunError(f"write {shown(str(file))}", *reason(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from apl_core.atomic import reason, write_bytes
+from apl_core.errors import RunError
+from apl_core.metadata import shown
 
 _SCALE, _GAP, _MARGIN = 3, 4, 118
 _INK, _PAPER = (30, 30, 34), (255, 255, 255)
@@ -18,6 +23,18 @@ def to_image(picture: Tensor) -> Image.Image:
     """A PIL image of a picture (3, H, W) in [0, 1]."""
     data = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
     return Image.fromarray(data.cpu().numpy())
+
+
+def png(image: Image.Image, path: Path) -> bytes:
+    """Write an image whole or not at all, its folder too; its bytes. RunError if that fails."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, stream.getvalue())
+    except OSError as error:
+        raise RunError(f"write {shown(str(path))}", *reason(error)) from error
+    return stream.getvalue()
 
 
 def sheet(rows: Sequence[Tensor], labels: Sequence[str] = (), heads: Sequence[str] = (),
