@@ -57,6 +57,17 @@ def _first(kind: Kind) -> int:
     return next(n for n in range(9) if kind.bytes(n).startswith(b"b"))
 
 
+def test_memory_that_the_process_had_before_is_counted_again(tmp_path: Path) -> None:
+    mib = 2**20
+    bytearray(20 * mib)  # from now on glibc keeps blocks of this size where it can
+    many = [bytearray(20 * mib) for _ in range(7)]
+    above = many.pop()
+    del many
+    kind = Kind("kept", "x", (b"x",), (lambda rng, valid: valid,), lambda _: bytearray(80 * mib), 1)
+    tried = try_file(kind, 0, tmp_path)
+    assert above and (tried.peak is None or tried.peak > 75 * mib)
+
+
 def test_a_slow_file_is_a_hole(tmp_path: Path) -> None:
     def slow(path: Path) -> None:
         sum(i * i for i in range(3_000_000))
