@@ -83,6 +83,16 @@ class Lesson:
             self.x_t[index], self.t[index], self.target[index], self.swap[index],
         )  # fmt: skip
 
+    @staticmethod
+    def join(lessons: Sequence[Lesson]) -> Lesson:
+        """One lesson out of several."""
+        return Lesson(
+            tuple(k for one in lessons for k in one.kinds),
+            tuple(p for one in lessons for p in one.prompts),
+            torch.cat([one.x_t for one in lessons]), torch.cat([one.t for one in lessons]),
+            torch.cat([one.target for one in lessons]), torch.cat([one.swap for one in lessons]),
+        )  # fmt: skip
+
 
 def encode_unique(
     encoder: TextEncoderPort, texts: Sequence[str], rows: Rows | None

@@ -36,6 +36,7 @@ class TrainConfig:
     batch_people: int = 14
     micro_batch: int = 0
     steps: int = 300
+    optimizer: str = "adam"
     rate: float = 0.03
     warmup: int = 10
     decay: str = "cosine"
@@ -106,6 +107,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "recipe": ("apl", "paper"),
     "target": ("description", "person", "empty"),
     "weighting": ("eps", "x0"),
+    "optimizer": ("adam", "muon"),
     "decay": ("cosine", "constant"),
     "init": ("words", "normal", "uniform"),
     "autocast": ("off", "bf16", "fp16"),
@@ -173,6 +175,8 @@ def _value_faults(config: TrainConfig) -> list[ConfigError]:
          "leave it at 0"),
         (paper and not config.batch_things, "batch_things",
          "the paper's coin falls on general examples half of the time", "give 1 or more"),
+        (paper and config.optimizer != "adam", "optimizer", "the paper's step is Adam's",
+         "leave it at adam"),
         (paper and config.batch_people > 0, "batch_people",
          "the paper's coin knows identity and general examples only", "leave it at 0"),
     ]  # fmt: skip

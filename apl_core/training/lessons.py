@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Protocol
 
 import torch
@@ -37,22 +38,21 @@ class Curriculum:
                  source: Source, group: Group, progress: PhaseReport) -> None:  # fmt: skip
         self.config, self.encoder, self.denoiser = config, encoder, denoiser
         self.source, self.group, self.progress = source, group, progress
-        self._pool: tuple[int, Lesson] | None = None
+        self._number, self._batches = -1, dict[int, Lesson]()
+        self._full: Lesson | None = None
         self._micro: MicroBatch | None = None
 
     def lesson(self, step: int) -> Lesson:
-        """The whole global batch of a step."""
-        counts = self.counts(step)
+        """The whole global batch of a step.
+
+        A pool begins empty: each step is taught a batch of its own, which is kept, until the pool
+        is full. From then on steps draw from it, and nothing more is taught until its uses are up.
+        """
+        counts, uses = self.counts(step), self.config.pool_uses
         if not self.config.pool:
             return self._taught(counts, "step", step)
-        number = step // self.config.pool_uses if self.config.pool_uses else 0
-        if self._pool is None or self._pool[0] != number:
-            share = self.config.pool / self.config.batch
-            sizes: dict[Kind, int] = {
-                kind: max(round(n * share), n) for kind, n in self.config.counts.items()
-            }
-            self._pool = number, self._taught(sizes, "pool", number)
-        pool = self._pool[1]
+        number, place = divmod(step, uses) if uses else (0, step)
+        pool = self._pooled(number, place)
         random = generator(self.config.seed, "pick", step)
         rows: list[int] = []
         for kind, count in counts.items():
@@ -60,6 +60,29 @@ class Curriculum:
             order = torch.randperm(len(places), generator=random)[:count]
             rows += [places[int(i)] for i in order]
         return pool.pick(rows)
+
+    def _pooled(self, number: int, place: int) -> Lesson:
+        """Batch `place` of a pool while it fills up, and all of its batches afterwards."""
+        size = self.config.batch
+        whole = math.ceil(self.config.pool / size)
+        if number != self._number:
+            self._number, self._batches, self._full = number, {}, None
+        first = number * whole
+        if place < whole:
+            return self._kept(first + place)
+        if self._full is None:
+            every = range(first, first + whole)
+            missing = [index for index in every if index not in self._batches]
+            for done, index in enumerate(missing, 1):  # a resumed run did not see them made
+                self._kept(index)
+                self.progress("teacher predictions", done * size, len(missing) * size)
+            self._full = Lesson.join([self._batches.pop(index) for index in every])
+        return self._full
+
+    def _kept(self, index: int) -> Lesson:
+        if index not in self._batches:
+            self._batches[index] = self._taught(self.config.counts, "pool", index)
+        return self._batches[index]
 
     def counts(self, step: int) -> dict[Kind, int]:
         """Examples of each kind in a step; the paper's recipe throws a coin for one of two."""
@@ -87,10 +110,8 @@ class Curriculum:
         mine = self.group.share(total)
         nothing = noise[:0].to(device)
         x_ts, targets, swaps = [nothing], [nothing], [nothing]  # a share can be empty
-        done = 0
 
         def run(some: list[int]) -> None:
-            nonlocal done
             with autocast(self.config, device):
                 part = teach(self.encoder, self.denoiser, [examples[i] for i in some],
                              t[some], noise[some], self.config.repulsion,
@@ -98,9 +119,6 @@ class Curriculum:
             x_ts.append(part.x_t)
             targets.append(part.target)
             swaps.append(part.swap)
-            done += len(some)
-            if purpose == "pool":
-                self.progress("teacher predictions", done, len(mine))
 
         if self._micro is None:
             size = self.config.micro_batch or forward_batch(device, noise[0].numel())

@@ -14,6 +14,7 @@ from ..metadata import shown
 from ..prefix import Rows
 from .config import TrainConfig
 from .folder import State
+from .muon import Muon
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Progress:
     """The rows and their optimiser after `step` steps, and the best rows that a judge has seen."""
 
     rows: Rows
-    optimizer: torch.optim.Adam
+    optimizer: torch.optim.Optimizer
     step: int = 0
     scale: float = 1.0
     best: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
@@ -34,7 +35,8 @@ class Progress:
     def begin(rows: Rows, config: TrainConfig, device: torch.device) -> Progress:
         """Own copies of the rows as leaves on a device, and a fresh optimiser."""
         leaves = {k: v.to(device, copy=True).requires_grad_() for k, v in rows.vectors.items()}
-        optimizer = torch.optim.Adam(list(leaves.values()), lr=config.rate)
+        kind = Muon if config.optimizer == "muon" else torch.optim.Adam
+        optimizer = kind(list(leaves.values()), lr=config.rate)
         scale = 1024.0 if config.autocast == "fp16" else 1.0
         return Progress(Rows(leaves, config.behind), optimizer, scale=scale)
 
@@ -50,7 +52,7 @@ class Progress:
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         for key, leaf in self.rows.vectors.items():
             moments: dict[str, Tensor] = self.optimizer.state.get(leaf, {})
-            tensors |= {f"adam.{key}.{entry}": v for entry, v in moments.items()}
+            tensors |= {f"moments.{key}.{entry}": v for entry, v in moments.items()}
         numbers = {
             "step": self.step, "scale": self.scale,
             "best_score": self.best_score if self.best else None, "best_step": self.best_step,
@@ -73,7 +75,7 @@ class Progress:
     def _resumed(
         state: State, config: TrainConfig, widths: Mapping[str, int], device: torch.device
     ) -> Progress:
-        groups: dict[str, dict[str, Tensor]] = {"rows": {}, "best": {}, "adam": {}}
+        groups: dict[str, dict[str, Tensor]] = {"rows": {}, "best": {}, "moments": {}}
         for name, tensor in state.tensors.items():
             kind, rest = name.split(".", 1)
             groups[kind][rest] = tensor
@@ -86,7 +88,7 @@ class Progress:
             )  # fmt: skip
         progress = Progress.begin(Rows({k: groups["rows"][k] for k in widths}), config, device)
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["adam"].items():
+        for name, tensor in groups["moments"].items():
             key, entry = name.split(".", 1)
             if tensor.dim() and tuple(tensor.shape) != wanted[key]:
                 raise ValueError(f"{name} is {tuple(tensor.shape)}")

@@ -101,7 +101,7 @@ def test_a_broken_state_is_an_error_of_ours(tmp_path: Path) -> None:
     good = kind.samples[0]
     for old, new in (
         (b"best_figures", b"best_figurez"),
-        (b"adam.pocket.exp_avg_sq", b"adam.pocketXexp_avg_sq"),
+        (b"moments.pocket.exp_avg_sq", b"moments.pocketXexp_avg_sq"),
         (b'\\"step\\": 1', b'\\"step\\":\\"'),
     ):
         assert old in good, old

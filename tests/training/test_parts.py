@@ -4,8 +4,11 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_model import TinySource, tiny_model, xl_model
 from torch import Tensor
 
@@ -15,6 +18,7 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.initial import initial_rows, norm_ratio
 from apl_core.training.lessons import Curriculum, generator
 from apl_core.training.loop import learning_rate
+from apl_core.training.muon import Muon, orthogonal
 from apl_core.training.parallel import Group
 from apl_core.training.step import clip
 from apl_core.training.warmstart import warm_start
@@ -124,3 +128,43 @@ def test_a_warm_start_draws_prompts_to_their_targets() -> None:
     before, after = distance(rows), distance(Rows({"pocket": vectors}, 2))
     assert after["identity"] < 0.7 * before["identity"]
     assert sum(after.values()) < 0.7 * sum(before.values())
+
+
+@given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 2**31))
+def test_an_orthogonal_matrix_keeps_directions_and_makes_their_lengths_one(
+    rows: int, width: int, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(rows, width, generator=random)
+    found = orthogonal(matrix)
+    least = min(rows, width)
+    square = found @ found.T if rows <= width else found.T @ found
+    assert torch.allclose(square, torch.eye(least), atol=1e-5)
+    assert torch.allclose(orthogonal(matrix * 1e-9), found, atol=1e-4)
+    signs = torch.linalg.eigvalsh((found.T @ matrix).double())
+    assert float(signs.min()) > -1e-4, "it turned a direction round"
+
+
+def test_what_has_no_gradient_stays_where_it_is() -> None:
+    matrix = torch.zeros(3, 8)
+    assert torch.equal(orthogonal(matrix), matrix)
+    matrix[1] = 2.0
+    assert torch.equal(orthogonal(matrix)[0], matrix[0])
+    assert torch.allclose(orthogonal(matrix)[1], torch.full((8,), 8**-0.5), atol=1e-6)
+
+
+def test_muon_moves_as_far_as_its_rate_and_as_its_formula_says() -> None:
+    random = torch.Generator().manual_seed(5)
+    rows = torch.randn(4, 16, generator=random).requires_grad_()
+    start, moved = rows.detach().clone(), Muon([rows], lr=0.02)
+    gradients = [torch.randn(4, 16, generator=random) for _ in range(3)]
+    expected, momentum = start.clone(), torch.zeros(4, 16)
+    for gradient in gradients:
+        rows.grad = gradient
+        before = rows.detach().clone()
+        moved.step()
+        assert float((rows - before).square().mean().sqrt()) == pytest.approx(0.02, rel=1e-4)
+        momentum = 0.95 * momentum + gradient
+        left, _, right = np.linalg.svd((gradient + 0.95 * momentum).numpy(), full_matrices=False)
+        expected = expected - 0.02 * 16**0.5 * torch.from_numpy(left @ right)
+    assert torch.allclose(rows.detach(), expected, atol=1e-5)

@@ -20,6 +20,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "plain": {},
     "kept targets": {"pool": 18, "pool_uses": 5},
     "micro-batches": {"micro_batch": 4, "clip": 0.5},
+    "muon": {"optimizer": "muon", "rate": 0.01},
     "warm": {"warm_steps": 3, "save_every": 5},
     "paper": {"recipe": "paper", "batch_identity": 1, "batch_things": 1, "batch_people": 0,
               "repulsion": 0.0},

@@ -75,14 +75,14 @@ def test_a_step_runs_the_unet_twice_once_without_gradient(tmp_path: Path) -> Non
     assert runs_of(config, tmp_path / "run") == [False, True] * 3
 
 
-def test_with_a_pool_a_step_runs_it_once(tmp_path: Path) -> None:
+def test_with_a_full_pool_a_step_runs_it_once(tmp_path: Path) -> None:
     config = settings(steps=5, check_every=0, pool=12)
-    assert runs_of(config, tmp_path / "run") == [False] + [True] * 5
+    assert runs_of(config, tmp_path / "run") == [False, True] * 2 + [True] * 3
 
 
 def test_a_pool_is_drawn_again_after_its_uses(tmp_path: Path) -> None:
-    config = settings(steps=5, check_every=0, pool=12, pool_uses=2)
-    once = [False, True, True]
+    config = settings(steps=7, check_every=0, pool=12, pool_uses=3)
+    once = [False, True, False, True, True]
     assert runs_of(config, tmp_path / "run") == once + once + once[:2]
 
 
