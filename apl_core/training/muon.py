@@ -17,7 +17,7 @@ class Muon(torch.optim.Optimizer):
     rate r moves the numbers of the rows by r, root mean square, as it does at most with Adam.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.9) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()

@@ -88,6 +88,24 @@ def test_examples_are_decided_by_the_generator_and_name_only_people_to_learn_fro
     assert not {p.name for p in learnt} & {p.name for p in kept}
 
 
+def test_some_prompts_say_a_name_twice_or_name_two_and_all_fit_one_chunk(
+    model: PocketModel,
+) -> None:
+    source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 30)
+    random = torch.Generator().manual_seed(4)
+    examples = source.draw("identity", 200, random)
+    twice = [e for e in examples if e.neutral.endswith("a person, a photo of a person")]
+    two = [e for e in examples if "a person and a person" in e.neutral]
+    assert twice and two and len(twice) + len(two) < 80
+    for example in twice:
+        first, second = example.prompt.split(", a photo of ")[-2:]
+        assert first.endswith(second) and second != "a person"
+    tokenise = model.encoder.towers[0].tokenise
+    every = examples + source.draw("people", 60, random) + source.draw("things", 60, random)
+    texts = [text for e in every for text in (e.prompt, e.neutral, e.contrast)]
+    assert max(len(tokenise(text)) for text in texts) <= 45
+
+
 @pytest.mark.parametrize("target", ["description", "person", "empty"])
 def test_the_target_decides_the_neutral_prompt(model: PocketModel, target: str) -> None:
     source = PocketSource(model, training_people(model.world.group("train"))[0], target, 10)  # type: ignore[arg-type]
@@ -133,7 +151,7 @@ def test_the_demo_leaves_everything_it_promises(
     run = tmp_path / "demo"
     assert "next:" in capsys.readouterr().out
     prefix = read_prefix(run / "prefix.safetensors")
-    assert (prefix.n, prefix.behind) == (10, 7)
+    assert (prefix.n, prefix.behind) == (16, 8)
     assert prefix.card.names_trained == 112
     figures = json.loads((run / "figures.json").read_text())
     wanted = {

@@ -164,7 +164,7 @@ def test_muon_moves_as_far_as_its_rate_and_as_its_formula_says() -> None:
         before = rows.detach().clone()
         moved.step()
         assert float((rows - before).square().mean().sqrt()) == pytest.approx(0.02, rel=1e-4)
-        momentum = 0.95 * momentum + gradient
-        left, _, right = np.linalg.svd((gradient + 0.95 * momentum).numpy(), full_matrices=False)
+        momentum = 0.9 * momentum + gradient
+        left, _, right = np.linalg.svd((gradient + 0.9 * momentum).numpy(), full_matrices=False)
         expected = expected - 0.02 * 16**0.5 * torch.from_numpy(left @ right)
     assert torch.allclose(rows.detach(), expected, atol=1e-5)

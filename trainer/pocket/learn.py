@@ -24,10 +24,10 @@ from .source import PocketSource, training_people
 from .world import Person, World
 
 POCKET = TrainConfig(
-    weighting="x0", lowest_t=500, repulsion=0.6, contrast=0.06, behind=7,
-    weight_identity=3.0, weight_things=6.0, weight_people=8.0,
-    batch_identity=12, batch_things=8, batch_people=12, rate=0.03,
-    steps=420, pool=1600, check_every=210,
+    weighting="x0", lowest_t=500, repulsion=0.6, contrast=0.06, vectors=16, behind=8,
+    weight_identity=3.0, weight_things=9.0, weight_people=8.0,
+    batch_identity=6, batch_things=4, batch_people=6, optimizer="muon", rate=0.02,
+    steps=500, pool=1024, check_every=250,
 )  # fmt: skip
 """The recipe's defaults on a pocket model, which predicts the clean latent."""
 

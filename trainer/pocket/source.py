@@ -20,6 +20,7 @@ from .world import Person, random_looks
 
 PERSON = "a person"
 _MIXED = 0.3
+_TWICE, _PAIR = 0.1, 0.1  # identity prompts that say the name again, and that name two people
 _ANOTHER = {"identity": 0.5, "people": 1.0}  # where only the words say who it is
 
 
@@ -36,7 +37,7 @@ class PocketSource:
     sampled under the prefix; all people latents another face than the caption's, so that the words
     alone say what to draw. Name-free examples bring their prompt with another thing or gender. Six
     in ten identity prompts bear names mixed from two people's, by words or by parts of words, so
-    that names nobody listed count too.
+    that names nobody listed count too; one in ten says the name twice, one in ten names two people.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class PocketSource:
         things = random_things(rng, count)
         latents = _latents(draw_things(things, rng))
         others = replace(things, kind=np.where(things.kind < 0, -1, _next_kinds(things.kind, rng)))
-        templates = [self._padded(dress("{}", rng), rng) for _ in range(count)]
+        words = [[things_words(t, i) for t in (things, others)] for i in range(count)]
+        templates = [self._padded(dress("{}", rng), words[i], rng) for i in range(count)]
         texts, swapped = (
-            [template.format(things_words(t, i)) for i, template in enumerate(templates)]
-            for t in (things, others)
+            [template.format(words[i][k]) for i, template in enumerate(templates)] for k in (0, 1)
         )
         return [Example("things", latents[i], texts[i], texts[i], swapped[i]) for i in range(count)]
 
@@ -77,16 +78,26 @@ class PocketSource:
                 subject = neutral = anonymous_subject(look[i], rng)
             else:
                 person = self.people[rng.integers(len(self.people))]
-                subject, neutral = self._named(person, rng)
+                subject, neutral = self._subject(person, rng)
                 if not other[i]:
                     shown[i], offsets[i] = person.look, person.offsets
-            text = self._padded(template + extras, rng)
+            text = self._padded(template + extras, [subject, neutral], rng)
             empty = kind == "identity" and self.target == "empty"
             target = "" if empty else text.format(neutral)
             contrast = text.format(other_gender(neutral)) if kind == "people" else ""
             texts.append((text.format(subject), target, contrast if contrast != target else ""))
         latents = _latents(draw_faces(shown, offsets, scene))
         return [Example(kind, latents[i], *texts[i]) for i in range(count)]
+
+    def _subject(self, person: Person, rng: np.random.Generator) -> tuple[str, str]:
+        name, neutral = self._named(person, rng)
+        roll = rng.random()
+        if roll < _TWICE:
+            return f"{name}, a photo of {name}", f"{neutral}, a photo of {neutral}"
+        if roll < _TWICE + _PAIR:
+            other = self._named(self.people[rng.integers(len(self.people))], rng)
+            return f"{name} and {other[0]}", f"{neutral} and {other[1]}"
+        return name, neutral
 
     def _named(self, person: Person, rng: np.random.Generator) -> tuple[str, str]:
         other = self.people[rng.integers(len(self.people))]
@@ -100,10 +111,11 @@ class PocketSource:
             name = person.name
         return name, describe(person) if self.target == "description" else PERSON
 
-    def _padded(self, text: str, rng: np.random.Generator) -> str:
+    def _padded(self, text: str, words: Sequence[str], rng: np.random.Generator) -> str:
+        """The text after filler words, if it fits one chunk with each of `words` in its braces."""
         padded = pad_front(text, rng)
         tower = self.model.encoder.towers[0]
-        longest = len(tower.tokenise(padded)) + 12  # a name or description takes the braces' place
+        longest = max(len(tower.tokenise(padded.format(word))) for word in words)
         return padded if longest <= self._room else text
 
 
