@@ -56,6 +56,17 @@ class TrainConfig:
         return self.batch_identity + self.batch_things + self.batch_people
 
     @property
+    def samples(self) -> int:
+        """Examples that a whole run learns from; the paper's step takes one."""
+        return self.steps * (1 if self.recipe == "paper" else self.batch)
+
+    @property
+    def taught(self) -> int:
+        """Those of them with a teacher's prediction of their own: all, or one pool of them."""
+        kept = self.pool and not self.pool_uses
+        return min(self.pool, self.samples) if kept else self.samples
+
+    @property
     def weights(self) -> dict[Kind, float]:
         """Weight of each kind of example in the loss."""
         return dict(

@@ -125,6 +125,7 @@ def test_a_whole_number_does_for_a_fraction() -> None:
         ({"recipe": "paper", "repulsion": 0.5}, "repulsion"),
         ({"recipe": "paper", "batch_things": 0}, "batch_things"),
         ({"recipe": "paper", "batch_people": 2}, "batch_people"),
+        ({"recipe": "paper", "optimizer": "muon"}, "optimizer"),
     ],
 )
 def test_values_that_contradict_one_another(given: dict[str, Any], name: str) -> None:
@@ -140,3 +141,13 @@ def test_the_paper_s_recipe_is_the_authors_table() -> None:
     assert (config.batch_identity, config.batch_things, config.batch_people) == (1, 1, 0)
     assert (config.repulsion, config.pool, config.target) == (0, 0, "empty")
     assert TrainConfig.from_mapping({"recipe": "paper", "target": "person"}).target == "person"
+
+
+def test_a_run_teaches_each_example_or_those_of_its_pool() -> None:
+    counts = {"batch_identity": 3, "batch_things": 2, "batch_people": 1, "steps": 10}
+    for changes, taught in (({"pool": 0}, 60), ({"pool": 24}, 24), ({"pool": 90}, 60),
+                            ({"pool": 24, "pool_uses": 4}, 60)):  # fmt: skip
+        config = TrainConfig.from_mapping({**counts, **changes})
+        assert (config.samples, config.taught) == (60, taught)
+    paper = TrainConfig.from_mapping({"recipe": "paper", "steps": 10})
+    assert (paper.samples, paper.taught) == (10, 10)

@@ -57,7 +57,7 @@ def step_costs(model: PocketModel, say: Callable[[str], None]) -> dict[str, floa
             times[name].append(bench.steps(1 if bench.config.batch > 2 else _SMALL_STEPS))
         say(f"step cost, round {number + 1} of {_ROUNDS}")
     costs = {name: statistics.median(values) for name, values in times.items()}
-    share = min(ours.pool / (ours.steps * ours.batch), 1)  # of the samples have a teacher's run
+    share = ours.taught / ours.samples
     costs["ours"] = costs["kept"] + share * (costs["taught"] - costs["kept"])
     found = {f"seconds.step_per_sample.{name}": value for name, value in costs.items()}
     return found | {"step_cost_ratio": costs["ours"] / costs["authors"]}

@@ -152,7 +152,7 @@ def _now(device: torch.device) -> float:
 def taught_share(config: TrainConfig) -> float:
     """Teacher forwards per sample of a whole run with kept predictions, repulsion's included."""
     forwards = 1 + (config.batch_identity / config.batch if config.repulsion else 0)
-    return forwards * config.pool / (config.steps * config.batch)
+    return forwards * config.taught / config.samples
 
 
 def _sized(config: TrainConfig, batch: int) -> TrainConfig:

@@ -147,10 +147,8 @@ def forecast(found: Recognised, config: TrainConfig, preset: Preset, size: int,
     width = sum(found.widths.values())
     side = size // 2 ** (len(found.vae.config["block_out_channels"]) - 1)
     cost = unet_cost(unet, micro, side, dtype, preset.checkpointing, width)
-    samples = config.steps * (config.batch if config.recipe != "paper" else 1)
-    kept = config.pool and not config.pool_uses
-    taught = config.pool if kept else samples
-    flops = (samples * (cost.forward + cost.backward) + taught * cost.forward) / micro
+    learnt, taught = config.samples, config.taught
+    flops = (learnt * (cost.forward + cost.backward) + taught * cost.forward) / micro
     share = _SHARE if device.type == "cuda" else 1.0
     return Forecast(weights, cost.peak, flops, share * matmul_rate(device, dtype))
 
