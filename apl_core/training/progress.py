@@ -16,6 +16,8 @@ from .config import TrainConfig
 from .folder import State
 from .muon import Muon
 
+_MOMENTS = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "muon": {"momentum"}}
+
 
 @dataclass
 class Progress:
@@ -93,6 +95,13 @@ class Progress:
             if tensor.dim() and tuple(tensor.shape) != wanted[key]:
                 raise ValueError(f"{name} is {tuple(tensor.shape)}")
             moments.setdefault(list(widths).index(key), {})[entry] = tensor
+        for entries in moments.values():
+            if set(entries) != _MOMENTS[config.optimizer]:
+                raise RunError(
+                    "resume the run", f"its state remembers {', '.join(sorted(entries))}, which is "
+                    f"not what the optimizer {config.optimizer} needs",
+                    "put settings back as they were, or start a run in another folder",
+                )  # fmt: skip
         fresh = progress.optimizer.state_dict()["param_groups"]
         progress.optimizer.load_state_dict({"state": moments, "param_groups": fresh})
         numbers = state.numbers

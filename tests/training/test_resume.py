@@ -158,6 +158,8 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     run = stopped_at_seven(tmp_path)
     with pytest.raises(RunError, match=r"\(4, 128\).*\(5, 128\)"):
         train(run.path, settings(vectors=5))
+    with pytest.raises(RunError, match=r"exp_avg.*muon needs"):
+        train(run.path, settings(optimizer="muon"))
 
 
 def test_a_metrics_line_that_a_kill_cut_off_is_forgotten(tmp_path: Path) -> None:
