@@ -57,12 +57,13 @@ class PocketSource:
         things = random_things(rng, count)
         latents = _latents(draw_things(things, rng))
         others = replace(things, kind=np.where(things.kind < 0, -1, _next_kinds(things.kind, rng)))
-        words = [[things_words(t, i) for t in (things, others)] for i in range(count)]
-        templates = [self._padded(dress("{}", rng), words[i], rng) for i in range(count)]
-        texts, swapped = (
-            [template.format(words[i][k]) for i, template in enumerate(templates)] for k in (0, 1)
-        )
-        return [Example("things", latents[i], texts[i], texts[i], swapped[i]) for i in range(count)]
+        examples: list[Example] = []
+        for i in range(count):
+            words = [things_words(t, i) for t in (things, others)]
+            template = self._padded(dress("{}", rng), words, rng)
+            text, swapped = (template.format(word) for word in words)
+            examples.append(Example("things", latents[i], text, text, swapped))
+        return examples
 
     def _faces(self, kind: Kind, count: int, rng: np.random.Generator) -> list[Example]:
         scene = random_scene(rng, count)
