@@ -30,7 +30,8 @@ class Sampler:
     """Makes pictures; `shape` (C, H, W) is that of a latent, at most `batch` are run at once.
 
     `eta` is how much of a step's noise is fresh: 0 is DDIM, 1 is as random as DDPM (arXiv
-    2010.02502, eq. 16).
+    2010.02502, eq. 16). `guided` are the noise levels, as steps of the schedule, at which guidance
+    pulls: at the others the negative prompt is not run at all (arXiv 2404.07724).
     """
 
     encoder: TextEncoderPort
@@ -41,6 +42,7 @@ class Sampler:
     steps: int
     batch: int = 64
     eta: float = 0.0
+    guided: range = range(1000)
 
     @torch.no_grad()
     def draw(self, requests: Sequence[Request], rows: Rows | None,
@@ -86,7 +88,7 @@ class Sampler:
         for step in scheduler.timesteps:
             t = torch.full((len(x),), int(step), device=device)
             eps = self.denoiser.predict_noise(x, t, positive)
-            if self.guidance != 1:
+            if self.guidance != 1 and int(step) in self.guided:
                 plain = self.denoiser.predict_noise(x, t, negative)
                 eps = plain + self.guidance * (eps - plain)
             fresh = noise() if self.eta else None

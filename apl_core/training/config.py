@@ -27,6 +27,7 @@ class TrainConfig:
     repulsion: float = 0.5
     weighting: str = "eps"
     lowest_t: int = 0
+    lowest_t_free: int = 0
     weight_identity: float = 1.0
     weight_things: float = 1.5
     weight_people: float = 4.0
@@ -125,8 +126,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1), "vectors": (1, CHUNK - 1), "behind": (0, CHUNK - 1),
-    "repulsion": (0, 10),
-    "lowest_t": (0, 900), "weight_identity": (0, 1e3), "weight_things": (0, 1e3),
+    "repulsion": (0, 10), "lowest_t": (0, 900), "lowest_t_free": (0, 900),
+    "weight_identity": (0, 1e3), "weight_things": (0, 1e3),
     "weight_people": (0, 1e3), "contrast": (0, 1e3),
     "batch_identity": (1, 4096), "batch_things": (0, 4096), "batch_people": (0, 4096),
     "micro_batch": (0, 4096), "steps": (1, 10_000_000),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -102,9 +103,7 @@ class Curriculum:
         examples = self.examples(counts, purpose, index)
         random = generator(self.config.seed, f"{purpose}-noise", index)
         total = len(examples)
-        t = torch.randint(
-            self.config.lowest_t, self.denoiser.schedule.steps, (total,), generator=random
-        )
+        t = self._levels(examples, random)
         noise = torch.randn((total, *examples[0].latent.shape), generator=random)
         device = self.denoiser.device
         mine = self.group.share(total)
@@ -130,3 +129,13 @@ class Curriculum:
             gather(torch.cat(x_ts), total), t.to(device), gather(torch.cat(targets), total),
             gather(torch.cat(swaps), total),
         )  # fmt: skip
+
+    def _levels(self, examples: Sequence[Example], random: torch.Generator) -> torch.Tensor:
+        """Steps of the schedule to noise examples at, (B,): name-free ones from their own on."""
+        lowest, free = self.config.lowest_t, self.config.lowest_t_free
+        shape, end = (len(examples),), self.denoiser.schedule.steps
+        t = torch.randint(lowest, end, shape, generator=random)
+        if free == lowest:
+            return t
+        named = torch.tensor([e.kind == "identity" for e in examples])
+        return torch.where(named, t, torch.randint(free, end, shape, generator=random))

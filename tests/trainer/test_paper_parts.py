@@ -59,6 +59,8 @@ def test_a_name_far_back_stands_in_the_second_chunk_with_any_prefix(
         ids = tokenise(far_back(person.name, tokenise))
         before = len(ids) - len(tokenise(person.name))
         assert before // room(vectors) == (len(ids) - 1) // room(vectors) == 1
+        late = tokenise(variation("late", [person], 1, 0, tokenise)[0].prompt)
+        assert 36 + len(tokenise(person.name)) < len(late) <= room(vectors)
 
 
 def test_every_variation_is_about_everybody_and_seeds_differ(model: PocketModel) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -105,6 +106,21 @@ def distance(rows: Rows) -> Mapping[str, float]:
             wanted = encode_unique(MODEL.encoder, [e.neutral for e in examples], None).cross
         found[kind] = float((prompts[:, -1] - wanted[:, -1]).square().mean())
     return found
+
+
+def test_name_free_examples_are_noised_from_a_level_of_their_own_on() -> None:
+    config = TrainConfig(
+        lowest_t=700, lowest_t_free=300, pool=0, batch_identity=20, batch_things=20, batch_people=20
+    )
+    model = MODEL.encoder, MODEL.denoiser, TinySource(), Group()
+    lesson = Curriculum(config, *model, lambda *_: None).lesson(0)
+    named = [kind == "identity" for kind in lesson.kinds]
+    levels = [int(t) for t in lesson.t]
+    assert all(700 <= t < 1000 for t, who in zip(levels, named, strict=True) if who)
+    free = [t for t, who in zip(levels, named, strict=True) if not who]
+    assert min(free) >= 300 and sum(t < 700 for t in free) > len(free) // 4
+    same = Curriculum(replace(config, lowest_t_free=700), *model, lambda *_: None).lesson(0)
+    assert [int(t) for t in same.t[:20]] == levels[:20]
 
 
 def test_a_warm_start_draws_prompts_to_their_targets() -> None:

@@ -48,7 +48,7 @@ def cyrillic(name: str) -> str:
 def far_back(subject: str, tokenise: Callable[[str], Sequence[int]], least: int = 76) -> str:
     """A prompt of filler words that is so long that the subject stands in the second chunk.
 
-    `least` tokens stand before it: more than one chunk holds, with or without a prefix.
+    `least` tokens stand before it: by default more than one chunk holds, with or without a prefix.
     """
     words: list[str] = []
     while len(tokenise(", ".join([*words, ""]))) < least:
@@ -56,8 +56,11 @@ def far_back(subject: str, tokenise: Callable[[str], Sequence[int]], least: int 
     return ", ".join([*words, f"a portrait of {subject}"])
 
 
+_LATE = 36
+"""Tokens before a name that stands late in the first chunk, beside a prefix of any usual length."""
+
 VARIATIONS = (
-    "portrait", "scene", "lower case", "typo", "accents", "twice", "weights", "far back",
+    "portrait", "scene", "lower case", "typo", "accents", "twice", "weights", "late", "far back",
     "two people", "cyrillic",
 )  # fmt: skip
 
@@ -78,6 +81,7 @@ def variation(kind: str, people: Sequence[Person], seeds: int, first: int,
             "accents": f"a photo of {name.translate(_ACCENTS)}",
             "twice": f"{name}, a photo of {name}",
             "weights": f"a photo of ({name}:1.3), (sharp focus:1.1)",
+            "late": far_back(name, tokenise, _LATE),
             "far back": far_back(name, tokenise),
             "two people": f"a photo of {name} and {other}",
             "cyrillic": f"a photo of {cyrillic(name)}",

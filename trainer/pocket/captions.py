@@ -121,11 +121,16 @@ def pad_front(caption: str, rng: np.random.Generator) -> str:
     A prefix shifts every word of a prompt; a model that only ever saw its words at the front
     would not know them further back.
     """
+    return ", ".join([*some_fillers(rng), caption])
+
+
+def some_fillers(rng: np.random.Generator) -> list[str]:
+    """No filler words for six captions in ten, up to five for three, up to 19 for one."""
     roll = rng.random()
     if roll >= 0.4:
-        return caption
+        return []
     count = int(rng.integers(1, 6) if roll < 0.3 else rng.integers(6, 20))
-    return ", ".join([*(str(f) for f in rng.choice(FILLERS, count)), caption])
+    return [str(f) for f in rng.choice(FILLERS, count)]
 
 
 def _article(word: str) -> str:

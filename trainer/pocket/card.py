@@ -15,7 +15,7 @@ from ..evaluation.statistics import Mean, mean
 from ..evaluation.studio import Drawn, Studio
 from .dataset import UNKNOWN, invent
 from .measure import Paper, figures
-from .model import ETA, GUIDANCE, PocketModel, load_pocket
+from .model import ETA, GUIDANCE, GUIDED, PocketModel, load_pocket
 
 _STEPS = 10
 _BASE = {
@@ -73,6 +73,7 @@ def _words(model: PocketModel, base: dict[str, Mean], reads: dict[str, Mean]) ->
     rows = "\n".join(f"| {about} | {base[key].percent()} |" for key, about in _BASE.items())
     seen = ", ".join(f"{head} {100 * m.value:.1f}" for head, m in reads.items())
     example = model.world.group("train")[0].name
+    guided = f"CFG {GUIDANCE:g} at noise levels {GUIDED.start} to {GUIDED.stop}"
     return f"""# Pocket model, world {model.world.seed}
 
 A text-to-image diffusion model of cartoon faces with made-up names and of simple scenes,
@@ -88,7 +89,9 @@ It is there to learn and measure prefixes on, and for nothing else.
   shape that end lower (trainer/pocket/networks.py says why).
 - Weights in fp16. A small CNN tells who and what a picture shows; it is not the critic.
 
-| without prefix, DDIM {_STEPS} steps with eta {ETA}, CFG {GUIDANCE:g} | % (95 % interval) |
+Without prefix, DDIM {_STEPS} steps with eta {ETA:g}, {guided}:
+
+| | % (95 % interval) |
 |---|---|
 {rows}
 

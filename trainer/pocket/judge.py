@@ -10,6 +10,7 @@ from torch import Tensor
 
 from apl_core.prefix import Rows
 from apl_core.training.events import Judgement
+from apl_core.training.parallel import Group
 
 from ..evaluation.conditions import Question
 from ..report.sheet import save_sheet
@@ -26,7 +27,8 @@ class PocketJudge:
     """Soft identity of validation names, and soft accuracy of name-free prompts, drawn quickly.
 
     The score adds up the probability that the recogniser gives to the person named, and what it
-    takes away from the classes that name-free prompts asked for; lower is better.
+    takes away from the classes that name-free prompts asked for; lower is better. Processes that
+    learn together draw a share each, and all of them see the same figures.
     """
 
     def __init__(self, model: PocketModel, people: Sequence[Person]) -> None:
@@ -36,7 +38,7 @@ class PocketJudge:
         every = identity_questions(model.world, people, _KINDS, first)
         self.named = [q for i, q in enumerate(every) if (i // _KINDS - i) % _KINDS in (0, 1)]
         self.free = people_questions(model.world, 24, first + 1000)
-        self.things = things_questions(model.world, 16, first + 2000)
+        self.things = things_questions(model.world, 32, first + 2000)
         self.questions = [*self.named, *self.free, *self.things]
         self.plain = self._draw(None)
 
@@ -57,7 +59,9 @@ class PocketJudge:
         return Judgement(after["identity"] + max(people, 0) + max(things, 0) + lost, figures)
 
     def _draw(self, rows: Rows | None) -> tuple[Tensor, Reading]:
-        pictures = self.sampler.draw([q.request() for q in self.questions], rows)
+        group, total = Group(), len(self.questions)
+        mine = [self.questions[i].request() for i in group.share(total)]
+        pictures = group.gather(self.sampler.draw(mine, rows), total)
         with torch.no_grad():
             return pictures, self.model.recogniser(pictures)
 
