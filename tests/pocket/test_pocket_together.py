@@ -16,7 +16,7 @@ from apl_trainer.pocket.model import load_pocket
 from apl_trainer.pocket.together import run_together
 
 CONFIG = replace(
-    POCKET, steps=4, pool=18, batch_identity=3, batch_things=2, batch_people=3, check_every=0,
+    POCKET, steps=4, pool=18, batch_identity=3, batch_things=2, batch_people=3, check_every=4,
     save_every=2, rate=1e-4,
 )  # fmt: skip
 
@@ -38,7 +38,7 @@ def learn(path: Path, processes: int, stop_at: int = 0) -> RunFolder:
     return folder
 
 
-def test_two_processes_learn_what_one_learns_and_go_on_when_stopped(tmp_path: Path) -> None:
+def test_two_processes_learn_and_see_what_one_does_and_go_on_when_stopped(tmp_path: Path) -> None:
     one, two = learn(tmp_path / "one", 1), learn(tmp_path / "two", 2, stop_at=2)
     assert [r["step"] for r in two.rows() if "loss" in r] == [1, 2]
     learn(tmp_path / "two", 2)
@@ -46,6 +46,10 @@ def test_two_processes_learn_what_one_learns_and_go_on_when_stopped(tmp_path: Pa
     assert [r["step"] for r in rows[1] if "loss" in r] == [1, 2, 3, 4]
     losses = [[r["loss"] for r in found if "loss" in r] for found in rows]
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    judged = [next(r for r in found if "score" in r) for found in rows]
+    assert judged[0].keys() == judged[1].keys() and judged[0]["step"] == judged[1]["step"] == 4
+    for key in ("score", "identity", "faces", "drift_things", "drift_people"):
+        assert judged[1][key] == pytest.approx(judged[0][key], abs=0.02), key
     prefixes = [read_prefix(f.prefix).vectors["pocket"] for f in (one, two)]
     moved = CONFIG.steps * CONFIG.rate  # the farthest that Adam can have moved a number
     assert float((prefixes[0] - prefixes[1]).abs().mean()) < 0.05 * moved
