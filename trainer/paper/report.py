@@ -23,8 +23,9 @@ from .targets import TARGETS, verdict
 NOTES = (
     "The pocket model draws cartoon faces of people who do not exist; identity is counted by a "
     "recogniser that knows all of them. Nothing of this says how a prefix does on photographs.",
-    "Held-out names are known to the model; the prefix never saw them and nothing was chosen by "
-    "them. The variants, the people taught later and the new words were made after the prefix.",
+    "Held-out names are known to the model; the prefix never saw them. One setting of its recipe, "
+    "how often it is judged, was settled with the held-out figures of world 0 and seed 0 in sight. "
+    "The variants, the people taught later and the new words were made after the prefix.",
     "Weights edited in closed form beat a prefix where the list of names is final: they take "
     "seconds and touch listed names hardest. A prefix is for names that nobody listed, leaves the "
     "model as it is, and moves to other checkpoints of the same text encoder.",
