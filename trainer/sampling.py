@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class Sampler:
 
     `eta` is how much of a step's noise is fresh: 0 is DDIM, 1 is as random as DDPM (arXiv
     2010.02502, eq. 16). `guided` are the noise levels, as steps of the schedule, at which guidance
-    pulls: at the others the negative prompt is not run at all (arXiv 2404.07724).
+    pulls, all unless told: at the others the negative prompt is not run at all (arXiv 2404.07724).
     """
 
     encoder: TextEncoderPort
@@ -42,7 +43,7 @@ class Sampler:
     steps: int
     batch: int = 64
     eta: float = 0.0
-    guided: range = range(1000)
+    guided: range = range(sys.maxsize)
 
     @torch.no_grad()
     def draw(self, requests: Sequence[Request], rows: Rows | None,

@@ -15,7 +15,7 @@ from apl_trainer.contrast import other_gender
 from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.pocket import BUILT_IN
 from apl_trainer.pocket.card import read_renders
-from apl_trainer.pocket.learn import POCKET, chosen_people
+from apl_trainer.pocket.learn import chosen_people
 from apl_trainer.pocket.measure import Paper
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.networks import to_latents, to_pictures
@@ -151,7 +151,7 @@ def test_the_demo_leaves_everything_it_promises(
     run = tmp_path / "demo"
     assert "next:" in capsys.readouterr().out
     prefix = read_prefix(run / "prefix.safetensors")
-    assert (prefix.n, prefix.behind) == (POCKET.vectors, POCKET.behind)
+    assert (prefix.n, prefix.behind) == (24, 8)
     assert prefix.card.names_trained == 112
     figures = json.loads((run / "figures.json").read_text())
     wanted = {

@@ -130,6 +130,11 @@ def some_fillers(rng: np.random.Generator) -> list[str]:
     if roll >= 0.4:
         return []
     count = int(rng.integers(1, 6) if roll < 0.3 else rng.integers(6, 20))
+    return fillers(count, rng)
+
+
+def fillers(count: int, rng: np.random.Generator) -> list[str]:
+    """So many words that say nothing about the picture."""
     return [str(f) for f in rng.choice(FILLERS, count)]
 
 

@@ -14,10 +14,10 @@ from ..evaluation.conditions import Condition
 from ..evaluation.statistics import Mean, mean
 from ..evaluation.studio import Drawn, Studio
 from .dataset import UNKNOWN, invent
+from .examination import EVALUATION_STEPS
 from .measure import Paper, figures
 from .model import ETA, GUIDANCE, GUIDED, PocketModel, load_pocket
 
-_STEPS = 10
 _BASE = {
     "identity_top1.trained": "identity top-1, train names",
     "identity_top1.heldout": "identity top-1, held-out names",
@@ -36,7 +36,7 @@ def write_card(folder: Path) -> Path:
     model = load_pocket(folder)
     paper = Paper.of(model.world)
     condition = Condition("no prefix", free=True, brief=False)
-    with Studio(folder, _STEPS) as studio:
+    with Studio(folder, EVALUATION_STEPS) as studio:
         drawn = Drawn.join(
             [f.result() for f in studio.submit(condition.requests(paper), condition.rows)]
         )
@@ -89,7 +89,7 @@ It is there to learn and measure prefixes on, and for nothing else.
   shape that end lower (trainer/pocket/networks.py says why).
 - Weights in fp16. A small CNN tells who and what a picture shows; it is not the critic.
 
-Without prefix, DDIM {_STEPS} steps with eta {ETA:g}, {guided}:
+Without prefix, DDIM {EVALUATION_STEPS} steps with eta {ETA:g}, {guided}:
 
 | | % (95 % interval) |
 |---|---|

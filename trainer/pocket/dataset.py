@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from .captions import (
-    FILLERS,
     anonymous_subject,
     dress,
     extras_of,
+    fillers,
     pad_front,
     things_words,
 )  # fmt: skip
@@ -130,4 +130,4 @@ def invent(world: World, people: tuple[Person, ...], counts: tuple[int, int, int
 
 def filler_text(rng: np.random.Generator) -> str:
     """Enough filler words to fill one chunk of 75 tokens."""
-    return ", ".join(str(f) for f in rng.choice(FILLERS, 26))
+    return ", ".join(fillers(26, rng))

@@ -13,11 +13,11 @@ from apl_core.tokens import CHUNK
 
 from ..contrast import other_gender
 from .captions import (
-    FILLERS,
     anonymous_subject,
     describe,
     dress,
     extras_of,
+    fillers,
     some_fillers,
     things_words,
 )
@@ -29,7 +29,7 @@ from .world import Person, random_looks
 PERSON = "a person"
 _MIXED = 0.3
 _TWICE, _PAIR = 0.1, 0.1  # identity prompts that say the name again, and that name two people
-_FILLED, _FILLERS = 0.7, 19  # identity prompts that begin with filler words, and the most of them
+_FILLED, _MOST = 0.7, 19  # identity prompts that begin with filler words, and the most of them
 _ANOTHER = {"identity": 0.5, "people": 1.0}  # where only the words say who it is
 
 
@@ -93,8 +93,8 @@ class PocketSource:
                 subject, neutral = self._subject(person, rng)
                 if not other[i]:
                     shown[i], offsets[i] = person.look, person.offsets
-            fillers = _many_fillers(rng) if kind == "identity" else some_fillers(rng)
-            text = self._after(fillers, template + extras, [subject, neutral])
+            before = _many_fillers(rng) if kind == "identity" else some_fillers(rng)
+            text = self._after(before, template + extras, [subject, neutral])
             empty = kind == "identity" and self.target == "empty"
             target = "" if empty else text.format(neutral)
             contrast = text.format(other_gender(neutral)) if kind == "people" else ""
@@ -124,20 +124,19 @@ class PocketSource:
             name = person.name
         return name, describe(person) if self.target == "description" else PERSON
 
-    def _after(self, fillers: list[str], text: str, words: Sequence[str]) -> str:
+    def _after(self, before: list[str], text: str, words: Sequence[str]) -> str:
         """The text after as many fillers as one chunk holds with each of `words` in its braces."""
         tower = self.model.encoder.towers[0]
         while True:
-            whole = ", ".join([*fillers, text])
+            whole = ", ".join([*before, text])
             longest = max(len(tower.tokenise(whole.format(word))) for word in words)
-            if not fillers or longest <= self._room:
+            if not before or longest <= self._room:
                 return whole
-            fillers = fillers[1:]
+            before = before[1:]
 
 
 def _many_fillers(rng: np.random.Generator) -> list[str]:
-    count = rng.integers(1, _FILLERS + 1) if rng.random() < _FILLED else 0
-    return [str(f) for f in rng.choice(FILLERS, count)]
+    return fillers(int(rng.integers(1, _MOST + 1)) if rng.random() < _FILLED else 0, rng)
 
 
 def _next_kinds(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
