@@ -32,9 +32,9 @@ NOTES = (
     "Identity top-1 is how often the recogniser, which knows all 208 people of the world, names "
     "the person of the prompt first: chance is 0.5 %. Intervals are 95 % bootstrap intervals over "
     "names.",
-    "Held-out names are known to the pocket model; the prefix never saw them. The step that is kept "
-    "is chosen on an eighth of the trained group; how often one is judged was settled once with the "
-    "held-out figures of world 0 and seed 0 in sight, which flatters that run.",
+    "Held-out names are known to the pocket model; the prefix never saw them. The step that is "
+    "kept is chosen on an eighth of the trained group; how often one is judged was settled once "
+    "with the held-out figures of world 0 and seed 0 in sight, which flatters that run.",
     "Whoever controls the prompt can leave the prefix out. A face that comes in as an image is not "
     "driven by text and not covered.",
 )
