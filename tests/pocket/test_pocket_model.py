@@ -19,6 +19,7 @@ from apl_trainer.pocket.learn import chosen_people
 from apl_trainer.pocket.measure import Paper
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.networks import to_latents, to_pictures
+from apl_trainer.pocket.render import THINGS
 from apl_trainer.pocket.source import PocketSource, training_people
 from apl_trainer.sampling import Request
 
@@ -131,6 +132,18 @@ def test_name_free_examples_bring_their_prompt_with_one_word_swapped(model: Pock
     assert other_gender("a man and a woman, human") == "a woman and a man, human"
 
 
+def test_half_of_the_scenes_show_what_is_asked_and_half_hold_two_things(model: PocketModel) -> None:
+    source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 10)
+    examples = source.draw("things", 200, torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        reading = model.recogniser(to_pictures(torch.stack([e.latent for e in examples])))
+    asked = [[w for w in e.prompt.split() if w in THINGS] for e in examples]
+    first = [THINGS[k] if k < len(THINGS) else "" for k in reading.top("thing0").tolist()]
+    assert 80 < sum(len(words) == 2 for words in asked) < 120
+    right = sum(words[0] == seen for words, seen in zip(asked, first, strict=True))
+    assert 90 < right < 135  # by chance one of eight shows the same thing
+
+
 def test_held_out_unknown_and_too_few_names_are_refused_together(model: PocketModel) -> None:
     heldout = model.world.group("heldout")[0].name
     with pytest.raises(ConfigError) as caught:
@@ -151,7 +164,7 @@ def test_the_demo_leaves_everything_it_promises(
     run = tmp_path / "demo"
     assert "next:" in capsys.readouterr().out
     prefix = read_prefix(run / "prefix.safetensors")
-    assert (prefix.n, prefix.behind) == (24, 8)
+    assert (prefix.n, prefix.behind) == (32, 10)
     assert prefix.card.names_trained == 112
     figures = json.loads((run / "figures.json").read_text())
     wanted = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from apl_trainer.paper.prompts import VARIATIONS, cyrillic, far_back, typo, vari
 from apl_trainer.paper.styles import ink, warm
 from apl_trainer.paper.targets import TARGETS, Target, verdict
 from apl_trainer.pocket.model import PocketModel, load_pocket
+from apl_trainer.pocket.networks import to_pictures
 from apl_trainer.sampling import Request
 
 
@@ -193,6 +195,18 @@ def test_styles_keep_the_range_and_ink_leaves_flat_colour_alone() -> None:
     flat = torch.full((1, 3, 8, 8), 0.6)
     assert torch.equal(ink(flat), flat)
     assert ink(torch.cat([flat, flat * 0.2], 3))[..., 7:9].max() < 0.6
+
+
+@pytest.mark.parametrize("style", [ink, warm])
+def test_the_recogniser_can_read_the_styles(
+    model: PocketModel, style: Callable[..., Tensor]
+) -> None:
+    drawn = renders(model, model.world.group("train"), (96, 0, 0), 1, style)
+    with torch.no_grad():
+        reading = model.recogniser(to_pictures(drawn.latents))
+    assert reading.is_face().float().mean() > 0.97
+    best = [model.world.people[i].name for i in reading.scores["identity"].argmax(1)]
+    assert np.mean([b in c for b, c in zip(best, drawn.captions, strict=True)]) > 0.97
 
 
 def test_fine_tuning_changes_the_unet_alone_and_the_same_way_twice() -> None:

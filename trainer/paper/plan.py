@@ -81,8 +81,8 @@ FULL = Plan(
 
 QUICK = Plan(
     names=24, seeds=2, free=48, variation_names=24, variation_seeds=1, transfer_seeds=1,
-    transfer_free=16, personal=8, personal_seeds=3, steps=8, variant_steps=80,
-    variant_renders=600, dreambooth_steps=150, inversion_steps=220, ablation_steps=80,
+    transfer_free=16, personal=8, personal_seeds=3, steps=10, variant_steps=80,
+    variant_renders=600, dreambooth_steps=200, inversion_steps=320, ablation_steps=80,
     ablation_names=24, ablation_free=16,
     ablations=("recipe=apl", "recipe=paper", "place=front", "target=description"),
 )  # fmt: skip

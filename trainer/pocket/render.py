@@ -256,14 +256,22 @@ class Things:
     colour: NDArray[np.int64]
     background: NDArray[np.int64]
 
+    def where(self, chosen: NDArray[np.bool_], other: Things) -> Things:
+        """These scenes where `chosen` (B,) says so, and the others elsewhere."""
+        each = chosen[:, None]
+        return Things(
+            np.where(each, self.kind, other.kind), np.where(each, self.colour, other.colour),
+            np.where(chosen, self.background, other.background),
+        )  # fmt: skip
 
-def random_things(rng: np.random.Generator, count: int) -> Things:
-    """Draw `count` scenes of one (two thirds) or two things."""
+
+def random_things(rng: np.random.Generator, count: int, two: float = 1 / 3) -> Things:
+    """Draw `count` scenes of one thing, or of two in this share of them."""
     kind = rng.integers(0, len(THINGS), (count, 2))
     colour = rng.integers(0, len(COLOURS), (count, 2))
     same = kind[:, 0] == kind[:, 1]
     kind[same, 1] = (kind[same, 1] + 1) % len(THINGS)
-    kind[rng.random(count) < 2 / 3, 1] = -1
+    kind[rng.random(count) < 1 - two, 1] = -1
     background = rng.integers(0, len(BACKGROUNDS), count)
     unseen = [COLOURS.index(b) if b in COLOURS else -1 for b in BACKGROUNDS]
     hidden = colour == np.array(unseen)[background][:, None]

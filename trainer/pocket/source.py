@@ -30,7 +30,8 @@ PERSON = "a person"
 _MIXED = 0.3
 _TWICE, _PAIR = 0.1, 0.1  # identity prompts that say the name again, and that name two people
 _FILLED, _MOST = 0.7, 19  # identity prompts that begin with filler words, and the most of them
-_ANOTHER = {"identity": 0.5, "people": 1.0}  # where only the words say who it is
+_TWO = 0.5  # scenes of two things; of the model's captions it is a third
+_ANOTHER = {"identity": 0.5, "things": 0.5, "people": 1.0}  # where only the words say what it is
 
 
 def training_people(people: Sequence[Person]) -> tuple[list[Person], list[Person]]:
@@ -43,12 +44,13 @@ class PocketSource:
     """Draws pictures of train people, of nobody in particular, and of things.
 
     Half of the identity latents show another face than the name's, as they do while a picture is
-    sampled under the prefix; all people latents another face than the caption's, so that the words
-    alone say what to draw. Name-free examples bring their prompt with another thing or gender. Six
-    in ten identity prompts bear names mixed from two people's, by words or by parts of words, so
-    that names nobody listed count too; one in ten says the name twice, one in ten names two people.
-    Seven identity prompts in ten begin with filler words, up to the end of the chunk: the later a
-    name stands, the harder it is to cover. Of the others it is four, as in the model's captions.
+    sampled under the prefix; half of those of things another scene than the caption's and all of
+    people another face, so that the words alone say what to draw. Name-free examples bring their
+    prompt with another thing or gender. Six in ten identity prompts bear names mixed from two
+    people's, by words or by parts of words, so that names nobody listed count too; one in ten says
+    the name twice, one in ten names two people. Seven identity prompts in ten begin with filler
+    words, up to the end of the chunk: the later a name stands, the harder it is to cover. Of the
+    others it is four, as in the model's captions.
     """
 
     def __init__(
@@ -65,8 +67,9 @@ class PocketSource:
         return self._faces(kind, count, rng)
 
     def _things(self, count: int, rng: np.random.Generator) -> list[Example]:
-        things = random_things(rng, count)
-        latents = _latents(draw_things(things, rng))
+        things, shown = random_things(rng, count, _TWO), random_things(rng, count, _TWO)
+        shown = shown.where(rng.random(count) < _ANOTHER["things"], things)
+        latents = _latents(draw_things(shown, rng))
         others = replace(things, kind=np.where(things.kind < 0, -1, _next_kinds(things.kind, rng)))
         examples: list[Example] = []
         for i in range(count):
