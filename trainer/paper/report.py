@@ -26,9 +26,9 @@ NOTES = (
     "Held-out names are known to the model; the prefix never saw them. One setting of its recipe, "
     "how often it is judged, was settled with the held-out figures of world 0 and seed 0 in sight. "
     "The variants, the people taught later and the new words were made after the prefix.",
-    "Weights edited in closed form beat a prefix where the list of names is final: they take "
-    "seconds and touch listed names hardest. A prefix is for names that nobody listed, leaves the "
-    "model as it is, and moves to other checkpoints of the same text encoder.",
+    "Weights edited in closed form take seconds and anonymise hard: weigh that against what both "
+    "ways do to scenes, things and described people. A prefix leaves the model as it is, and moves "
+    "to other checkpoints of the same text encoder.",
     "Whoever controls the prompt can leave the prefix out. A face that comes in as an image is not "
     "driven by text and not covered.",
 )
