@@ -57,7 +57,8 @@ def far_back(subject: str, tokenise: Callable[[str], Sequence[int]], least: int 
 
 
 _LATE = 36
-"""Tokens before a name that stands late in the first chunk, beside a prefix of any usual length."""
+"""Tokens before a name that stands late in the first chunk. With more than 29 vectors beside it a
+long name no longer fits and ends in the second chunk: then this kind does not test its place."""
 
 VARIATIONS = (
     "portrait", "scene", "lower case", "typo", "accents", "twice", "weights", "late", "far back",
