@@ -22,6 +22,7 @@ from apl_trainer.paper.plan import FULL, QUICK, ablation
 from apl_trainer.paper.prompts import VARIATIONS, cyrillic, far_back, typo, variation
 from apl_trainer.paper.styles import ink, warm
 from apl_trainer.paper.targets import TARGETS, Target, verdict
+from apl_trainer.pocket.captions import FILLERS
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.networks import to_pictures
 from apl_trainer.sampling import Request
@@ -61,14 +62,25 @@ def test_a_name_far_back_stands_in_the_second_chunk_with_any_prefix(
         ids = tokenise(far_back(person.name, tokenise))
         before = len(ids) - len(tokenise(person.name))
         assert before // room(vectors) == (len(ids) - 1) // room(vectors) == 1
-        late = tokenise(variation("late", [person], 1, 0, tokenise)[0].prompt)
-        assert 36 + len(tokenise(person.name)) < len(late) <= room(vectors)
+
+
+@pytest.mark.parametrize("vectors", [0, 1, 10, 32, 50])
+def test_a_late_name_is_the_last_that_fits_into_the_first_chunk(
+    model: PocketModel, vectors: int
+) -> None:
+    tokenise = model.encoder.towers[0].tokenise
+    for person in model.world.group("heldout"):
+        prompt = variation("late", [person], 1, 0, tokenise, vectors)[0].prompt
+        assert prompt.endswith(f", a portrait of {person.name}")
+        fillers = [len(tokenise(f"{word},")) for word in FILLERS]
+        left = room(vectors) - len(tokenise(prompt))
+        assert 0 <= left < max(fillers)
 
 
 def test_every_variation_is_about_everybody_and_seeds_differ(model: PocketModel) -> None:
     people = model.world.group("heldout")[:3]
     for kind in VARIATIONS:
-        found = variation(kind, people, 2, 100, model.encoder.towers[0].tokenise)
+        found = variation(kind, people, 2, 100, model.encoder.towers[0].tokenise, 10)
         assert [n.who for n in found].count(people[0].name) == 2
         assert len({n.seed for n in found}) == 6
         assert all((n.other is not None) == (kind == "two people") for n in found)

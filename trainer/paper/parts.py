@@ -128,9 +128,9 @@ def variations_part(bench: Bench) -> Result:
         "trained": world.group("train")[-max(count // 4, 2) :],
         "heldout": world.group("heldout")[:count],
     }
-    tokenise = bench.model.encoder.towers[0].tokenise
+    tokenise, vectors = bench.model.encoder.towers[0].tokenise, bench.prefix.n
     asked: dict[tuple[str, str], list[Named]] = {
-        (group, kind): variation(kind, members, plan.variation_seeds, _SEED, tokenise)
+        (group, kind): variation(kind, members, plan.variation_seeds, _SEED, tokenise, vectors)
         for group, members in people.items() for kind in VARIATIONS
     }  # fmt: skip
     requests = [n.request() for named in asked.values() for n in named]

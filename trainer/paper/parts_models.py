@@ -132,7 +132,7 @@ def chunks_part(bench: Bench) -> Result:
     """A name in the second chunk: the prefix in every chunk, and in the first one only."""
     people = bench.model.world.group("heldout")[: bench.plan.variation_names]
     tokenise = bench.model.encoder.towers[0].tokenise
-    named = variation("far back", people, 1, _FIRST, tokenise)
+    named = variation("far back", people, 1, _FIRST, tokenise, bench.prefix.n)
     requests, rows = [n.request() for n in named], bench.prefix.rows()
     shots = {
         "none": bench.draw(requests), "every": bench.draw(requests, rows),

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apl_core.tokens import CHUNK, room
+
 from ..pocket.captions import FILLERS
 from ..pocket.world import Person
 from ..sampling import Request
+
+Tokenise = Callable[[str], Sequence[int]]
 
 _CYRILLIC = dict(
     zip("abdefghiklmnoprstuvxzj", "абдефгхиклмнопрстувхзй", strict=True)
@@ -45,20 +49,35 @@ def cyrillic(name: str) -> str:
     return "".join(_CYRILLIC.get(letter, letter) for letter in name.lower())
 
 
-def far_back(subject: str, tokenise: Callable[[str], Sequence[int]], least: int = 76) -> str:
+def far_back(subject: str, tokenise: Tokenise) -> str:
     """A prompt of filler words that is so long that the subject stands in the second chunk.
 
-    `least` tokens stand before it: by default more than one chunk holds, with or without a prefix.
+    More tokens stand before it than one chunk holds, with or without a prefix.
     """
-    words: list[str] = []
-    while len(tokenise(", ".join([*words, ""]))) < least:
-        words.append(FILLERS[len(words) % len(FILLERS)])
-    return ", ".join([*words, f"a portrait of {subject}"])
+    count = 0
+    while len(tokenise(", ".join([*_fillers(count), ""]))) <= CHUNK:
+        count += 1
+    return _behind(count, subject)
 
 
-_LATE = 36
-"""Tokens before a name that stands late in the first chunk. With more than 29 vectors beside it a
-long name no longer fits and ends in the second chunk: then this kind does not test its place."""
+def late(subject: str, tokenise: Tokenise, vectors: int) -> str:
+    """A prompt that ends in the subject, as late in the first chunk as there is room for it.
+
+    Of the chunk's 75 places `vectors` are the prefix's.
+    """
+    count = 0
+    while len(tokenise(_behind(count + 1, subject))) <= room(vectors):
+        count += 1
+    return _behind(count, subject)
+
+
+def _behind(count: int, subject: str) -> str:
+    return ", ".join([*_fillers(count), f"a portrait of {subject}"])
+
+
+def _fillers(count: int) -> list[str]:
+    return [FILLERS[i % len(FILLERS)] for i in range(count)]
+
 
 VARIATIONS = (
     "portrait", "scene", "lower case", "typo", "accents", "twice", "weights", "late", "far back",
@@ -67,8 +86,11 @@ VARIATIONS = (
 
 
 def variation(kind: str, people: Sequence[Person], seeds: int, first: int,
-              tokenise: Callable[[str], Sequence[int]]) -> list[Named]:  # fmt: skip
-    """One kind of prompt about everybody of a group, `seeds` pictures each from seed `first` on."""
+              tokenise: Tokenise, vectors: int) -> list[Named]:  # fmt: skip
+    """One kind of prompt about everybody of a group, `seeds` pictures each from seed `first` on.
+
+    `vectors` are those of the prefix that the prompts are for, with or without it.
+    """
     rng = np.random.default_rng([len(kind), first])
     found: list[Named] = []
     for i, person in enumerate(people):
@@ -82,7 +104,7 @@ def variation(kind: str, people: Sequence[Person], seeds: int, first: int,
             "accents": f"a photo of {name.translate(_ACCENTS)}",
             "twice": f"{name}, a photo of {name}",
             "weights": f"a photo of ({name}:1.3), (sharp focus:1.1)",
-            "late": far_back(name, tokenise, _LATE),
+            "late": late(name, tokenise, vectors),
             "far back": far_back(name, tokenise),
             "two people": f"a photo of {name} and {other}",
             "cyrillic": f"a photo of {cyrillic(name)}",
