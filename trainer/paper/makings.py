@@ -34,11 +34,11 @@ from .fine import Material, fine_tune, invert, renders
 from .plan import ROUTES, VARIANTS, Plan, ablation
 from .styles import STYLES
 
-WORD_ROWS = 3
+WORD_ROWS = 5
 """Token embeddings that a textual inversion learns for one person."""
 
-_FINE_RATE, _WORD_RATE = 5e-4, 0.005
-_TAUGHT_RENDERS, _KEPT_SEED = 24, 300_000
+_STYLE_RATE, _PERSON_RATE, _WORD_RATE = 5e-4, 1e-3, 0.02
+_TAUGHT_RENDERS, _KEPT_SEED = 48, 300_000
 
 Facts = dict[str, float]
 Maker = Callable[[PocketModel, Path, Plan], Facts]
@@ -150,7 +150,7 @@ def _variant(model: PocketModel, out: Path, plan: Plan, kind: str) -> Facts:
     mix = (n // 5, n // 5, 3 * n // 5) if kind == "mix" else (n // 2, n // 4, n // 4)
     people = _known(model)[::3] if kind == "mix" else _known(model)
     material = renders(model, people, mix, VARIANTS.index(kind), STYLES.get(kind))
-    fine_tune(model, material, plan.variant_steps, _FINE_RATE, plan.batch)
+    fine_tune(model, material, plan.variant_steps, _STYLE_RATE, plan.batch)
     save_edition(model.folder, model.denoiser.unet, out)
     return {"steps": plan.variant_steps, "renders": len(material.captions)}
 
@@ -166,7 +166,7 @@ def _dreambooth(model: PocketModel, out: Path, plan: Plan) -> Facts:
     count = len(taught.captions)
     prior = renders(model, _known(model), (count // 2, count // 4, count // 4), 12)
     fine_tune(
-        model, Material.join([taught, prior]), plan.dreambooth_steps, _FINE_RATE, plan.batch
+        model, Material.join([taught, prior]), plan.dreambooth_steps, _PERSON_RATE, plan.batch
     )  # fmt: skip
     save_edition(model.folder, model.denoiser.unet, out)
     return {"steps": plan.dreambooth_steps, "people": len(people)}

@@ -23,7 +23,7 @@ class Plan:
     seeds: int = 4
     free: int = 128
     variation_names: int = 64
-    variation_seeds: int = 1
+    variation_seeds: int = 2
     transfer_seeds: int = 2
     transfer_free: int = 48
     personal: int = 16
@@ -32,7 +32,7 @@ class Plan:
     variant_steps: int = 300
     variant_renders: int = 900
     dreambooth_steps: int = 500
-    inversion_steps: int = 500
+    inversion_steps: int = 900
     prefix_steps: int = 0
     pool: int = 0
     ablation_steps: int = 400
@@ -73,7 +73,7 @@ def ablation(name: str, plan: Plan) -> tuple[TrainConfig, int | None]:
 FULL = Plan(
     ablations=(
         "recipe=apl", "recipe=paper", "vectors=1", "vectors=4", "vectors=20", "place=front",
-        "target=description", "target=empty", "init=normal", "init=uniform", "people=1",
+        "target=person", "target=empty", "init=normal", "init=uniform", "people=1",
         "names=4", "names=16", "names=64",
     ),
 )  # fmt: skip
@@ -84,14 +84,14 @@ QUICK = Plan(
     transfer_free=16, personal=8, personal_seeds=3, steps=10, variant_steps=80,
     variant_renders=600, dreambooth_steps=200, inversion_steps=320, ablation_steps=80,
     ablation_names=24, ablation_free=16,
-    ablations=("recipe=apl", "recipe=paper", "place=front", "target=description"),
+    ablations=("recipe=apl", "recipe=paper", "place=front", "target=person"),
 )  # fmt: skip
 """Within eight minutes: every experiment is there, with wide intervals."""
 
 TINY = Plan(
-    names=2, seeds=2, free=2, variation_names=2, transfer_seeds=1, transfer_free=2, personal=2,
-    personal_seeds=1, steps=2, variant_steps=1, variant_renders=12, dreambooth_steps=1,
-    inversion_steps=1, prefix_steps=2, pool=30, ablation_steps=2, ablation_names=2, ablation_free=2,
-    ablations=("recipe=paper", "names=4"), batch=4,
+    names=2, seeds=2, free=2, variation_names=2, variation_seeds=1, transfer_seeds=1,
+    transfer_free=2, personal=2, personal_seeds=1, steps=2, variant_steps=1, variant_renders=12,
+    dreambooth_steps=1, inversion_steps=1, prefix_steps=2, pool=30, ablation_steps=2,
+    ablation_names=2, ablation_free=2, ablations=("recipe=paper", "names=4"), batch=4,
 )  # fmt: skip
 """Seconds, for tests: everything runs and nothing is learnt."""
