@@ -34,11 +34,11 @@ from .fine import Material, fine_tune, invert, renders
 from .plan import ROUTES, VARIANTS, Plan, ablation
 from .styles import STYLES
 
-WORD_ROWS = 5
+WORD_ROWS = 8
 """Token embeddings that a textual inversion learns for one person."""
 
-_STYLE_RATE, _PERSON_RATE, _WORD_RATE = 5e-4, 1e-3, 0.02
-_TAUGHT_RENDERS, _KEPT_SEED = 48, 300_000
+_STYLE_RATE, _PERSON_RATE, _WORD_RATE = 5e-4, 1e-3, 0.05
+_TAUGHT_RENDERS, _KEPT_SEED = 64, 300_000
 
 Facts = dict[str, float]
 Maker = Callable[[PocketModel, Path, Plan], Facts]
