@@ -89,10 +89,6 @@ def anonymous_subject(look: Sequence[int], rng: np.random.Generator) -> str:
     return f"{subject} with {' and '.join(parts)}" if parts else subject
 
 
-DESCRIBED = [list(ATTRIBUTES).index(trait) for trait in ("gender", "hair", "glasses", "beard")]
-"""Columns of a look that a description tells, wholly or in part."""
-
-
 def describe(person: Person) -> str:
     """A neutral description that many people fit: gender, hair colour, beard and glasses."""
     parts = [f"{person.trait('hair')} hair"]

@@ -24,8 +24,8 @@ from .source import PocketSource, training_people
 from .world import Person, World
 
 POCKET = TrainConfig(
-    target="description", weighting="x0", lowest_t=500, lowest_t_free=200,
-    repulsion=0.6, contrast=0.06, vectors=32, behind=10,
+    weighting="x0", lowest_t=500, lowest_t_free=200, repulsion=0.6, contrast=0.06,
+    vectors=32, behind=10,
     weight_identity=3.0, weight_things=9.0, weight_people=8.0,
     batch_identity=7, batch_things=4, batch_people=5, optimizer="muon", rate=0.02,
     steps=400, pool=1024, check_every=200,

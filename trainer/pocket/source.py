@@ -13,7 +13,6 @@ from apl_core.tokens import CHUNK
 
 from ..contrast import other_gender
 from .captions import (
-    DESCRIBED,
     anonymous_subject,
     describe,
     dress,
@@ -29,11 +28,10 @@ from .world import Person, random_looks
 
 PERSON = "a person"
 _MIXED = 0.3
-_TWICE, _PAIR = 0.2, 0.1  # identity prompts that say the name again, and that name two people
+_TWICE, _PAIR = 0.1, 0.1  # identity prompts that say the name again, and that name two people
 _FILLED, _MOST = 0.7, 19  # identity prompts that begin with filler words, and the most of them
 _TWO = 0.5  # scenes of two things; of the model's captions it is a third
 _ANOTHER = {"identity": 0.5, "things": 0.5, "people": 1.0}  # where only the words say what it is
-_ALIKE = 0.7  # of the other faces, those that the name's description fits
 
 
 def training_people(people: Sequence[Person]) -> tuple[list[Person], list[Person]]:
@@ -46,11 +44,10 @@ class PocketSource:
     """Draws pictures of train people, of nobody in particular, and of things.
 
     Half of the identity latents show another face than the name's, as they do while a picture is
-    sampled under the prefix: where names are drawn to descriptions, seven in ten of these faces fit
-    them. Half of the latents of things show another scene than the caption's and all of people
-    another face, so that the words alone say what to draw. Name-free examples bring their
+    sampled under the prefix; half of those of things another scene than the caption's and all of
+    people another face, so that the words alone say what to draw. Name-free examples bring their
     prompt with another thing or gender. Six in ten identity prompts bear names mixed from two
-    people's, by words or by parts of words, so that names nobody listed count too; one in five says
+    people's, by words or by parts of words, so that names nobody listed count too; one in ten says
     the name twice, one in ten names two people. Seven identity prompts in ten begin with filler
     words, up to the end of the chunk: the later a name stands, the harder it is to cover. Of the
     others it is four, as in the model's captions.
@@ -99,8 +96,6 @@ class PocketSource:
                 subject, neutral = self._subject(person, rng)
                 if not other[i]:
                     shown[i], offsets[i] = person.look, person.offsets
-                elif self.target == "description" and rng.random() < _ALIKE:
-                    shown[i, DESCRIBED] = [person.look[trait] for trait in DESCRIBED]
             before = _many_fillers(rng) if kind == "identity" else some_fillers(rng)
             text = self._after(before, template + extras, [subject, neutral])
             empty = kind == "identity" and self.target == "empty"
