@@ -73,7 +73,7 @@ def ablation(name: str, plan: Plan) -> tuple[TrainConfig, int | None]:
 FULL = Plan(
     ablations=(
         "recipe=apl", "recipe=paper", "vectors=1", "vectors=4", "vectors=20", "place=front",
-        "target=person", "target=empty", "init=normal", "init=uniform", "people=1",
+        "target=description", "target=empty", "init=normal", "init=uniform", "people=1",
         "names=4", "names=16", "names=64",
     ),
 )  # fmt: skip
@@ -84,7 +84,7 @@ QUICK = Plan(
     transfer_free=16, personal=8, personal_seeds=3, steps=10, variant_steps=80,
     variant_renders=600, dreambooth_steps=200, inversion_steps=320, ablation_steps=80,
     ablation_names=24, ablation_free=16,
-    ablations=("recipe=apl", "recipe=paper", "place=front", "target=person"),
+    ablations=("recipe=apl", "recipe=paper", "place=front", "target=description"),
 )  # fmt: skip
 """Within eight minutes: every experiment is there, with wide intervals."""
 
