@@ -15,8 +15,6 @@ from apl_core.prefix import Rows
 from ..sampling import Request
 
 PERSON = "a person"
-BRIEF = 2
-"""Pictures a name under the conditions that are there to compare with."""
 
 _RESEEDED = 500_000
 Same = TypeVar("Same", bound="Questions")
@@ -50,19 +48,13 @@ class Questions:
     people: tuple[Question, ...]
     things: tuple[Question, ...]
 
-    def brief(self: Same, seeds: int) -> Same:
-        """The same examination with the first `seeds` pictures of every name."""
+    def brief(self: Same) -> Same:
+        """The same examination with one picture of every name.
 
-        def first(questions: tuple[Question, ...]) -> tuple[Question, ...]:
-            taken: dict[str, int] = {}
-            kept: list[Question] = []
-            for q in questions:
-                taken[q.subject] = taken.get(q.subject, 0) + 1
-                if taken[q.subject] <= seeds:
-                    kept.append(q)
-            return tuple(kept)
-
-        return replace(self, trained=first(self.trained), heldout=first(self.heldout))
+        Names take turns in which of their first two pictures it is, so that every kind of prompt
+        that is asked for stays in.
+        """
+        return replace(self, trained=_in_turn(self.trained), heldout=_in_turn(self.heldout))
 
     @property
     def named(self) -> tuple[Question, ...]:
@@ -73,6 +65,13 @@ class Questions:
     def free(self) -> tuple[Question, ...]:
         """All prompts that name nobody."""
         return self.people + self.things
+
+
+def _in_turn(questions: tuple[Question, ...]) -> tuple[Question, ...]:
+    by_name: dict[str, list[Question]] = {}
+    for question in questions:
+        by_name.setdefault(question.subject, []).append(question)
+    return tuple(asked[i % min(2, len(asked))] for i, asked in enumerate(by_name.values()))
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ class Condition:
     brief: bool = True
 
     def paper(self, whole: Same) -> Same:
-        """The questions that are asked: two pictures a name for a brief condition."""
-        return whole.brief(BRIEF) if self.brief else whole
+        """The questions that are asked: one picture a name for a brief condition."""
+        return whole.brief() if self.brief else whole
 
     def requests(self, whole: Questions) -> list[Request]:
         """All pictures of this condition: of the named prompts, then of the name-free ones."""

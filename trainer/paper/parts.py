@@ -103,20 +103,16 @@ def identity_part(bench: Bench) -> Result:
 
 
 def _identity_sheet(bench: Bench, paper: Paper, drawn: dict[str, Drawn]) -> dict[str, str]:
-    def firsts(asked: Paper) -> list[int]:
-        names = list(dict.fromkeys(q.subject for q in paper.named))
-        half = len(names) // 2
-        chosen = names[:3] + names[half : half + 3]
-        return [next(i for i, q in enumerate(asked.named) if q.subject == n) for n in chosen]
-
+    brief = paper.brief()
+    shown = [*brief.trained[:3], *brief.heldout[:3]]
     titles = {"none": "no prefix", "prefix": "prefix", "eraser": "weights\nedited",
               "description": "description", "negative": "negative\nprompt"}  # fmt: skip
+    whole = {"none", "prefix"}
     rows = [
-        drawn[n].pictures[firsts(paper if n in ("none", "prefix") else paper.brief(2))]
+        drawn[n].pictures[[(paper if n in whole else brief).named.index(q) for q in shown]]
         for n in titles
     ]
-    heads = [paper.named[i].subject for i in firsts(paper)]
-    save_sheet(rows, bench.sheet("identity.png"), list(titles.values()), heads)
+    save_sheet(rows, bench.sheet("identity.png"), list(titles.values()), [q.subject for q in shown])
     return {"identity.png": "Trained names on the left, held-out names on the right; same seeds."}
 
 
