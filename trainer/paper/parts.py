@@ -99,19 +99,17 @@ def identity_part(bench: Bench) -> Result:
         del learnt["seconds"]
     numbers = {f"eraser.{k}": v for k, v in cost.items()}
     numbers |= {f"prefix.{k}": v for k, v in learnt.items()}
-    return Result(figures, numbers, _identity_sheet(bench, paper, drawn))
+    return Result(figures, numbers, _identity_sheet(bench, paper, conditions, drawn))
 
 
-def _identity_sheet(bench: Bench, paper: Paper, drawn: dict[str, Drawn]) -> dict[str, str]:
+def _identity_sheet(bench: Bench, paper: Paper, conditions: dict[str, Condition],
+                    drawn: dict[str, Drawn]) -> dict[str, str]:  # fmt: skip
     brief = paper.brief()
     shown = [*brief.trained[:3], *brief.heldout[:3]]
     titles = {"none": "no prefix", "prefix": "prefix", "eraser": "weights\nedited",
               "description": "description", "negative": "negative\nprompt"}  # fmt: skip
-    whole = {"none", "prefix"}
-    rows = [
-        drawn[n].pictures[[(paper if n in whole else brief).named.index(q) for q in shown]]
-        for n in titles
-    ]
+    asked = {n: conditions[n].paper(paper).named for n in titles}
+    rows = [drawn[n].pictures[[asked[n].index(q) for q in shown]] for n in titles]
     save_sheet(rows, bench.sheet("identity.png"), list(titles.values()), [q.subject for q in shown])
     return {"identity.png": "Trained names on the left, held-out names on the right; same seeds."}
 

@@ -77,7 +77,7 @@ FULL = Plan(
         "names=4", "names=16", "names=64",
     ),
 )  # fmt: skip
-"""Within 45 minutes on two cores."""
+"""Meant for 45 minutes on two quiet cores; not timed alone with these steps of inversion."""
 
 QUICK = Plan(
     names=24, seeds=2, free=48, variation_names=24, variation_seeds=1, transfer_seeds=1,
@@ -86,7 +86,7 @@ QUICK = Plan(
     ablation_names=24, ablation_free=16,
     ablations=("recipe=apl", "recipe=paper", "place=front", "target=description"),
 )  # fmt: skip
-"""Within eight minutes: every experiment is there, with wide intervals."""
+"""Meant for eight minutes: every experiment is there, with wide intervals."""
 
 TINY = Plan(
     names=2, seeds=2, free=2, variation_names=2, variation_seeds=1, transfer_seeds=1,

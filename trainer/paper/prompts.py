@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -54,10 +55,8 @@ def far_back(subject: str, tokenise: Tokenise) -> str:
 
     More tokens stand before it than one chunk holds, with or without a prefix.
     """
-    count = 0
-    while len(tokenise(", ".join([*_fillers(count), ""]))) <= CHUNK:
-        count += 1
-    return _behind(count, subject)
+    before = (", ".join([*_fillers(n), ""]) for n in itertools.count())
+    return _behind(next(n for n, text in enumerate(before) if len(tokenise(text)) > CHUNK), subject)
 
 
 def late(subject: str, tokenise: Tokenise, vectors: int) -> str:
@@ -65,10 +64,9 @@ def late(subject: str, tokenise: Tokenise, vectors: int) -> str:
 
     Of the chunk's 75 places `vectors` are the prefix's.
     """
-    count = 0
-    while len(tokenise(_behind(count + 1, subject))) <= room(vectors):
-        count += 1
-    return _behind(count, subject)
+    most = room(vectors)
+    longer = (_behind(n, subject) for n in itertools.count(1))
+    return _behind(next(n for n, text in enumerate(longer) if len(tokenise(text)) > most), subject)
 
 
 def _behind(count: int, subject: str) -> str:
@@ -96,20 +94,26 @@ def variation(kind: str, people: Sequence[Person], seeds: int, first: int,
     for i, person in enumerate(people):
         name = person.name
         other = people[(i + 1) % len(people)].name
-        text = {
-            "portrait": f"a close-up portrait of {name}",
-            "scene": f"{name} wearing a red hat in front of a blue background",
-            "lower case": name.lower(),
-            "typo": f"a photo of {typo(name, rng)}",
-            "accents": f"a photo of {name.translate(_ACCENTS)}",
-            "twice": f"{name}, a photo of {name}",
-            "weights": f"a photo of ({name}:1.3), (sharp focus:1.1)",
-            "late": late(name, tokenise, vectors),
-            "far back": far_back(name, tokenise),
-            "two people": f"a photo of {name} and {other}",
-            "cyrillic": f"a photo of {cyrillic(name)}",
-        }[kind]
+        text = _prompt(kind, name, other, rng, tokenise, vectors)
         second = other if kind == "two people" else None
         for seed in range(seeds):
             found.append(Named(text, first + len(people) * seed + i, name, second))
     return found
+
+
+def _prompt(kind: str, name: str, other: str, rng: np.random.Generator, tokenise: Tokenise,
+            vectors: int) -> str:  # fmt: skip
+    make: dict[str, Callable[[], str]] = {
+        "portrait": lambda: f"a close-up portrait of {name}",
+        "scene": lambda: f"{name} wearing a red hat in front of a blue background",
+        "lower case": lambda: name.lower(),
+        "typo": lambda: f"a photo of {typo(name, rng)}",
+        "accents": lambda: f"a photo of {name.translate(_ACCENTS)}",
+        "twice": lambda: f"{name}, a photo of {name}",
+        "weights": lambda: f"a photo of ({name}:1.3), (sharp focus:1.1)",
+        "late": lambda: late(name, tokenise, vectors),
+        "far back": lambda: far_back(name, tokenise),
+        "two people": lambda: f"a photo of {name} and {other}",
+        "cyrillic": lambda: f"a photo of {cyrillic(name)}",
+    }
+    return make[kind]()
