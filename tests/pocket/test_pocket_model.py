@@ -132,7 +132,9 @@ def test_name_free_examples_bring_their_prompt_with_one_word_swapped(model: Pock
     assert other_gender("a man and a woman, human") == "a woman and a man, human"
 
 
-def test_half_of_the_scenes_show_what_is_asked_and_half_hold_two_things(model: PocketModel) -> None:
+def test_a_quarter_of_the_scenes_show_what_is_asked_and_half_hold_two_things(
+    model: PocketModel,
+) -> None:
     source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 10)
     examples = source.draw("things", 200, torch.Generator().manual_seed(5))
     with torch.no_grad():
@@ -141,7 +143,7 @@ def test_half_of_the_scenes_show_what_is_asked_and_half_hold_two_things(model: P
     first = [THINGS[k] if k < len(THINGS) else "" for k in reading.top("thing0").tolist()]
     assert 80 < sum(len(words) == 2 for words in asked) < 120
     right = sum(words[0] == seen for words, seen in zip(asked, first, strict=True))
-    assert 90 < right < 135  # by chance one of eight shows the same thing
+    assert 50 < right < 90  # by chance one of eight others shows the same thing
 
 
 def test_held_out_unknown_and_too_few_names_are_refused_together(model: PocketModel) -> None:

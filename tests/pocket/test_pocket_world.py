@@ -87,6 +87,19 @@ def test_captions_of_named_people_hold_the_name_and_of_others_do_not() -> None:
     assert not any(name in caption for caption in captions[30:] for name in names)
 
 
+def test_some_captions_say_a_name_twice_or_name_two_and_nobody_who_is_unknown() -> None:
+    world = make_world(3)
+    rng = np.random.default_rng(0)
+    known = [p.name for p in world.people if p.split != "personal"]
+    subjects = invent(world, world.group("train"), (900, 0, 0), rng)
+    captions = [subjects.caption(i, rng) for i in range(900)]
+    counts = [sum(caption.count(name) for name in known) for caption in captions]
+    twice = [c for c, n in zip(captions, counts, strict=True) if n == 2]
+    assert min(counts) == 1 and max(counts) == 2 and 0.05 < len(twice) / 900 < 0.12
+    assert 0.3 < np.mean([", a photo of " in caption for caption in twice]) < 0.7
+    assert not any(p.name in c for p in world.group("personal") for c in captions)
+
+
 def test_a_description_names_nobody_and_fits_more_than_one() -> None:
     descriptions = [describe(p) for p in WORLD.people]
     assert len(set(descriptions)) < len(descriptions)

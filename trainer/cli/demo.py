@@ -25,6 +25,9 @@ def add(verbs: Verbs) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Run the demo."""
+    from ..workers import workers_context
+
+    workers_context()  # what the other process needs loads while this one does
     from apl_core.training.config import TrainConfig
     from apl_core.training.events import Control
 
@@ -35,7 +38,7 @@ def run(given: argparse.Namespace) -> int:
 
     model = load_model(given.model)
     config = TrainConfig.from_mapping({"seed": given.seed}, POCKET)
-    paper = Paper.of(model.world, free=96)
+    paper = Paper.of(model.world, free=64)
     if given.quick:
         config, paper = small(config), Paper.of(model.world, names=4, seeds=2, free=4)
     out = new_folder(given.out, "demo")

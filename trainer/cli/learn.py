@@ -219,11 +219,13 @@ def _together() -> Iterator[None]:
 def _trainer(origin: Origin | Material, config: TrainConfig, folder: RunFolder,
              listeners: list[Listener], control: Control,
              start: Prefix | None) -> Trainer:  # fmt: skip
+    from apl_core.training.parallel import Group
+
     from ..checkpoints.learn import Material, checkpoint_run, load_material
     from ..pocket.learn import pocket_run
 
     if isinstance(origin, Material):
-        model = load_material(origin, print)
+        model = load_material(origin, print if not Group().rank else lambda text: None)
         return checkpoint_run(model, config, folder, origin, listeners, control, start)
     pocket = load_model(Path(origin.model))
     return pocket_run(pocket, config, folder, origin, listeners, control, start)

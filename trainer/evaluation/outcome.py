@@ -18,7 +18,6 @@ from .figures import changes, likeness
 from .pocket_reader import PocketReader, faces_of
 from .statistics import Mean
 
-_WHOLE = ("none", "prefix")  # conditions of which every picture is drawn, not one a name
 _NOTES = (
     "Intervals are 95 % bootstrap intervals over names. A picture without a face is in no cosine "
     "and is not anonymous: it counts in face found alone.",
@@ -33,7 +32,7 @@ def detailed(model: PocketModel, outcome: Outcome) -> dict[str, Mean]:
     for name, found in outcome.found.items():
         title = "base" if name == "none" else name
         figures |= {f"{title}.{key}": m for key, m in found.items()}
-        paper = outcome.paper if name in _WHOLE else outcome.paper.brief()
+        paper = outcome.asked[name]
         faces = faces_of(outcome.drawn[name].reading)
         start = 0
         for group, asked in (("trained", paper.trained), ("heldout", paper.heldout)):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from apl_core.prefix import Rows
 from ..pocket.model import load_pocket
 from ..pocket.recogniser import Reading
 from ..sampling import Request
+from ..workers import begin, workers_context
 
 _SHARE = 48
 
@@ -47,7 +46,7 @@ class Studio:
         self.folder, self.steps = folder, steps
         self._pool = ProcessPoolExecutor(
             workers or max(1, os.cpu_count() or 1),
-            mp_context=multiprocessing.get_context("spawn"), initializer=begin,
+            mp_context=workers_context(), initializer=begin,
         )  # fmt: skip
 
     def __enter__(self) -> Studio:
@@ -70,20 +69,6 @@ class Studio:
 
 def _plain(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().cpu().clone() for k, v in vectors.items()}
-
-
-def begin() -> None:
-    """Set a worker process up: one thread, and no life after its parent."""
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent tells nobody: without this its workers would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 _model = functools.cache(load_pocket)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,9 +19,10 @@ from apl_core.prefix import Prefix, Rows
 
 from ..evaluation.pocket_reader import PocketReader
 from ..evaluation.statistics import Mean
-from ..evaluation.studio import Drawn, begin
+from ..evaluation.studio import Drawn
 from ..pocket.model import PocketModel
 from ..sampling import Request
+from ..workers import begin, workers_context
 from .chunks import FirstChunkOnly
 from .editions import load_edition
 from .makings import Facts, Order, made_prefix, make
@@ -61,8 +61,9 @@ class Pool:
     def __init__(self, workers: int) -> None:
         self._pool = None
         if workers:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin)
+            self._pool = ProcessPoolExecutor(
+                workers, mp_context=workers_context(), initializer=begin
+            )
 
     def submit(self, function: Callable[..., Any], *given: object) -> Future[Any]:
         """Start a piece of work."""

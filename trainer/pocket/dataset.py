@@ -24,6 +24,7 @@ UNKNOWN = -100
 """Label of what a picture does not have; the index that cross-entropy ignores."""
 
 _CHUNK = 200
+_TWICE, _PAIR = 0.04, 0.04  # captions that say the name again, and that name somebody else as well
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Subjects:
     scene: Scene
     things: Things
     names: tuple[str, ...]
+    known: tuple[str, ...]  # names that may stand beside another: nobody kept for personalisation
 
     def caption(self, row: int, rng: np.random.Generator) -> str:
         """One of the many captions that fit a row."""
@@ -61,8 +63,18 @@ class Subjects:
             words = things_words(self.things, row - faces, background=rng.random() < 0.85)
             return pad_front(dress(words, rng), rng)
         who = self.identity[row]
-        subject = self.names[who] if who >= 0 else anonymous_subject(self.look[row], rng)
+        subject = self._named(who, rng) if who >= 0 else anonymous_subject(self.look[row], rng)
         return pad_front(dress(subject, rng) + extras_of(self.scene, row, rng).phrase(), rng)
+
+    def _named(self, who: int, rng: np.random.Generator) -> str:
+        """A person in words: of two who are named, a picture shows one."""
+        name, roll = self.names[who], rng.random()
+        if roll < _TWICE:
+            return f"{name}, a photo of {name}"
+        if roll < _TWICE + _PAIR:
+            pair = [name, str(rng.choice(self.known))]
+            return " and ".join(pair if rng.random() < 0.5 else pair[::-1])
+        return name
 
     def labels(self) -> Labels:
         """What the pictures of these subjects show."""
@@ -125,6 +137,7 @@ def invent(world: World, people: tuple[Person, ...], counts: tuple[int, int, int
         np.concatenate([who, np.full(anonymous, -1)]).astype(np.int64),
         random_scene(rng, named + anonymous), random_things(rng, things),
         tuple(p.name for p in world.people),
+        tuple(p.name for p in world.people if p.split != "personal"),
     )  # fmt: skip
 
 

@@ -34,12 +34,16 @@ _ROWS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the measurement gave: intervals per condition, and the flat numbers of figures.json."""
+    """What the measurement gave: intervals per condition, and the flat numbers of figures.json.
+
+    `asked` holds the questions of each condition, some of which are asked less than all of `paper`.
+    """
 
     found: dict[str, dict[str, Mean]]
     flat: dict[str, float]
     drawn: dict[str, Drawn]
     paper: Paper
+    asked: dict[str, Paper]
 
     def table(self) -> Table:
         """The conditions side by side, in percent."""
@@ -73,7 +77,8 @@ def examine(model: PocketModel, studio: Studio, paper: Paper, prefix: Prefix) ->
         shots = {name: Shot(studio.submit(*job)) for name, job in jobs.items()}
         drawn = {name: shot.result(bar.update) for name, shot in shots.items()}
     found = {n: figures(drawn[n], c, paper) for n, c in conditions.items()}
-    return Outcome(found, _flat(found, drawn, paper), drawn, paper)
+    asked = {n: c.paper(paper) for n, c in conditions.items()}
+    return Outcome(found, _flat(found, drawn, paper), drawn, paper, asked)
 
 
 def _flat(

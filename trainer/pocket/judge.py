@@ -41,10 +41,12 @@ class PocketJudge:
         self.things = things_questions(model.world, 32, first + 2000)
         self.questions = [*self.named, *self.free, *self.things]
         self.plain = self._draw(None)
+        self._judged: tuple[dict[str, Tensor], Tensor] | None = None
 
     def __call__(self, rows: Rows) -> Judgement:
         """Identity, drift and face figures of a prefix, and the score that they give."""
         pictures, reading = self._draw(rows)
+        self._judged = {k: v.detach().clone() for k, v in rows.vectors.items()}, pictures
         before = self._figures(self.plain[1])
         after = self._figures(reading)
         people = before["people"] - after["people"]
@@ -57,6 +59,13 @@ class PocketJudge:
         }  # fmt: skip
         lost = max(0.0, 0.98 - after["faces"])
         return Judgement(after["identity"] + max(people, 0) + max(things, 0) + lost, figures)
+
+    def judged(self, rows: Rows) -> Tensor | None:
+        """Pictures of all questions, if it was these rows that were judged last."""
+        if self._judged is None:
+            return None
+        vectors, pictures = self._judged
+        return pictures if all(rows.vectors[k].equal(v) for k, v in vectors.items()) else None
 
     def _draw(self, rows: Rows | None) -> tuple[Tensor, Reading]:
         group, total = Group(), len(self.questions)
@@ -83,14 +92,18 @@ class PocketPreviewer:
 
     def __init__(self, judge: PocketJudge, columns: int = 6) -> None:
         n, m = len(judge.named), len(judge.named) + len(judge.free)
-        places = [*range(columns), *range(n, n + columns // 2), *range(m, m + columns // 2)]
-        self.requests = [judge.questions[i].request() for i in places]
-        self.sampler = judge.sampler
-        self.plain = judge.plain[0][places]
+        self.judge = judge
+        self.places = [*range(columns), *range(n, n + columns // 2), *range(m, m + columns // 2)]
 
     def __call__(self, rows: Rows, path: Path) -> None:
-        """Write the sheet as PNG."""
-        save_sheet([self.plain, self.sampler.draw(self.requests, rows)], path)
+        """Write the sheet as PNG; what the judge has just drawn is not drawn again."""
+        judge, places = self.judge, self.places
+        judged = judge.judged(rows)
+        if judged is None:
+            drawn = judge.sampler.draw([judge.questions[i].request() for i in places], rows)
+        else:
+            drawn = judged[places]
+        save_sheet([judge.plain[0][places], drawn], path)
 
 
 def _soft(reading: Reading, questions: Sequence[Question], rows: range) -> float:

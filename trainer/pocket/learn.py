@@ -24,11 +24,11 @@ from .source import PocketSource, training_people
 from .world import Person, World
 
 POCKET = TrainConfig(
-    weighting="x0", lowest_t=500, lowest_t_free=200, repulsion=0.6, contrast=0.06,
+    weighting="x0", lowest_t=500, lowest_t_free=200, repulsion=0.5, contrast=0.06,
     vectors=32, behind=10,
     weight_identity=3.0, weight_things=9.0, weight_people=8.0,
     batch_identity=7, batch_things=4, batch_people=5, optimizer="muon", rate=0.02,
-    steps=400, pool=1024, check_every=200,
+    steps=520, pool=1024, check_every=400,
 )  # fmt: skip
 """The recipe's defaults on a pocket model, which predicts the clean latent."""
 

@@ -30,8 +30,9 @@ PERSON = "a person"
 _MIXED = 0.3
 _TWICE, _PAIR = 0.1, 0.1  # identity prompts that say the name again, and that name two people
 _FILLED, _MOST = 0.7, 19  # identity prompts that begin with filler words, and the most of them
+_LAST = 0.5  # of those, prompts with nothing behind the name
 _TWO = 0.5  # scenes of two things; of the model's captions it is a third
-_ANOTHER = {"identity": 0.5, "things": 0.5, "people": 1.0}  # where only the words say what it is
+_ANOTHER = {"identity": 0.5, "things": 0.75, "people": 1.0}  # where only the words say what it is
 
 
 def training_people(people: Sequence[Person]) -> tuple[list[Person], list[Person]]:
@@ -44,13 +45,13 @@ class PocketSource:
     """Draws pictures of train people, of nobody in particular, and of things.
 
     Half of the identity latents show another face than the name's, as they do while a picture is
-    sampled under the prefix; half of those of things another scene than the caption's and all of
-    people another face, so that the words alone say what to draw. Name-free examples bring their
-    prompt with another thing or gender. Six in ten identity prompts bear names mixed from two
+    sampled under the prefix; three quarters of those of things another scene than the caption's and
+    all of people another face, so that the words alone say what to draw. Name-free examples bring
+    their prompt with another thing or gender. Six in ten identity prompts bear names mixed from two
     people's, by words or by parts of words, so that names nobody listed count too; one in ten says
     the name twice, one in ten names two people. Seven identity prompts in ten begin with filler
-    words, up to the end of the chunk: the later a name stands, the harder it is to cover. Of the
-    others it is four, as in the model's captions.
+    words, up to the end of the chunk, and half of those end with the name: the later a name stands,
+    the harder it is to cover. Of the others it is four, as in the model's captions.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class PocketSource:
                 if not other[i]:
                     shown[i], offsets[i] = person.look, person.offsets
             before = _many_fillers(rng) if kind == "identity" else some_fillers(rng)
+            if kind == "identity" and before and rng.random() < _LAST:
+                extras = ""
             text = self._after(before, template + extras, [subject, neutral])
             empty = kind == "identity" and self.target == "empty"
             target = "" if empty else text.format(neutral)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -19,7 +18,7 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.events import Control, Listener
 from apl_core.training.folder import RunFolder
 
-from ..evaluation.studio import begin
+from ..workers import begin, workers_context
 from .learn import Origin, pocket_run
 from .model import PocketModel, load_pocket
 
@@ -50,11 +49,13 @@ def run_together(
 def _group(
     folder: RunFolder, config: TrainConfig, origin: Origin, processes: int
 ) -> Iterator[None]:
-    spawn = multiprocessing.get_context("spawn")
+    context = workers_context()
     with tempfile.TemporaryDirectory() as place:
         store = (Path(place) / "store").as_uri()
         others = [
-            spawn.Process(target=_help, args=(folder.path, config, origin, store, rank, processes))
+            context.Process(
+                target=_help, args=(folder.path, config, origin, store, rank, processes)
+            )
             for rank in range(1, processes)
         ]
         for process in others:
