@@ -14,6 +14,7 @@ from apl_trainer.cli import main
 from apl_trainer.contrast import other_gender
 from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.pocket import BUILT_IN
+from apl_trainer.pocket.captions import FILLERS
 from apl_trainer.pocket.card import read_renders
 from apl_trainer.pocket.learn import chosen_people
 from apl_trainer.pocket.measure import Paper
@@ -105,6 +106,16 @@ def test_some_prompts_say_a_name_twice_or_name_two_and_all_fit_one_chunk(
     every = examples + source.draw("people", 60, random) + source.draw("things", 60, random)
     texts = [text for e in every for text in (e.prompt, e.neutral, e.contrast)]
     assert max(len(tokenise(text)) for text in texts) <= 45
+
+
+def test_half_of_the_prompts_behind_filler_words_end_with_the_name(model: PocketModel) -> None:
+    source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 30)
+    examples = source.draw("identity", 300, torch.Generator().manual_seed(6))
+    filled = [e for e in examples if e.prompt.startswith(FILLERS)]
+    ends = [e for e in filled if e.neutral.endswith("a person")]
+    assert 0.6 < len(filled) / 300 < 0.8
+    assert 0.45 < len(ends) / len(filled) < 0.7  # and a few of those that may say more do not
+    assert not any(e.prompt.endswith("a person") for e in ends)
 
 
 @pytest.mark.parametrize("target", ["description", "person", "empty"])

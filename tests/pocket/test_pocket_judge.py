@@ -1,0 +1,37 @@
+"""The judge of a pocket run, and the sheets that show what it saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from apl_core.prefix import Rows
+from apl_trainer.evaluation.conditions import random_rows
+from apl_trainer.pocket.judge import PocketJudge, PocketPreviewer
+from apl_trainer.pocket.model import load_pocket
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path), np.int16)
+
+
+def test_a_preview_shows_what_was_judged_or_draws_it(tmp_path: Path) -> None:
+    model = load_pocket()
+    judge = PocketJudge(model, model.world.group("train")[:4])
+    preview = PocketPreviewer(judge)
+    judged, other = (random_rows(model.encoder, 4, 2, seed) for seed in (0, 1))
+    preview(judged, tmp_path / "drawn.png")
+    assert judge.judged(judged) is None
+    judge(judged)
+    judge.sampler, sampler = None, judge.sampler  # type: ignore[assignment]
+    preview(judged, tmp_path / "judged.png")
+    drawn, seen = read(tmp_path / "drawn.png"), read(tmp_path / "judged.png")
+    assert np.abs(drawn - seen).max() <= 1
+    judge.sampler = sampler
+    assert judge.judged(other) is None
+    next(iter(judged.vectors.values())).add_(1)  # a step later the same rows are others
+    assert judge.judged(Rows(judged.vectors, judged.behind)) is None
+    preview(other, tmp_path / "other.png")
+    assert np.abs(read(tmp_path / "other.png") - seen).max() > 30
