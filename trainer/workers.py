@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ def workers_context() -> SpawnContext | ForkServerContext:
     context.set_forkserver_preload([f"{__package__}.pocket.learn"])
     forkserver.ensure_running()
     return context
+
+
+def workers_pool(count: int) -> ProcessPoolExecutor:
+    """Workers that take pieces of work, one thread each."""
+    return ProcessPoolExecutor(count, mp_context=workers_context(), initializer=begin)
 
 
 def begin() -> None:

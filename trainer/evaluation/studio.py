@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from apl_core.prefix import Rows
 from ..pocket.model import load_pocket
 from ..pocket.recogniser import Reading
 from ..sampling import Request
-from ..workers import begin, workers_context
+from ..workers import workers_pool
 
 _SHARE = 48
 
@@ -44,10 +44,7 @@ class Studio:
 
     def __init__(self, folder: Path, steps: int, workers: int | None = None) -> None:
         self.folder, self.steps = folder, steps
-        self._pool = ProcessPoolExecutor(
-            workers or max(1, os.cpu_count() or 1),
-            mp_context=workers_context(), initializer=begin,
-        )  # fmt: skip
+        self._pool = workers_pool(workers or max(1, os.cpu_count() or 1))
 
     def __enter__(self) -> Studio:
         return self

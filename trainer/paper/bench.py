@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..evaluation.statistics import Mean
 from ..evaluation.studio import Drawn
 from ..pocket.model import PocketModel
 from ..sampling import Request
-from ..workers import begin, workers_context
+from ..workers import workers_pool
 from .chunks import FirstChunkOnly
 from .editions import load_edition
 from .makings import Facts, Order, made_prefix, make
@@ -59,11 +59,7 @@ class Pool:
     """Worker processes of one thread each; with 0 workers everything is done in this process."""
 
     def __init__(self, workers: int) -> None:
-        self._pool = None
-        if workers:
-            self._pool = ProcessPoolExecutor(
-                workers, mp_context=workers_context(), initializer=begin
-            )
+        self._pool = workers_pool(workers) if workers else None
 
     def submit(self, function: Callable[..., Any], *given: object) -> Future[Any]:
         """Start a piece of work."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from apl_core.tokens import CHUNK, room
 
-from ..pocket.captions import FILLERS
+from ..pocket.captions import FILLERS, twice
 from ..pocket.world import Person
 from ..sampling import Request
 
@@ -109,7 +109,7 @@ def _prompt(kind: str, name: str, other: str, rng: np.random.Generator, tokenise
         "lower case": lambda: name.lower(),
         "typo": lambda: f"a photo of {typo(name, rng)}",
         "accents": lambda: f"a photo of {name.translate(_ACCENTS)}",
-        "twice": lambda: f"{name}, a photo of {name}",
+        "twice": lambda: twice(name),
         "weights": lambda: f"a photo of ({name}:1.3), (sharp focus:1.1)",
         "late": lambda: late(name, tokenise, vectors),
         "far back": lambda: far_back(name, tokenise),

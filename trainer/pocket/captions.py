@@ -115,6 +115,11 @@ def dress(subject: str, rng: np.random.Generator) -> str:
     return str(rng.choice(TEMPLATES)).format(subject)
 
 
+def twice(subject: str) -> str:
+    """A subject that is said again, as people do who want it drawn for certain."""
+    return f"{subject}, a photo of {subject}"
+
+
 def pad_front(caption: str, rng: np.random.Generator) -> str:
     """Put filler words before four captions in ten, so that words are known at later positions.
 

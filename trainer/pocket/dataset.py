@@ -16,6 +16,7 @@ from .captions import (
     fillers,
     pad_front,
     things_words,
+    twice,
 )  # fmt: skip
 from .render import Scene, Things, draw_faces, draw_things, random_scene, random_things
 from .world import ATTRIBUTES, OFFSETS, Person, World, random_looks
@@ -70,7 +71,7 @@ class Subjects:
         """A person in words: of two who are named, a picture shows one."""
         name, roll = self.names[who], rng.random()
         if roll < _TWICE:
-            return f"{name}, a photo of {name}"
+            return twice(name)
         if roll < _TWICE + _PAIR:
             pair = [name, str(rng.choice(self.known))]
             return " and ".join(pair if rng.random() < 0.5 else pair[::-1])

@@ -20,6 +20,7 @@ from .captions import (
     fillers,
     some_fillers,
     things_words,
+    twice,
 )
 from .model import PocketModel
 from .networks import to_latents
@@ -112,7 +113,7 @@ class PocketSource:
         name, neutral = self._named(person, rng)
         roll = rng.random()
         if roll < _TWICE:
-            return f"{name}, a photo of {name}", f"{neutral}, a photo of {neutral}"
+            return twice(name), twice(neutral)
         if roll < _TWICE + _PAIR:
             other = self._named(self.people[rng.integers(len(self.people))], rng)
             return f"{name} and {other[0]}", f"{neutral} and {other[1]}"
