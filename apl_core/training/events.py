@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,10 +76,26 @@ PhaseReport = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Judgement:
-    """How good a prefix is on prompts kept apart for choosing: lower scores are better."""
+    """How good a prefix is on prompts kept apart for choosing: lower scores are better.
+
+    `each` is what every question adds to the score, for a judge that asks all of them every time.
+    """
 
     score: float
     figures: Mapping[str, float]
+    each: tuple[float, ...] = ()
+
+    def beats(self, other: Judgement) -> bool:
+        """Whether the score is better by more than the standard error of the difference.
+
+        The questions are the same, so the error is that of paired differences; without `each` it
+        is unknown, and nothing else but the other's lower score counts against this one.
+        """
+        if len(self.each) < 2:
+            return not other.score < self.score
+        apart = [b - a for a, b in zip(self.each, other.each, strict=True)]
+        error = math.sqrt(len(apart)) * statistics.stdev(apart)
+        return other.score - self.score > error
 
 
 Judge = Callable[[Rows], Judgement]

@@ -25,6 +25,7 @@ from .events import (
     Event,
     Finished,
     Judge,
+    Judgement,
     Listener,
     Phase,
     Previewed,
@@ -173,18 +174,13 @@ class Trainer:
     def _check(self, progress: Progress) -> None:
         ratio = {"norm_ratio": norm_ratio(progress.rows, self.model.encoder)}
         if self.judge is None:
-            judged_score, figures = math.nan, ratio
+            self._tell(Checked(progress.step, math.nan, ratio, False))
         else:
             with torch.no_grad():
                 judgement = self.judge(progress.rows)
-            judged_score = self.group.agree(judgement.score)
-            figures = {**judgement.figures, **ratio}
-        best = judged_score < progress.best_score
-        if best:
-            progress.keep(judged_score, figures)
-        elif self.judge is not None:
-            progress.without_gain += 1
-        self._tell(Checked(progress.step, judged_score, figures, best))
+            score, figures = self.group.agree(judgement.score), {**judgement.figures, **ratio}
+            kept = progress.judged(Judgement(score, figures, judgement.each))
+            self._tell(Checked(progress.step, score, figures, kept))
         if self.previewer is not None:
             self._preview(progress)
 

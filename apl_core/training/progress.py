@@ -13,6 +13,7 @@ from ..errors import RunError
 from ..metadata import shown
 from ..prefix import Rows
 from .config import TrainConfig
+from .events import Judgement
 from .folder import State
 from .muon import Muon
 
@@ -28,9 +29,9 @@ class Progress:
     step: int = 0
     scale: float = 1.0
     best: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    best_score: float = math.inf
     best_step: int = 0
     best_figures: dict[str, float] = field(default_factory=dict[str, float])
+    lowest: Judgement = field(default_factory=lambda: Judgement(math.inf, {}))
     without_gain: int = 0
 
     @staticmethod
@@ -42,11 +43,23 @@ class Progress:
         scale = 1024.0 if config.autocast == "fp16" else 1.0
         return Progress(Rows(leaves, config.behind), optimizer, scale=scale)
 
-    def keep(self, score: float, figures: Mapping[str, float]) -> None:
-        """Take the rows as the best so far; figures that are no numbers are left out."""
-        self.best = {k: v.detach().clone() for k, v in self.rows.vectors.items()}
-        self.best_score, self.best_step, self.without_gain = score, self.step, 0
-        self.best_figures = {k: v for k, v in figures.items() if math.isfinite(v)}
+    def judged(self, judgement: Judgement) -> bool:
+        """Keep the rows as the best so far, unless the lowest score seen beats theirs.
+
+        Where luck explains the difference the later step is taken: its rate has fallen further.
+        Figures that are no numbers are left out. True if the rows are kept.
+        """
+        lower = judgement.score < self.lowest.score
+        kept = lower or (math.isfinite(judgement.score) and not self.lowest.beats(judgement))
+        self.without_gain = 0 if lower else self.without_gain + 1
+        if lower:
+            self.lowest = judgement
+        if kept:
+            self.best = {k: v.detach().clone() for k, v in self.rows.vectors.items()}
+            self.best_step = self.step
+            figures = judgement.figures.items()
+            self.best_figures = {k: v for k, v in figures if math.isfinite(v)}
+        return kept
 
     def state(self) -> State:
         """Everything that `resumed` needs to go on bit for bit."""
@@ -57,8 +70,9 @@ class Progress:
             tensors |= {f"moments.{key}.{entry}": v for entry, v in moments.items()}
         numbers = {
             "step": self.step, "scale": self.scale,
-            "best_score": self.best_score if self.best else None, "best_step": self.best_step,
-            "best_figures": self.best_figures, "without_gain": self.without_gain,
+            "best_step": self.best_step, "best_figures": self.best_figures,
+            "lowest": [self.lowest.score, *self.lowest.each] if self.best else None,
+            "without_gain": self.without_gain,
         }  # fmt: skip
         return State(tensors, numbers)
 
@@ -109,7 +123,9 @@ class Progress:
         progress.best = {k: v.to(device) for k, v in groups["best"].items()}
         if progress.best and {k: tuple(v.shape) for k, v in progress.best.items()} != wanted:
             raise ValueError("its best rows have another shape")
-        progress.best_score = float(numbers["best_score"]) if progress.best else math.inf
+        if progress.best:
+            score, *each = (float(number) for number in numbers["lowest"])
+            progress.lowest = Judgement(score, {}, tuple(each))
         progress.best_step = int(numbers["best_step"])
         progress.best_figures = {k: float(v) for k, v in numbers["best_figures"].items()}
         progress.without_gain = int(numbers["without_gain"])

@@ -50,4 +50,5 @@ class HeldOut:
             / kinds.count(kind)
             for kind in dict.fromkeys(kinds)
         }
-        return Judgement(sum(w * e for w, e in zip(weights, found, strict=True)), figures)
+        each = tuple(w * e for w, e in zip(weights, found, strict=True))
+        return Judgement(sum(each), figures, each)

@@ -162,6 +162,40 @@ def test_early_stop_keeps_the_best_and_stays_stopped(tmp_path: Path) -> None:
     assert ((tmp_path / "prefix.safetensors").read_bytes(), timeless(tmp_path)) == before
 
 
+def test_a_later_step_is_kept_where_luck_explains_the_difference(tmp_path: Path) -> None:
+    asked = torch.tensor([0.4, 0.1, 0.2, 0.3])
+    steps = [
+        (asked + 1, True),
+        (asked, True),
+        (asked + torch.tensor([0.3, -0.2, 0.2, -0.2]), True),  # worse by 0.1, error 0.49
+        (asked + torch.tensor([0.31, 0.3, 0.29, 0.3]), False),  # worse by 1.2, error 0.016
+        (asked + torch.tensor([0.0, 0.1, 0.0, 0.0]), True),  # by exactly its error of 0.1
+    ]
+    number = 0
+
+    def judge(_: Rows) -> Judgement:
+        nonlocal number
+        each = steps[number][0].double()
+        number += 1
+        return Judgement(float(each.sum()), {}, tuple(each.tolist()))
+
+    run = RunFolder(tmp_path)
+    run.create(config := settings(steps=10, check_every=2))
+    events: list[Event] = []
+    control = Control()
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Checked) and event.step == 6:
+            control.stop.set()
+
+    Trainer(
+        config, MODEL, TinySource(), run, judge, listeners=[events.append, stop], control=control
+    ).run()  # the lowest score is remembered with its questions
+    prefix = Trainer(config, MODEL, TinySource(), run, judge, listeners=[events.append]).run()
+    assert [e.best for e in events if isinstance(e, Checked)] == [best for _, best in steps]
+    assert prefix.card.steps == 10
+
+
 def test_patience_without_a_judge_is_an_error() -> None:
     with pytest.raises(ConfigError, match="patience"):
         Trainer(settings(patience=2), MODEL, TinySource(), RunFolder(Path("nowhere")))

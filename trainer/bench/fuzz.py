@@ -26,6 +26,7 @@ from apl_core.formats import inspect_file, read_prefix, write_prefix
 from apl_core.metadata import PrefixCard, from_metadata, to_metadata
 from apl_core.prefix import MAX_ROWS, WIDTHS, Prefix, Rows
 from apl_core.training.config import TrainConfig
+from apl_core.training.events import Judgement
 from apl_core.training.folder import RunFolder
 from apl_core.training.progress import Progress
 
@@ -276,7 +277,7 @@ def _state() -> bytes:
         leaf.grad = torch.ones_like(leaf)
     progress.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
     progress.step = 1
-    progress.keep(0.5, {"identity": 0.5})
+    progress.judged(Judgement(0.5, {"identity": 0.5}, (0.25, 0.25)))
     with tempfile.TemporaryDirectory() as folder:
         saved = RunFolder(Path(folder))
         saved.save_state(progress.state())

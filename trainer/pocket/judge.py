@@ -47,18 +47,25 @@ class PocketJudge:
         """Identity, drift and face figures of a prefix, and the score that they give."""
         pictures, reading = self._draw(rows)
         self._judged = {k: v.detach().clone() for k, v in rows.vectors.items()}, pictures
-        before = self._figures(self.plain[1])
-        after = self._figures(reading)
-        people = before["people"] - after["people"]
-        things = before["things"] - after["things"]
-        change = (pictures - self.plain[0]).square().flatten(1).mean(1)[len(self.named) :]
+        n, m = len(self.named), len(self.named) + len(self.free)
+        asked = torch.tensor([q.asked["identity"] for q in self.named])
+        scores = reading.scores["identity"][:n]
+        identity = scores.softmax(1)[range(n), asked]
+        faces = reading.is_face()[:m].float()
+        people, things = (
+            _soft(self.plain[1], questions, start) - _soft(reading, questions, start)
+            for questions, start in ((self.free, n), (self.things, m))
+        )
+        change = (pictures - self.plain[0]).square().flatten(1).mean(1)[n:]
         figures = {
-            "identity": after["identity"], "identity_top1": after["identity_top1"],
-            "faces": after["faces"], "drift_people": people, "drift_things": things,
-            "change": float(change.mean()),
+            "identity": identity, "identity_top1": (scores.argmax(1) == asked).float(),
+            "faces": faces, "drift_people": people, "drift_things": things, "change": change,
         }  # fmt: skip
-        lost = max(0.0, 0.98 - after["faces"])
-        return Judgement(after["identity"] + max(people, 0) + max(things, 0) + lost, figures)
+        means = {name: float(values.mean()) for name, values in figures.items()}
+        drift = max(means["drift_people"], 0) + max(means["drift_things"], 0)
+        score = means["identity"] + drift + max(0.0, 0.98 - means["faces"])
+        each = torch.cat([part / len(part) for part in (identity, people, things, 1 - faces)])
+        return Judgement(score, means, tuple(each.tolist()))
 
     def judged(self, rows: Rows) -> Tensor | None:
         """Pictures of all questions, if it was these rows that were judged last."""
@@ -73,18 +80,6 @@ class PocketJudge:
         pictures = group.gather(self.sampler.draw(mine, rows), total)
         with torch.no_grad():
             return pictures, self.model.recogniser(pictures)
-
-    def _figures(self, reading: Reading) -> dict[str, float]:
-        n, m = len(self.named), len(self.named) + len(self.free)
-        asked = torch.tensor([q.asked["identity"] for q in self.named])
-        identity = reading.scores["identity"][:n]
-        return {
-            "identity": float(identity.softmax(1)[range(n), asked].mean()),
-            "identity_top1": float((identity.argmax(1) == asked).float().mean()),
-            "faces": float(reading.is_face()[:m].float().mean()),
-            "people": _soft(reading, self.free, range(n, m)),
-            "things": _soft(reading, self.things, range(m, len(self.questions))),
-        }
 
 
 class PocketPreviewer:
@@ -106,11 +101,10 @@ class PocketPreviewer:
         save_sheet([judge.plain[0][places], drawn], path)
 
 
-def _soft(reading: Reading, questions: Sequence[Question], rows: range) -> float:
-    """Mean probability of the classes that were asked for."""
+def _soft(reading: Reading, questions: Sequence[Question], start: int) -> Tensor:
+    """Mean probability of the classes that each question asked for, (B,); its row is `start` on."""
     found = [
-        float(reading.scores[head][row].softmax(0)[wanted])
-        for row, question in zip(rows, questions, strict=True)
-        for head, wanted in question.asked.items()
+        [float(reading.scores[head][row].softmax(0)[wanted]) for head, wanted in one.asked.items()]
+        for row, one in enumerate(questions, start)
     ]
-    return sum(found) / len(found)
+    return torch.tensor([sum(row) / len(row) for row in found])
