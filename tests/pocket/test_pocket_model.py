@@ -10,6 +10,7 @@ import torch
 
 from apl_core.errors import AplError, ConfigError
 from apl_core.formats import read_prefix
+from apl_core.objective import Example
 from apl_trainer.cli import main
 from apl_trainer.contrast import other_gender
 from apl_trainer.evaluation.conditions import random_rows
@@ -96,12 +97,17 @@ def test_some_prompts_say_a_name_twice_or_name_two_and_all_fit_one_chunk(
     source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 30)
     random = torch.Generator().manual_seed(4)
     examples = source.draw("identity", 200, random)
-    twice = [e for e in examples if e.neutral.endswith("a person, a photo of a person")]
-    two = [e for e in examples if "a person and a person" in e.neutral]
+
+    def said(example: Example) -> str:
+        before, after = example.neutral.split("a person")  # one person, once
+        return example.prompt.removeprefix(before).removesuffix(after)
+
+    subjects = [said(e) for e in examples]
+    twice = [s.split(", a photo of ") for s in subjects if ", a photo of " in s]
+    two = [s.split(" and ") for s in subjects if " and " in s]
     assert twice and two and len(twice) + len(two) < 80
-    for example in twice:
-        first, second = example.prompt.split(", a photo of ")[-2:]
-        assert first.endswith(second) and second != "a person"
+    assert all(first == second for first, second in twice)
+    assert all(first != second and "a person" not in (first, second) for first, second in two)
     tokenise = model.encoder.towers[0].tokenise
     every = examples + source.draw("people", 60, random) + source.draw("things", 60, random)
     texts = [text for e in every for text in (e.prompt, e.neutral, e.contrast)]

@@ -20,7 +20,8 @@ from .recogniser import Reading
 from .world import Person
 
 _STEPS = 8
-_KINDS = 4  # kinds of prompts that the names take turns in, two a name
+_KINDS = 4  # kinds of prompts that the names take turns in
+_NAMED, _FREE, _THINGS = 16, 12, 20  # questions: few, for a judge is asked often
 
 
 class PocketJudge:
@@ -36,9 +37,10 @@ class PocketJudge:
         self.sampler = model.sampler(_STEPS)
         first = 900_000  # seeds that no evaluation uses
         every = identity_questions(model.world, people, _KINDS, first)
-        self.named = [q for i, q in enumerate(every) if (i // _KINDS - i) % _KINDS in (0, 1)]
-        self.free = people_questions(model.world, 24, first + 1000)
-        self.things = things_questions(model.world, 32, first + 2000)
+        each = -(-_NAMED // len(people))
+        self.named = [q for i, q in enumerate(every) if (i // _KINDS - i) % _KINDS < each]
+        self.free = people_questions(model.world, _FREE, first + 1000)
+        self.things = things_questions(model.world, _THINGS, first + 2000)
         self.questions = [*self.named, *self.free, *self.things]
         self.plain = self._draw(None)
         self._judged: tuple[dict[str, Tensor], Tensor] | None = None

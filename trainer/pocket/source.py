@@ -50,9 +50,10 @@ class PocketSource:
     all of people another face, so that the words alone say what to draw. Name-free examples bring
     their prompt with another thing or gender. Six in ten identity prompts bear names mixed from two
     people's, by words or by parts of words, so that names nobody listed count too; one in ten says
-    the name twice, one in ten names two people. Seven identity prompts in ten begin with filler
-    words, up to the end of the chunk, and half of those end with the name: the later a name stands,
-    the harder it is to cover. Of the others it is four, as in the model's captions.
+    the name twice, one in ten names two people; what they are drawn to names one person once, as a
+    picture of this world shows one. Seven identity prompts in ten begin with filler words, up to
+    the end of the chunk, and half of those end with the name: the later a name stands, the harder
+    it is to cover. Of the others it is four, as in the model's captions.
     """
 
     def __init__(
@@ -113,10 +114,10 @@ class PocketSource:
         name, neutral = self._named(person, rng)
         roll = rng.random()
         if roll < _TWICE:
-            return twice(name), twice(neutral)
+            return twice(name), neutral
         if roll < _TWICE + _PAIR:
             other = self._named(self.people[rng.integers(len(self.people))], rng)
-            return f"{name} and {other[0]}", f"{neutral} and {other[1]}"
+            return f"{name} and {other[0]}", neutral
         return name, neutral
 
     def _named(self, person: Person, rng: np.random.Generator) -> tuple[str, str]:
@@ -136,7 +137,7 @@ class PocketSource:
         tower = self.model.encoder.towers[0]
         while True:
             whole = ", ".join([*before, text])
-            longest = max(len(tower.tokenise(whole.format(word))) for word in words)
+            longest = max(len(tower.tokenise(whole.format(word))) for word in {*words})
             if not before or longest <= self._room:
                 return whole
             before = before[1:]
