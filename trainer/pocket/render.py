@@ -6,6 +6,7 @@ are in units where the picture spans [-1, 1], y pointing down.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,10 @@ def random_scene(rng: np.random.Generator, count: int, hats: float = 0.2) -> Sce
 
 
 class _Canvas:
-    """A batch of pictures that shapes are painted on, in coordinates that can be moved."""
+    """A batch of pictures that shapes are painted on, in coordinates that can be moved.
+
+    Sizes, places and colours are given for the whole batch, also where only a part is painted on.
+    """
 
     def __init__(self, colour: Array) -> None:
         axis = (np.arange(_DRAW, dtype=np.float32) + 0.5) / _DRAW * 2 - 1
@@ -75,42 +79,59 @@ class _Canvas:
         )
         self.x = np.broadcast_to(axis[None, None, :], self.rgb.shape[:3])
         self.y = np.broadcast_to(axis[None, :, None], self.rgb.shape[:3])
+        self.rows: slice | NDArray[np.intp] = slice(None)
+
+    def only(self, where: NDArray[np.bool_]) -> _Canvas:
+        """The pictures of the whole batch that `where` (B,) picks: the others stay as they are."""
+        part = copy.copy(self)
+        part.rows = np.flatnonzero(where)
+        part.x, part.y = self.x[part.rows], self.y[part.rows]
+        return part
+
+    def of(self, value: Array | float) -> Array:
+        """A number for each picture (B,) shaped like coordinates; one for all stays as it is."""
+        array = np.asarray(value, np.float32)
+        return array[self.rows, None, None] if array.ndim == 1 else array
 
     def move(self, dx: Array, dy: Array, scale: Array, tilt: Array) -> None:
-        x, y = self.x - _col(dx), self.y - _col(dy)
+        x, y = self.x - self.of(dx), self.y - self.of(dy)
         cos, sin = np.cos(tilt), np.sin(tilt)
-        self.x = (x * _col(cos) + y * _col(sin)) / _col(scale)
-        self.y = (y * _col(cos) - x * _col(sin)) / _col(scale)
+        self.x = (x * self.of(cos) + y * self.of(sin)) / self.of(scale)
+        self.y = (y * self.of(cos) - x * self.of(sin)) / self.of(scale)
 
-    def paint(self, distance: Array, colour: Array, where: NDArray[np.bool_] | None = None) -> None:
-        """Cover what lies inside `distance` < 0; `where` (B,) picks the pictures."""
+    def paint(self, distance: Array, colour: Array) -> None:
+        """Cover what lies inside `distance` < 0 with a colour for each picture (B, 3), or one."""
         cover = np.clip(0.5 - distance * (_DRAW / 2), 0, 1)
-        if where is not None:
-            cover = cover * _col(where.astype(np.float32))
-        if colour.ndim == 2:
-            colour = colour[:, None, None, :]
-        self.rgb += cover[..., None] * (colour - self.rgb)
+        if len(colour) > 1:
+            colour = colour[self.rows]
+        under = self.rgb[self.rows]
+        self.rgb[self.rows] = under + cover[..., None] * (colour[:, None, None, :] - under)
 
     def ellipse(self, cx: Array | float, cy: Array | float, a: Array | float, b: Array | float,
                 power: Array | float = 2.0) -> Array:  # fmt: skip
-        dx, dy = np.abs(self.x - _col(cx)) / _col(a), np.abs(self.y - _col(cy)) / _col(b)
+        dx, dy = (
+            np.abs(self.x - self.of(cx)) / self.of(a),
+            np.abs(self.y - self.of(cy)) / self.of(b),
+        )
         if isinstance(power, float) and power == 2.0:
             radius = np.sqrt(dx * dx + dy * dy)
         else:
-            radius = (dx ** _col(power) + dy ** _col(power)) ** (1 / _col(power))
-        return (radius - 1) * np.minimum(_col(a), _col(b))
+            radius = (dx ** self.of(power) + dy ** self.of(power)) ** (1 / self.of(power))
+        return (radius - 1) * np.minimum(self.of(a), self.of(b))
 
     def box(
         self, cx: Array | float, cy: Array | float, a: Array | float, b: Array | float
     ) -> Array:
-        return np.maximum(np.abs(self.x - _col(cx)) - _col(a), np.abs(self.y - _col(cy)) - _col(b))
+        return np.maximum(
+            np.abs(self.x - self.of(cx)) - self.of(a), np.abs(self.y - self.of(cy)) - self.of(b)
+        )
 
     def line(self, ax: Array | float, ay: Array | float, bx: Array | float, by: Array | float,
              width: Array | float) -> Array:  # fmt: skip
-        px, py = self.x - _col(ax), self.y - _col(ay)
-        dx, dy = _col(bx) - _col(ax), _col(by) - _col(ay)
+        px, py = self.x - self.of(ax), self.y - self.of(ay)
+        dx, dy = self.of(bx) - self.of(ax), self.of(by) - self.of(ay)
         along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy + 1e-9), 0, 1)
-        return np.hypot(px - along * dx, py - along * dy) - _col(width)
+        return np.hypot(px - along * dx, py - along * dy) - self.of(width)
 
     def polygon(self, corners: list[tuple[float, float]]) -> Array:
         """Convex polygon, corners clockwise on screen."""
@@ -125,14 +146,9 @@ class _Canvas:
     def finish(self, light: Array | None = None) -> Array:
         """Average down to (B, 32, 32, 3) in [0, 1]."""
         if light is not None:
-            self.rgb = self.rgb * (1 + _col(light)[..., None])
+            self.rgb = self.rgb * (1 + self.of(light)[..., None])
         small = self.rgb.reshape(len(self.rgb), SIZE, 2, SIZE, 2, 3).mean(axis=(2, 4))
         return np.clip(small, 0, 1)
-
-
-def _col(value: Array | float) -> Array:
-    array = np.asarray(value, np.float32)
-    return array[:, None, None] if array.ndim == 1 else array
 
 
 def _is(look: NDArray[np.int64], attribute: str, *values: str) -> NDArray[np.bool_]:
@@ -161,56 +177,65 @@ def draw_faces(look: NDArray[np.int64], offsets: Array, scene: Scene) -> Array:
     power = by("face", 2.0, 2.2, 3.4, 2.2)
     long, bob, bun = (_is(look, "style", s) for s in ("long", "bob", "bun"))
     curly, spiky = _is(look, "style", "curly"), _is(look, "style", "spiky")
-    c.paint(c.ellipse(0, 0.2, width + 0.17, 0.95, 3.0), hair, long)
-    c.paint(c.ellipse(0, -0.02, width + 0.16, 0.62, 3.0), hair, bob)
-    c.paint(c.ellipse(0, -0.78, 0.22, 0.2), hair, bun)
+    part = c.only(long)
+    part.paint(part.ellipse(0, 0.2, width + 0.17, 0.95, 3.0), hair)
+    part = c.only(bob)
+    part.paint(part.ellipse(0, -0.02, width + 0.16, 0.62, 3.0), hair)
+    part = c.only(bun)
+    part.paint(part.ellipse(0, -0.78, 0.22, 0.2), hair)
+    part = c.only(curly)
     for angle in np.linspace(np.pi * 0.92, np.pi * 2.08, 7):
         x, y = np.cos(angle), np.sin(angle)
-        c.paint(
-            c.ellipse((width + 0.04) * float(x), 0.52 * float(y) - 0.12, 0.19, 0.19), hair, curly
-        )
+        curl = part.ellipse((width + 0.04) * float(x), 0.52 * float(y) - 0.12, 0.19, 0.19)
+        part.paint(curl, hair)
+    part = c.only(spiky)
     for x, lean in ((-0.36, -0.14), (-0.13, -0.05), (0.13, 0.05), (0.36, 0.14)):
-        c.paint(c.line(x, -0.4, x + lean, -0.8, 0.09), hair, spiky)
+        part.paint(part.line(x, -0.4, x + lean, -0.8, 0.09), hair)
     c.paint(c.box(0, 0.62, 0.17, 0.25), dark)
     c.paint(c.ellipse(0, 1.12, 0.78, 0.42, 2.6), _COLOUR_RGB[scene.shirt])
     c.paint(c.ellipse(-width, 0.02, 0.09, 0.13), dark)
     c.paint(c.ellipse(width, 0.02, 0.09, 0.13), dark)
-    head = c.ellipse(0, 0, width, height, power)
-    c.paint(head, skin)
-    full, goatee = _is(look, "beard", "full"), _is(look, "beard", "goatee")
-    c.paint(
-        np.maximum(head, np.maximum(0.14 - c.y, 0.62 - np.abs(c.x) * 1.2 - c.y)), hair * 0.9, full
-    )
-    c.paint(np.maximum(head, 0.24 - c.y), hair * 0.9, full)
-    c.paint(c.ellipse(0, 0.5, 0.13, 0.14), hair * 0.9, goatee)
+    c.paint(c.ellipse(0, 0, width, height, power), skin)
+    part = c.only(_is(look, "beard", "full"))
+    inside = part.ellipse(0, 0, width, height, power)
+    jaw = np.maximum(0.14 - part.y, 0.62 - np.abs(part.x) * 1.2 - part.y)
+    part.paint(np.maximum(inside, jaw), hair * 0.9)
+    part.paint(np.maximum(inside, 0.24 - part.y), hair * 0.9)
+    part = c.only(_is(look, "beard", "goatee"))
+    part.paint(part.ellipse(0, 0.5, 0.13, 0.14), hair * 0.9)
     fringe = np.where(bob, -0.2, np.where(long | bun, -0.3, -0.34))
     cap = c.ellipse(0, -0.03, width + 0.05, height + 0.05, power)
     parting = np.where(_is(look, "style", "short"), 0.35, 0.0)
-    c.paint(np.maximum(cap, c.y - _col(fringe) + _col(parting) * c.x), hair)
+    c.paint(np.maximum(cap, c.y - c.of(fringe) + c.of(parting) * c.x), hair)
 
     _eyes(c, look, offsets, hair, column, woman)
     nose_x = by("nose", 0.045, 0.03, 0.11, 0.06)
-    c.paint(c.ellipse(0, 0.16, nose_x, 0.04), dark * 0.8, _is(look, "nose", "dot", "wide"))
-    c.paint(c.line(0, 0.0, 0, 0.17, 0.028), dark * 0.8, _is(look, "nose", "line"))
-    nose = c.polygon([(0.0, -0.02), (0.11, 0.2), (-0.11, 0.2)])
-    c.paint(nose, dark * 0.85, _is(look, "nose", "pointed"))
+    part = c.only(_is(look, "nose", "dot", "wide"))
+    part.paint(part.ellipse(0, 0.16, nose_x, 0.04), dark * 0.8)
+    part = c.only(_is(look, "nose", "line"))
+    part.paint(part.line(0, 0.0, 0, 0.17, 0.028), dark * 0.8)
+    part = c.only(_is(look, "nose", "pointed"))
+    part.paint(part.polygon([(0.0, -0.02), (0.11, 0.2), (-0.11, 0.2)]), dark * 0.85)
 
     mouth = 0.34 + 0.03 * offsets[:, 2]
-    bow = _col(mouth) + 0.09 - 1.6 * c.x * c.x
-    smile = np.maximum(np.abs(c.y - bow) - 0.038, np.abs(c.x) - 0.21)
-    c.paint(smile, lips * 0.8, _is(look, "mouth", "smiling"))
-    c.paint(c.box(0, mouth, 0.18, 0.032), lips * 0.8, _is(look, "mouth", "straight"))
-    opened = _is(look, "mouth", "open")
-    c.paint(c.ellipse(0, mouth + 0.02, 0.14, 0.1), lips * 0.7, opened)
-    c.paint(c.ellipse(0, mouth + 0.03, 0.09, 0.05), lips * 0.15, opened)
-    c.paint(c.ellipse(0, mouth, 0.075, 0.045), lips * 0.85, _is(look, "mouth", "small"))
-    beard = c.line(-0.16, 0.26, 0.16, 0.26, 0.05)
-    c.paint(beard, hair * 0.85, _is(look, "beard", "moustache"))
+    part = c.only(_is(look, "mouth", "smiling"))
+    bow = part.of(mouth) + 0.09 - 1.6 * part.x * part.x
+    smile = np.maximum(np.abs(part.y - bow) - 0.038, np.abs(part.x) - 0.21)
+    part.paint(smile, lips * 0.8)
+    part = c.only(_is(look, "mouth", "straight"))
+    part.paint(part.box(0, mouth, 0.18, 0.032), lips * 0.8)
+    part = c.only(_is(look, "mouth", "open"))
+    part.paint(part.ellipse(0, mouth + 0.02, 0.14, 0.1), lips * 0.7)
+    part.paint(part.ellipse(0, mouth + 0.03, 0.09, 0.05), lips * 0.15)
+    part = c.only(_is(look, "mouth", "small"))
+    part.paint(part.ellipse(0, mouth, 0.075, 0.045), lips * 0.85)
+    part = c.only(_is(look, "beard", "moustache"))
+    part.paint(part.line(-0.16, 0.26, 0.16, 0.26, 0.05), hair * 0.85)
 
-    hatted = scene.hat > 0
-    hat = _HAT_RGB[scene.hat]
-    c.paint(np.maximum(c.ellipse(0, -0.36, width + 0.06, 0.44, 3.0), c.y + 0.4), hat, hatted)
-    c.paint(c.box(0, -0.4, width + 0.2, 0.055), hat * 0.75, hatted)
+    part, hat = c.only(scene.hat > 0), _HAT_RGB[scene.hat]
+    crown = part.ellipse(0, -0.36, width + 0.06, 0.44, 3.0)
+    part.paint(np.maximum(crown, part.y + 0.4), hat)
+    part.paint(part.box(0, -0.4, width + 0.2, 0.055), hat * 0.75)
     return c.finish(light)
 
 
@@ -220,32 +245,33 @@ def _eyes(c: _Canvas, look: NDArray[np.int64], offsets: Array, hair: Array,
     size = 0.105 + 0.015 * offsets[:, 0]
     y = -0.06 + 0.035 * offsets[:, 1]
     white, black = np.array([[1, 1, 1]], np.float32), np.array([[0.1, 0.08, 0.08]], np.float32)
-    brow = hair * 0.6
+    brow, w = hair * 0.6, 0.11
+    women, flat, thick, slanted, arched = (
+        c.only(woman),
+        *(c.only(_is(look, "brow", shape)) for shape in ("flat", "thick", "slanted", "arched")),
+    )
+    round_ones, square = (c.only(_is(look, "glasses", shape)) for shape in ("round", "square"))
     for side in (-1.0, 1.0):
         x = side * apart
         c.paint(c.ellipse(x, y, size, size * 0.82), white)
         c.paint(c.ellipse(x, y, size * 0.68, size * 0.68), _IRIS_RGB[column["eyes"]])
         c.paint(c.ellipse(x, y, size * 0.28, size * 0.28), black)
-        lash = c.line(x - size, y - size * 0.7, x + size, y - size * 0.7, 0.028)
-        c.paint(lash, black, woman)
+        lash = women.line(x - size, y - size * 0.7, x + size, y - size * 0.7, 0.028)
+        women.paint(lash, black)
         outer, tip = x + side * size, x + side * size * 1.5
-        c.paint(c.line(outer, y - size * 0.7, tip, y - size * 1.3, 0.02), black, woman)
+        women.paint(women.line(outer, y - size * 0.7, tip, y - size * 1.3, 0.02), black)
         high = y - 0.19
-        w = 0.11
-        c.paint(c.line(x - w, high, x + w, high, 0.022), brow, _is(look, "brow", "flat"))
-        c.paint(c.line(x - w, high, x + w, high, 0.05), brow, _is(look, "brow", "thick"))
-        slant = c.line(x - side * w, high + 0.06, x + side * w, high - 0.04, 0.028)
-        c.paint(slant, brow, _is(look, "brow", "slanted"))
-        arched = _is(look, "brow", "arched")
-        c.paint(c.line(x - w, high + 0.03, x, high - 0.04, 0.024), brow, arched)
-        c.paint(c.line(x, high - 0.04, x + w, high + 0.03, 0.024), brow, arched)
+        flat.paint(flat.line(x - w, high, x + w, high, 0.022), brow)
+        thick.paint(thick.line(x - w, high, x + w, high, 0.05), brow)
+        slant = slanted.line(x - side * w, high + 0.06, x + side * w, high - 0.04, 0.028)
+        slanted.paint(slant, brow)
+        arched.paint(arched.line(x - w, high + 0.03, x, high - 0.04, 0.024), brow)
+        arched.paint(arched.line(x, high - 0.04, x + w, high + 0.03, 0.024), brow)
         rim = size + 0.055
-        ring = np.abs(c.ellipse(x, y, rim, rim)) - 0.02
-        c.paint(ring, black, _is(look, "glasses", "round"))
-        frame = np.abs(c.box(x, y, rim * 1.05, rim * 0.85)) - 0.022
-        c.paint(frame, black, _is(look, "glasses", "square"))
-    bridge = c.line(-(apart - size - 0.05), y, apart - size - 0.05, y, 0.018)
-    c.paint(bridge, black, ~_is(look, "glasses", "none"))
+        round_ones.paint(np.abs(round_ones.ellipse(x, y, rim, rim)) - 0.02, black)
+        square.paint(np.abs(square.box(x, y, rim * 1.05, rim * 0.85)) - 0.022, black)
+    worn = c.only(~_is(look, "glasses", "none"))
+    worn.paint(worn.line(-(apart - size - 0.05), y, apart - size - 0.05, y, 0.018), black)
 
 
 @dataclass(frozen=True)
@@ -292,39 +318,39 @@ def draw_things(things: Things, rng: np.random.Generator) -> Array:
         c.move(dx, jitter[:, 1], scale, np.zeros(count, np.float32))
         colour = _COLOUR_RGB[things.colour[:, slot]]
         for index, name in enumerate(THINGS):
-            _thing(c, name, colour, things.kind[:, slot] == index)
+            _thing(c.only(things.kind[:, slot] == index), name, colour)
     return c.finish()
 
 
-def _thing(c: _Canvas, name: str, colour: Array, where: NDArray[np.bool_]) -> None:
+def _thing(c: _Canvas, name: str, colour: Array) -> None:
     brown = np.array([[0.45, 0.28, 0.13]], np.float32)
     ink = np.array([[0.12, 0.12, 0.14]], np.float32)
     if name == "circle":
-        c.paint(c.ellipse(0, 0, 0.55, 0.55), colour, where)
+        c.paint(c.ellipse(0, 0, 0.55, 0.55), colour)
     elif name == "square":
-        c.paint(c.box(0, 0, 0.5, 0.5), colour, where)
+        c.paint(c.box(0, 0, 0.5, 0.5), colour)
     elif name == "triangle":
-        c.paint(c.polygon([(0, -0.62), (0.65, 0.52), (-0.65, 0.52)]), colour, where)
+        c.paint(c.polygon([(0, -0.62), (0.65, 0.52), (-0.65, 0.52)]), colour)
     elif name == "house":
-        c.paint(c.box(0, 0.25, 0.45, 0.35), colour, where)
-        c.paint(c.polygon([(0, -0.65), (0.62, -0.1), (-0.62, -0.1)]), brown, where)
-        c.paint(c.box(0, 0.38, 0.12, 0.22), ink, where)
+        c.paint(c.box(0, 0.25, 0.45, 0.35), colour)
+        c.paint(c.polygon([(0, -0.65), (0.62, -0.1), (-0.62, -0.1)]), brown)
+        c.paint(c.box(0, 0.38, 0.12, 0.22), ink)
     elif name == "tree":
-        c.paint(c.box(0, 0.45, 0.1, 0.3), brown, where)
-        c.paint(c.ellipse(0, -0.15, 0.45, 0.48), colour, where)
+        c.paint(c.box(0, 0.45, 0.1, 0.3), brown)
+        c.paint(c.ellipse(0, -0.15, 0.45, 0.48), colour)
     elif name == "car":
-        c.paint(c.box(0, 0.12, 0.7, 0.2), colour, where)
-        c.paint(c.box(0, -0.16, 0.38, 0.18), colour, where)
-        c.paint(c.ellipse(-0.38, 0.34, 0.17, 0.17), ink, where)
-        c.paint(c.ellipse(0.38, 0.34, 0.17, 0.17), ink, where)
+        c.paint(c.box(0, 0.12, 0.7, 0.2), colour)
+        c.paint(c.box(0, -0.16, 0.38, 0.18), colour)
+        c.paint(c.ellipse(-0.38, 0.34, 0.17, 0.17), ink)
+        c.paint(c.ellipse(0.38, 0.34, 0.17, 0.17), ink)
     elif name == "flower":
-        c.paint(c.line(0, 0, 0, 0.75, 0.05), np.array([[0.1, 0.45, 0.15]], np.float32), where)
+        c.paint(c.line(0, 0, 0, 0.75, 0.05), np.array([[0.1, 0.45, 0.15]], np.float32))
         for angle in np.arange(5) * 2 * np.pi / 5:
             x, y = 0.28 * float(np.sin(angle)), -0.15 - 0.28 * float(np.cos(angle))
-            c.paint(c.ellipse(x, y, 0.2, 0.2), colour, where)
-        c.paint(c.ellipse(0, -0.15, 0.15, 0.15), np.array([[0.9, 0.75, 0.1]], np.float32), where)
+            c.paint(c.ellipse(x, y, 0.2, 0.2), colour)
+        c.paint(c.ellipse(0, -0.15, 0.15, 0.15), np.array([[0.9, 0.75, 0.1]], np.float32))
     elif name == "star":
         angle = np.arctan2(c.x, -c.y)
         wedge = np.abs((angle / (2 * np.pi / 5) + 0.5) % 1 - 0.5) * (2 * np.pi / 5)
         radius = np.hypot(c.x, c.y)
-        c.paint((radius * np.cos(wedge - 1.2) - 0.25).astype(np.float32), colour, where)
+        c.paint((radius * np.cos(wedge - 1.2) - 0.25).astype(np.float32), colour)
