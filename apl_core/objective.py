@@ -12,12 +12,13 @@ does not depend on the prefix: it is computed without gradient, and can be kept 
 
 What one word changes can be a handful of pixels, such as a mouth, which no mean over a picture
 notices. An example may therefore bring a contrast: its prompt with one word swapped ("woman" for
-"man"). With d = eps(x_t, t, tau(contrast)) - target it also costs
+"man"). With d = eps(x_t, t, tau(contrast)) - eps(x_t, t, tau(c2)) it also costs
 
     (<eps(x_t, t, tau(P + c)) - target, d> / <d, d>)^2
 
 the share of the swap that the prefix makes, squared: 0 where the word means what it meant, 1 where
-it means the other one.
+it means the other one. A name is such a word in the place of its neutral one, so that d is there
+already: what is left of every name counts alike, however little it changes in the picture.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ Weighting = Literal["eps", "x0"]
 class Example:
     """A clean latent (C, H, W), the prompt that gets the prefix, and the prompt of the target.
 
-    `contrast` is the target's prompt with one word swapped; empty where there is none.
+    `contrast` is the target's prompt with one word swapped; empty where there is none, and for
+    names, whose contrast is the prompt itself.
     """
 
     kind: Kind
@@ -62,7 +64,7 @@ class Example:
 class Lesson:
     """Noised examples with their fixed targets: x_t, target and swap (B, C, H, W), t (B,).
 
-    `swap` is what the swapped word changes in the prediction, and zero where no word is swapped.
+    `swap` is what the swapped word or the name changes in the prediction; zero where there is none.
     """
 
     kinds: tuple[Kind, ...]
@@ -112,27 +114,27 @@ def teach(encoder: TextEncoderPort, denoiser: DenoiserPort, examples: Sequence[E
           contrasts: bool = True) -> Lesson:  # fmt: skip
     """Noise examples at steps t (B,) with noise (B, C, H, W) and compute their fixed targets.
 
-    One run of the frozen denoiser, without gradient; with repulsion it also holds the name prompts,
-    and with `contrasts` it holds those of the examples that have one.
+    One run of the frozen denoiser, without gradient; with repulsion or `contrasts` it also holds
+    the name prompts, and with `contrasts` the contrasts of the examples that have one.
     """
     x0 = torch.stack([e.latent for e in examples]).to(denoiser.device)
     t, noise = t.to(denoiser.device), noise.to(denoiser.device)
     x_t = denoiser.schedule.q_sample(x0, noise, t)
-    pushed = [i for i, e in enumerate(examples) if repulsion and e.kind == "identity"]
+    asked = repulsion or contrasts
+    names = [i for i, e in enumerate(examples) if asked and e.kind == "identity"]
     swapped = [i for i, e in enumerate(examples) if contrasts and e.contrast]
     texts = [e.neutral for e in examples]
-    texts += [examples[i].prompt for i in pushed] + [examples[i].contrast for i in swapped]
-    rows = torch.tensor([*range(len(examples)), *pushed, *swapped], device=x_t.device)
+    texts += [examples[i].prompt for i in names] + [examples[i].contrast for i in swapped]
+    rows = torch.tensor([*range(len(examples)), *names, *swapped], device=x_t.device)
     conditioning = encode_unique(encoder, texts, None)
     predicted = denoiser.predict_noise(x_t[rows], t[rows], conditioning).float()
     count = len(examples)
-    target, named = predicted[:count], predicted[count : count + len(pushed)]
-    contrast = predicted[count + len(pushed) :]
-    swap = torch.zeros_like(target)
-    swap[swapped] = contrast - target[swapped]
-    if pushed:
-        target = target.clone()
-        target[pushed] += repulsion * (target[pushed] - named)
+    neutral, named = predicted[:count], predicted[count : count + len(names)]
+    target, swap = neutral.clone(), torch.zeros_like(neutral)
+    target[names] -= repulsion * (named - neutral[names])
+    if contrasts:
+        swap[names] = named - neutral[names]
+        swap[swapped] = predicted[count + len(names) :] - neutral[swapped]
     return Lesson(
         tuple(e.kind for e in examples), tuple(e.prompt for e in examples), x_t, t, target, swap
     )

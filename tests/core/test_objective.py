@@ -180,8 +180,17 @@ def test_a_swap_is_what_the_swapped_word_changes_and_nothing_without_one() -> No
     lesson = teach(ENCODER, DENOISER, given, t, noise, 0.5)
     with torch.no_grad():
         other = alone(given[3], noise[3], 990, given[3].contrast)
+        names = {
+            i: alone(given[i], noise[i], int(t[i]), given[i].prompt)
+            - alone(given[i], noise[i], int(t[i]), given[i].neutral)
+            for i in (0, 2)
+        }
     torch.testing.assert_close(lesson.swap[3], other - lesson.target[3], rtol=1e-4, atol=1e-4)
-    assert lesson.swap[3].abs().max() > 0 and not lesson.swap[:3].any()
+    for i, name in names.items():  # from the neutral prediction, not from the pushed target
+        torch.testing.assert_close(lesson.swap[i], name, rtol=1e-4, atol=1e-4)
+    assert all(lesson.swap[i].abs().max() > 0 for i in (0, 2, 3)) and not lesson.swap[1].any()
+    without_push = teach(ENCODER, DENOISER, given, t, noise)
+    torch.testing.assert_close(without_push.swap, lesson.swap, rtol=1e-4, atol=1e-4)
     assert not teach(ENCODER, DENOISER, given, t, noise, 0.5, contrasts=False).swap.any()
 
 
@@ -210,5 +219,5 @@ def test_a_swap_costs_the_square_of_the_share_that_is_made(
         for contrast in (0.0, 2.0)
     ]
     torch.testing.assert_close(
-        found[1] - found[0], torch.tensor([0, 0, 0, 2 * cost]), rtol=1e-3, atol=1e-3
+        found[1] - found[0], torch.tensor([2 * cost, 0, 2 * cost, 2 * cost]), rtol=1e-3, atol=1e-3
     )

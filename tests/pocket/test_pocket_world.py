@@ -11,7 +11,14 @@ from apl_trainer.pocket.captions import describe, pad_front
 from apl_trainer.pocket.dataset import UNKNOWN, invent
 from apl_trainer.pocket.render import draw_faces, draw_things, random_scene, random_things
 from apl_trainer.pocket.vocabulary import read_vocabulary, write_vocabulary
-from apl_trainer.pocket.world import ATTRIBUTES, SPLITS, World, invented_names, make_world
+from apl_trainer.pocket.world import (
+    ATTRIBUTES,
+    SPLITS,
+    World,
+    invented_names,
+    make_world,
+    random_looks,
+)
 
 WORLD = make_world(5)
 
@@ -51,6 +58,16 @@ def test_every_trait_shows_in_the_picture(attribute: str) -> None:
     for one in range(values):
         for other in range(one):
             assert np.abs(pictures[one] - pictures[other]).max() > 0.05
+
+
+def test_a_face_does_not_depend_on_those_drawn_with_it() -> None:
+    rng = np.random.default_rng(3)
+    (looks, offsets), scene = random_looks(rng, 30), random_scene(rng, 30, hats=0.5)
+    together = draw_faces(looks, offsets, scene)
+    for i in range(30):
+        own = type(scene)(*(part[i : i + 1] for part in vars(scene).values()))
+        alone = draw_faces(looks[i : i + 1], offsets[i : i + 1], own)
+        assert np.allclose(together[i], alone[0], atol=1e-6)
 
 
 def test_pictures_are_32_pixels_between_0_and_1() -> None:
