@@ -142,14 +142,15 @@ def test_name_free_examples_bring_their_prompt_with_one_word_swapped(model: Pock
         said, swapped = example.prompt.split(), example.contrast.split()
         if swapped:
             assert len(said) == len(swapped)
-            assert 1 <= sum(a != b for a, b in zip(said, swapped, strict=True)) <= 2
+            changed = sum(a != b for a, b in zip(said, swapped, strict=True))
+            assert changed == 1 or (changed == 2 and example.kind == "people")
         else:
             assert example.kind == "people" and not {"man", "woman"} & set(said)
     assert not any(e.contrast for e in source.draw("identity", 20, random))
     assert other_gender("a man and a woman, human") == "a woman and a man, human"
 
 
-def test_a_quarter_of_the_scenes_show_what_is_asked_and_half_hold_two_things(
+def test_a_quarter_of_the_scenes_show_what_is_asked_and_three_quarters_hold_two_things(
     model: PocketModel,
 ) -> None:
     source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 10)
@@ -158,7 +159,7 @@ def test_a_quarter_of_the_scenes_show_what_is_asked_and_half_hold_two_things(
         reading = model.recogniser(to_pictures(torch.stack([e.latent for e in examples])))
     asked = [[w for w in e.prompt.split() if w in THINGS] for e in examples]
     first = [THINGS[k] if k < len(THINGS) else "" for k in reading.top("thing0").tolist()]
-    assert 80 < sum(len(words) == 2 for words in asked) < 120
+    assert 130 < sum(len(words) == 2 for words in asked) < 170
     right = sum(words[0] == seen for words, seen in zip(asked, first, strict=True))
     assert 50 < right < 90  # by chance one of eight others shows the same thing
 

@@ -24,7 +24,7 @@ from .captions import (
 )
 from .model import PocketModel
 from .networks import to_latents
-from .render import THINGS, draw_faces, draw_things, random_scene, random_things
+from .render import THINGS, Things, draw_faces, draw_things, random_scene, random_things
 from .world import Person, random_looks
 
 PERSON = "a person"
@@ -32,7 +32,7 @@ _MIXED = 0.3
 _TWICE, _PAIR = 0.1, 0.1  # identity prompts that say the name again, and that name two people
 _FILLED, _MOST = 0.7, 19  # identity prompts that begin with filler words, and the most of them
 _LAST = 0.5  # of those, prompts with nothing behind the name
-_TWO = 0.5  # scenes of two things; of the model's captions it is a third
+_TWO = 0.75  # scenes of two things, the harder ones; of the model's captions it is a third
 _ANOTHER = {"identity": 0.5, "things": 0.75, "people": 1.0}  # where only the words say what it is
 
 
@@ -73,7 +73,7 @@ class PocketSource:
         things, shown = random_things(rng, count, _TWO), random_things(rng, count, _TWO)
         shown = shown.where(rng.random(count) < _ANOTHER["things"], things)
         latents = _latents(draw_things(shown, rng))
-        others = replace(things, kind=np.where(things.kind < 0, -1, _next_kinds(things.kind, rng)))
+        others = _one_changed(things, rng)
         examples: list[Example] = []
         for i in range(count):
             words = [things_words(t, i) for t in (things, others)]
@@ -147,9 +147,13 @@ def _many_fillers(rng: np.random.Generator) -> list[str]:
     return fillers(int(rng.integers(1, _MOST + 1)) if rng.random() < _FILLED else 0, rng)
 
 
-def _next_kinds(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Other kinds of things than these, one for each."""
-    return (kinds + rng.integers(1, len(THINGS), kinds.shape)) % len(THINGS)
+def _one_changed(things: Things, rng: np.random.Generator) -> Things:
+    """The same scenes, one thing of each turned into another that is not there."""
+    kinds = things.kind.copy()
+    for row in kinds:
+        place = int(rng.integers(2)) if row[1] >= 0 else 0
+        row[place] = rng.choice([k for k in range(len(THINGS)) if k not in row])
+    return replace(things, kind=kinds)
 
 
 def _latents(pictures: np.ndarray) -> torch.Tensor:
