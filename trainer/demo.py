@@ -33,9 +33,8 @@ NOTES = (
     "the person of the prompt first: chance is 0.5 %. Intervals are 95 % bootstrap intervals over "
     "names.",
     "Held-out names are known to the pocket model; the prefix never saw them. The step that is "
-    "kept is chosen on an eighth of the trained group; when one is judged, and a repulsion of 0.5 "
-    "instead of 0.55, were settled with the held-out figures of world 0 and seed 0 in sight, which "
-    "flatters that run.",
+    "kept and the recipe are chosen on the trained group; earlier recipes had been compared with "
+    "the held-out figures of world 0 and seed 0 in sight.",
     "Whoever controls the prompt can leave the prefix out. A face that comes in as an image is not "
     "driven by text and not covered.",
 )

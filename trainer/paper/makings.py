@@ -119,9 +119,8 @@ def _given(file: Path) -> Maker:
 
 
 def _learnt(model: PocketModel, out: Path, plan: Plan) -> Facts:
-    config = POCKET
-    if plan.prefix_steps:
-        config = replace(POCKET, steps=plan.prefix_steps, pool=plan.pool, check_every=0)
+    pool = plan.pool or plan.prefix_steps * POCKET.pool // POCKET.steps
+    config = replace(POCKET, steps=plan.prefix_steps, pool=pool, check_every=0)
     return _train(model, out, config, None)
 
 

@@ -23,9 +23,8 @@ from .targets import TARGETS, verdict
 NOTES = (
     "The pocket model draws cartoon faces of people who do not exist; identity is counted by a "
     "recogniser that knows all of them. Nothing of this says how a prefix does on photographs.",
-    "Held-out names are known to the model; the prefix never saw them. Two settings of its "
-    "recipe, when it is judged and how strong the repulsion is, were settled with the held-out "
-    "figures of world 0 and seed 0 in sight. "
+    "Held-out names are known to the model; the prefix never saw them. Its recipe was chosen on "
+    "trained names; earlier ones had been compared with the held-out figures of world 0 in sight. "
     "The variants, the people taught later and the new words were made after the prefix.",
     "Weights edited in closed form take seconds and anonymise hard: weigh that against what both "
     "ways do to scenes, things and described people. A prefix leaves the model as it is, and moves "
