@@ -150,7 +150,7 @@ def test_name_free_examples_bring_their_prompt_with_one_word_swapped(model: Pock
     assert other_gender("a man and a woman, human") == "a woman and a man, human"
 
 
-def test_a_quarter_of_the_scenes_show_what_is_asked_and_three_quarters_hold_two_things(
+def test_a_quarter_of_the_scenes_show_what_is_asked_and_six_in_ten_hold_two_things(
     model: PocketModel,
 ) -> None:
     source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 10)
@@ -159,7 +159,7 @@ def test_a_quarter_of_the_scenes_show_what_is_asked_and_three_quarters_hold_two_
         reading = model.recogniser(to_pictures(torch.stack([e.latent for e in examples])))
     asked = [[w for w in e.prompt.split() if w in THINGS] for e in examples]
     first = [THINGS[k] if k < len(THINGS) else "" for k in reading.top("thing0").tolist()]
-    assert 130 < sum(len(words) == 2 for words in asked) < 170
+    assert 100 < sum(len(words) == 2 for words in asked) < 140
     right = sum(words[0] == seen for words, seen in zip(asked, first, strict=True))
     assert 50 < right < 90  # by chance one of eight others shows the same thing
 

@@ -35,7 +35,7 @@ class Plan:
     inversion_steps: int = 900
     prefix_steps: int = 700
     pool: int = 0
-    ablation_steps: int = 350
+    ablation_steps: int = 400
     ablation_names: int = 64
     ablation_free: int = 48
     ablations: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ FULL = Plan(
 QUICK = Plan(
     names=24, seeds=2, free=48, variation_names=24, variation_seeds=1, transfer_seeds=1,
     transfer_free=16, personal=8, personal_seeds=3, steps=10, variant_steps=80,
-    variant_renders=600, dreambooth_steps=200, inversion_steps=320, prefix_steps=350,
+    variant_renders=600, dreambooth_steps=200, inversion_steps=320, prefix_steps=450,
     ablation_steps=80, ablation_names=24, ablation_free=16,
     ablations=("recipe=apl", "recipe=paper", "place=front", "target=description"),
 )  # fmt: skip

@@ -28,7 +28,7 @@ POCKET = TrainConfig(
     vectors=32, behind=10,
     weight_identity=3.0, weight_things=9.0, weight_people=8.0,
     batch_identity=7, batch_things=4, batch_people=5, optimizer="muon", rate=0.02,
-    steps=350, pool=768, check_every=90,
+    steps=450, pool=960, check_every=150,
 )  # fmt: skip
 """The recipe's defaults on a pocket model, which predicts the clean latent."""
 

@@ -32,7 +32,7 @@ _MIXED = 0.3
 _TWICE, _PAIR = 0.1, 0.1  # identity prompts that say the name again, and that name two people
 _FILLED, _MOST = 0.7, 19  # identity prompts that begin with filler words, and the most of them
 _LAST = 0.5  # of those, prompts with nothing behind the name
-_TWO = 0.75  # scenes of two things, the harder ones; of the model's captions it is a third
+_TWO = 0.6  # scenes of two things, the harder ones; of the model's captions it is a third
 _ANOTHER = {"identity": 0.5, "things": 0.75, "people": 1.0}  # where only the words say what it is
 
 
