@@ -88,10 +88,10 @@ class Judgement:
     def beats(self, other: Judgement) -> bool:
         """Whether the score is better by more than the standard error of the difference.
 
-        The questions are the same, so the error is that of paired differences; without `each` it
-        is unknown, and nothing else but the other's lower score counts against this one.
+        The questions are the same, so the error is that of paired differences. Where it is unknown,
+        for want of `each` or because others were asked, only a lower score beats this one.
         """
-        if len(self.each) < 2:
+        if len(self.each) < 2 or len(self.each) != len(other.each):
             return not other.score < self.score
         apart = [b - a for a, b in zip(self.each, other.each, strict=True)]
         error = math.sqrt(len(apart)) * statistics.stdev(apart)

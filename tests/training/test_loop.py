@@ -196,6 +196,13 @@ def test_a_later_step_is_kept_where_luck_explains_the_difference(tmp_path: Path)
     assert prefix.card.steps == 10
 
 
+def test_without_the_same_questions_a_lower_score_alone_wins() -> None:
+    first = Judgement(1.0, {}, (0.5, 0.5))
+    for each in ((), (0.6,), (0.3, 0.3, 0.5)):
+        assert first.beats(Judgement(1.1, {}, each)) and first.beats(Judgement(1.0, {}, each))
+        assert not first.beats(Judgement(0.9, {}, each))
+
+
 def test_patience_without_a_judge_is_an_error() -> None:
     with pytest.raises(ConfigError, match="patience"):
         Trainer(settings(patience=2), MODEL, TinySource(), RunFolder(Path("nowhere")))
