@@ -120,21 +120,19 @@ def teach(encoder: TextEncoderPort, denoiser: DenoiserPort, examples: Sequence[E
     x0 = torch.stack([e.latent for e in examples]).to(denoiser.device)
     t, noise = t.to(denoiser.device), noise.to(denoiser.device)
     x_t = denoiser.schedule.q_sample(x0, noise, t)
-    asked = repulsion or contrasts
-    names = [i for i, e in enumerate(examples) if asked and e.kind == "identity"]
-    swapped = [i for i, e in enumerate(examples) if contrasts and e.contrast]
-    texts = [e.neutral for e in examples]
-    texts += [examples[i].prompt for i in names] + [examples[i].contrast for i in swapped]
-    rows = torch.tensor([*range(len(examples)), *names, *swapped], device=x_t.device)
+    count = len(examples)
+    names = [i for i, e in enumerate(examples) if e.kind == "identity"]
+    others = {i: examples[i].prompt for i in names} if repulsion or contrasts else {}
+    if contrasts:
+        others |= {i: e.contrast for i, e in enumerate(examples) if e.contrast and i not in others}
+    texts = [*(e.neutral for e in examples), *others.values()]
+    rows = torch.tensor([*range(count), *others], device=x_t.device)
     conditioning = encode_unique(encoder, texts, None)
     predicted = denoiser.predict_noise(x_t[rows], t[rows], conditioning).float()
-    count = len(examples)
-    neutral, named = predicted[:count], predicted[count : count + len(names)]
-    target, swap = neutral.clone(), torch.zeros_like(neutral)
-    target[names] -= repulsion * (named - neutral[names])
-    if contrasts:
-        swap[names] = named - neutral[names]
-        swap[swapped] = predicted[count + len(names) :] - neutral[swapped]
+    target, change = predicted[:count].clone(), torch.zeros_like(predicted[:count])
+    change[rows[count:]] = predicted[count:] - target[rows[count:]]
+    target[names] -= repulsion * change[names]
+    swap = change if contrasts else torch.zeros_like(change)
     return Lesson(
         tuple(e.kind for e in examples), tuple(e.prompt for e in examples), x_t, t, target, swap
     )

@@ -195,9 +195,10 @@ def draw_faces(look: NDArray[np.int64], offsets: Array, scene: Scene) -> Array:
     c.paint(c.ellipse(0, 1.12, 0.78, 0.42, 2.6), _COLOUR_RGB[scene.shirt])
     c.paint(c.ellipse(-width, 0.02, 0.09, 0.13), dark)
     c.paint(c.ellipse(width, 0.02, 0.09, 0.13), dark)
-    c.paint(c.ellipse(0, 0, width, height, power), skin)
+    head = c.ellipse(0, 0, width, height, power)
+    c.paint(head, skin)
     part = c.only(_is(look, "beard", "full"))
-    inside = part.ellipse(0, 0, width, height, power)
+    inside = head[part.rows]
     jaw = np.maximum(0.14 - part.y, 0.62 - np.abs(part.x) * 1.2 - part.y)
     part.paint(np.maximum(inside, jaw), hair * 0.9)
     part.paint(np.maximum(inside, 0.24 - part.y), hair * 0.9)
