@@ -48,18 +48,25 @@ class Curriculum:
 
         A pool begins empty: each step is taught a batch of its own, which is kept, until the pool
         is full. From then on steps draw from it, and nothing more is taught until its uses are up.
+        They go through the whole pool, and again in another order. Each takes examples of all noise
+        levels: one out of the noisiest, one out of the next, and so on.
         """
         counts, uses = self.counts(step), self.config.pool_uses
         if not self.config.pool:
             return self._taught(counts, "step", step)
         number, place = divmod(step, uses) if uses else (0, step)
         pool = self._pooled(number, place)
-        random = generator(self.config.seed, "pick", step)
         rows: list[int] = []
         for kind, count in counts.items():
-            places = [i for i, k in enumerate(pool.kinds) if k == kind]
-            order = torch.randperm(len(places), generator=random)[:count]
-            rows += [places[int(i)] for i in order]
+            if not count:
+                continue
+            places = torch.tensor([i for i, k in enumerate(pool.kinds) if k == kind])
+            by_noise = places[pool.t[places].cpu().argsort(stable=True)].reshape(count, -1)
+            turn, at = divmod(step, by_noise.shape[1])
+            random = generator(self.config.seed, f"pick-{kind}", turn)
+            rows += [
+                int(some[torch.randperm(len(some), generator=random)[at]]) for some in by_noise
+            ]
         return pool.pick(rows)
 
     def _pooled(self, number: int, place: int) -> Lesson:
@@ -131,11 +138,16 @@ class Curriculum:
         )  # fmt: skip
 
     def _levels(self, examples: Sequence[Example], random: torch.Generator) -> torch.Tensor:
-        """Steps of the schedule to noise examples at, (B,): name-free ones from their own on."""
-        lowest, free = self.config.lowest_t, self.config.lowest_t_free
-        shape, end = (len(examples),), self.denoiser.schedule.steps
-        t = torch.randint(lowest, end, shape, generator=random)
-        if free == lowest:
-            return t
-        named = torch.tensor([e.kind == "identity" for e in examples])
-        return torch.where(named, t, torch.randint(free, end, shape, generator=random))
+        """Steps of the schedule to noise examples at, (B,): name-free ones from their own on.
+
+        Each kind's are spread: of n examples one falls into each n-th of the steps.
+        """
+        t = torch.zeros(len(examples), dtype=torch.long)
+        end = self.denoiser.schedule.steps
+        for kind in dict.fromkeys(e.kind for e in examples):
+            where = [i for i, e in enumerate(examples) if e.kind == kind]
+            count = len(where)
+            lowest = self.config.lowest_t if kind == "identity" else self.config.lowest_t_free
+            part = torch.randperm(count, generator=random) + torch.rand(count, generator=random)
+            t[where] = (lowest + (end - lowest) * part / count).long().clamp(max=end - 1)
+        return t

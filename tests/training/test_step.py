@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,5 +237,22 @@ def test_a_pool_holds_kinds_in_the_batch_s_proportion_and_lessons_are_parts_of_i
     counts: dict[Kind, int] = {"identity": 3, "things": 2, "people": 1}
     for lesson in lessons:
         assert {kind: lesson.kinds.count(kind) for kind in counts} == counts
-    different = {bytes(x.numpy().tobytes()) for lesson in lessons for x in lesson.x_t}
-    assert 30 < len(different) <= 60
+    used = Counter(x.numpy().tobytes() for lesson in lessons for x in lesson.x_t)
+    assert len(used) == 60 and set(used.values()) == {3}  # each example once in ten steps
+
+
+def test_every_step_sees_all_noise_levels() -> None:
+    """Of n examples of a kind one lies in each n-th of its levels, fresh or out of a pool."""
+    config = settings(batch_identity=4, batch_things=2, batch_people=1, lowest_t=200)
+    for lesson in (curriculum(config).lesson(step) for step in range(5)):
+        named, free = lesson.t[:4].sort().values, lesson.t[4:6].sort().values
+        assert all(200 * i <= t - 200 < 200 * (i + 1) for i, t in enumerate(named))
+        assert all(500 * i <= t < 500 * (i + 1) for i, t in enumerate(free))
+    pooled = curriculum(replace(config, pool=70))
+    lessons = [pooled.lesson(step) for step in range(30)]
+    every = torch.cat([lesson.t[:4] for lesson in lessons[10:20]]).sort().values.reshape(4, 10)
+    for lesson in lessons[10:]:
+        named = lesson.t[:4].sort().values
+        assert all(some[0] <= t <= some[-1] for some, t in zip(every, named, strict=True))
+    orders = [[float(x.t[:4].sum()) for x in lessons[i : i + 10]] for i in (10, 20)]
+    assert orders[0] != orders[1]
