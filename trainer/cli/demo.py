@@ -38,7 +38,7 @@ def run(given: argparse.Namespace) -> int:
 
     model = load_model(given.model)
     config = TrainConfig.from_mapping({"seed": given.seed}, POCKET)
-    paper = Paper.of(model.world, free=64)
+    paper = Paper.of(model.world)
     if given.quick:
         config, paper = small(config), Paper.of(model.world, names=4, seeds=2, free=4)
     out = new_folder(given.out, "demo")

@@ -119,7 +119,7 @@ def variations_part(bench: Bench) -> Result:
     world, plan = bench.model.world, bench.plan
     count = plan.variation_names
     people = {
-        "trained": world.group("train")[-max(count // 4, 2) :],
+        "trained": world.group("train")[-max(count // 2, 2) :],
         "heldout": world.group("heldout")[:count],
     }
     tokenise, vectors = bench.model.encoder.towers[0].tokenise, bench.prefix.n
