@@ -34,8 +34,9 @@ NOTES = (
     "names.",
     "Held-out names are known to the pocket model; the prefix never saw them. The step that is "
     "kept and the recipe are chosen on the trained group; but the share of scenes with two things "
-    "was last changed after demos of world 0 and seed 0 had lost too many of them, and earlier "
-    "recipes had been compared with its held-out figures in sight.",
+    "was last changed after demos of world 0 and seed 0 had lost too many of them, shorter "
+    "recipes were given up after such demos, and earlier ones had been compared with its held-out "
+    "figures in sight.",
     "Whoever controls the prompt can leave the prefix out. A face that comes in as an image is not "
     "driven by text and not covered.",
 )

@@ -25,8 +25,8 @@ NOTES = (
     "recogniser that knows all of them. Nothing of this says how a prefix does on photographs.",
     "Held-out names are known to the model; the prefix never saw them. Our recipe was chosen on "
     "trained names; but the share of scenes with two things was last changed after demos of world "
-    "0 had lost too many of them, and earlier recipes had been compared with its held-out figures "
-    "in sight. "
+    "0 had lost too many of them, shorter recipes were given up after such demos, and earlier ones "
+    "had been compared with its held-out figures in sight. "
     "The variants, the people taught later and the new words were made after the prefix.",
     "Weights edited in closed form take seconds and anonymise hard: weigh that against what both "
     "ways do to scenes, things and described people. A prefix leaves the model as it is, and moves "
