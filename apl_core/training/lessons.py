@@ -56,18 +56,16 @@ class Curriculum:
             return self._taught(counts, "step", step)
         number, place = divmod(step, uses) if uses else (0, step)
         pool = self._pooled(number, place)
-        rows: list[int] = []
-        for kind, count in counts.items():
-            if not count:
-                continue
-            places = torch.tensor([i for i, k in enumerate(pool.kinds) if k == kind])
-            by_noise = places[pool.t[places].cpu().argsort(stable=True)].reshape(count, -1)
-            turn, at = divmod(step, by_noise.shape[1])
-            random = generator(self.config.seed, f"pick-{kind}", turn)
-            rows += [
-                int(some[torch.randperm(len(some), generator=random)[at]]) for some in by_noise
-            ]
-        return pool.pick(rows)
+        rows = [self._spread(pool, kind, count, step) for kind, count in counts.items() if count]
+        return pool.pick([row for some in rows for row in some])
+
+    def _spread(self, pool: Lesson, kind: Kind, count: int, step: int) -> list[int]:
+        """Where `count` examples of a kind lie in a pool, one in each `count`-th of its levels."""
+        places = torch.tensor([i for i, k in enumerate(pool.kinds) if k == kind])
+        by_noise = places[pool.t[places].cpu().argsort(stable=True)].reshape(count, -1)
+        turn, at = divmod(step, by_noise.shape[1])
+        random = generator(self.config.seed, f"pick-{kind}", turn)
+        return [int(part[torch.randperm(len(part), generator=random)[at]]) for part in by_noise]
 
     def _pooled(self, number: int, place: int) -> Lesson:
         """Batch `place` of a pool while it fills up, and all of its batches afterwards."""
