@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ from apl_trainer.pocket.learn import chosen_people
 from apl_trainer.pocket.measure import Paper
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.networks import to_latents, to_pictures
-from apl_trainer.pocket.render import THINGS
+from apl_trainer.pocket.render import THINGS, thing_distances
 from apl_trainer.pocket.source import PocketSource, training_people
 from apl_trainer.sampling import Request
 
@@ -148,6 +149,31 @@ def test_name_free_examples_bring_their_prompt_with_one_word_swapped(model: Pock
             assert example.kind == "people" and not {"man", "woman"} & set(said)
     assert not any(e.contrast for e in source.draw("identity", 20, random))
     assert other_gender("a man and a woman, human") == "a woman and a man, human"
+
+
+def test_a_thing_is_mostly_swapped_for_one_that_looks_like_it(model: PocketModel) -> None:
+    source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 10)
+    swaps: list[tuple[str, str]] = []
+    for example in source.draw("things", 400, torch.Generator().manual_seed(8)):
+        said, swapped = (
+            [w for w in t.split() if w in THINGS] for t in (example.prompt, example.contrast)
+        )
+        swaps += [(a, b) for a, b in zip(said, swapped, strict=True) if a != b]
+        assert len({*swapped}) == len(said)
+    assert len(swaps) == 400 and {b for _, b in swaps} == {*THINGS}
+    for one, like in (("circle", "square"), ("tree", "flower")):
+        others = [b for a, b in swaps if a == one]
+        assert 0.4 < others.count(like) / len(others) < 0.95
+
+
+def test_kinds_of_things_differ_as_their_pictures_do() -> None:
+    distances = thing_distances()
+    assert distances.shape == (len(THINGS), len(THINGS))
+    assert (distances == distances.T).all() and (distances.diagonal() == 0).all()
+    between = distances + np.diag(np.full(len(THINGS), np.inf))
+    nearest = {THINGS[k]: THINGS[int(n)] for k, n in enumerate(between.argmin(1))}
+    assert nearest["circle"] == "square" and nearest["square"] == "circle"
+    assert nearest["tree"] == "flower" and nearest["flower"] == "tree"
 
 
 def test_a_quarter_of_the_scenes_show_what_is_asked_and_six_in_ten_hold_two_things(

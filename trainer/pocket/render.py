@@ -7,7 +7,8 @@ are in units where the picture spans [-1, 1], y pointing down.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -321,6 +322,16 @@ def draw_things(things: Things, rng: np.random.Generator) -> Array:
         for index, name in enumerate(THINGS):
             _thing(c.only(things.kind[:, slot] == index), name, colour)
     return c.finish()
+
+
+@cache
+def thing_distances() -> NDArray[np.float64]:
+    """Mean square between pictures of two kinds of things, all else equal: (kinds, kinds)."""
+    scenes = random_things(np.random.default_rng(0), 16, 0.0)
+    kinds = [np.where(scenes.kind < 0, -1, kind) for kind in range(len(THINGS))]
+    drawn = [draw_things(replace(scenes, kind=k), np.random.default_rng(1)) for k in kinds]
+    pictures = np.stack(drawn).astype(np.float64).reshape(len(THINGS), -1)
+    return np.square(pictures[:, None] - pictures).mean(2)
 
 
 def _thing(c: _Canvas, name: str, colour: Array) -> None:

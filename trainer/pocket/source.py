@@ -24,7 +24,15 @@ from .captions import (
 )
 from .model import PocketModel
 from .networks import to_latents
-from .render import THINGS, Things, draw_faces, draw_things, random_scene, random_things
+from .render import (
+    THINGS,
+    Things,
+    draw_faces,
+    draw_things,
+    random_scene,
+    random_things,
+    thing_distances,
+)
 from .world import Person, random_looks
 
 PERSON = "a person"
@@ -48,12 +56,13 @@ class PocketSource:
     Half of the identity latents show another face than the name's, as they do while a picture is
     sampled under the prefix; three quarters of those of things another scene than the caption's and
     all of people another face, so that the words alone say what to draw. Name-free examples bring
-    their prompt with another thing or gender. Six in ten identity prompts bear names mixed from two
-    people's, by words or by parts of words, so that names nobody listed count too; one in ten says
-    the name twice, one in ten names two people; what they are drawn to names one person once, as a
-    picture of this world shows one. Seven identity prompts in ten begin with filler words, up to
-    the end of the chunk, and half of those end with the name: the later a name stands, the harder
-    it is to cover. Of the others it is four, as in the model's captions.
+    their prompt with another gender or another thing, mostly one that looks like it. Six in ten
+    identity prompts bear names mixed from two people's, by words or by parts of words, so that
+    names nobody listed count too; one in ten says the name twice, one in ten names two people; what
+    they are drawn to names one person once, as a picture of this world shows one. Seven identity
+    prompts in ten begin with filler words, up to the end of the chunk, and half of those end with
+    the name: the later a name stands, the harder it is to cover. Of the others it is four, as in
+    the model's captions.
     """
 
     def __init__(
@@ -148,11 +157,17 @@ def _many_fillers(rng: np.random.Generator) -> list[str]:
 
 
 def _one_changed(things: Things, rng: np.random.Generator) -> Things:
-    """The same scenes, one thing of each turned into another that is not there."""
+    """The same scenes, one thing of each turned into another: mostly one that looks like it.
+
+    Those are taken for each other (a square for a circle, a flower for a tree), and what tells
+    them apart is few pixels. Odds go by the inverse square of the difference.
+    """
     kinds = things.kind.copy()
     for row in kinds:
         place = int(rng.integers(2)) if row[1] >= 0 else 0
-        row[place] = rng.choice([k for k in range(len(THINGS)) if k not in row])
+        others = np.setdiff1d(range(len(THINGS)), row)
+        odds = thing_distances()[row[place], others] ** -2
+        row[place] = rng.choice(others, p=odds / odds.sum())
     return replace(things, kind=kinds)
 
 
