@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from apl_core.objective import Example, Kind, Target
-from apl_core.tokens import CHUNK
+from apl_core.tokens import room
 
 from ..contrast import other_gender
 from .captions import (
@@ -69,7 +69,7 @@ class PocketSource:
         self, model: PocketModel, people: list[Person], target: Target, vectors: int
     ) -> None:
         self.model, self.people, self.target = model, people, target
-        self._room = CHUNK - vectors
+        self._room = room(vectors)
 
     def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
         """Some examples of a kind, decided by the generator's state alone."""
