@@ -90,6 +90,15 @@ def test_a_second_run_draws_nothing_again(model: PocketModel, out: Path) -> None
     assert again == json.loads(before)
 
 
+def test_the_bar_counts_what_is_learnt_as_well_as_what_is_measured(
+    model: PocketModel, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (out / "parts" / "transfer-ink.json").unlink()
+    run_paper(model, out, PLAN, None, 0, Share(), "apl bench paper")
+    assert needs("transfer-ink") == ["prefix", "variant-ink"]
+    assert "3/3 [" in capsys.readouterr().err
+
+
 def test_a_folder_of_another_plan_or_prefix_is_refused(model: PocketModel, out: Path) -> None:
     with pytest.raises(RunError, match="another plan"):
         run_paper(model, out, replace(PLAN, names=3), None, 0, Share(), "apl bench paper")

@@ -97,11 +97,13 @@ class Bench:
         self.reader = PocketReader(model)
         self._makings: dict[str, Future[Facts]] = {}
 
-    def start(self, names: Sequence[str]) -> None:
-        """Put makings into work; what is finished already costs nothing."""
+    def start(self, names: Sequence[str], ready: Callable[[object], None] | None = None) -> None:
+        """Put makings into work, each `ready` at its end; what is there already costs nothing."""
         for name in names:
             if name not in self._makings:
                 self._makings[name] = self.pool.submit(make, name, self.order)
+                if ready:
+                    self._makings[name].add_done_callback(ready)
 
     def made(self, name: str) -> tuple[Path, Facts]:
         """Wait for a making: its folder and its facts."""

@@ -77,7 +77,7 @@ FULL = Plan(
         "names=4", "names=16", "names=64",
     ),
 )  # fmt: skip
-"""39 minutes on two quiet cores, when each kind of prompt had 16 trained names instead of 32."""
+"""37 minutes on two quiet cores."""
 
 QUICK = Plan(
     names=20, seeds=2, free=48, variation_names=20, variation_seeds=1, transfer_seeds=1,

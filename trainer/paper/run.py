@@ -54,10 +54,16 @@ def run_paper(model: PocketModel, out: Path, plan: Plan, prefix: Path | None, wo
     parts = parts_of(plan)
     missing = [p for p in share.parts(list(parts)) if not _file(out, p).exists()]
     wanted = {m for p in missing for m in needs(p)}
-    with Pool(workers) as pool, tqdm(total=len(missing), unit="part", desc="paper") as bar:
+    total = len(missing) + len(wanted)
+    with Pool(workers) as pool, tqdm(total=total, unit="piece", desc="paper") as bar:
+
+        def advance(_: object = None) -> None:
+            with tqdm.get_lock():  # makings end in another thread
+                bar.update()
+
         bench = Bench(model, Order(model.folder, out, plan, prefix), pool)
         bar.set_postfix_str(f"{len(wanted)} makings under way")
-        bench.start([m for m in names_of(plan) if m in wanted])
+        bench.start([m for m in names_of(plan) if m in wanted], advance)
         for name in missing:
             bar.set_postfix_str(name)
             start = time.perf_counter()
@@ -70,7 +76,7 @@ def run_paper(model: PocketModel, out: Path, plan: Plan, prefix: Path | None, wo
                 ) from error  # fmt: skip
             result.numbers[f"seconds.part.{name}"] = time.perf_counter() - start
             result.save(_file(out, name))
-            bar.update()
+            advance()
         if not all(_file(out, p).exists() for p in parts):
             return None
         rows = bench.prefix
