@@ -1,0 +1,38 @@
+"""`apl bench speed`: the curves of two recipes, and what is read from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from apl_trainer.bench.speed import compared, quality_curve, time_to
+from apl_trainer.pocket.learn import POCKET
+from apl_trainer.pocket.model import load_pocket
+
+SMALL = replace(
+    POCKET, batch_identity=1, batch_things=1, batch_people=1, pool=0, steps=4, check_every=2
+)  # fmt: skip
+
+
+def test_a_recipe_is_asked_once_at_least_and_stops_when_its_time_is_up() -> None:
+    said: list[str] = []
+    curve = quality_curve(load_pocket(), SMALL, 0, said.append)
+    assert len(curve) == len(said) == 1 and curve[0][0] > 0
+
+
+def test_a_curve_has_the_best_score_so_far_of_every_check() -> None:
+    curve = quality_curve(load_pocket(), SMALL, math.inf, lambda _: None)
+    seconds, scores = zip(*curve, strict=True)
+    assert len(curve) == 2
+    assert list(seconds) == sorted(seconds) and list(scores) == sorted(scores, reverse=True)
+
+
+def test_recipes_are_compared_at_the_best_that_both_reach_and_near_it() -> None:
+    ours = [(1.0, 0.9), (2.0, 0.52), (4.0, 0.5), (8.0, 0.1)]
+    theirs = [(10.0, 0.8), (20.0, 0.51), (90.0, 0.5)]
+    found = compared(ours, theirs)
+    assert found["score.compared_at"] == 0.5
+    assert found["speedup_to_quality"] == 90 / 4
+    assert found["speedup_to_near_quality"] == 20 / 2
+    assert found["speedup_to_quality"] == 1 / compared(theirs, ours)["speedup_to_quality"]
+    assert time_to(ours, 0.05) == math.inf
