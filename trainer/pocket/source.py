@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -144,12 +145,16 @@ class PocketSource:
     def _after(self, before: list[str], text: str, words: Sequence[str]) -> str:
         """The text after as many fillers as one chunk holds with each of `words` in its braces."""
         tower = self.model.encoder.towers[0]
-        while True:
-            whole = ", ".join([*before, text])
-            longest = max(len(tower.tokenise(whole.format(word))) for word in {*words})
-            if not before or longest <= self._room:
-                return whole
-            before = before[1:]
+
+        def whole(dropped: int) -> str:
+            return ", ".join([*before[dropped:], text])
+
+        def fits(dropped: int) -> bool:
+            template = whole(dropped)
+            longest = max(len(tower.tokenise(template.format(word))) for word in {*words})
+            return longest <= self._room
+
+        return whole(bisect_left(range(len(before)), True, key=fits))
 
 
 def _many_fillers(rng: np.random.Generator) -> list[str]:
