@@ -1,4 +1,4 @@
-"""Muon: momentum whose singular values are all made one, for the few rows of a prefix."""
+"""Muon, softened: momentum whose singular values come closer together, for the rows of a prefix."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from torch import Tensor
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+    """Nesterov momentum whose directions are levelled, after Muon (Jordan et al. 2024).
 
     The rows of a prefix see nearly the same gradient, so that a step of Adam moves them much alike.
-    Here none of the directions in which the rows (N, width) move is louder than another. A step of
-    rate r moves the numbers of the rows by r, root mean square, as it does at most with Adam.
+    Muon (kellerjordan.github.io/posts/muon) makes all singular values of a step one. That is as far
+    in directions of which a small batch tells nothing but noise; here they become their square
+    roots. A step of rate r moves the numbers of the rows (N, width) by r, root mean square, as it
+    does at most with Adam.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.9) -> None:
@@ -33,15 +35,17 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(rows)
         ahead = state["momentum"].mul_(momentum).add_(gradient) * momentum + gradient
-        rows.sub_(orthogonal(ahead), alpha=rate * max(rows.shape) ** 0.5)
+        rows.sub_(levelled(ahead), alpha=rate * max(rows.shape) ** 0.5)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix (N, M) whose singular values are one; those that are zero stay zero."""
+def levelled(matrix: Tensor) -> Tensor:
+    """The matrix (N, M) with the square roots of its singular values, one in the square mean."""
     exact = matrix.detach().cpu().double()  # not every device has float64
     linalg: Any = torch.linalg
     left, values, right = cast(
         tuple[Tensor, Tensor, Tensor], linalg.svd(exact, full_matrices=False)
     )
-    least = float(values[0]) * max(matrix.shape) * torch.finfo(matrix.dtype).eps
-    return ((left * (values > least)) @ right).to(matrix)
+    values = values * (values > values[0] * max(matrix.shape) * torch.finfo(matrix.dtype).eps)
+    mean = values.sum() / (values > 0).sum().clamp(min=1)
+    lengths = (values / mean.clamp(min=torch.finfo(exact.dtype).tiny)).sqrt()
+    return ((left * lengths) @ right).to(matrix)

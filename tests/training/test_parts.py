@@ -19,7 +19,7 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.initial import initial_rows, norm_ratio
 from apl_core.training.lessons import Curriculum, generator
 from apl_core.training.loop import learning_rate
-from apl_core.training.muon import Muon, orthogonal
+from apl_core.training.muon import Muon, levelled
 from apl_core.training.parallel import Group
 from apl_core.training.step import clip
 from apl_core.training.warmstart import warm_start
@@ -147,26 +147,25 @@ def test_a_warm_start_draws_prompts_to_their_targets() -> None:
 
 
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 2**31))
-def test_an_orthogonal_matrix_keeps_directions_and_makes_their_lengths_one(
+def test_a_levelled_matrix_keeps_directions_and_takes_roots_of_their_lengths(
     rows: int, width: int, seed: int
 ) -> None:
     random = torch.Generator().manual_seed(seed)
     matrix = torch.randn(rows, width, generator=random)
-    found = orthogonal(matrix)
-    least = min(rows, width)
-    square = found @ found.T if rows <= width else found.T @ found
-    assert torch.allclose(square, torch.eye(least), atol=1e-5)
-    assert torch.allclose(orthogonal(matrix * 1e-9), found, atol=1e-4)
+    found = levelled(matrix)
+    before, after = np.linalg.svd(matrix.numpy())[1], np.linalg.svd(found.numpy())[1]
+    assert np.allclose(after**2, before / before.mean(), atol=1e-3)
+    assert torch.allclose(levelled(matrix * 1e-9), found, atol=1e-4)
     signs = torch.linalg.eigvalsh((found.T @ matrix).double())
     assert float(signs.min()) > -1e-4, "it turned a direction round"
 
 
 def test_what_has_no_gradient_stays_where_it_is() -> None:
     matrix = torch.zeros(3, 8)
-    assert torch.equal(orthogonal(matrix), matrix)
+    assert torch.equal(levelled(matrix), matrix)
     matrix[1] = 2.0
-    assert torch.equal(orthogonal(matrix)[0], matrix[0])
-    assert torch.allclose(orthogonal(matrix)[1], torch.full((8,), 8**-0.5), atol=1e-6)
+    assert torch.equal(levelled(matrix)[0], matrix[0])
+    assert torch.allclose(levelled(matrix)[1], torch.full((8,), 8**-0.5), atol=1e-6)
 
 
 def test_muon_moves_as_far_as_its_rate_and_as_its_formula_says() -> None:
@@ -181,6 +180,8 @@ def test_muon_moves_as_far_as_its_rate_and_as_its_formula_says() -> None:
         moved.step()
         assert float((rows - before).square().mean().sqrt()) == pytest.approx(0.02, rel=1e-4)
         momentum = 0.9 * momentum + gradient
-        left, _, right = np.linalg.svd((gradient + 0.9 * momentum).numpy(), full_matrices=False)
-        expected = expected - 0.02 * 16**0.5 * torch.from_numpy(left @ right)
+        ahead = (gradient + 0.9 * momentum).numpy()
+        left, values, right = np.linalg.svd(ahead, full_matrices=False)
+        step = left * (values / values.mean()) ** 0.5 @ right
+        expected = expected - 0.02 * 16**0.5 * torch.from_numpy(step)
     assert torch.allclose(rows.detach(), expected, atol=1e-5)

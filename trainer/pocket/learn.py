@@ -27,7 +27,7 @@ POCKET = TrainConfig(
     weighting="x0", lowest_t=500, lowest_t_free=200, repulsion=0.5, contrast=0.06,
     vectors=32, behind=10,
     weight_identity=2.2, weight_things=9.0, weight_people=8.0,
-    batch_identity=7, batch_things=4, batch_people=5, optimizer="muon", rate=0.02,
+    batch_identity=7, batch_things=4, batch_people=5, optimizer="muon", rate=0.06,
     steps=450, pool=960, check_every=150,
 )  # fmt: skip
 """The recipe's defaults on a pocket model, which predicts the clean latent."""
