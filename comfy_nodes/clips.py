@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,19 +21,26 @@ LOG = logging.getLogger("apl")
 
 Conditioning = list[list[Any]]
 
+GATE = "apl_gate"
+"""Marks the host's tokenizing method where an operator's prefix is put into every text."""
+
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def apply_prefix(clip: Any, prefix: Prefix) -> Any:
     """A copy of `clip` in which `prefix` stands in every chunk; the same object if it already does.
 
+    Where a server enforces a prefix, that one stands there and no other: the same object again.
+
     Raises FitError for a CLIP of another family or with an encoder that the prefix has no vectors
     for, HostError where no CLIP is connected or another pack has taken its tokenizer over.
     """
-    LOG.info("%s", fit(clip, prefix).sentence)
+    report = fit(clip, prefix)
+    LOG.info("%s", report.sentence)
     if all(_has(tokenizer, prefix) for _, tokenizer in tokenizers(clip.tokenizer)):
         return clip
     patched = clip.clone()
+    patched.__class__ = _prefixed_class(type(clip))
     patched.tokenizer = with_rows(clip.tokenizer, prefix)
     for key, tokenizer in tokenizers(patched.tokenizer):
         guard(patched, key, tokenizer)
@@ -89,7 +97,49 @@ def tokenizers(outer: Any) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
+class _PrefixedClip:
+    """A CLIP whose weights alone would lose the prefix: they are not merged or saved as they are.
+
+    Merging takes the weights of one CLIP into another, saving writes weights to a file; what comes
+    of it would encode texts bare, behind a node that says they are covered.
+    """
+
+    def clone(self, *args: Any, **options: Any) -> Any:
+        """A copy, which is as careful."""
+        host: Any = super()
+        copied = host.clone(*args, **options)
+        copied.__class__ = type(self)
+        return copied
+
+    def get_key_patches(self, *_: Any) -> Any:
+        """What merging nodes ask for; HostError."""
+        raise _weights_alone("merge this CLIP into another one")
+
+    def get_sd(self, *_: Any) -> Any:
+        """What saving nodes ask for; HostError."""
+        raise _weights_alone("save this CLIP")
+
+    state_dict_for_saving = get_sd
+
+
+@cache
+def _prefixed_class(base: type) -> type:
+    if issubclass(base, _PrefixedClip):
+        return base
+    return type(f"Prefixed{base.__name__}", (_PrefixedClip, base), {})
+
+
+def _weights_alone(asked: str) -> HostError:
+    return HostError(
+        asked,
+        "it carries a prefix, which is not in its weights, so the result would encode bare",
+        "put APL Apply Prefix behind the node that merges, and save the CLIP without the prefix",
+    )
+
+
 def _has(tokenizer: Any, prefix: Prefix) -> bool:
+    if getattr(getattr(type(tokenizer), METHOD), GATE, False):
+        return True
     return any(
         isinstance(one, Prefix) and one.digest == prefix.digest for one in prefixes_of(tokenizer)
     )

@@ -36,10 +36,14 @@ def guard(clip: Any, key: str, tokenizer: Any) -> None:
 
 def _guarded(embed: Callable[..., Any], rows: Frame) -> Callable[..., Any]:
     def process_tokens(tokens: Any, *args: Any, **options: Any) -> Any:
-        chunks = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-        return embed([rows.kept(chunk) for chunk in chunks], *args, **options)
+        return embed([rows.kept(chunk) for chunk in lists(tokens)], *args, **options)
 
     return process_tokens
+
+
+def lists(tokens: Any) -> Sequence[Sequence[Any]]:
+    """Chunks of tokens as lists, whether they come so or as one tensor of ids."""
+    return tokens.tolist() if isinstance(tokens, Tensor) else tokens
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,14 @@ class Frame:
     def kept(self, chunk: Sequence[Any]) -> Sequence[Any]:
         """The chunk with its rows in place; HostError if they are not there.
 
-        Packs that weigh words encode the text again with some of its tokens masked. Where such a
-        mask fell on rows, those are put back: a prefix has no part in what is done to words.
+        A chunk without text stays as it is. Packs that weigh words encode the text again with some
+        of its tokens masked. Where such a mask fell on rows, those are put back: a prefix has no
+        part in what is done to words.
         """
-        last = next((at for at, one in enumerate(chunk) if at and _is(one, self.end)), len(chunk))
+        last = self.last(chunk)
         if last <= 1:
             return chunk
-        wanted = dict(enumerate(self.front, 1))
-        wanted.update(enumerate(self.behind, last - len(self.behind)))
+        wanted = self.places(last)
         if len(self.front) + len(self.behind) < last:
             masks = [chunk[at] for at, row in wanted.items() if not _is(chunk[at], row)]
             if not masks:
@@ -75,6 +79,16 @@ class Frame:
             "encode it with CLIP Text Encode or APL Prefix Conditioning, or leave out the pack's "
             "feature that replaces tokens",
         )
+
+    def last(self, chunk: Sequence[Any]) -> int:
+        """The place of the first end token behind BOS; the length where there is none."""
+        return next((at for at, one in enumerate(chunk) if at and _is(one, self.end)), len(chunk))
+
+    def places(self, last: int) -> dict[int, Tensor]:
+        """Where the rows belong in a chunk whose first end token is at `last`."""
+        wanted = dict(enumerate(self.front, 1))
+        wanted.update(enumerate(self.behind, last - len(self.behind)))
+        return wanted
 
     def _stand_in_part(self, chunk: Sequence[Any], last: int) -> bool:
         """Whether one of the front rows, and one of those behind, is still where it belongs."""

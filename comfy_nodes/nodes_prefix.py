@@ -43,6 +43,7 @@ class LoadPrefix(io.ComfyNode):
                 PrefixType.Output("prefix", display_name="prefix", tooltip="The prefix."),
                 io.String.Output("card", display_name="card", tooltip="What the file says."),
             ],
+            hidden=[io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -64,8 +65,12 @@ class LoadPrefix(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        """The prefix and its card."""
+        """The prefix and its card; pictures are told the digest of what was read here."""
         prefix = read_prefix(library().resolve(file))
+        said = cls.hidden.extra_pnginfo if cls.hidden else None
+        noted = said.get("apl_prefixes") if isinstance(said, dict) else None
+        if isinstance(noted, dict) and file in noted:  # the file was replaced while it was queued
+            noted[file] = prefix.short_digest
         return io.NodeOutput(prefix, card(prefix))
 
 

@@ -18,17 +18,17 @@ class Refused(io.ComfyNode):
             category="APL",
             description="Made by the server itself, where an operator enforces a prefix and a "
             "graph holds something that the prefix cannot reach.",
-            inputs=[io.String.Input("reason", tooltip="Why the graph is not run.")],
+            inputs=[io.String.Input("refused", tooltip="Why the graph is not run.")],
             is_output_node=True,
             is_deprecated=True,
         )
 
     @classmethod
-    def validate_inputs(cls, reason: str | None) -> str:
+    def validate_inputs(cls, refused: str | None) -> str:
         """The reason, always."""
-        return reason or "this graph is not run"
+        return refused or "this graph is not run"
 
     @classmethod
-    def execute(cls, reason: str) -> io.NodeOutput:
+    def execute(cls, refused: str) -> io.NodeOutput:
         """Nothing comes here; validation has refused."""
-        raise ValueError(reason)
+        raise ValueError(refused)

@@ -83,22 +83,36 @@ class _Held:
             return self._apl_plain(0).tokenize_with_weights(text, return_word_ids, *args, **options)
         front, behind = rows_around(self.apl_prefixes, self.apl_key)
         special: Any = self
-        framed = [
-            frame(chunk, front, behind, start=special.start_token, end=special.end_token)
-            for chunk in chunks
-        ]
-        return framed if return_word_ids else [[entry[:2] for entry in one] for one in framed]
+        return framed(chunks, front, behind, special, return_word_ids)
 
     def _apl_plain(self, taken: int) -> Any:
         """The host's own tokenizer with `taken` places less in every chunk."""
         plain: Any = copy.copy(self)
         plain.__class__ = self.apl_base
         vars(plain).pop(METHOD, None)  # put into the instance's dictionary behind our back
-        if taken:
-            plain.max_length -= taken
-            # A word stays whole below this length, and one that is wider than a chunk never fits.
-            plain.max_word_length = min(plain.max_word_length, plain.max_length - 1)
+        narrow(plain, taken)
         return plain
+
+
+def narrow(tokenizer: Any, taken: int) -> None:
+    """Leave `taken` places less to the text in every chunk of this very tokenizer."""
+    if taken:
+        tokenizer.max_length -= taken
+        # A word stays whole below this length, and one that is wider than a chunk never fits.
+        tokenizer.max_word_length = min(tokenizer.max_word_length, tokenizer.max_length - 1)
+
+
+def framed(
+    chunks: Chunks,
+    front: Sequence[Entry],
+    behind: Sequence[Entry],
+    tokenizer: Any,
+    return_word_ids: bool,
+) -> Any:
+    """Every chunk with rows around its text, as the host's own method gives chunks."""
+    start, end = tokenizer.start_token, tokenizer.end_token
+    found = [frame(chunk, front, behind, start=start, end=end) for chunk in chunks]
+    return found if return_word_ids else [[entry[:2] for entry in one] for one in found]
 
 
 def rows_around(prefixes: Sequence[Stack], key: str) -> tuple[list[Entry], list[Entry]]:

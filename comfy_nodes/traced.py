@@ -1,7 +1,8 @@
 # pyright: reportMissingImports=false
 """The signed trace in ComfyUI: one line for every chunk that its CLIP encoders embed.
 
-Nothing here is imported unless the operator asks for a trace (docs/operators.md).
+Nothing here is imported unless the operator asks for a trace (docs/operators.md). It sees what the
+encoder sees, behind every hook of ours, and knows nothing of what the gate believes.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from comfy_execution.utils import get_executing_context
 
 from apl_core.errors import AplError
 from apl_core.prefix import Prefix
-from apl_core.trace import NEGATIVE, POSITIVE, UNKNOWN, TraceWriter, chunk_facts, describe
+from apl_core.trace import UNKNOWN, TraceWriter, chunk_facts, describe
 
-from .enforce import LOAD, Catalogue, Graph, side_is_negative
 from .files import library
+from .used import Graph, loaded_files
 
 EOS = 49407
 """CLIP's end token."""
@@ -28,47 +29,35 @@ Running = Callable[[str], Graph | None]
 """Gives the graph that runs under a prompt id."""
 
 
-def install(trace: TraceWriter, running: Running, catalogue: Catalogue, enforced: str) -> None:
+def install(trace: TraceWriter, running: Running, enforced: str) -> None:
     """Watch the method that turns tokens into embeddings; once per process."""
     original = sd1_clip.SDClipModel.process_tokens
+    known = _load([enforced] if enforced else [])
 
     @wraps(original)
     def process_tokens(self: Any, tokens: Any, device: Any) -> Any:
         result = original(self, tokens, device)
         embedded = result[0] if isinstance(result, tuple) else result
-        request, side, prefixes = _circumstances(running, catalogue, enforced)
+        context = get_executing_context()
+        request = context.prompt_id if context is not None else ""
+        prefixes = known or _load(loaded_files(running(request)))
         for chunk, rows in zip(tokens, embedded, strict=True):
             seen = describe(rows, _end(chunk, len(rows)), prefixes)
-            trace.write("chunk", chunk_facts(seen, request, side))
+            trace.write("chunk", chunk_facts(seen, request, UNKNOWN))
         return result
 
     sd1_clip.SDClipModel.process_tokens = process_tokens
 
 
-def _circumstances(
-    running: Running, catalogue: Catalogue, enforced: str
-) -> tuple[str, str, list[Prefix]]:
-    """(prompt id, side, prefixes to look for) of the node that is being executed."""
-    context = get_executing_context()
-    graph = running(context.prompt_id) if context is not None else None
-    names = {enforced} if enforced else set[str]()
-    side = UNKNOWN
-    if context is not None and graph is not None:
-        names |= {
-            entry["inputs"]["file"]
-            for entry in graph.values()
-            if entry.get("class_type") == LOAD and isinstance(entry["inputs"].get("file"), str)
-        }
-        if context.node_id in graph:
-            negative = side_is_negative(context.node_id, graph, catalogue)
-            side = NEGATIVE if negative else POSITIVE
-    prefixes: list[Prefix] = []
-    for name in sorted(names):
+def _load(names: Sequence[str]) -> list[Prefix]:
+    """The prefixes of these names that can be read; no chunk can be shown to carry another."""
+    found: list[Prefix] = []
+    for name in names:
         try:
-            prefixes.append(library().load(name))
-        except AplError:  # then no chunk can be shown to carry it
+            found.append(library().load(name))
+        except AplError:
             continue
-    return (context.prompt_id if context is not None else ""), side, prefixes
+    return found
 
 
 def _end(chunk: Sequence[Any], places: int) -> int:
