@@ -1,17 +1,23 @@
-"""Operator mode on every installed ComfyUI: graphs through the API are prefixed or refused."""
+"""Operator mode on every installed ComfyUI: every text is read with the prefix, or no picture."""
 
 from __future__ import annotations
 
 import io
 import json
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import comfyui_host
 import comfyui_probes
+import numpy as np
 import pytest
-from comfyui_host import Host, Refused, txt2img
+from comfyui_attacks import NAME, applied, attacks, sampled
+from comfyui_host import Graph, Host, Refused, txt2img, txt2img_sdxl
+from lora_file import write_lora
 from PIL import Image
-from test_comfyui_server import PROMPT, applied, conditioned, picture, pixels, prefix
+from test_comfyui_server import prefix
 
 from apl_core.formats import write_prefix
 
@@ -19,27 +25,13 @@ HOSTS = comfyui_host.installed()
 if not HOSTS:
     pytest.skip(comfyui_probes.NO_HOST, allow_module_level=True)
 
-
-@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
-def enforcing(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Host]:
-    """A ComfyUI whose operator enforces the prefix "house", with a foreign pack beside ours."""
-    base = tmp_path_factory.mktemp(request.param.name)
-    folder = base / "models" / "apl"
-    folder.mkdir(parents=True)
-    write_prefix(prefix("clip_l", behind=4), folder / "house.safetensors")
-    write_prefix(prefix("clip_l", seed=3), folder / "own.safetensors")
-    pack = base / "custom_nodes" / "foreign.py"
-    pack.parent.mkdir()
-    pack.write_text(FOREIGN)
-    with Host(request.param, base, env={"APL_ENFORCE": "house"}) as running:
-        yield running
-
-
 FOREIGN = '''
-"""A pack that is loaded after ours (by name) and makes a conditioning out of nothing."""
+"""A pack that is loaded after ours (by name): an encoder of its own, and changes to the host."""
 
+import functools
+
+import nodes
+import torch
 
 
 class Loads:
@@ -47,51 +39,139 @@ class Loads:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {}}
+        return {"required": {}, "optional": {"clip": ("CLIP",)}}
 
-    def run(self):
+    def run(self, clip=None):
         return ([[torch.zeros(1, 77, 768), {}]],)
 
 
+class Combine(nodes.ConditioningCombine):
+    """Takes the place of a node of the host."""
+
+
 NODE_CLASS_MAPPINGS = {"ForeignConditioning": Loads}
+nodes.NODE_CLASS_MAPPINGS["Smuggled"] = Loads
+nodes.NODE_CLASS_MAPPINGS["ConditioningCombine"] = Combine
+
+_concat = nodes.ConditioningConcat.concat
+
+
+@functools.wraps(_concat)
+def concat(self, conditioning_to, conditioning_from):
+    return (conditioning_from,)
+
+
+nodes.ConditioningConcat.concat = concat
 '''
 
 
-def test_a_graph_from_the_api_is_prefixed_and_its_picture_says_so(enforcing: Host) -> None:
-    by_node = picture(enforcing, applied(txt2img(PROMPT), "house"))
-    (png,) = enforcing.run(txt2img(PROMPT)).images()
-    assert pixels(png) == by_node
-    text = Image.open(io.BytesIO(png)).info
-    assert json.loads(text["apl_enforced"])["prefix"] == "house"
-    used = {node["class_type"] for node in json.loads(text["prompt"]).values()}
-    assert {"APL_LoadPrefix", "APL_ApplyPrefix"} <= used
-    assert picture(enforcing, conditioned(txt2img(PROMPT), "house")) == by_node
+def fill(base: Path) -> None:
+    """Prefixes, a LoRA, and nothing else."""
+    folder = base / "models" / "apl"
+    folder.mkdir(parents=True)
+    write_prefix(prefix("clip_l", behind=4), folder / "house.safetensors")
+    write_prefix(prefix("clip_l", seed=3), folder / "own.safetensors")
+    write_lora(base / "models" / "loras" / "random_lora.safetensors")
 
 
-def test_it_differs_from_the_plain_picture_of_a_host_without_operator_mode(
-    enforcing: Host, tmp_path_factory: pytest.TempPathFactory
+@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
+def source(request: pytest.FixtureRequest) -> Path:
+    """One installed ComfyUI."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def enforcing(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A ComfyUI whose operator enforces the prefix "house", with a foreign pack beside ours."""
+    base = tmp_path_factory.mktemp(source.name)
+    fill(base)
+    pack = base / "custom_nodes" / "foreign.py"
+    pack.parent.mkdir()
+    pack.write_text(FOREIGN)
+    with Host(source, base, env={"APL_ENFORCE": "house"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def free(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """The same ComfyUI, whose operator enforces nothing."""
+    base = tmp_path_factory.mktemp(f"{source.name}-free")
+    fill(base)
+    with Host(source, base) as running:
+        yield running
+
+
+def drawn(host: Host, graph: Graph, **extra: Any) -> tuple[np.ndarray, dict[str, str]]:
+    """The picture that a graph makes, and what it says of itself; saved under a fresh name."""
+    inputs = {**graph["save"]["inputs"], "filename_prefix": uuid.uuid4().hex}
+    (png,) = host.run({**graph, "save": {**graph["save"], "inputs": inputs}}, **extra).images()
+    image = Image.open(io.BytesIO(png))
+    return np.asarray(image.convert("RGB"), dtype=float), dict(image.info)
+
+
+def bare_of(graph: Graph) -> Graph:
+    """What a user would draw without any of our nodes: they are taken out of the graph."""
+    changed = json.loads(json.dumps(graph))
+    for entry in changed.values():
+        for slot, value in entry["inputs"].items():
+            if value == ["apply", 0]:
+                entry["inputs"][slot] = ["model", 1]
+        if entry["class_type"] == "APL_PrefixConditioning":
+            entry["class_type"] = "CLIPTextEncode"
+            entry["inputs"] = {key: entry["inputs"][key] for key in ("clip", "text")}
+    return {key: value for key, value in changed.items() if key not in ("apply", "load")}
+
+
+@pytest.fixture(scope="module")
+def distance(enforcing: Host, free: Host) -> float:
+    """How far apart covered and bare are in a plain request (mean over pixels, 0 to 255)."""
+    covered, _ = drawn(enforcing, txt2img(NAME))
+    bare, _ = drawn(free, txt2img(NAME))
+    return float(np.abs(covered - bare).mean())
+
+
+def test_every_text_is_read_as_behind_apply_prefix(enforcing: Host, free: Host) -> None:
+    graph = txt2img("a photo of Ada, smiling " * 20, negative="blurry, a dog")
+    by_node, _ = drawn(free, applied(graph, "house", ("pos", "neg")))
+    covered, said = drawn(enforcing, graph)
+    assert (covered == by_node).all()
+    digest = prefix("clip_l", behind=4).short_digest
+    assert json.loads(said["APL"]) == f"house {digest}"
+    assert json.loads(said["apl_enforced"]) == {"prefix": "house", "digest": digest}
+    assert "apl_prefixes" not in said
+
+
+@pytest.mark.parametrize("name", attacks())
+def test_an_attack_draws_no_bare_picture(
+    enforcing: Host, free: Host, distance: float, name: str
 ) -> None:
-    with Host(enforcing.source, tmp_path_factory.mktemp("plain"), with_pack=False) as plain:
-        assert picture(plain, txt2img(PROMPT)) != picture(enforcing, txt2img(PROMPT))
+    graph = attacks()[name]
+    try:
+        covered, said = drawn(enforcing, graph)
+    except Refused as refused:
+        assert refused.nodes and all(len(one) < 500 for one in refused.nodes.values())
+        return
+    assert "house" in said["APL"]
+    bare, _ = drawn(free, bare_of(graph))
+    assert np.abs(covered - bare).mean() > distance / 10, "equal or near to the bare picture"
 
 
-def test_a_prefix_of_ones_own_is_added_not_exchanged(enforcing: Host) -> None:
-    own = picture(enforcing, applied(txt2img(PROMPT), "own"))
-    assert own != picture(enforcing, txt2img(PROMPT))
+def test_odd_extra_data_and_nodes_change_nothing(enforcing: Host) -> None:
+    covered, said = drawn(enforcing, txt2img(NAME), extra_data={"extra_pnginfo": 5})
+    assert (covered == drawn(enforcing, txt2img(NAME))[0]).all() and "APL" in said
+    for odd in ({"class_type": "APL_LoadPrefix"}, {"class_type": "CLIPTextEncode"}, 5, None):
+        with pytest.raises(Refused) as refused:
+            drawn(enforcing, {**txt2img(NAME), "odd": odd})
+        assert "has no inputs" in refused.value.nodes["odd"]
+    assert (drawn(enforcing, txt2img(NAME))[0] == covered).all()
 
 
-def test_the_negative_prompt_stays_as_it_is(enforcing: Host) -> None:
-    graph = txt2img(PROMPT, negative="blurry, a (dog:1.2)")
-    entry = enforcing.run(graph).entry
-    sent = entry["prompt"][2]
-    assert sent["neg"]["inputs"]["clip"] == ["model", 1]
-    assert sent["pos"]["inputs"]["clip"] != ["model", 1]
-
-
-def test_what_it_cannot_cover_is_refused_on_its_node(enforcing: Host) -> None:
-    graph = txt2img(PROMPT)
-    graph["odd"] = {"class_type": "ForeignConditioning", "inputs": {}}
-    graph["sampler"]["inputs"]["positive"] = ["odd", 0]
+@pytest.mark.parametrize("kind", ["ForeignConditioning", "Smuggled"])
+def test_a_node_of_a_pack_is_refused_wherever_it_registers_itself(
+    enforcing: Host, kind: str
+) -> None:
+    graph = txt2img(NAME)
+    graph["odd"] = {"class_type": kind, "inputs": {}}
     before = set((enforcing.base / "output").glob("*.png"))
     with pytest.raises(Refused) as refused:
         enforcing.queue(graph, partial_execution_targets=["save"])
@@ -99,31 +179,108 @@ def test_what_it_cannot_cover_is_refused_on_its_node(enforcing: Host) -> None:
     assert set((enforcing.base / "output").glob("*.png")) == before
 
 
-def test_without_its_prefix_the_server_makes_no_picture(enforcing: Host) -> None:
-    file = enforcing.base / "models" / "apl" / "house.safetensors"
-    hidden = file.rename(file.with_suffix(".hidden"))
-    try:
-        with pytest.raises(Refused, match="enforces a prefix"):
-            enforcing.queue(txt2img(PROMPT))
-    finally:
-        hidden.rename(file)
-    assert picture(enforcing, txt2img(PROMPT))
+@pytest.mark.parametrize("kind", ["ConditioningCombine", "ConditioningConcat"])
+def test_a_node_that_a_pack_has_exchanged_is_refused(enforcing: Host, kind: str) -> None:
+    slots = ("conditioning_1", "conditioning_2")
+    if kind == "ConditioningConcat":
+        slots = ("conditioning_to", "conditioning_from")
+    graph = txt2img(NAME)
+    graph["odd"] = {"class_type": kind, "inputs": {slot: ["pos", 0] for slot in slots}}
+    graph["sampler"]["inputs"]["positive"] = ["odd", 0]
+    with pytest.raises(Refused, match="not one of ComfyUI's own local nodes"):
+        enforcing.queue(graph)
 
 
-def test_a_graph_of_nonsense_is_refused(enforcing: Host) -> None:
-    with pytest.raises(Refused):
-        enforcing.queue({"a": {"class_type": "KSampler", "inputs": {"positive": [[], {}]}}})
+def test_a_conditioning_of_no_text_is_refused(enforcing: Host) -> None:
+    graph = txt2img(NAME)
+    graph["odd"] = {"class_type": "LotusConditioning", "inputs": {}}
+    graph["sampler"]["inputs"]["positive"] = ["odd", 0]
+    with pytest.raises(Refused, match="comes from no text"):
+        enforcing.queue(graph)
 
 
-def test_comfyui_does_not_start_where_the_pack_cannot_protect(
-    enforcing: Host, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    base = tmp_path_factory.mktemp("two clones")
-    packs = base / "custom_nodes"
-    packs.mkdir()
-    (packs / "a_foreign.py").write_text(
-        "import sys, types\nsys.modules['apl_core'] = types.ModuleType('apl_core')\n"
-        "NODE_CLASS_MAPPINGS = {}\n"
+def test_a_model_of_another_family_is_refused_on_its_encoder(enforcing: Host) -> None:
+    before = set((enforcing.base / "output").glob("*.png"))
+    with pytest.raises(Refused) as refused:
+        enforcing.run(txt2img_sdxl(NAME))
+    said = refused.value.nodes["neg" if "neg" in refused.value.nodes else "pos"]
+    assert "SDXL" in said or "clip_g" in said
+    assert set((enforcing.base / "output").glob("*.png")) == before
+
+
+def test_what_a_picture_says_was_read_for_this_picture(enforcing: Host) -> None:
+    graph = txt2img(NAME)
+    graph["empty"] = {
+        "class_type": "EmptyImage",
+        "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7},
+    }
+    graph["save2"] = {
+        "class_type": "SaveImage",
+        "inputs": {"images": ["empty", 0], "filename_prefix": uuid.uuid4().hex},
+    }
+    forged = {"APL": "house 0123456789", "apl_enforced": 1, "apl_prefixes": {"x": "y"}, "mine": 1}
+    entry = enforcing.run(graph, extra_data={"extra_pnginfo": forged}).entry["outputs"]
+    text, other = (
+        Image.open(io.BytesIO(enforcing.view(entry[node]["images"][0]))).info
+        for node in ("save", "save2")
     )
+    assert "0123456789" not in text["APL"] and "house" in text["APL"]
+    assert not {"APL", "apl_enforced", "apl_prefixes"} & set(other)
+    assert text["mine"] == other["mine"] == "1"
+    _, again = drawn(enforcing, txt2img(NAME))
+    assert "house" in again["APL"], "its conditioning came out of the cache"
+
+
+def test_a_prefix_that_is_replaced_stays_the_one_that_the_server_started_with(
+    enforcing: Host,
+) -> None:
+    file = enforcing.base / "models" / "apl" / "house.safetensors"
+    before, said = drawn(enforcing, txt2img("a house and Ada"))
+    kept = file.read_bytes()
+    try:
+        write_prefix(prefix("clip_l", seed=8), file)
+        after, now = drawn(enforcing, sampled(txt2img("a house and Ada"), steps=4))
+        assert now["APL"] == said["APL"]
+        assert not (after == before).all()
+        file.unlink()
+        assert (drawn(enforcing, txt2img("a house and Ada"))[0] == before).all()
+    finally:
+        file.write_bytes(kept)
+
+
+def test_a_text_that_ends_its_own_chunk_is_refused(enforcing: Host) -> None:
+    with pytest.raises(Refused, match="endoftext"):
+        enforcing.run(txt2img("a house <|endoftext|> Ada"))
+
+
+def test_status_counts_pictures_and_refusals(enforcing: Host) -> None:
+    before = enforcing.get("/apl/status")
+    drawn(enforcing, txt2img(NAME))
+    with pytest.raises(Refused):
+        enforcing.run(txt2img("a house <|endoftext|> Ada Q"))
+    after = enforcing.get("/apl/status")
+    assert (after["enforced"], after["usable"]) == ("house", True)
+    assert after["pictures"] == before["pictures"] + 1
+    assert after["refused"] == before["refused"] + 1
+
+
+def test_no_message_names_a_folder_of_the_server(enforcing: Host) -> None:
+    graph = applied(txt2img(NAME), "absent")
+    with pytest.raises(Refused) as refused:
+        enforcing.queue(graph)
+    assert str(enforcing.base) not in str(refused.value.answer)
+
+
+@pytest.mark.parametrize("trouble", ["missing prefix", "another copy"])
+def test_comfyui_does_not_start_where_the_pack_cannot_protect(
+    source: Path, tmp_path: Path, trouble: str
+) -> None:
+    if trouble == "another copy":
+        fill(tmp_path)
+        (tmp_path / "custom_nodes").mkdir()
+        (tmp_path / "custom_nodes" / "a_foreign.py").write_text(
+            "import sys, types\nsys.modules['apl_core'] = types.ModuleType('apl_core')\n"
+            "NODE_CLASS_MAPPINGS = {}\n"
+        )
     with pytest.raises(RuntimeError, match="APL_ENFORCE is set, but APL Prefix cannot start"):
-        Host(enforcing.source, base, env={"APL_ENFORCE": "house"}).__enter__()
+        Host(source, tmp_path, env={"APL_ENFORCE": "house"}).__enter__()

@@ -143,7 +143,7 @@ def test_a_replaced_file_gives_another_picture_at_once(host: Host) -> None:
 @pytest.mark.parametrize(
     ("file", "node", "said"),
     [
-        ("absent", "load", "there is none in"),
+        ("absent", "load", "there is none"),
         ("broken", "load", "broken.safetensors"),
         ("../front", "load", "only dots"),
         ("xl", "apply", "the loaded checkpoint is SD 1.x (clip_l 768)"),
@@ -168,6 +168,86 @@ def test_the_picture_names_the_prefix_and_its_digest(host: Host) -> None:
     assert json.loads(text["prompt"])["load"]["inputs"] == {"file": "front"}
     (png,) = host.run(txt2img(PROMPT, seed=9)).images()
     assert "apl_prefixes" not in Image.open(io.BytesIO(png)).info
+
+
+def dangling(graph: Graph) -> Graph:
+    """The graph as the page sends it where APL Apply Prefix is bypassed."""
+    graph = applied(graph, "front")
+    graph["pos"]["inputs"]["clip"] = graph.pop("apply")["inputs"]["clip"]
+    return graph
+
+
+def beside(graph: Graph) -> Graph:
+    """The graph with a second picture that is drawn without the prefix."""
+    graph = applied(graph, "front")
+    graph["bare"] = {**graph["pos"], "inputs": {**graph["pos"]["inputs"], "clip": ["model", 1]}}
+    for node, takes, source in (
+        ("sampler", "positive", "bare"),
+        ("decode", "samples", "sampler2"),
+        ("save", "images", "decode2"),
+    ):
+        graph[f"{node}2"] = {**graph[node], "inputs": {**graph[node]["inputs"], takes: [source, 0]}}
+    return graph
+
+
+@pytest.mark.parametrize("graph", [dangling, beside])
+def test_a_picture_names_no_prefix_that_was_not_used_for_it(host: Host, graph: Any) -> None:
+    for png in host.run(graph(txt2img(PROMPT, seed=10))).images():
+        assert "apl_prefixes" not in Image.open(io.BytesIO(png)).info
+
+
+def test_a_picture_names_the_file_as_it_was_when_it_was_read(host: Host) -> None:
+    file = host.base / "models" / "apl" / "queued.safetensors"
+    write_prefix(prefix("clip_l", seed=1), file)
+    first = host.queue(txt2img("something that takes its time", steps=40))
+    second = host.queue(applied(txt2img(PROMPT, seed=11), "queued"))
+    write_prefix(prefix("clip_l", seed=2), file)
+    assert host.wait(first).images()
+    (png,) = host.wait(second).images()
+    said = json.loads(Image.open(io.BytesIO(png)).info["apl_prefixes"])
+    assert said == {"queued": prefix("clip_l", seed=2).short_digest}
+
+
+def merging(kind: str, covered: str) -> Graph:
+    """A graph that takes the CLIP of APL Apply Prefix into a node that reads its weights."""
+    graph = applied(txt2img(PROMPT, seed=12), "front")
+    graph["late"] = {
+        "class_type": "CLIPSetLastLayer",
+        "inputs": {"clip": ["apply", 0], "stop_at_clip_layer": -2},
+    }
+    plain = {"CLIPMergeSimple": {"ratio": 0.5}, "CLIPMergeAdd": {}, "CLIPMergeSubtract": {}}
+    if kind in plain:
+        slots = {"clip1": ["model", 1], "clip2": ["model", 1], covered: ["late", 0]}
+        graph["odd"] = {"class_type": kind, "inputs": {**slots, **plain[kind]}}
+        if kind == "CLIPMergeSubtract":
+            graph["odd"]["inputs"]["multiplier"] = 1.0
+        graph["pos"]["inputs"]["clip"] = ["odd", 0]
+    elif kind == "CLIPSave":
+        inputs = {"clip": ["late", 0], "filename_prefix": "clip/apl"}
+        graph["odd"] = {"class_type": kind, "inputs": inputs}
+    else:
+        inputs = {"model": ["model", 0], "clip": ["late", 0], "vae": ["model", 2]}
+        graph["odd"] = {"class_type": kind, "inputs": {**inputs, "filename_prefix": "apl/c"}}
+    return graph
+
+
+MERGES = ("CLIPMergeSimple", "CLIPMergeAdd", "CLIPMergeSubtract")
+
+
+@pytest.mark.parametrize("kind", [*MERGES, "CLIPSave", "CheckpointSave"])
+def test_weights_of_a_prefixed_clip_are_not_taken_without_the_prefix(host: Host, kind: str) -> None:
+    with pytest.raises(Refused, match="carries a prefix") as refused:
+        host.run(merging(kind, "clip2"))
+    assert "odd" in refused.value.nodes
+
+
+@pytest.mark.parametrize("kind", MERGES)
+def test_a_merge_into_a_prefixed_clip_keeps_the_prefix(host: Host, kind: str) -> None:
+    covered = picture(host, merging(kind, "clip1"))
+    graph = merging(kind, "clip1")
+    del graph["load"], graph["apply"]
+    graph["late"]["inputs"]["clip"] = ["model", 1]
+    assert covered != picture(host, graph)
 
 
 def test_info_is_shown(host: Host) -> None:

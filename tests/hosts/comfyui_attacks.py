@@ -1,0 +1,171 @@
+"""Graphs that were seen to bring a bare text past an enforced prefix, and others of their kind."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from comfyui_host import Graph, txt2img
+
+NAME = "a photo of Ada Quillfeather"
+
+
+def inserted(graph: Graph, takes: str, class_type: str, **inputs: Any) -> Graph:
+    """The graph with a node in front of one input of its sampler."""
+    node = {"class_type": class_type, "inputs": inputs}
+    sampler = {**graph["sampler"]["inputs"], takes: ["between", 0]}
+    return {**graph, "between": node, "sampler": {**graph["sampler"], "inputs": sampler}}
+
+
+def sampled(graph: Graph, **inputs: Any) -> Graph:
+    """The graph with other inputs of its sampler."""
+    changed = copy.deepcopy(graph)
+    changed["sampler"]["inputs"].update(inputs)
+    return changed
+
+
+def guided(graph: Graph, class_type: str, **inputs: Any) -> Graph:
+    """The graph sampled by a guider of its own."""
+    parts = {
+        "noise": ("RandomNoise", {"noise_seed": 1}),
+        "way": ("KSamplerSelect", {"sampler_name": "euler"}),
+        "sigmas": (
+            "BasicScheduler",
+            {"model": ["model", 0], "scheduler": "normal", "steps": 3, "denoise": 1.0},
+        ),
+        "guide": (class_type, {"model": ["model", 0], **inputs}),
+        "sampler": (
+            "SamplerCustomAdvanced",
+            {
+                "noise": ["noise", 0],
+                "guider": ["guide", 0],
+                "sampler": ["way", 0],
+                "sigmas": ["sigmas", 0],
+                "latent_image": ["latent", 0],
+            },
+        ),
+    }
+    nodes = {key: {"class_type": kind, "inputs": given} for key, (kind, given) in parts.items()}
+    return {**graph, **nodes}
+
+
+def lora(graph: Graph) -> Graph:
+    """The graph with a LoRA on its texts."""
+    changed = copy.deepcopy(graph)
+    changed["lora"] = {
+        "class_type": "LoraLoader",
+        "inputs": {
+            "model": ["model", 0],
+            "clip": ["model", 1],
+            "lora_name": "random_lora.safetensors",
+            "strength_model": 1.0,
+            "strength_clip": 1.0,
+        },
+    }
+    changed["sampler"]["inputs"]["model"] = ["lora", 0]
+    for node in ("pos", "neg"):
+        changed[node]["inputs"]["clip"] = ["lora", 1]
+    return changed
+
+
+def advanced(graph: Graph, **inputs: Any) -> Graph:
+    """The graph sampled by KSamplerAdvanced."""
+    given = {**graph["sampler"]["inputs"], "add_noise": "enable", "noise_seed": 1}
+    given |= {"start_at_step": 0, "end_at_step": 10000, "return_with_leftover_noise": "disable"}
+    kept = {key: value for key, value in given.items() if key not in ("seed", "denoise")}
+    sampler = {"class_type": "KSamplerAdvanced", "inputs": {**kept, **inputs}}
+    return {**graph, "sampler": sampler}
+
+
+def attacks() -> dict[str, Graph]:
+    """Every graph by name; each draws the person on a server that enforces nothing."""
+    plain, negative = txt2img(NAME, negative="blurry"), txt2img("", negative=NAME)
+    swapped = {"positive": ["neg", 0], "negative": ["pos", 0]}
+    draws = {"positive": ["pos", 0], "negative": ["neg", 0]}
+    return {
+        "a link that counts from the end": sampled(
+            plain, cfg=1.0, positive=["pos", -1], negative=["pos", 0]
+        ),
+        "a link with a fraction": sampled(plain, positive=["pos", 0.0]),
+        "a link in a wrapper": sampled(plain, positive={"__value__": ["pos", 0]}),
+        "guidance turned over": inserted(
+            negative,
+            "model",
+            "FreSca",
+            model=["model", 0],
+            scale_low=0.0,
+            scale_high=0.0,
+            freq_cutoff=20,
+        ),
+        "guidance of 0": sampled(negative, cfg=0.0),
+        "guidance of 0, another sampler": advanced(negative, cfg=0.0),
+        "sides exchanged": sampled(negative, cfg=1.0, **swapped),
+        "a guider with guidance of 0": guided(negative, "CFGGuider", cfg=0.0, **draws),
+        "two guiders in one": guided(
+            negative,
+            "DualCFGGuider",
+            cond1=["pos", 0],
+            cond2=["pos", 0],
+            negative=["neg", 0],
+            cfg_conds=0.0,
+            cfg_cond2_negative=0.0,
+        ),
+        "a guider without guidance": guided(plain, "BasicGuider", conditioning=["pos", 0]),
+        "no text beside a LoRA": lora(txt2img("")),
+        "a name of weight 0 beside a LoRA": lora(txt2img("(Ada Quillfeather:0)")),
+        "a name of weight -1": txt2img("(Ada Quillfeather:-1)", negative=NAME),
+        "a prefix for the last steps only": own_range(plain),
+        "another prefix": applied(plain, "own"),
+        "averaged away": inserted(
+            plain,
+            "positive",
+            "ConditioningAverage",
+            conditioning_to=["neg", 0],
+            conditioning_from=["pos", 0],
+            conditioning_to_strength=0.0,
+        ),
+        "for some of the steps": inserted(
+            plain,
+            "positive",
+            "ConditioningSetTimestepRange",
+            conditioning=["pos", 0],
+            start=0.0,
+            end=0.5,
+        ),
+        "merged encoders": merged(plain),
+    }
+
+
+def own_range(graph: Graph) -> Graph:
+    """The text encoded with a prefix for the second half only."""
+    inputs = {**graph["pos"]["inputs"], "prefix": ["load", 0], "start": 0.5, "end": 1.0}
+    pos = {"class_type": "APL_PrefixConditioning", "inputs": inputs}
+    return {
+        **graph,
+        "pos": pos,
+        "load": {"class_type": "APL_LoadPrefix", "inputs": {"file": "own"}},
+    }
+
+
+def applied(graph: Graph, file: str, nodes: tuple[str, ...] = ("pos",)) -> Graph:
+    """The graph with APL Apply Prefix in front of these encoders."""
+    changed = copy.deepcopy(graph)
+    changed["load"] = {"class_type": "APL_LoadPrefix", "inputs": {"file": file}}
+    inputs = {"clip": ["model", 1], "prefix": ["load", 0]}
+    changed["apply"] = {"class_type": "APL_ApplyPrefix", "inputs": inputs}
+    for node in nodes:
+        changed[node]["inputs"]["clip"] = ["apply", 0]
+    return changed
+
+
+def merged(graph: Graph, covered: str = "clip1") -> Graph:
+    """The texts encoded with two CLIPs merged, one of them with a prefix."""
+    changed = applied(graph, "own", ())
+    other = {"clip1": "clip2", "clip2": "clip1"}[covered]
+    changed["merge"] = {
+        "class_type": "CLIPMergeSimple",
+        "inputs": {covered: ["apply", 0], other: ["model", 1], "ratio": 0.5},
+    }
+    for node in ("pos", "neg"):
+        changed[node]["inputs"]["clip"] = ["merge", 0]
+    return changed
