@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import logging
 import sys
@@ -12,13 +11,14 @@ from apl_core import __version__
 from apl_core.errors import AplError, ConfigError
 
 from . import bench, dataset, demo, evaluate, files, learn, pictures, pocket, ui, verify
+from .arguments import Parser
 
 _GROUPS = (demo, dataset, learn, ui, pictures, evaluate, files, bench, verify, pocket)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """All verbs with their options."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="apl", description="Learn and use prompt prefixes that anonymise faces.",
         epilog="Start with: apl demo",
     )  # fmt: skip
@@ -32,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake ends in one readable error, never in a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    given = parser().parse_args(arguments)
     try:
+        given = parser().parse_args(arguments)
         return given.run(given)
     except ConfigError as error:
         print(f"apl: {error}", file=sys.stderr)

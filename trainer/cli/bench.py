@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from . import arguments
 from .common import Verbs, add_model, load_model, read_fitting, verb
 
 
@@ -19,42 +20,61 @@ def add(verbs: Verbs) -> None:
         "apl bench speed --minutes 10 --out bench/speed",
     )  # fmt: skip
     add_model(speed)
-    speed.add_argument("--minutes", type=float, default=10.0, help="most time for each recipe")
     speed.add_argument(
-        "--out", type=Path, default=Path("bench/speed"), help="folder for the figures"
+        "--minutes", type=arguments.minutes, default=10.0, help="most time for each recipe"
+    )
+    speed.add_argument(
+        "--out", type=arguments.out_folder, default="bench/speed", help="folder for the figures"
     )
     host = verb(
         inner, "host", run_host, "what the prefix costs in a host, in the host's own process",
         "apl bench host comfyui",
     )  # fmt: skip
     host.add_argument("host", choices=("comfyui", "a1111"), help="a host as the tests find it")
-    host.add_argument("--out", type=Path, default=Path("bench"), help="folder for the figures")
+    host.add_argument(
+        "--out", type=arguments.out_folder, default="bench", help="folder for the figures"
+    )
     train = verb(
         inner, "train", run_train, "a step on a whole, random SD 1.5, beside the authors'",
         "apl bench train --side 16 --out bench/train",
     )  # fmt: skip
-    train.add_argument("--side", type=int, default=16, help="side of the latents (512x512: 64)")
-    train.add_argument("--batch", type=int, nargs="+", default=[4], help="our batches to try")
-    train.add_argument("--rounds", type=int, default=3, help="steps of each kind, medians count")
+    train.add_argument("--side", type=_side, default=16, help="side of the latents (512x512: 64)")
+    train.add_argument(
+        "--batch", type=arguments.whole(1, 4096), nargs="+", default=[4], help="our batches to try"
+    )
+    train.add_argument(
+        "--rounds",
+        type=arguments.whole(1, 1000),
+        default=3,
+        help="steps of each kind, medians count",
+    )
     train.add_argument("--device", help="cuda, cpu ... (the GPU if there is one)")
     train.add_argument(
-        "--out", type=Path, default=Path("bench/train"), help="folder for the figures"
+        "--out", type=arguments.out_folder, default="bench/train", help="folder for the figures"
     )
     fuzz = verb(
         inner, "fuzz", run_fuzz, "broken files of every kind, against limits of time and memory",
         "apl bench fuzz --files 200000 --out bench/fuzz",
     )  # fmt: skip
-    fuzz.add_argument("--files", type=_count, default=200_000, help="broken files in all")
-    fuzz.add_argument("--seed", type=_count, default=0, help="number of the first file of a kind")
-    fuzz.add_argument("--out", type=Path, default=Path("bench/fuzz"), help="folder for the figures")
+    fuzz.add_argument(
+        "--files", type=arguments.whole(1, 10**9), default=200_000, help="broken files in all"
+    )
+    fuzz.add_argument(
+        "--seed", type=arguments.seed, default=0, help="number of the first file of a kind"
+    )
+    fuzz.add_argument(
+        "--out", type=arguments.out_folder, default="bench/fuzz", help="folder for the figures"
+    )
     kill = verb(
         inner, "kill", run_kill, "trainings killed at random moments, and on full disks",
         "apl bench kill --kills 100 --out bench/kill",
     )  # fmt: skip
     add_model(kill)
-    kill.add_argument("--kills", type=_count, default=100, help="kills in all")
-    kill.add_argument("--seed", type=_count, default=0, help="seed of the random moments")
-    kill.add_argument("--out", type=Path, default=Path("bench/kill"), help="folder for the figures")
+    kill.add_argument("--kills", type=arguments.whole(1, 10**6), default=100, help="kills in all")
+    kill.add_argument("--seed", type=arguments.seed, default=0, help="seed of the random moments")
+    kill.add_argument(
+        "--out", type=arguments.out_folder, default="bench/kill", help="folder for the figures"
+    )
     paper = verb(
         inner, "paper", run_paper, "the paper's five experiments, beside baselines and an eraser",
         "apl bench paper --quick --out bench/paper",
@@ -63,11 +83,15 @@ def add(verbs: Verbs) -> None:
     paper.add_argument("--prefix", type=Path, help="a prefix file (one is learnt)")
     paper.add_argument("--quick", action="store_true", help="minutes: few names, short trainings")
     paper.add_argument(
-        "--out", type=Path, default=Path("bench/paper"), help="folder; goes on in it"
+        "--out", type=arguments.out_folder, default="bench/paper", help="folder; goes on in it"
     )
-    paper.add_argument("--workers", type=int, default=None, help="processes (one per core)")
-    paper.add_argument("--rank", type=int, default=0, help="this machine's share of the parts")
-    paper.add_argument("--of", type=int, default=1, help="number of shares")
+    paper.add_argument(
+        "--workers", type=arguments.whole(1, 1024), default=None, help="processes (one per core)"
+    )
+    paper.add_argument(
+        "--rank", type=arguments.rank, default=0, help="this machine's share of the parts"
+    )
+    paper.add_argument("--of", type=arguments.ranks, default=1, help="number of shares")
     paper.add_argument("--json", action="store_true", help="print figures.json instead of tables")
 
 
@@ -125,25 +149,22 @@ def _with_holes(figures: dict[str, float], out: Path) -> int:
     return 1 if holes else 0
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+def _side(text: str) -> int:
+    side = arguments.whole(8, 256)(text)
+    if side % 8:
+        raise argparse.ArgumentTypeError(f"{side} is no multiple of 8")
+    return side
 
 
 def run_paper(given: argparse.Namespace) -> int:
     """Run `bench paper`."""
     import os
 
-    from apl_core.errors import ConfigError
-
     from ..paper.plan import FULL, QUICK
     from ..paper.run import Share, missing_parts, run_paper
     from ..paper.targets import TARGETS
 
-    if not 0 <= given.rank < given.of:
-        raise ConfigError("take a share", f"--rank {given.rank} of {given.of}", "count from 0")
+    arguments.check_share(given)
     model, plan = load_model(given.model), QUICK if given.quick else FULL
     if given.prefix:
         read_fitting(given.prefix, model)

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 
 from apl_core.errors import AplError
 
+from . import arguments
+
 if TYPE_CHECKING:
     from apl_core.prefix import Prefix
 
     from ..checkpoints.load import CheckpointModel
     from ..pocket.model import PocketModel
+
+READING = ("tokenizer", "clip_skip", "prediction")
+"""Options of `add_any_model` that only a checkpoint has a use for."""
 
 Verbs = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
 
@@ -45,7 +50,10 @@ def add_any_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[
     verb.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="CLIP's vocab.json and merges.txt, if needed"
     )
-    verb.add_argument("--clip-skip", type=int, metavar="N", help="as hosts count it; 1 is the last")
+    verb.add_argument(
+        "--clip-skip", type=arguments.clip_skip, metavar="N",
+        help="as hosts count it; 1 is the last",
+    )  # fmt: skip
     verb.add_argument(
         "--prediction", choices=("eps", "v"), help="what the checkpoint predicts, if not found out"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 from apl_core.errors import ConfigError
 from apl_core.metadata import shown
 
-from .common import Verbs, add_any_model, is_checkpoint, load_model, verb
+from . import arguments
+from .common import READING, Verbs, add_any_model, is_checkpoint, load_model, verb
 
 if TYPE_CHECKING:
     from ..data.finish import Outcome
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
 
 _FEW = 20
 _REAL_ONLY = (
-    "size", "templates", "things_prompts", "people_prompts", "tokenizer", "clip_skip",
-    "prediction", "half",
+    *READING, "size", "templates", "things_prompts", "people_prompts", "half", "device", "weights",
 )  # fmt: skip
+_MANY = 100_000
 _TOLD = 12
 
 
@@ -38,12 +40,18 @@ def add(verbs: Verbs) -> None:
     add_any_model(made)
     made.add_argument("--names", required=True, metavar="FILE",
                       help="text file, one name a line, or `builtin`")  # fmt: skip
-    made.add_argument("--out", type=Path, required=True, help="the data set's folder")
+    made.add_argument(
+        "--out", type=arguments.out_folder, required=True, help="the data set's folder"
+    )
     _add_amounts(made)
     _add_pictures(made)
     _add_eyes(made)
-    made.add_argument("--rank", type=int, default=0, help="this process's number, from 0")
-    made.add_argument("--of", type=int, default=1, help="how many processes share the work")
+    made.add_argument(
+        "--rank", type=arguments.rank, default=0, help="this process's number, from 0"
+    )
+    made.add_argument(
+        "--of", type=arguments.ranks, default=1, help="how many processes share the work"
+    )
     made.add_argument("--json", action="store_true", help="print what was made as JSON")
     fetched = verb(
         verbs, "fetch", run_fetch,
@@ -51,36 +59,45 @@ def add(verbs: Verbs) -> None:
         "apl fetch face-detection",
     )  # fmt: skip
     fetched.add_argument("name", nargs="?", metavar="NAME", help="which")
-    fetched.add_argument("--from", dest="source", type=Path, metavar="FILE",
-                         help="take a file that is here instead of downloading it")  # fmt: skip
-    fetched.add_argument("--url", help="another address of the same file")
-    fetched.add_argument("--sha256", metavar="HEX", help="expect this hash instead of ours")
-    fetched.add_argument("--weights", type=Path, metavar="DIR",
+    whence = fetched.add_mutually_exclusive_group()
+    whence.add_argument("--from", type=Path, metavar="FILE",
+                        help="take a file that is here instead of downloading it")  # fmt: skip
+    whence.add_argument("--url", type=_address, help="another address of the same file")
+    fetched.add_argument("--sha256", type=_hash, metavar="HEX",
+                         help="expect this hash instead of ours")  # fmt: skip
+    fetched.add_argument("--weights", type=arguments.out_folder, metavar="DIR",
                          help="where to put it ($APL_WEIGHTS, or the user's cache)")  # fmt: skip
 
 
 def _add_amounts(made: argparse.ArgumentParser) -> None:
     made.add_argument("--heldout", type=Path, metavar="FILE",
                       help="names to measure on only, one a line")  # fmt: skip
-    made.add_argument("--heldout-share", type=float, default=0.2,
+    made.add_argument("--heldout-share", type=arguments.decimal(0, 0.9), default=0.2,
                       help="share that is held out: of general pictures, and of names without "
                       "--heldout")  # fmt: skip
-    made.add_argument("--count", type=int, default=12, help="pictures a name")
-    made.add_argument("--tries", type=int, help="pictures drawn at most for them (3 x count)")
-    made.add_argument("--things", type=int, default=200, help="name-free pictures of things")
-    made.add_argument("--people", type=int, default=200, help="name-free pictures of people")
+    some, any_number = arguments.whole(1, _MANY), arguments.whole(0, _MANY)
+    made.add_argument("--count", type=some, default=12, help="pictures a name")
+    made.add_argument("--tries", type=some, help="pictures drawn at most for them (3 x count)")
+    made.add_argument("--things", type=any_number, default=200, help="name-free pictures of things")
+    made.add_argument("--people", type=any_number, default=200, help="name-free pictures of people")
     made.add_argument("--general", type=Path, metavar="DIR",
                       help="take general pictures with .txt captions as well")  # fmt: skip
 
 
 def _add_pictures(made: argparse.ArgumentParser) -> None:
     made.add_argument(
-        "--seed", type=int, default=0, help="decides every picture and who is held out"
+        "--seed", type=arguments.seed, default=0, help="decides every picture and who is held out"
     )
-    made.add_argument("--steps", type=int, default=20, help="DDIM steps")
-    made.add_argument("--guidance", type=float, help="CFG scale (7; the pocket model 3)")
-    made.add_argument("--size", type=int, help="side of the pictures in pixels (the model's own)")
-    made.add_argument("--batch", type=int, default=4, help="pictures drawn together")
+    made.add_argument("--steps", type=arguments.steps, default=20, help="DDIM steps")
+    made.add_argument(
+        "--guidance", type=arguments.guidance, help="CFG scale (7; the pocket model 3)"
+    )
+    made.add_argument(
+        "--size", type=arguments.pixels, help="side of the pictures in pixels (the model's own)"
+    )
+    made.add_argument(
+        "--batch", type=arguments.whole(1, 256), default=4, help="pictures drawn together"
+    )
     made.add_argument("--negative", help="negative prompt (the project's own)")
     made.add_argument("--templates", type=Path, metavar="FILE", help="own prompts, {} for the name")
     made.add_argument("--things-prompts", type=Path, metavar="FILE", help="own prompts of things")
@@ -108,10 +125,10 @@ def run_dataset(given: argparse.Namespace) -> int:
     from ..data.making import make
     from ..data.plan import Amounts
 
-    _check(given)
-    tries = given.tries or 3 * given.count
-    amounts = Amounts(given.count, tries, given.things, given.people, given.heldout_share)
     pocket = not is_checkpoint(given.model)
+    _check(given, pocket)
+    tries = min(3 * given.count, _MANY) if given.tries is None else given.tries
+    amounts = Amounts(given.count, tries, given.things, given.people, given.heldout_share)
     splits = _names(given, pocket)
     own = given_tasks(given.general, amounts, given.seed, list(splits)) if given.general else []
     tools = _pocket(given) if pocket else _real(given)
@@ -132,16 +149,20 @@ def run_fetch(given: argparse.Namespace) -> int:
 
     folder = weights_folder(given.weights)
     if given.name is None:
+        arguments.refuse_ignored(
+            given, ("from", "url", "sha256"), "nothing is fetched without a name",
+            "give the name of a weight; `apl fetch` lists them",
+        )  # fmt: skip
         for one in WEIGHTS:
             print(_listed(one, folder))
         print("SHA-256: as several unrelated public projects record it for this file.\n"
               "Nothing is downloaded unless you say `apl fetch NAME`.")  # fmt: skip
         return 0
-    one = weight(given.name)
-    print(f"{one.name}: from {shown(str(given.source or given.url or one.url), 400)}")
+    one, source = weight(given.name), getattr(given, "from")
+    print(f"{one.name}: from {shown(str(source or given.url or one.url), 400)}")
     print(f"  {one.size or '?'} bytes, SHA-256 {given.sha256 or one.sha256 or 'unknown'}")
     with tqdm(total=one.size, unit="B", unit_scale=True, desc=one.name) as bar:
-        path = fetch(one, folder, given.source, given.url, given.sha256, bar.update)
+        path = fetch(one, folder, source, given.url, given.sha256, bar.update)
     print(path)
     return 0
 
@@ -158,20 +179,32 @@ def _listed(one: Weight, folder: Path) -> str:
     )
 
 
-def _check(given: argparse.Namespace) -> None:
-    problems: list[ConfigError] = []
-    for name, value, low, high in (
-        ("steps", given.steps, 1, 1000), ("batch", given.batch, 1, 256),
-        ("of", given.of, 1, 4096), ("rank", given.rank, 0, given.of - 1),
-        ("size", 512 if given.size is None else given.size, 32, 4096),
-        ("guidance", 1 if given.guidance is None else given.guidance, 1, 100),
-        ("tries", given.count if given.tries is None else given.tries, given.count, 100_000),
-    ):  # fmt: skip
-        if not low <= value <= high:
-            found = f"{value} is not within {low} to {high}"
-            problems.append(ConfigError(f"--{name}", found, "choose another"))
-    if problems:
-        raise ConfigError.of("make a data set", problems)
+def _check(given: argparse.Namespace, pocket: bool) -> None:
+    """ConfigError for options that do not go together, or that nothing would use."""
+    arguments.check_share(given)
+    if pocket:
+        arguments.refuse_on_pocket(given, _REAL_ONLY)
+    if given.no_face_filter:
+        arguments.refuse_ignored(
+            given, ("tries",), "without the face filter every picture is kept", "leave it out"
+        )
+    if given.tries is not None and given.tries < given.count:
+        raise ConfigError(
+            f"make {given.count} pictures a name", f"--tries {given.tries} is less than that",
+            "give --tries as many or more",
+        )  # fmt: skip
+
+
+def _address(text: str) -> str:
+    if not text.startswith(("https://", "http://")):
+        raise argparse.ArgumentTypeError(f"{shown(text, 80)!r} is no http(s) address")
+    return text
+
+
+def _hash(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError("it is not 64 hexadecimal digits")
+    return text
 
 
 def _names(given: argparse.Namespace, pocket: bool) -> dict[str, Split]:
@@ -203,12 +236,6 @@ def _pocket(given: argparse.Namespace) -> Tools:
     from ..data.pocket import pocket_tools
     from ..pocket.model import GUIDANCE
 
-    refused = [f"--{name.replace('_', '-')}" for name in _REAL_ONLY if getattr(given, name)]
-    if refused:
-        raise ConfigError(
-            f"use {', '.join(refused)}", "a pocket model has its own words and size",
-            "leave it out, or give --model CKPT",
-        )  # fmt: skip
     torch.set_num_threads(1)  # two OpenMP threads on a busy two-core machine are slower than one
     return pocket_tools(
         load_model(given.model), given.seed, given.steps, given.guidance or GUIDANCE, given.batch,

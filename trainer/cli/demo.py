@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from . import arguments
 from .common import Verbs, add_model, load_model, verb
 
 
@@ -15,8 +15,10 @@ def add(verbs: Verbs) -> None:
         "apl demo --out runs",
     )  # fmt: skip
     add_model(demo)
-    demo.add_argument("--out", type=Path, default=Path("runs"), help="folder that gets the run")
-    demo.add_argument("--seed", type=int, default=0, help="seed of the training")
+    demo.add_argument(
+        "--out", type=arguments.out_folder, default="runs", help="folder that gets the run"
+    )
+    demo.add_argument("--seed", type=arguments.run_seed, default=0, help="seed of the training")
     demo.add_argument(
         "--quick", action="store_true", help="a few steps and pictures: does it work?"
     )

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from apl_core.errors import ConfigError
 from apl_core.metadata import shown
 
+from . import arguments
 from .common import (
+    READING,
     Verbs,
     add_any_model,
     is_checkpoint,
@@ -27,17 +29,14 @@ if TYPE_CHECKING:
     from ..evaluation.survey import Eyes, Plan, Survey
 
 _REAL_ONLY = (
-    "heldout", "data", "gallery", "templates", "things_prompts", "people_prompts", "negative",
-    "steps", "guidance", "size", "device", "weights", "tokenizer", "clip_skip", "prediction",
-    "seed", "gallery_seeds", "batch", "rank", "of",
+    *READING, "heldout", "data", "gallery", "templates", "things_prompts", "people_prompts",
+    "negative", "steps", "guidance", "size", "device", "weights", "seed", "gallery_seeds", "batch",
+    "rank", "of",
 )  # fmt: skip
 _POCKET = {"names": "64", "seeds": 4, "free": 128}
 _REAL = {"seeds": 4, "free": 32, "gallery_seeds": 4, "steps": 20, "batch": 4, "seed": 0, "rank": 0,
          "of": 1}  # fmt: skip
-_RANGES = {
-    "seeds": (1, 1000), "free": (0, 100_000), "gallery_seeds": (1, 1000), "steps": (1, 1000),
-    "guidance": (1, 100), "batch": (1, 256), "of": (1, 4096),
-}  # fmt: skip
+_some = arguments.whole(1, 1000)
 
 
 def add(verbs: Verbs) -> None:
@@ -54,11 +53,15 @@ def add(verbs: Verbs) -> None:
         help="on a checkpoint: names it was learnt from, one a line, or `builtin`; on a pocket "
         "model: how many names a group (64)",
     )  # fmt: skip
-    evaluate.add_argument("--seeds", type=int, help="pictures a name (4)")
+    evaluate.add_argument("--seeds", type=_some, help="pictures a name (4)")
     evaluate.add_argument(
-        "--free", type=int, help="name-free prompts a group (32; on a pocket model 128)"
+        "--free",
+        type=arguments.whole(0, 100_000),
+        help="name-free prompts a group (32; on a pocket model 128)",
     )
-    evaluate.add_argument("--out", type=Path, help="folder for pictures, report.html and figures")
+    evaluate.add_argument(
+        "--out", type=arguments.out_folder, help="folder for pictures, report.html and figures"
+    )
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     _add_real(evaluate.add_argument_group("on a real checkpoint"))
 
@@ -72,25 +75,34 @@ def _add_real(real: argparse._ArgumentGroup) -> None:  # pyright: ignore[reportP
     real.add_argument("--gallery", type=Path, metavar="DIR",
                       help="pictures of everybody in a subfolder each, in place of the model's "
                       "own pictures without prefix")  # fmt: skip
-    real.add_argument("--gallery-seeds", type=int, help="own pictures a name for the gallery (4)")
-    real.add_argument("--seed", type=int, help="decides prompts and noises (0)")
-    real.add_argument("--steps", type=int, help="DDIM steps (20)")
-    real.add_argument("--guidance", type=float, help="CFG scale (7)")
-    real.add_argument("--size", type=int, help="side of the pictures in pixels (the model's own)")
-    real.add_argument("--batch", type=int, help="pictures drawn together (4)")
+    real.add_argument("--gallery-seeds", type=_some, help="own pictures a name for the gallery (4)")
+    real.add_argument("--seed", type=arguments.seed, help="decides prompts and noises (0)")
+    real.add_argument("--steps", type=arguments.steps, help="DDIM steps (20)")
+    real.add_argument("--guidance", type=arguments.guidance, help="CFG scale (7)")
+    real.add_argument(
+        "--size", type=arguments.pixels, help="side of the pictures in pixels (the model's own)"
+    )
+    real.add_argument("--batch", type=arguments.whole(1, 256), help="pictures drawn together (4)")
     real.add_argument("--negative", help="negative prompt (the project's own)")
     real.add_argument("--templates", type=Path, metavar="FILE", help="own prompts, {} for the name")
     real.add_argument("--things-prompts", type=Path, metavar="FILE", help="own prompts of things")
     real.add_argument("--people-prompts", type=Path, metavar="FILE", help="own prompts of people")
     real.add_argument("--device", help="cpu or cuda (the best there is)")
     real.add_argument("--weights", type=Path, metavar="DIR", help="where `apl fetch` put them")
-    real.add_argument("--rank", type=int, help="this process's number, from 0")
-    real.add_argument("--of", type=int, help="how many processes share the drawing (1)")
+    real.add_argument("--rank", type=arguments.rank, help="this process's number, from 0")
+    real.add_argument("--of", type=arguments.ranks, help="how many processes share the drawing (1)")
 
 
 def run_evaluate(given: argparse.Namespace) -> int:
     """Measure a prefix beside the baselines."""
     real = is_checkpoint(given.model)
+    if not real:
+        arguments.refuse_on_pocket(given, _REAL_ONLY)
+    elif given.gallery is not None:
+        arguments.refuse_ignored(
+            given, ("gallery_seeds",), "the gallery is given with --gallery and not drawn",
+            "leave one of the two out",
+        )  # fmt: skip
     for name, value in (_REAL if real else _POCKET).items():
         if getattr(given, name) is None:
             setattr(given, name, value)
@@ -103,12 +115,6 @@ def _on_pocket(given: argparse.Namespace) -> int:
     from ..pocket.examination import EVALUATION_STEPS, examine
     from ..pocket.measure import Paper
 
-    refused = [f"--{n.replace('_', '-')}" for n in _REAL_ONLY if getattr(given, n) is not None]
-    if refused:
-        raise ConfigError(
-            f"use {', '.join(refused)}", "a pocket model has its own people, words and size",
-            "leave it out, or give --model CKPT",
-        )  # fmt: skip
     if not given.names.isdecimal() or not int(given.names):
         raise ConfigError(
             f"measure {shown(given.names, 60)} names", "a pocket model has its own people",
@@ -224,21 +230,10 @@ def _who(given: argparse.Namespace) -> _Who:
 
 
 def _check(given: argparse.Namespace) -> None:
-    asked = "measure a prefix on a checkpoint"
-    problems = [
-        ConfigError(f"--{name.replace('_', '-')}", f"{value} is not within {low} to {high}",
-                    "choose another")
-        for name, (low, high) in _RANGES.items()
-        if (value := getattr(given, name)) is not None and not low <= value <= high
-    ]  # fmt: skip
-    if not 0 <= given.rank < max(given.of, 1):
-        problems.append(ConfigError("take a share", f"--rank {given.rank} of {given.of}",
-                                    "count from 0"))  # fmt: skip
+    arguments.check_share(given)
     if given.out is None:
         fix = "give a folder; pictures stay there, and the same command goes on with them"
-        problems.append(ConfigError(asked, "--out is missing", fix))
-    if problems:
-        raise ConfigError.of(asked, problems)
+        raise ConfigError("measure a prefix on a checkpoint", "--out is missing", fix)
 
 
 def _guidance(given: argparse.Namespace) -> float:

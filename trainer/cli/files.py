@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from apl_core.errors import AplError, FitError
 from apl_core.metadata import PrefixCard, shown
 
+from . import arguments
 from .common import Verbs, add_model, verb
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def add(verbs: Verbs) -> None:
         "apl convert APL-v1.1-9999.pt apl.safetensors",
     )  # fmt: skip
     convert.add_argument("file", type=Path, metavar="IN", help="prefix, embedding or .pt")
-    convert.add_argument("out", type=Path, metavar="OUT", help="new .safetensors file")
+    convert.add_argument(
+        "out", type=arguments.new_safetensors, metavar="OUT", help="new .safetensors file"
+    )
     convert.add_argument(
         "--to", choices=("prefix", "embedding"), default="prefix", help="what OUT will be"
     )
@@ -194,7 +197,6 @@ def _convert(given: argparse.Namespace) -> int:
 
     from ..models.embeddings import read_pickle, write_embedding
 
-    _check_new(given.out)
     report = inspect_file(given.file)
     if report.kind == PICKLE:
         prefix = read_pickle(given.file, given.key or "clip_l", given.placeholder)
@@ -202,6 +204,11 @@ def _convert(given: argparse.Namespace) -> int:
         raise report.problem or AplError("convert", "there is no prefix in it", "use another file")
     else:
         prefix = report.prefix
+        if given.to == "prefix":
+            arguments.refuse_ignored(
+                given, ("placeholder",), "only a .pt has vectors of several names, and only an "
+                "embedding is written with a token", "leave it out",
+            )  # fmt: skip
     if given.key and prefix.keys != (given.key,):
         asked = f"convert {shown(str(given.file))} for {given.key}"
         raise AplError(asked, f"it is for {describe(prefix.widths)}", "leave --key out")
@@ -213,14 +220,6 @@ def _convert(given: argparse.Namespace) -> int:
     count = f"{prefix.n} vectors for {describe(prefix.widths)}{stands}"
     print(f"{shown(str(given.out))}: {given.to}, {count}")
     return 0
-
-
-def _check_new(out: Path) -> None:
-    asked = f"write {shown(str(out))}"
-    if out.suffix != ".safetensors":
-        raise AplError(asked, "only safetensors is written", "end OUT with .safetensors")
-    if out.exists():
-        raise AplError(asked, "there is such a file already", "choose another name, or delete it")
 
 
 def _doctor(given: argparse.Namespace) -> int:

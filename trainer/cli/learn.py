@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from apl_core.errors import ConfigError, RunError
 
-from .common import Verbs, add_any_model, is_checkpoint, load_model, verb
+from . import arguments
+from .common import READING, Verbs, add_any_model, is_checkpoint, load_model, verb
 
 if TYPE_CHECKING:
     from apl_core.prefix import Prefix
@@ -27,6 +28,8 @@ _FLAGS = {
     "recipe": str, "target": str, "steps": int, "rate": float, "vectors": int, "behind": int,
     "seed": int,
 }  # fmt: skip
+_OWN_PICTURES = {"per_name": 8, "draw_steps": 20}
+_REAL_ONLY = (*READING, *_OWN_PICTURES, "data", "vram", "size", "device", "compile")
 
 
 def add(verbs: Verbs) -> None:
@@ -36,7 +39,7 @@ def add(verbs: Verbs) -> None:
         "apl train --model sd15.safetensors --names names.txt --out runs/mine",
     )  # fmt: skip
     add_any_model(train)
-    train.add_argument("--out", type=Path, help="the run's folder; must be new")
+    train.add_argument("--out", type=arguments.out_folder, help="the run's folder; must be new")
     train.add_argument("--config", type=Path, help="settings as TOML (flags win over it)")
     train.add_argument("--names", type=Path, help="text file of names to learn from, one a line")
     train.add_argument("--start", type=Path, help="a prefix file to go on from")
@@ -52,9 +55,13 @@ def add(verbs: Verbs) -> None:
     real = train.add_argument_group("on a real checkpoint")
     real.add_argument("--data", type=Path, metavar="DIR", help="pictures with a metadata.jsonl")
     real.add_argument("--vram", type=int, choices=(4, 6, 8, 12, 24), help="preset for a card of GB")
-    real.add_argument("--size", type=int, help="side of the pictures in pixels")
-    real.add_argument("--per-name", type=int, default=8, help="pictures drawn of each of --names")
-    real.add_argument("--draw-steps", type=int, default=20, help="DDIM steps for those pictures")
+    real.add_argument("--size", type=arguments.pixels, help="side of the pictures in pixels")
+    real.add_argument(
+        "--per-name", type=arguments.whole(1, 10_000), help="pictures drawn of each of --names (8)"
+    )
+    real.add_argument(
+        "--draw-steps", type=arguments.steps, help="DDIM steps for those pictures (20)"
+    )
     real.add_argument(
         "--device", default=None, help="cuda, cuda:1, cpu ... (the GPU if there is one)"
     )
@@ -86,11 +93,7 @@ def _train_pocket(given: argparse.Namespace) -> int:
     from ..data.names import read_names
     from ..pocket.learn import POCKET, Origin, chosen_people
 
-    if given.data is not None:
-        raise ConfigError(
-            "train with --data", "a pocket model draws its own pictures",
-            "give a checkpoint with --model, or leave --data out",
-        )  # fmt: skip
+    arguments.refuse_on_pocket(given, _REAL_ONLY)
     config = TrainConfig.from_mapping(_settings(given), POCKET)
     if given.dry_run:
         print(config.to_toml(), end="")
@@ -132,6 +135,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
             "train on a checkpoint", "it needs pictures to learn from",
             "give --names FILE, and the model draws its own, or --data DIR with a metadata.jsonl",
         )  # fmt: skip
+    _own_pictures(given)
     device = own_device(given.device)
     found = recognise(given.model, given.prediction)
     preset = preset_for(found, given.vram, device)
@@ -158,6 +162,18 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     with _together():
         folder = _new_folder(given.out, config, material)
         return _go(folder, config, material, start, given.tensorboard)
+
+
+def _own_pictures(given: argparse.Namespace) -> None:
+    """Fill in how own pictures are drawn; ConfigError if it is told and there are others."""
+    if given.data is not None:
+        arguments.refuse_ignored(
+            given, tuple(_OWN_PICTURES), "the pictures of --data are drawn already",
+            "leave it out, or give --names instead of --data",
+        )  # fmt: skip
+    for name, usual in _OWN_PICTURES.items():
+        if getattr(given, name) is None:
+            setattr(given, name, usual)
 
 
 def run_resume(given: argparse.Namespace) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import Verbs, add_any_model, load_any, read_fitting, verb
+from . import arguments
+from .common import READING, Verbs, add_any_model, is_checkpoint, load_any, read_fitting, verb
 
 
 def add(verbs: Verbs) -> None:
@@ -18,15 +19,23 @@ def add(verbs: Verbs) -> None:
     generate.add_argument("prompts", nargs="+", help="what to draw")
     generate.add_argument("--prefix", type=Path, required=True, help="the prefix file")
     generate.add_argument("--negative", default="", help="negative prompt")
-    generate.add_argument("--count", type=int, default=4, help="pictures a prompt")
-    generate.add_argument("--seed", type=int, default=0, help="seed of the first picture")
-    generate.add_argument("--steps", type=int, default=20, help="DDIM steps")
     generate.add_argument(
-        "--guidance", type=float, help="CFG scale (3 on a pocket model, 7 on a checkpoint)"
+        "--count", type=arguments.whole(1, 256), default=4, help="pictures a prompt"
     )
-    generate.add_argument("--size", type=int, help="side of a checkpoint's pictures in pixels")
     generate.add_argument(
-        "--out", type=Path, default=Path("generated.png"), help="the PNG to write"
+        "--seed", type=arguments.seed, default=0, help="seed of the first picture"
+    )
+    generate.add_argument("--steps", type=arguments.steps, default=20, help="DDIM steps")
+    generate.add_argument(
+        "--guidance",
+        type=arguments.guidance,
+        help="CFG scale (3 on a pocket model, 7 on a checkpoint)",
+    )
+    generate.add_argument(
+        "--size", type=arguments.pixels, help="side of a checkpoint's pictures in pixels"
+    )
+    generate.add_argument(
+        "--out", type=arguments.new_png, default="generated.png", help="the PNG to write"
     )
 
 
@@ -35,9 +44,11 @@ def run_generate(given: argparse.Namespace) -> int:
     import torch
 
     from ..pocket.model import GUIDANCE, PocketModel
-    from ..report.sheet import sheet
+    from ..report.sheet import png, sheet
     from ..sampling import Request
 
+    if not is_checkpoint(given.model):
+        arguments.refuse_on_pocket(given, (*READING, "size"))
     model = load_any(given)
     prefix = read_fitting(given.prefix, model)
     if isinstance(model, PocketModel):
@@ -56,7 +67,6 @@ def run_generate(given: argparse.Namespace) -> int:
         for used, label in ((None, "no prefix"), (prefix.rows(), "with prefix")):
             rows.append(sampler.draw(requests, used))
             labels.append(f"{prompt[:16]}\n{label}")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows, labels, scale=scale).save(given.out)
+    png(sheet(rows, labels, scale=scale), given.out)
     print(given.out)
     return 0

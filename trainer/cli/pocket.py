@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from . import arguments
 from .common import Verbs, verb
 
 
@@ -16,9 +17,13 @@ def add(verbs: Verbs) -> None:
         inner, "build", run, "make a pocket world from a seed; killed and called again, it goes on",
         "apl pocket build --seed 1 --minutes 112 --out worlds/1",
     )  # fmt: skip
-    build.add_argument("--seed", type=int, required=True, help="seed of people, names and weights")
-    build.add_argument("--minutes", type=float, default=112.0, help="time to train, on one core")
-    build.add_argument("--out", type=Path, required=True, help="the model's folder")
+    build.add_argument(
+        "--seed", type=arguments.seed, required=True, help="seed of people, names and weights"
+    )
+    build.add_argument(
+        "--minutes", type=arguments.minutes, default=112.0, help="time to train, on one core"
+    )
+    build.add_argument("--out", type=arguments.out_folder, required=True, help="the model's folder")
     build.add_argument(
         "--from", dest="start", type=Path, metavar="DIR",
         help="train the networks of this finished build of the same world for longer",

@@ -10,6 +10,7 @@ from typing import Any
 
 from apl_core.errors import ConfigError, HostError
 
+from . import arguments
 from .common import Verbs, verb
 
 
@@ -35,8 +36,10 @@ def add(verbs: Verbs) -> None:
     added.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="this request alone; repeatable"
     )
-    added.add_argument("--side", type=int, default=64, help="pixels of a picture's side")
-    added.add_argument("--steps", type=int, default=2, help="sampling steps")
+    added.add_argument(
+        "--side", type=arguments.pixels, default=64, help="pixels of a picture's side"
+    )
+    added.add_argument("--steps", type=arguments.whole(1, 150), default=2, help="sampling steps")
     added.add_argument("--json", action="store_true", help="print the verdicts as JSON")
 
 
@@ -47,6 +50,7 @@ def run(given: argparse.Namespace) -> int:
     from ..verify.http import Client
     from ..verify.proof import Server, Verdict, holes, table, verify
 
+    _check(given)
     client = Client(given.url, given.login)
     server: Server
     if given.host == "comfyui":
@@ -66,6 +70,19 @@ def run(given: argparse.Namespace) -> int:
         print(table(verdicts))
         print("\n" + ("\n".join(found) if found else _summary(verdicts)))
     return 1 if found else 0
+
+
+def _check(given: argparse.Namespace) -> None:
+    if given.host != "comfyui":
+        arguments.refuse_ignored(
+            given, ("checkpoint", "graph"), f"{given.host} draws with the checkpoint that it has "
+            "loaded and knows no graphs", "leave it out",
+        )  # fmt: skip
+    if given.trace is None:
+        arguments.refuse_ignored(
+            given, ("key", "key_file"), "the key belongs to a trace, and there is none",
+            "give --trace FILE as well, the file that the server's APL_TRACE names",
+        )  # fmt: skip
 
 
 def _summary(verdicts: list[Any]) -> str:
