@@ -11,6 +11,12 @@ from .errors import PromptError
 CHUNK = 75
 """Rows of a chunk between BOS and EOS."""
 
+MAX_ROWS = CHUNK - 1
+"""Rows that a prefix may have: it has to leave a place for text."""
+
+NO_ROOM = f"a chunk has {CHUNK} places, so no text fits"
+FEWER = f"use a prefix of at most {MAX_ROWS} vectors (10 are usual)"
+
 LENGTH = 77
 """Rows of a whole chunk."""
 
@@ -39,12 +45,8 @@ def room(n: int) -> int:
     """Text tokens that go into a chunk beside `n` prefix rows; PromptError if there are none."""
     if n < 0:
         raise ValueError(f"a prefix cannot have {n} rows")
-    if n >= CHUNK:
-        raise PromptError(
-            f"put a text beside a prefix of {n} vectors",
-            f"a chunk has {CHUNK} places, so no text fits",
-            f"use a prefix of at most {CHUNK - 1} vectors (10 are usual)",
-        )
+    if n > MAX_ROWS:
+        raise PromptError(f"put a text beside a prefix of {n} vectors", NO_ROOM, FEWER)
     return CHUNK - n
 
 
