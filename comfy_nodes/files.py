@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import folder_paths
@@ -11,7 +10,6 @@ import folder_paths
 from apl_core.library import SUFFIX, Library
 
 KIND = "apl"
-LOG = logging.getLogger("apl")
 
 
 def register() -> None:
@@ -24,5 +22,4 @@ def register() -> None:
 
 def library() -> Library:
     """All prefixes that this ComfyUI can see."""
-    folders = [Path(folder) for folder in folder_paths.get_folder_paths(KIND)]
-    return Library(folders, tell=LOG.warning)
+    return Library([Path(folder) for folder in folder_paths.get_folder_paths(KIND)])

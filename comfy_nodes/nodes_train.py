@@ -13,13 +13,23 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from apl_core.errors import ConfigError
+from apl_core.objective import Kind
 from apl_core.prefix import Prefix
 from apl_core.training.config import TrainConfig
 
 from .files import KIND
 from .nodes_prefix import CATEGORY, PrefixType, connected
 from .training.run import Job, Watcher, keep, new_folder, pictures_to_make, train
-from .training.source import PEOPLE, THINGS, Person, held_out, read_lines, read_people
+from .training.source import (
+    PEOPLE,
+    THINGS,
+    Person,
+    held_out,
+    kind_of,
+    nameless,
+    read_lines,
+    read_people,
+)
 
 PREVIEW_SIDE = 512
 
@@ -83,9 +93,13 @@ class TrainPrefix(io.ComfyNode):
         one = {name: values[0] for name, values in given.items() if values}
         prefix = one.get("prefix")
         people = read_people(one["names"], one["target"])
-        things, others = read_lines(one["things"]), read_lines(one["people"])
+        things = nameless("things", read_lines(one["things"]), people)
+        others = nameless("people", read_lines(one["people"]), people)
+        pictures = _pairs(given.get("images") or [], given.get("texts") or [])
+        kinds = {kind_of(text, people) for _, text in pictures}
+        kinds |= {"identity", *(["things"] if things else []), *(["people"] if others else [])}
         job = Job(
-            _config(one, people, None if prefix is None else connected(prefix), things, others),
+            _config(one, people, None if prefix is None else connected(prefix), kinds),
             people,
             things,
             others,
@@ -93,7 +107,7 @@ class TrainPrefix(io.ComfyNode):
             one["pictures_per_name"],
             one["picture_steps"],
             one["cfg"],
-            _pairs(given.get("images") or [], given.get("texts") or []),
+            pictures,
             prefix,
             bool(one["preview_every"]),
         )
@@ -120,14 +134,13 @@ def _config(
     one: dict[str, Any],
     people: Sequence[Person],
     start: Prefix | None,
-    things: Sequence[str],
-    others: Sequence[str],
+    kinds: set[Kind],
 ) -> TrainConfig:
-    """The run's settings; a prefix to go on from decides how many vectors stand where."""
+    """A run's settings with these kinds; a prefix to go on from decides where vectors stand."""
     batch, steps, judged = one["batch"], one["steps"], bool(held_out(people)[1])
     identity = max(1, round(batch * 14 / 36))
-    faces = round(batch * 14 / 36) if others else 0
-    whole = identity + faces + (max(1, batch - identity - faces) if things else 0)
+    faces = round(batch * 14 / 36) if "people" in kinds else 0
+    whole = identity + faces + (max(1, batch - identity - faces) if "things" in kinds else 0)
     return TrainConfig.from_mapping(
         {
             "seed": one["seed"],
@@ -246,7 +259,7 @@ def _numbers() -> list[io.Input]:
             "images",
             optional=True,
             tooltip="Pictures to learn from, with one text each. A text with a listed name is a "
-            "picture of that person, any other shows things.",
+            "picture of that person, any other shows people or things, as its words say.",
         ),
         io.String.Input(
             "texts", optional=True, force_input=True, tooltip="The texts of the pictures."

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from apl_core import atomic
+from apl_core.captions import Names
 from apl_core.objective import Example, Kind
 from apl_core.ports import DenoiserPort, TextEncoderPort
 from apl_core.prefix import Rows
@@ -51,8 +52,10 @@ def prompts_of(names: Sequence[str]) -> list[tuple[Kind, str, str]]:
     named = [(frame.format(name), frame.format(NEUTRAL)) for name in names for frame in FRAMES]
     found: list[tuple[Kind, str, str]] = []
     found.extend(("identity", prompt, neutral) for prompt, neutral in named)
-    found.extend(("things", text, text) for text in THINGS)
-    found.extend(("people", text, text) for text in PEOPLE)
+    everybody = Names(names)  # a name may be a word of our own prompts
+    free: dict[Kind, Sequence[str]] = {"things": THINGS, "people": PEOPLE}
+    for kind, texts in free.items():
+        found.extend((kind, text, text) for text in texts if not everybody.find(text))
     return found
 
 

@@ -28,7 +28,7 @@ from .borrowed import borrowed, load
 from .judge import HeldOut
 from .pictures import Painter, save, sheet
 from .ports import ComfyDenoiser, ComfyEncoder
-from .source import TEMPLATES, Person, Shown, ShownSource, held_out, person_in
+from .source import TEMPLATES, Person, Shown, ShownSource, held_out, kind_of, person_in
 
 LOOKED_AT = 3
 """Names in a preview."""
@@ -210,8 +210,7 @@ def _shown(job: Job, painter: Painter, watcher: Watcher) -> dict[Kind, list[Show
     """Latents of every kind: those of given pictures, and of own ones for kinds without."""
     shown: dict[Kind, list[Shown]] = {"identity": [], "things": [], "people": []}
     for pixels, text in job.pictures:
-        person = person_in(text, job.people)
-        kind: Kind = "identity" if person else "things"
+        person, kind = person_in(text, job.people), kind_of(text, job.people)
         shown[kind] += [Shown(latent, text, person) for latent in painter.read(pixels)]
     seeds = iter(range(job.config.seed, job.config.seed + 1_000_000))
 
@@ -226,8 +225,9 @@ def _shown(job: Job, painter: Painter, watcher: Watcher) -> dict[Kind, list[Show
     if not shown["things"]:
         for text in job.things:
             make("things", text)
-    for text in job.others:
-        make("people", text)
+    if not shown["people"]:
+        for text in job.others:
+            make("people", text)
     return shown
 
 
@@ -245,7 +245,7 @@ def _split(
 
 
 def _read_kinds(job: Job) -> set[Kind]:
-    return {"identity" if person_in(text, job.people) else "things" for _, text in job.pictures}
+    return {kind_of(text, job.people) for _, text in job.pictures}
 
 
 def _target(job: Job) -> Target:

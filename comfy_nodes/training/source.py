@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from apl_core.captions import Names, alike, has_letters, tells_of_people
 from apl_core.errors import ConfigError
 from apl_core.objective import Example, Kind, Target
 
@@ -59,7 +59,9 @@ def read_people(lines: str, target: Target) -> list[Person]:
     problems: list[ConfigError] = []
     for line in read_lines(lines):
         name, _, description = (part.strip() for part in line.partition("="))
-        if any(one.name == name for one in people):
+        if name and not has_letters(name):
+            problems.append(_fault(name, "it holds no letter", "write a name"))
+        if any(alike(one.name) == alike(name) for one in people):
             problems.append(_fault(name, "it comes twice", "remove one of them"))
         if target == "description" and not description:
             fix = "write `Name = a woman with short grey hair`, or choose the target `person`"
@@ -83,21 +85,38 @@ def read_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def nameless(what: str, lines: Sequence[str], people: Sequence[Person]) -> list[str]:
+    """Prompts that the prefix learns to leave alone; ConfigError for those that name somebody."""
+    everybody = Names(person.name for person in people)
+    named = [(line, found) for line in lines for found in everybody.find(line)[:1]]
+    if named:
+        fix = "take the line or the name out of its list"
+        raise ConfigError.of(
+            f"read the prompts of {what}",
+            [_fault(line, f"it names {found.name!r}", fix) for line, found in named],
+        )
+    return list(lines)
+
+
 def person_in(text: str, people: Sequence[Person]) -> Person | None:
-    """Whose name stands in the text as whole words, if anybody's."""
-    for person in people:
-        if re.search(rf"(?<!\w){re.escape(person.name)}(?!\w)", text, re.IGNORECASE):
-            return person
-    return None
+    """Whose name stands in the text as whole words, if anybody's; the first one's of several."""
+    found = Names(person.name for person in people).find(text)
+    return next((one for one in people if found and one.name == found[0].name), None)
 
 
-def neutral(text: str, person: Person, target: Target) -> str:
-    """The text that a name prompt is drawn to."""
+def kind_of(text: str, people: Sequence[Person]) -> Kind:
+    """What a given picture shows, by its text: one of these people, somebody, or things."""
+    if person_in(text, people):
+        return "identity"
+    return "people" if tells_of_people(text) else "things"
+
+
+def neutral(text: str, people: Sequence[Person], target: Target) -> str:
+    """The text that a name prompt is drawn to: nobody of these people stands in it."""
     if target == "empty":
         return ""
-    stand_in = person.description if target == "description" else PERSON
-    found = re.escape(person.name)
-    return re.sub(rf"(?<!\w){found}(?!\w)", lambda _: stand_in, text, flags=re.IGNORECASE)
+    words = {one.name: one.description if target == "description" else PERSON for one in people}
+    return Names(words).replaced(text, words)
 
 
 class ShownSource:
@@ -110,7 +129,9 @@ class ShownSource:
     def __init__(
         self, shown: Mapping[Kind, Sequence[Shown]], people: Sequence[Person], target: Target
     ) -> None:
-        self.shown, self.people, self.target = shown, people, target
+        self.shown = shown
+        texts = {one.text for one in shown["identity"]}
+        self._neutral = {text: neutral(text, people, target) for text in texts}
 
     def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
         """Some examples of a kind, decided by the generator's state alone."""
@@ -125,7 +146,7 @@ class ShownSource:
             latent = _pick(faces, random).latent
         if own.person is None:
             return Example(kind, latent, own.text, own.text)
-        return Example(kind, latent, own.text, neutral(own.text, own.person, self.target))
+        return Example(kind, latent, own.text, self._neutral[own.text])
 
 
 def _pick(shown: Sequence[Shown], random: torch.Generator) -> Shown:

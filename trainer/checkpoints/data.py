@@ -2,16 +2,16 @@
 
 A row is a JSON object: `file_name` (a picture, or a .safetensors with a tensor `latent`), `text`
 (the prompt that shows it), `kind` (identity, things or people); an identity row also has `name`,
-which stands in its text, and may have `neutral`, the text with the name described away. What
-`apl dataset` writes is read, with `file` and `prompt` for the first two; rows with `split`
-"heldout" are left out.
+which stands in its text, and may have `neutral`, the text with the name described away. No other
+row names anybody who is named so. What `apl dataset` writes is read, with `file` and `prompt` for
+the first two; rows with `split` "heldout" are left out.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from apl_core.atomic import reason, write_bytes
+from apl_core.captions import Names
 from apl_core.errors import AplError, ConfigError
 from apl_core.metadata import shown
 from apl_core.objective import KINDS, Example, Kind, Target
+from apl_core.texts import read_text
 from apl_core.training.config import TrainConfig
 from apl_core.training.parallel import Group
 
@@ -41,18 +43,14 @@ _OTHER_FACE = 0.5
 
 @dataclass(frozen=True)
 class Row:
-    """One picture and what is said about it."""
+    """One picture and what is said about it; `nameless` is its text without names."""
 
     file: Path
     text: str
     kind: Kind
     name: str = ""
     neutral: str = ""
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """What is said about the picture, with the name and without."""
-        return self.text, self.neutral
+    nameless: str = ""
 
     def example(self, latent: Tensor, target: Target) -> Example:
         """What the prefix learns of it; only name prompts have another target than themselves.
@@ -64,8 +62,7 @@ class Row:
             contrast = swapped if swapped != self.text else ""
             return Example(self.kind, latent, self.text, self.text, contrast)
         texts: dict[Target, str] = {
-            "empty": "", "description": self.neutral,
-            "person": self.text.replace(self.name, PERSON),
+            "empty": "", "description": self.neutral, "person": self.nameless,
         }  # fmt: skip
         return Example(self.kind, latent, self.text, texts[target])
 
@@ -75,33 +72,48 @@ def read_data(folder: Path, config: TrainConfig) -> tuple[Row, ...]:
     asked = f"read the data in {shown(str(folder))}"
     path = folder / METADATA
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).split("\n")
+    except (OSError, ValueError) as error:
         raise ConfigError(
             asked, f"{METADATA} is missing or unreadable ({shown(str(error), 80)})",
             "give a folder with pictures and a metadata.jsonl",
         ) from error  # fmt: skip
-    rows: list[Row] = []
+    rows: dict[int, Row] = {}
     faults: list[str] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             found = _row(folder, line, config)
             if isinstance(found, Row):
-                rows.append(found)
+                rows[number] = found
             elif found:
                 faults.append(f"line {number} of {METADATA}: {found}")
     if not faults:
+        everybody = Names([row.name for row in rows.values() if row.name] + heldout_names(folder))
+        faults += _naming(rows, everybody, config)
         for kind in KINDS:
-            if config.counts[kind] and not any(row.kind == kind for row in rows):
+            if config.counts[kind] and not any(row.kind == kind for row in rows.values()):
                 faults.append(f"there is no row of kind {kind} (or --set batch_{kind}=0)")
+        for number, row in rows.items():
+            if row.kind == "identity":
+                rows[number] = replace(row, nameless=everybody.replaced(row.text, PERSON))
     refuse_all(asked, faults)
-    return tuple(rows)
+    return tuple(rows.values())
+
+
+def _naming(rows: Mapping[int, Row], everybody: Names, config: TrainConfig) -> Iterator[str]:
+    """Texts that a prefix would learn to leave as they are, and that name somebody."""
+    for number, row in rows.items():
+        of_name = row.kind == "identity"
+        kept = row.text if not of_name else row.neutral if config.target == "description" else ""
+        for found in everybody.find(kept)[:1]:
+            what = "its neutral text" if of_name else f"the text of a picture of {row.kind}"
+            yield f"line {number} of {METADATA}: {what} names {shown(found.name, 60)!r}"
 
 
 def heldout_names(folder: Path) -> list[str]:
     """Names that a readable data folder keeps to measure on, in its order."""
     names: dict[str, None] = {}
-    for line in (folder / METADATA).read_text(encoding="utf-8").split("\n"):
+    for line in read_text(folder / METADATA).split("\n"):
         given = parse_json(line) if line.strip() else None
         if isinstance(given, dict) and given.get("split") == "heldout" and given.get("name"):
             names[str(given["name"])] = None
@@ -143,7 +155,7 @@ def _row(folder: Path, line: str, config: TrainConfig) -> Row | str:
         return f"kind is {shown(kind, 40)!r}, expected {', '.join(KINDS)}"
     if not text:
         return "text, the picture's caption, is missing"
-    if kind == "identity" and name not in text:
+    if kind == "identity" and name and not Names([name]).find(text):
         return f"the name {shown(name, 60)!r} does not stand in its text"
     if kind == "identity" and not name and config.target == "person":
         return "name is missing"

@@ -8,6 +8,7 @@ from typing import Any
 from apl_core.metadata import shown
 from apl_core.prefix import FAMILIES
 from apl_core.schedule import Prediction
+from apl_core.texts import read_text
 
 from ..data.settings import parse_json
 from .contents import Contents, refuse, sound
@@ -104,7 +105,7 @@ def _weights(path: Path, part: str, stem: str) -> list[Path]:
 
 def _json(path: Path, name: str) -> dict[str, Any]:
     try:
-        found = parse_json((path / name).read_text(encoding="utf-8"))
+        found = parse_json(read_text(path / name))
         if not isinstance(found, dict):
             raise ValueError("no object")
     except (OSError, ValueError) as error:

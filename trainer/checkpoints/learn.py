@@ -12,10 +12,12 @@ import torch
 import torch.distributed as dist
 
 from apl_core.atomic import write_text
+from apl_core.captions import alike
 from apl_core.errors import RunError
 from apl_core.metadata import shown
 from apl_core.prefix import Prefix
 from apl_core.schedule import Prediction
+from apl_core.texts import read_text
 from apl_core.training.config import TrainConfig
 from apl_core.training.events import Control, Listener, Phase
 from apl_core.training.folder import RunFolder
@@ -69,7 +71,7 @@ class Material:
     def of(folder: RunFolder) -> Material | None:
         """Read `origin.json`; None if the run is on a pocket model, RunError if it is broken."""
         try:
-            data = parse_json((folder.path / "origin.json").read_text(encoding="utf-8"))
+            data = parse_json(read_text(folder.path / "origin.json"))
             if "checkpoint" not in data:
                 return None
             if data["names"] is not None:
@@ -132,11 +134,9 @@ def checkpoint_run(model: CheckpointModel, config: TrainConfig, folder: RunFolde
     sampler = model.sampler(material.draw_steps, size=size, batch=4 if device.type == "cuda" else 1)
     if material.data is None:
         work = jobs(material.names or (), material.per_name, config.seed)
-        model.encoder.check(job.row["text"] for job in work)
         draw_data(sampler, work, data, tell, group)
         _meet(group)
     rows = read_data(data, config)
-    model.encoder.check(text for row in rows for text in row.texts)
     cache = LatentCache(data / ".latents", model.latents, size)
     cache.prepare([row.file for row in rows], tell, group)
     _meet(group)
@@ -153,7 +153,8 @@ def checkpoint_run(model: CheckpointModel, config: TrainConfig, folder: RunFolde
 
 def names_in(rows: Sequence[Row]) -> list[str]:
     """Whom a data set names, in its order."""
-    return list(dict.fromkeys(row.name for row in rows if row.kind == "identity" and row.name))
+    named = (row.name for row in reversed(rows) if row.kind == "identity" and row.name)
+    return list({alike(name): name for name in named}.values())[::-1]
 
 
 def _meet(group: Group) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from apl_core.captions import alike
 from apl_core.prefix import Rows
 
 from ..data.prompts import built_in_names
@@ -24,8 +25,8 @@ class Previews:
     """
 
     def __init__(self, sampler: Sampler, trained: Sequence[str], heldout: Sequence[str]) -> None:
-        known = {name.casefold() for name in trained}
-        others = [name for name in (*heldout, *built_in_names()[1]) if name.casefold() not in known]
+        known = {alike(name) for name in trained}
+        others = [name for name in (*heldout, *built_in_names()[1]) if alike(name) not in known]
         texts = [*(f"a photo of {name}" for name in (*trained[:2], *others[:1])), *_NOBODY]
         self.heads = [*trained[:2], *(f"{name} (held out)" for name in others[:1]), *_NOBODY]
         self._requests = [Request(text, _SEED + i) for i, text in enumerate(texts)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apl_core.atomic import reason, write_text
+from apl_core.captions import Names
 from apl_core.errors import AplError, ConfigError
 from apl_core.training.parallel import Group
 
@@ -67,11 +68,18 @@ def jobs(names: Sequence[str], per_name: int, seed: int) -> list[Job]:
     for name, number in itertools.product(names, range(per_name)):
         template = TEMPLATES[number % len(TEMPLATES)]
         add({"kind": "identity", "name": name, "text": template.format(name)})
+    people, things = (_naming_nobody(prompts, names) for prompts in (PEOPLE, THINGS))
     for number in range(len(found)):
-        who, how = PEOPLE[number % len(PEOPLE)], TEMPLATES[number // len(PEOPLE) % len(TEMPLATES)]
+        who, how = people[number % len(people)], TEMPLATES[number // len(people) % len(TEMPLATES)]
         add({"kind": "people", "text": how.format(who)})
-        add({"kind": "things", "text": f"a photo of {THINGS[number % len(THINGS)]}"})
+        add({"kind": "things", "text": f"a photo of {things[number % len(things)]}"})
     return found
+
+
+def _naming_nobody(prompts: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    """Those without a name that is a word of theirs as well; all if none is left."""
+    everybody = Names(names)
+    return [prompt for prompt in prompts if not everybody.find(prompt)] or prompts
 
 
 def draw_data(sampler: Sampler, work: Sequence[Job], folder: Path,

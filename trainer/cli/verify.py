@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.errors import ConfigError, HostError
+from apl_core.texts import read_text
 
 from . import arguments
 from .common import Verbs, verb
@@ -103,8 +104,8 @@ def _reader(given: argparse.Namespace) -> Any:
     if given.trace is None:
         return None
     try:
-        text = given.key if given.key_file is None else given.key_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = given.key if given.key_file is None else read_text(given.key_file)
+    except (OSError, ValueError) as error:
         raise ConfigError("read the key", str(error), "give a text file with the key") from error
     try:
         return TraceReader(given.trace, key_of(text or os.environ.get(KEY, "")))
@@ -114,7 +115,7 @@ def _reader(given: argparse.Namespace) -> Any:
 
 def _graph(path: Path) -> dict[str, Any]:
     try:
-        graph = json.loads(path.read_text(encoding="utf-8"))
+        graph = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"read the graph {path}", str(error), "give a readable file") from error
     nodes = graph.values() if isinstance(graph, dict) else [None]

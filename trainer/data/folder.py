@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,20 +10,17 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from apl_core.captions import Names, tells_of_people
 from apl_core.errors import ConfigError
 from apl_core.metadata import shown
 from apl_core.objective import Kind
+from apl_core.texts import read_text
 
 from .plan import Amounts, Task, drawn_split
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _TOLD = 20
 _MAX_CAPTION = 4096
-_PEOPLE = re.compile(
-    r"\b(person|people|man|men|woman|women|girl|boy|lady|ladies|guy|child|children|kid|kids|baby|"
-    r"somebody|someone|crowd|couple|family|friends?|portrait|face|he|she|his|her)\b",
-    re.IGNORECASE,
-)
 
 
 def given_tasks(folder: Path, amounts: Amounts, seed: int, names: Sequence[str]) -> list[Task]:
@@ -42,10 +38,11 @@ def given_tasks(folder: Path, amounts: Amounts, seed: int, names: Sequence[str])
         raise ConfigError(asked, found, "give a folder of images with captions")
     problems: list[ConfigError] = []
     tasks: list[Task] = []
+    everybody = Names(names)
     for path in paths:
         label = path.relative_to(folder).as_posix()
         try:
-            caption = _caption(path, names)
+            caption = _caption(path, everybody)
             _check(path)
         except ConfigError as problem:
             problems.append(ConfigError(shown(label, 120), problem.found, problem.fix))
@@ -92,22 +89,21 @@ def _unreadable(path: Path, error: Exception) -> ConfigError:
     )  # fmt: skip
 
 
-def _caption(path: Path, names: Sequence[str]) -> str:
+def _caption(path: Path, names: Names) -> str:
     beside = path.with_suffix(".txt")
     asked = f"read the caption of {shown(str(path))}"
     fix = f"write what the picture shows into {beside.name}, or take it out of the folder"
     try:
-        caption = " ".join(beside.read_text(encoding="utf-8-sig").split())
+        caption = " ".join(read_text(beside).split())
     except FileNotFoundError as error:
         raise ConfigError(asked, "its caption is missing", fix) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         found = f"its caption cannot be read ({shown(str(error), 80)})"
         raise ConfigError(asked, found, fix) from error
     if not caption or len(caption) > _MAX_CAPTION:
         raise ConfigError(asked, "its caption is empty or longer than 4096 characters", fix)
-    named = [name for name in names if name.casefold() in caption.casefold()]
-    if named:
-        found = f"its caption names {shown(named[0], 80)}, who is on the list"
+    if named := names.find(caption):
+        found = f"its caption names {shown(named[0].name, 80)}, who is on the list"
         raise ConfigError(asked, found, "general pictures name nobody: change the caption")
     return caption
 
@@ -116,4 +112,4 @@ def _kind(path: Path, caption: str) -> Kind:
     for part in path.parts[:-1]:
         if part in ("people", "things"):
             return "people" if part == "people" else "things"
-    return "people" if _PEOPLE.search(caption) else "things"
+    return "people" if tells_of_people(caption) else "things"

@@ -9,9 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 from apl_core import atomic
+from apl_core.captions import Names
 from apl_core.errors import ConfigError, RunError
 from apl_core.metadata import shown, unique_keys
 from apl_core.objective import KINDS, Kind
+from apl_core.texts import read_text
 
 Split = Literal["train", "heldout"]
 SPLITS: tuple[Split, ...] = ("train", "heldout")
@@ -64,9 +66,9 @@ def read_metadata(folder: Path) -> tuple[Entry, ...]:
     path = folder / FILE
     asked = f"read {shown(str(path))}"
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        found = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it cannot be read"
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        found = "it cannot be read" if isinstance(error, OSError) else "it is not UTF-8"
         fix = "give the folder that `apl dataset --out` made"
         raise ConfigError(asked, f"{found} ({shown(str(error), 120)})", fix) from error
     problems: list[ConfigError] = []
@@ -95,10 +97,11 @@ def descriptions_in(entries: Iterable[Entry]) -> dict[str, str]:
     """What stands for each name in its neutral prompts."""
     found: dict[str, str] = {}
     for entry in (e for e in entries if e.name):
-        before, name, after = entry.prompt.partition(entry.name)
-        if name and entry.neutral.startswith(before) and entry.neutral.endswith(after):
-            end = len(entry.neutral) - len(after)
-            found.setdefault(entry.name, entry.neutral[len(before) : end])
+        for at in Names([entry.name]).find(entry.prompt)[:1]:
+            before, after = entry.prompt[: at.start], entry.prompt[at.end :]
+            if entry.neutral.startswith(before) and entry.neutral.endswith(after):
+                end = len(entry.neutral) - len(after)
+                found.setdefault(entry.name, entry.neutral[len(before) : end])
     return found
 
 

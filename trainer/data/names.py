@@ -6,8 +6,10 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from apl_core.captions import alike, has_letters
 from apl_core.errors import ConfigError
 from apl_core.metadata import shown
+from apl_core.texts import decoded, one_line_end
 
 MAX_LINE = 200
 """Characters of one line."""
@@ -32,15 +34,15 @@ def names_in(text: str, asked: str = "read the names") -> tuple[str, ...]:
     problems: list[ConfigError] = []
     lines_of: dict[str, list[int]] = {}
     names: list[str] = []
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+    for number, line in enumerate(one_line_end(text).split("\n"), 1):
         name = unicodedata.normalize("NFC", line.partition("#")[0].strip())
         fault = _fault(line, name)
         if fault:
             problems.append(ConfigError(f"line {number}", *fault))
         elif name:
             names.append(name)
-            lines_of.setdefault(_alike(name), []).append(number)
-    for name in dict.fromkeys(map(_alike, names)):
+            lines_of.setdefault(alike(name), []).append(number)
+    for name in dict.fromkeys(map(alike, names)):
         if len(lines := lines_of[name]) > 1:
             problems.append(
                 ConfigError(
@@ -58,19 +60,14 @@ def names_in(text: str, asked: str = "read the names") -> tuple[str, ...]:
 
 def check_apart(train: Iterable[str], heldout: Iterable[str]) -> None:
     """Refuse lists that share a name, whatever its case; the ConfigError tells every one."""
-    held = {_alike(name) for name in heldout}
-    shared = sorted({shown(name, MAX_LINE) for name in train if _alike(name) in held})
+    held = {alike(name) for name in heldout}
+    shared = sorted({shown(name, MAX_LINE) for name in train if alike(name) in held})
     if shared:
         raise ConfigError(
             "train on some names and measure on others",
             f"{len(shared)} of them are in both lists: {', '.join(map(repr, shared))}",
             "take each of them out of one list; figures on names seen in training say nothing",
         )
-
-
-def _alike(name: str) -> str:
-    """What two spellings of one name have in common."""
-    return unicodedata.normalize("NFC", " ".join(name.casefold().split()))
 
 
 def _text(path: Path, asked: str) -> str:
@@ -86,11 +83,9 @@ def _text(path: Path, asked: str) -> str:
     if len(data) > MAX_BYTES:
         raise ConfigError(asked, f"it is larger than {MAX_BYTES:,} bytes", "give a list of names")
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        found = f"line {line} is not UTF-8"
-        raise ConfigError(asked, found, "save the list as UTF-8 text") from error
+        return decoded(data)
+    except ValueError as error:
+        raise ConfigError(asked, str(error), "save the list as UTF-8 text") from error
 
 
 def _fault(line: str, name: str) -> tuple[str, str] | None:
@@ -101,6 +96,8 @@ def _fault(line: str, name: str) -> tuple[str, str] | None:
     if odd:
         codes = ", ".join(sorted(f"U+{ord(c):04X}" for c in odd))
         return f"it holds control or invisible characters ({codes})", "type the name again"
+    if name and not has_letters(name):
+        return f"{shown(name)!r} holds no letter, so no text can be searched for it", "write a name"
     return None
 
 

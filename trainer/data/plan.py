@@ -15,6 +15,7 @@ from apl_core.atomic import reason, write_text
 from apl_core.errors import ConfigError, RunError
 from apl_core.metadata import shown
 from apl_core.objective import Kind
+from apl_core.texts import read_text
 
 from ..sampling import Request
 from .metadata import Split
@@ -52,7 +53,7 @@ class Maker:
             if not path.exists():
                 write_text(path, json.dumps(mine, indent=1, ensure_ascii=False) + "\n")
                 return
-            theirs: Any = parse_json(path.read_text(encoding="utf-8"))
+            theirs: Any = parse_json(read_text(path))
         except OSError as error:
             raise RunError(f"write {shown(str(path))}", *reason(error)) from error
         except ValueError as error:

@@ -13,6 +13,7 @@ import numpy as np
 
 from apl_core.errors import ConfigError
 from apl_core.metadata import shown
+from apl_core.texts import decoded
 
 from .names import read_names
 
@@ -129,7 +130,7 @@ def _lines(path: Path) -> list[str]:
     try:
         with path.open("rb") as stream:
             data = stream.read(_MAX_BYTES + 1)
-        text = data.decode("utf-8-sig")
+        text = decoded(data)
     except (OSError, ValueError) as error:
         raise ConfigError(asked, shown(str(error), 120), "give a UTF-8 text file") from error
     lines = [line.strip() for line in text.splitlines()]

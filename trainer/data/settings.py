@@ -10,6 +10,7 @@ from typing import Any
 
 from apl_core.errors import ConfigError
 from apl_core.metadata import shown
+from apl_core.texts import decoded, one_line_end
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,7 +44,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise ConfigError(
                 asked, f"it is larger than {MAX_BYTES:,} bytes", "give a file of settings"
             )
-        text = data.decode("utf-8")
+        text = one_line_end(decoded(data))
         if _MANY_DOTS.search(text):
             raise ConfigError(asked, "a name in it has too many dots", "give a file of settings")
         return tomllib.loads(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.atomic import reason, write_bytes, write_text
+from apl_core.captions import Names, alike
 from apl_core.errors import ConfigError, RunError
 from apl_core.metadata import shown
+from apl_core.texts import read_text
 
 from .describe import ATTRIBUTES, PERSON, phrase
 from .log import PARTS
@@ -26,6 +29,8 @@ _DERIVED = "derived"
 _EDITABLE = ("description", *ATTRIBUTES)
 COLUMNS = ("name", "split", *_EDITABLE, "pictures", "known", "by")
 _MAX = 400
+_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?[,;\t|]*', re.IGNORECASE)
+"""What Excel writes into a first line of its own."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,10 @@ def update(folder: Path, voted: list[Line], gender: bool) -> list[Line]:
     """
     path = folder / FILE
     theirs, ours = _read(path), _remembered(folder)
-    lines = [_merged(v, theirs.get(v.name), ours.get(v.name, []), gender) for v in voted]
+    lines = [_merged(v, theirs.get(alike(v.name)), ours.get(v.name, []), gender) for v in voted]
     _check(path, lines)
-    extra = [cells for name, cells in theirs.items() if name not in {v.name for v in voted}]
+    here = {alike(v.name) for v in voted}
+    extra = [cells for name, cells in theirs.items() if name not in here]
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list[str](COLUMNS), extrasaction="ignore", restval="")
     writer.writeheader()
@@ -80,7 +86,7 @@ def update(folder: Path, voted: list[Line], gender: bool) -> list[Line]:
 
 def read_descriptions(folder: Path) -> dict[str, str]:
     """What is said of each name in a folder's table, in its order; ConfigError if it is broken."""
-    return {name: cells["description"] for name, cells in _read(folder / FILE).items()}
+    return {cells["name"]: cells["description"] for cells in _read(folder / FILE).values()}
 
 
 def write_descriptions(folder: Path, wanted: Mapping[str, str]) -> None:
@@ -92,7 +98,8 @@ def write_descriptions(folder: Path, wanted: Mapping[str, str]) -> None:
     path = folder / FILE
     rows = _read(path)
     asked = f"read the descriptions for {shown(str(path))}"
-    if unknown := [name for name in wanted if name not in rows]:
+    said = {alike(name): text for name, text in wanted.items()}
+    if unknown := [name for name in wanted if alike(name) not in rows]:
         found = f"{shown(unknown[0], 80)!r} is none of its names"
         raise ConfigError(asked, found, "keep every name as it stands there")
     lines = [Line(name, "train", text, {}, 0, None) for name, text in wanted.items()]
@@ -101,8 +108,7 @@ def write_descriptions(folder: Path, wanted: Mapping[str, str]) -> None:
     writer = csv.DictWriter(stream, list[str](COLUMNS), extrasaction="ignore", restval="")
     writer.writeheader()
     writer.writerows(
-        row | ({"description": wanted[name]} if name in wanted else {})
-        for name, row in rows.items()
+        row | ({"description": said[name]} if name in said else {}) for name, row in rows.items()
     )
     try:
         write_bytes(path, stream.getvalue().encode("utf-8"))
@@ -138,7 +144,7 @@ def _check(path: Path, lines: list[Line]) -> None:
     problems: list[ConfigError] = []
     for line in lines:
         asked, text = f"read {shown(str(path))}, {shown(line.name, 80)}", line.description
-        if line.name.casefold() in text.casefold():
+        if Names([line.name]).find(text):
             fix = f"describe what many people look like, or write {PERSON!r}"
             problems.append(ConfigError(asked, "the description holds the name", fix))
         elif len(text) > _MAX or _odd(text):
@@ -153,34 +159,49 @@ def _odd(text: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
+    """The table's lines by what the spellings of their names have in common."""
     asked = f"read {shown(str(path))}"
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        fix = "save the table as UTF-8, or delete it to have it written again"
+    except (OSError, ValueError) as error:
+        fix = "save the table as UTF-8 (in Excel: CSV UTF-8)"
         raise ConfigError(asked, shown(str(error), 120), fix) from error
-    head = text.split("\n", 1)[0]
-    split = max(",;\t", key=head.count)  # what an office program may have made of it
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=split, strict=True)
-        rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+        heads, *rows = _cells(text) or [[]]
     except csv.Error as error:
-        fix = "repair it, or delete it to have it written again"
+        fix = "repair that line, or save the table again as CSV"
         raise ConfigError(asked, f"it is no table ({shown(str(error), 80)})", fix) from error
-    missing = {"name", "description"} - set(reader.fieldnames or ())
-    if missing:
-        found = f"the column {', '.join(sorted(missing))} is missing"
-        raise ConfigError(asked, found, "delete it to have it written again")
-    rows = [row for row in rows if row["name"]]
-    named = [unicodedata.normalize("NFC", row["name"]) for row in rows]
-    twice = sorted({name for name in named if named.count(name) > 1})
+    heads = [head.strip().casefold() for head in heads]
+    missing = {"name", "description"} - set(heads)
+    if missing or len(set(heads) - {""}) < sum(map(bool, heads)):
+        lacking = f"the column {', '.join(sorted(missing))} is missing"
+        found = lacking if missing else "a column is there twice"
+        fix = f"give its first line as {','.join(COLUMNS)}; your changes below stay"
+        raise ConfigError(asked, found, fix)
+    found, twice = {}, []
+    for row in rows:
+        told = {head: cell.strip() for head, cell in zip(heads, row, strict=False) if head}
+        told["name"] = unicodedata.normalize("NFC", told.get("name", ""))
+        if key := alike(told["name"]):
+            twice += [told["name"]] if key in found else []
+            found[key] = dict.fromkeys(COLUMNS, "") | told
     if twice:
-        found = f"{shown(twice[0], 80)} stands there more than once"
-        raise ConfigError(asked, found, "keep one of the lines")
-    empty = dict.fromkeys(COLUMNS, "")
-    return {name: empty | row | {"name": name} for name, row in zip(named, rows, strict=True)}
+        there = f"{shown(min(twice), 80)} stands there more than once"
+        raise ConfigError(asked, there, "keep one of the lines")
+    return found
+
+
+def _cells(text: str) -> list[list[str]]:
+    """Rows that say something, separated as the program that saved them says or does it."""
+    lines = text.splitlines(keepends=True)
+    told = _SEPARATOR.fullmatch(lines[0].strip("\n")) if lines else None
+    body = "".join(lines[1:] if told else lines)
+    head = next((line for line in body.split("\n") if line.strip(',;\t "')), "")
+    split = told[1] if told else max(",;\t|", key=head.count)
+    rows = csv.reader(io.StringIO(body, newline=""), delimiter=split, strict=True)
+    return [row for row in rows if any(cell.strip() for cell in row)]
 
 
 def _remembered(folder: Path) -> dict[str, list[dict[str, str]]]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from apl_core.captions import Names
 from apl_core.errors import AplError
 
 _MISSING = 'python -m pip install "apl-prefix[evaluate]"'
@@ -26,7 +27,7 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 
 def without_name(prompt: str, name: str, instead: str = "a person") -> str:
     """The text that a picture has to fit once nobody is to be recognised in it."""
-    return prompt.replace(name, instead)
+    return Names([name]).replaced(prompt, instead)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from apl_core.captions import alike
 from apl_core.errors import ConfigError
 from apl_core.metadata import shown
 
@@ -55,20 +55,20 @@ class People:
 def pictures_of_people(folder: Path, names: Sequence[str]) -> list[tuple[str, Path]]:
     """(name, file) of all pictures in a folder with a subfolder or a picture for each person.
 
-    Everybody measured must be in it, spelt in any case, `_` for a space; others may be, and make
-    recognising harder. One ConfigError tells everybody who is missing.
+    Everybody measured must be in it, spelled in any case and with any sign for a space; others
+    may be, and make recognising harder. One ConfigError tells everybody who is missing.
     """
     asked = f"take a gallery from {shown(str(folder))}"
     fix = "give a folder with a subfolder of pictures for each name"
     if not folder.is_dir():
         raise ConfigError(asked, "there is no such folder", fix)
-    spelt = {_alike(name): name for name in names}
+    spelt = {alike(name): name for name in names}
     found: list[tuple[str, Path]] = []
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in IMAGES and path.is_file():
             inside = path.relative_to(folder)
             label = inside.parts[0] if len(inside.parts) > 1 else inside.stem
-            found.append((spelt.get(_alike(label), label), path))
+            found.append((spelt.get(alike(label), label), path))
     there = {name for name, _ in found}
     problems = [
         ConfigError(asked, f"there is no picture of {shown(name, 80)}", fix)
@@ -100,8 +100,3 @@ def _picture(file: Path) -> Tensor:
         upright = ImageOps.exif_transpose(image).convert("RGB")
         upright.thumbnail((_SIDE, _SIDE))
     return torch.from_numpy(np.asarray(upright).copy()).permute(2, 0, 1).float() / 255
-
-
-def _alike(name: str) -> str:
-    words = name.replace("_", " ").casefold().split()
-    return unicodedata.normalize("NFC", " ".join(words))

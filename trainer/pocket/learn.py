@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import cast
 
 from apl_core.atomic import write_text
+from apl_core.captions import alike
 from apl_core.errors import ConfigError, RunError
 from apl_core.objective import Target
 from apl_core.prefix import Prefix
+from apl_core.texts import read_text
 from apl_core.training.config import TrainConfig
 from apl_core.training.events import Control, Listener
 from apl_core.training.folder import RunFolder
@@ -51,7 +53,7 @@ class Origin:
     def of(folder: RunFolder) -> Origin:
         """Read `origin.json`; RunError if it is missing or broken."""
         try:
-            data = json.loads((folder.path / "origin.json").read_text(encoding="utf-8"))
+            data = json.loads(read_text(folder.path / "origin.json"))
             names = None if data["names"] is None else tuple(str(n) for n in data["names"])
             return Origin(str(data["model"]), names)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -65,12 +67,12 @@ def chosen_people(world: World, names: Sequence[str] | None) -> list[Person]:
     """People to learn from: the train group, or those named; ConfigError names every misfit."""
     if names is None:
         return list(world.group("train"))
-    by_name = {p.name.lower(): p for p in world.people}
+    by_name = {alike(p.name): p for p in world.people}
     problems: list[ConfigError] = []
     for name in names:
-        person = by_name.get(name.lower())
+        person = by_name.get(alike(name))
         if person is None:
-            near = difflib.get_close_matches(name.lower(), by_name, 1)
+            near = difflib.get_close_matches(alike(name), by_name, 1)
             hint = (
                 f"did you mean {by_name[near[0]].name}?" if near else "see the model's world.json"
             )
@@ -89,7 +91,7 @@ def chosen_people(world: World, names: Sequence[str] | None) -> list[Person]:
         )
     if problems:
         raise ConfigError.of("read the names", problems)
-    return [by_name[name.lower()] for name in names]
+    return [by_name[alike(name)] for name in names]
 
 
 def pocket_run(model: PocketModel, config: TrainConfig, folder: RunFolder, origin: Origin,

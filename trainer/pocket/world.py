@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from apl_core.texts import read_text
+
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "gender": ("man", "woman"),
     "skin": ("pale", "light", "tan", "brown", "dark"),
@@ -70,7 +72,7 @@ class World:
     @staticmethod
     def load(path: Path) -> World:
         """Read a world that `save` wrote."""
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_text(path))
         people = (Person(n, tuple(k), tuple(o), s) for n, s, k, o in raw["people"])
         return World(int(raw["seed"]), tuple(people))
 

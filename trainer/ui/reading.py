@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apl_core.texts import read_text
+
 from ..data.settings import parse_json
 
 STATUS, LOG = "status.json", "worker.log"
@@ -140,7 +142,7 @@ def _prefix_there(path: Path) -> bool:
 
 def _steps(path: Path) -> int:
     with contextlib.suppress(OSError, ValueError):
-        for line in (path / "config.toml").read_text(encoding="utf-8").splitlines():
+        for line in read_text(path / "config.toml").splitlines():
             name, _, value = line.partition("=")
             if name.strip() == "steps":
                 return _count(int(value))
@@ -174,7 +176,7 @@ def _last_words(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        said = parse_json(path.read_text(encoding="utf-8"))
+        said = parse_json(read_text(path))
     except (OSError, ValueError):
         return None
     return said if isinstance(said, dict) else None

@@ -1,0 +1,70 @@
+"""What the training node makes of texts: who is named, and what is left alone."""
+
+import pytest
+import torch
+from apl_comfy.training.source import (
+    PEOPLE,
+    THINGS,
+    Person,
+    Shown,
+    ShownSource,
+    kind_of,
+    nameless,
+    neutral,
+    person_in,
+    read_lines,
+    read_people,
+)
+
+from apl_core.errors import ConfigError
+from apl_core.objective import Kind
+
+ADA, LOVELACE, ACE = Person("Ada", "A"), Person("Ada Lovelace", "L"), Person("Ace", "C")
+ALL = [ADA, LOVELACE, ACE]
+
+
+@pytest.mark.parametrize(
+    ("text", "person", "target"),
+    [
+        ("Ada reads", ADA, "a person reads"),
+        ("Ada_Lovelace's hat", LOVELACE, "a person's hat"),
+        ("ada  lovelace and the face of Ace", LOVELACE, "a person and the face of a person"),
+        ("a face", None, "a face"),
+    ],
+)
+def test_names_are_whole_words_and_all_go(text: str, person: Person | None, target: str) -> None:
+    assert person_in(text, ALL) is person
+    assert neutral(text, ALL, "person") == target and neutral(text, ALL, "empty") == ""
+    assert neutral("Ada, Ada Lovelace", ALL, "description") == "A, L"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("ADA-LOVELACE", "identity"), ("two girls", "people"), ("cherries on a surface", "things")],
+)
+def test_words_decide_what_a_picture_shows(text: str, kind: Kind) -> None:
+    assert kind_of(text, ALL) == kind
+
+
+def test_prompts_to_leave_alone_name_nobody() -> None:
+    lines = read_lines(f"{THINGS}\n{PEOPLE}")
+    assert nameless("things", lines, ALL) == lines
+    with pytest.raises(ConfigError, match="names 'Ada Lovelace'"):
+        nameless("people", [*lines, "a portrait of ada_lovelace"], ALL)
+
+
+def test_a_list_names_everybody_once_and_in_letters() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_people("Ada Lovelace\nada_lovelace\n???", "person")
+    assert len(caught.value.problems) == 2
+
+
+def test_examples_name_nobody_in_their_target() -> None:
+    latent = torch.zeros(1)
+    shown: dict[Kind, list[Shown]] = {
+        "identity": [Shown(latent, "ada_lovelace meets Ace", LOVELACE)],
+        "things": [],
+        "people": [],
+    }
+    (example,) = ShownSource(shown, ALL, "person").draw("identity", 1, torch.Generator())
+    assert example.neutral == "a person meets a person"
