@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from apl_core.library import Library
 
 from .webui import module
+
+log = logging.getLogger("apl")
 
 SECTION = ("apl", "APL Prefix")
 DEFAULT_PREFIX = "apl_default_prefix"
@@ -27,7 +30,7 @@ def roots() -> tuple[Path, ...]:
 
 def library() -> Library:
     """All prefixes that can be chosen by name."""
-    return Library(roots())
+    return Library(roots(), tell=log.warning)
 
 
 def enforced() -> str | None:

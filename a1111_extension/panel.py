@@ -73,8 +73,8 @@ def build(script: Any, host: Host) -> list[Any]:
 def fit_line(host: Host, name: object) -> str:
     """One line of HTML: does the prefix fit the loaded checkpoint; its picture if it has one."""
     if not isinstance(name, str) or not name:
-        folders = ", ".join(map(str, config.roots()))
-        return f"<p>No prefix yet: put one into {html.escape(folders)} and refresh.</p>"
+        folders = html.escape(config.library().folders)
+        return f"<p>No prefix yet: put one into {folders} and refresh.</p>"
     try:
         path = config.library().resolve(name)
         prefix = config.library().load(name)

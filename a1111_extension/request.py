@@ -70,7 +70,7 @@ def read(p: Any, enabled: object, name: object, start: object, end: object) -> R
     if not chosen:
         raise HostError(
             "anonymise this image",
-            "no prefix is chosen and there is none in " + ", ".join(map(str, config.roots())),
+            f"no prefix is chosen and there is none in {config.library().folders}",
             "put a prefix file there or train one",
         )
     return _request(chosen, steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .errors import FitError
 from .ports import Conditioning
 from .prefix import Rows, describe
-from .tokens import CHUNK, arrange, room, split
+from .tokens import CHUNK, arrange, refuse_marks, room, split
 
 
 class Tower(Protocol):
@@ -64,9 +64,21 @@ class ReferenceEncoder:
         """The token-embedding table (vocabulary, width) of one tower."""
         return next(tower.table for tower in self.towers if tower.key == key)
 
+    def check(self, texts: Iterable[str]) -> None:
+        """PromptError if one of the texts could not be encoded: told before the work begins."""
+        self._tokens(list(texts))
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[list[int]]]:
+        per_tower = [[tower.tokenise(text) for text in texts] for tower in self.towers]
+        for tower, tokens in zip(self.towers, per_tower, strict=True):
+            for ids in tokens:
+                refuse_marks(ids, tower.bos, tower.eos)
+        return per_tower
+
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
         """Encode texts in chunks of 75 places; FitError if the rows are for other encoders.
 
+        PromptError if a text spells out BOS or EOS, with rows or without: the two are compared.
         Texts of a batch get the same number of chunks: the shorter ones are filled up with empty
         chunks, prefixed as all others are.
         """
@@ -80,7 +92,7 @@ class ReferenceEncoder:
                 )
         hidden: list[Tensor] = []
         pooled: Tensor | None = None
-        per_tower = [[tower.tokenise(text) for text in texts] for tower in self.towers]
+        per_tower = self._tokens(texts)
         space = CHUNK if rows is None else room(rows.n)
         chunks = max(len(split(ids, space)) for tokens in per_tower for ids in tokens)
         for tower, tokens in zip(self.towers, per_tower, strict=True):

@@ -30,7 +30,7 @@ from .header import (
 )
 from .limits import FILE_BYTES
 from .metadata import from_metadata, plain_words, shown, to_metadata
-from .prefix import MAX_ROWS, WIDTHS, Prefix, describe
+from .prefix import WIDTHS, Prefix, check_count, describe
 
 PREFIX = "APL prefix"
 EMBEDDING = "textual inversion"
@@ -181,8 +181,10 @@ def _keys(path: Path, header: Header, size: int) -> dict[str, str]:
             raise _problem(
                 path, f"its tensor {shown(name, 40)} is {entry}, not {expected}", _RETRAIN
             )
-        if not 1 <= rows <= MAX_ROWS:
-            raise _problem(path, f"it has {rows} vectors, expected 1 to {MAX_ROWS}", _RETRAIN)
+        try:
+            check_count(rows)
+        except PrefixFileError as error:
+            raise _problem(path, error.found, error.fix) from error
     return keys
 
 

@@ -4,91 +4,149 @@ from __future__ import annotations
 
 import difflib
 import os
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import LibraryError
+from .errors import LibraryError, PrefixFileError
 from .formats import read_prefix
 from .metadata import shown
+from .names import MAX_DEPTH, SUFFIX, name_fault, place, plain, same_text, spelled
 from .prefix import Prefix
 
-SUFFIX = ".safetensors"
-MAX_DEPTH = 4
-"""Folders below a root that are looked into."""
+_PICKLES = (".pt", ".bin", ".ckpt", ".pth")
+_PICKLE = "a pickle is never opened here: make a prefix of it once with `apl convert`"
+_LINK = "links to folders are not followed: add the folder itself to the folders of prefixes"
+_told: set[tuple[Path, str]] = set()
 
-MAX_NAME = 400
-_FORBIDDEN = set('\\:<>"|?*')
-_RESERVED = {
-    *("con", "prn", "aux", "nul", "conin$", "conout$", "clock$"),
-    *(f"{device}{number}" for device in ("com", "lpt") for number in range(10)),
-}
+
+@dataclass(frozen=True)
+class _Entry:
+    """A prefix by its name and real file; or a file by its file name, and why it is left out."""
+
+    name: str
+    path: Path
+    fault: str = ""
 
 
 class Library:
-    """Prefix files under some root folders, by name; the first root that has a name wins."""
+    """Prefix files under some root folders, by name; the first root that has a name wins.
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    A name is the file's real one below its root, with "/" and without the suffix. `tell` gets one
+    sentence for each file that is left out of the list, once a process.
+    """
+
+    def __init__(self, roots: Sequence[Path], tell: Callable[[str], object] | None = None) -> None:
         self.roots: tuple[Path, ...] = tuple(Path(root) for root in roots)
+        self._tell = tell
+
+    @property
+    def folders(self) -> str:
+        """The folders in words, e.g. "models/apl"; never where they lie on this machine."""
+        return ", ".join(dict.fromkeys(map(place, self.roots))) or "no folder at all"
 
     def names(self) -> list[str]:
-        """All names that can be resolved, sorted: relative, with "/", without the suffix."""
-        return sorted({name for root in self.roots for name in _walk(root, root, "", MAX_DEPTH)})
+        """All names that can be resolved, sorted."""
+        found, tell = self._found(), self._tell
+        for entry in found if tell else ():
+            if tell and entry.fault and (entry.path, entry.fault) not in _told:
+                _told.add((entry.path, entry.fault))
+                tell(f"{spelled(entry.name)} is not in the list of prefixes: {entry.fault}.")
+        return _listed(found)
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """(file, reason) for everything that may be meant as a prefix and is not listed, sorted."""
+        return _left_out(self._found())
 
     def resolve(self, name: str) -> Path:
-        """The real file of a name, always inside a root; LibraryError for anything else."""
-        fault = _fault(name)
-        if fault:
-            raise LibraryError(
-                f"find the prefix {shown(name, 80)!r}",
-                fault,
-                "use a name from the list of prefixes",
-            )
+        """The real file of a name, always inside a root; LibraryError for anything else.
+
+        A file of exactly this name comes first, then the only one that is written like it.
+        """
+        if fault := name and name_fault(name):
+            raise _error(name, fault, "use a name from the list of prefixes")
+        seen: list[list[_Entry]] = []
         for root in self.roots:
-            found = _inside(root, root.joinpath(*f"{name}{SUFFIX}".split("/")))
-            if found is not None:
-                return found
-        raise self._unknown(name)
+            exact = _inside(root, root.joinpath(*f"{name}{SUFFIX}".split("/"))) if name else None
+            if exact is not None:
+                return exact
+            seen.append(list(_walk(root, root, "", MAX_DEPTH)))
+            for entry in seen[-1]:
+                if entry.name == name and not entry.fault:
+                    return entry.path
+        entries = _merged(seen)
+        alike = {e.name: e.path for e in entries if not e.fault and _alike(name, e.name)}
+        if len(alike) > 1:
+            spellings = " and ".join(map(ascii, sorted(alike)[:3]))
+            found = f"{len(alike)} files have a name that is written like that: {spellings}"
+            raise _error(name, found, "give the exact name, or rename one of them")
+        for path in alike.values():
+            return path
+        raise self._unknown(name, entries)
 
     def load(self, name: str) -> Prefix:
         """The prefix of a name; LibraryError or PrefixFileError."""
-        return read_prefix(self.resolve(name))
+        path = self.resolve(name)
+        try:
+            return read_prefix(path)
+        except PrefixFileError as error:
+            asked = f"read the prefix file {shown(name, 80)}{SUFFIX}"
+            raise PrefixFileError(asked, error.found, error.fix) from error
 
-    def _unknown(self, name: str) -> LibraryError:
-        names = self.names()
-        near = difflib.get_close_matches(name.removesuffix(SUFFIX), names, n=3, cutoff=0.4)
-        folders = ", ".join(str(root) for root in self.roots) or "no folder at all"
+    def _found(self) -> list[_Entry]:
+        return _merged([list(_walk(root, root, "", MAX_DEPTH)) for root in self.roots])
+
+    def _unknown(self, name: str, found: Sequence[_Entry]) -> LibraryError:
+        names, left_out = _listed(found), _left_out(found)
+        bare = name.removesuffix(SUFFIX)
+        for file, why in left_out if name else ():
+            if file == name or _alike(bare, os.path.splitext(file)[0]):
+                said = f"{spelled(file)} is there, but left out: {why}"
+                return _error(name, said, "mend that, or choose another prefix")
+        gone = ", ".join(f"{spelled(file)} ({why})" for file, why in left_out[:2])
+        more = f"; left out there: {gone}" + ", ..." * (len(left_out) > 2) if gone else ""
+        if not names:
+            fix = "train one with `apl train`, or put a prefix file there"
+            return _error(name, f"there is no prefix yet in {self.folders}{more}", fix)
+        near = difflib.get_close_matches(bare, names, n=3, cutoff=0.4)
+        fix = f"choose one that is there, e.g. {spelled(names[0])}"
         if near:
-            fix = "did you mean " + " or ".join(repr(one) for one in near) + "?"
-        elif names:
-            fix = f"choose one that is there, e.g. {names[0]!r}"
-        else:
-            fix = "train one, or put a prefix file into one of these folders"
-        return LibraryError(
-            f"find the prefix {shown(name, 80)!r}", f"there is none in {folders}", fix
-        )
+            fix = "did you mean " + " or ".join(map(spelled, near)) + "?"
+        said = f"there is none in {self.folders}{more}" if name else "no name is given"
+        return _error(name, said, fix)
 
 
-def _fault(name: str) -> str | None:
-    """What makes this no name of a prefix, or None."""
-    if not name or len(name) > MAX_NAME:
-        return f"a name has 1 to {MAX_NAME} characters"
-    if unicodedata.normalize("NFKC", name) != name:
-        return "it holds characters that only look like others"
-    if any(c in _FORBIDDEN or unicodedata.category(c) in _UNSEEN for c in name):
-        return "it holds characters that no prefix name may have"
-    parts = name.split("/")
-    if len(parts) > MAX_DEPTH + 1:
-        return f"it goes more than {MAX_DEPTH} folders deep"
-    for part in parts:
-        if part in ("", ".", "..") or part != part.strip() or part.endswith("."):
-            return "a part of it is empty, only dots, or has a space or a dot at an end"
-        if part.split(".")[0].strip().lower() in _RESERVED:
-            return "a part of it is a device name on Windows"
-    return None
+def _merged(roots: Sequence[Sequence[_Entry]]) -> list[_Entry]:
+    """What lies in all roots, the first root first; a second file of one name is left out."""
+    found: list[_Entry] = []
+    first: dict[str, Path] = {}
+    for entry in (entry for root in roots for entry in root):
+        if not entry.fault and first.setdefault(entry.name, entry.path) != entry.path:
+            why = "another file has this name and comes first: rename one of them"
+            entry = _Entry(entry.name + entry.path.suffix, entry.path, why)
+        found.append(entry)
+    return found
 
 
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+def _error(name: str, found: str, fix: str) -> LibraryError:
+    asked = f"find the prefix {spelled(name)}" if name else "find a prefix"
+    return LibraryError(asked, found, fix)
+
+
+def _listed(found: Sequence[_Entry]) -> list[str]:
+    return sorted({entry.name for entry in found if not entry.fault})
+
+
+def _left_out(found: Sequence[_Entry]) -> list[tuple[str, str]]:
+    return sorted({(entry.name, entry.fault) for entry in found if entry.fault})
+
+
+def _alike(asked: str, name: str) -> bool:
+    """Whether what is asked for is this name with accents, widths or joiners written otherwise.
+
+    Odd characters may be those of a real file: nobody reaches it by yet other odd ones.
+    """
+    return same_text(asked, name) or same_text(asked, plain(name))
 
 
 def _inside(root: Path, path: Path) -> Path | None:
@@ -100,15 +158,37 @@ def _inside(root: Path, path: Path) -> Path | None:
         return None
 
 
-def _walk(root: Path, folder: Path, above: str, depth: int) -> Iterator[str]:
+def _walk(root: Path, folder: Path, above: str, depth: int) -> Iterator[_Entry]:
     try:
-        entries = list(os.scandir(folder))
-    except OSError:  # a root that is not there (yet), or a folder that may not be read
+        entries = sorted(os.scandir(folder), key=lambda e: (not e.name.endswith(SUFFIX), e.name))
+    except FileNotFoundError:  # a root that is not there (yet)
+        return
+    except OSError as error:
+        why = f"the folder cannot be read ({error.strerror})"
+        yield _Entry(above or place(root), folder, why)
         return
     for entry in entries:
-        name = above + entry.name.removesuffix(SUFFIX)
-        if entry.is_dir(follow_symlinks=False):
-            if depth > 0:
-                yield from _walk(root, Path(entry.path), f"{above}{entry.name}/", depth - 1)
-        elif entry.name.endswith(SUFFIX) and not _fault(name) and _inside(root, Path(entry.path)):
-            yield name
+        name, path = above + entry.name, Path(entry.path)
+        if entry.is_dir(follow_symlinks=False) and depth > 0:
+            yield from _walk(root, path, f"{name}/", depth - 1)
+        elif os.path.isdir(path):
+            deep = f"folders more than {MAX_DEPTH} deep are not looked into"
+            yield _Entry(f"{name}/", path, _LINK if entry.is_symlink() else deep)
+        elif name.lower().endswith(_PICKLES):
+            yield _Entry(name, path, _PICKLE)
+        elif name.lower().endswith(SUFFIX):
+            yield _file(root, path, name)
+
+
+def _file(root: Path, path: Path, name: str) -> _Entry:
+    bare = name[: -len(SUFFIX)]
+    if fault := name_fault(bare):
+        return _Entry(name, path, fault)
+    real = _inside(root, path)
+    if real is not None:
+        return _Entry(bare, real)
+    if not os.path.exists(path):
+        return _Entry(name, path, "it is a link that leads nowhere")
+    if not os.path.isfile(path):
+        return _Entry(name, path, "it is no regular file")
+    return _Entry(name, path, "it leads to a file outside the folder: put the file itself there")

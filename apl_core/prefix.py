@@ -15,14 +15,12 @@ from torch import Tensor
 
 from .errors import PrefixFileError
 from .metadata import PrefixCard
+from .tokens import FEWER, MAX_ROWS, NO_ROOM
 
 WIDTHS: Mapping[str, int] = MappingProxyType(
     {"clip_l": 768, "clip_g": 1280, "clip_h": 1024, "pocket": 128}
 )
 """Width of the token embeddings of every text encoder that a prefix can be made for."""
-
-MAX_ROWS = 75
-"""Rows of one chunk between BOS and EOS."""
 
 FAMILIES: Mapping[frozenset[str], str] = MappingProxyType(
     {
@@ -147,6 +145,14 @@ class Prefix:
         return self.rows().back(key)
 
 
+def check_count(n: int) -> None:
+    """PrefixFileError for a number of rows that no prefix can have."""
+    if n < 1:
+        raise _wrong(f"it has {n} vectors, expected 1 to {MAX_ROWS}")
+    if n > MAX_ROWS:
+        raise PrefixFileError("make a prefix", f"it has {n} vectors: {NO_ROOM} beside them", FEWER)
+
+
 def _check(vectors: Mapping[str, Tensor], behind: int) -> None:
     if not vectors:
         raise _wrong("it has no vectors")
@@ -162,8 +168,7 @@ def _check(vectors: Mapping[str, Tensor], behind: int) -> None:
     if len(set(counts.values())) > 1:
         raise _wrong(f"the encoders have different numbers of vectors: {counts}")
     n = next(iter(counts.values()))
-    if not 1 <= n <= MAX_ROWS:
-        raise _wrong(f"{n} vectors, expected 1 to {MAX_ROWS}")
+    check_count(n)
     if isinstance(behind, bool) or not isinstance(behind, int) or not 0 <= behind <= n:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _wrong(f"{behind!r} vectors behind the text, expected 0 to {n}")
 

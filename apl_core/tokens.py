@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -10,6 +10,12 @@ from .errors import PromptError
 
 CHUNK = 75
 """Rows of a chunk between BOS and EOS."""
+
+MAX_ROWS = CHUNK - 1
+"""Rows that a prefix may have: it has to leave a place for text."""
+
+NO_ROOM = f"a chunk has {CHUNK} places, so no text fits"
+FEWER = f"use a prefix of at most {MAX_ROWS} vectors (10 are usual)"
 
 LENGTH = 77
 """Rows of a whole chunk."""
@@ -39,12 +45,8 @@ def room(n: int) -> int:
     """Text tokens that go into a chunk beside `n` prefix rows; PromptError if there are none."""
     if n < 0:
         raise ValueError(f"a prefix cannot have {n} rows")
-    if n >= CHUNK:
-        raise PromptError(
-            f"put a text beside a prefix of {n} vectors",
-            f"a chunk has {CHUNK} places, so no text fits",
-            f"use a prefix of at most {CHUNK - 1} vectors (10 are usual)",
-        )
+    if n > MAX_ROWS:
+        raise PromptError(f"put a text beside a prefix of {n} vectors", NO_ROOM, FEWER)
     return CHUNK - n
 
 
@@ -53,6 +55,20 @@ def split(ids: Sequence[T], room: int) -> list[list[T]]:
     if room < 1:
         raise ValueError(f"a chunk needs room for at least one token, not {room}")
     return [list(ids[start : start + room]) for start in range(0, max(len(ids), 1), room)]
+
+
+def refuse_marks(ids: Iterable[object], bos: int, eos: int) -> None:
+    """PromptError if a text's own tokens hold BOS or EOS: an encoder would stop reading there.
+
+    Items that are no token ids, such as rows of an embedding, are passed over.
+    """
+    if any(isinstance(one, int) and one in (bos, eos) for one in ids):
+        raise PromptError(
+            "apply the prefix to this prompt",
+            "the prompt spells out the token <|startoftext|> or <|endoftext|>, at which the text "
+            "encoder would stop reading before the prefix's last vectors",
+            "remove it from the prompt",
+        )
 
 
 def fits(text_tokens: Sequence[T], n: int) -> Cut[T]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import folder_paths
@@ -10,6 +11,7 @@ import folder_paths
 from apl_core.library import SUFFIX, Library
 
 KIND = "apl"
+LOG = logging.getLogger("apl")
 
 
 def register() -> None:
@@ -22,4 +24,5 @@ def register() -> None:
 
 def library() -> Library:
     """All prefixes that this ComfyUI can see."""
-    return Library([Path(folder) for folder in folder_paths.get_folder_paths(KIND)])
+    folders = [Path(folder) for folder in folder_paths.get_folder_paths(KIND)]
+    return Library(folders, tell=LOG.warning)

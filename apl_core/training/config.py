@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..objective import KINDS, Kind
-from ..tokens import CHUNK
+from ..tokens import MAX_ROWS
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "autocast": ("off", "bf16", "fp16"),
 }
 _RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**31 - 1), "vectors": (1, CHUNK - 1), "behind": (0, CHUNK - 1),
+    "seed": (0, 2**31 - 1), "vectors": (1, MAX_ROWS), "behind": (0, MAX_ROWS),
     "repulsion": (0, 10), "lowest_t": (0, 900), "lowest_t_free": (0, 900),
     "weight_identity": (0, 1e3), "weight_things": (0, 1e3),
     "weight_people": (0, 1e3), "contrast": (0, 1e3),

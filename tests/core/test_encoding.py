@@ -10,7 +10,7 @@ from tiny_model import NAMES, WIDTH, tiny_encoder, tiny_text_model, tiny_tokeniz
 from torch import Tensor, nn
 
 from apl_core.encoding import ReferenceEncoder
-from apl_core.errors import FitError
+from apl_core.errors import FitError, PromptError
 from apl_core.prefix import Rows
 from apl_trainer.models.towers import ClipTower
 
@@ -293,3 +293,18 @@ def test_a_run_leaves_nothing_behind_in_the_tower() -> None:
         TOWER.run(torch.zeros(1, 77, dtype=torch.long), torch.zeros(1, 5, WIDTH))
     assert not lookup._forward_hooks
     assert all(torch.equal(v, before[k]) for k, v in MODEL.state_dict().items())
+
+
+@pytest.mark.parametrize("mark", ["<|endoftext|>", "<|startoftext|>"])
+@pytest.mark.parametrize("with_rows", [True, False])
+def test_a_text_that_spells_a_mark_is_refused_as_in_hosts(mark: str, with_rows: bool) -> None:
+    """SDXL's pooled output would be read at the first EOS, in front of the rows behind the text."""
+    encoder, _ = two_towers()
+    vectors = {key: torch.randn(4, width) for key, width in encoder.widths.items()}
+    rows = Rows(vectors, 2) if with_rows else None
+    text = f"a photo of anna brill {mark} in a street"
+    with pytest.raises(PromptError, match="endoftext"):
+        encoder.encode(["a photo", text], rows)
+    with pytest.raises(PromptError, match="endoftext"):
+        encoder.check(["a photo", text])
+    encoder.check(["a photo", "<|endoftext", "end of text"])

@@ -20,6 +20,7 @@ from apl_core.formats import inspect_file, read_prefix, write_prefix
 from apl_core.limits import FILE_BYTES, HEADER_BYTES, VALUE_BYTES
 from apl_core.metadata import PrefixCard
 from apl_core.prefix import WIDTHS, Prefix
+from apl_core.tokens import MAX_ROWS
 
 KEYS = [("clip_l",), ("clip_h",), ("clip_l", "clip_g"), ("pocket",)]
 
@@ -50,7 +51,7 @@ def tensor(
 
 @given(
     keys=st.sampled_from(KEYS),
-    n=st.integers(1, 75),
+    n=st.integers(1, MAX_ROWS),
     part=st.floats(0, 1),
     title=st.text(max_size=50),
     figures=st.dictionaries(st.text(max_size=9), st.floats(-1e9, 1e9), max_size=3),
@@ -126,7 +127,7 @@ BAD_TENSORS: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "unknown width": ({"emb_params": torch.ones(2, 640)}, "no known encoder"),
     "no rows": ({"clip_l": torch.ones(0, 768)}, "0 vectors"),
     "no rows, other name": ({"emb_params": torch.ones(0, 768)}, "0 vectors"),
-    "76 rows": ({"clip_l": torch.ones(76, 768)}, "76 vectors"),
+    "75 rows": ({"clip_l": torch.ones(75, 768)}, "75 vectors: a chunk has 75 places, so no text"),
     "wrong width": ({"clip_l": torch.ones(2, 1024)}, "1024"),
     "three dimensions": ({"emb_params": torch.ones(1, 2, 768)}, "1x2x768"),
     "scalar": ({"emb_params": torch.tensor(1.0)}, "scalar"),

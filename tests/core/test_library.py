@@ -50,7 +50,7 @@ def test_every_listed_name_resolves_and_every_other_is_not_listed(tmp_path: Path
         with contextlib.suppress(PrefixFileError, OSError):  # some systems refuse such a name
             put(tmp_path / f"{name}.safetensors")
     library = Library([tmp_path])
-    assert library.names() == ["ok"]
+    assert library.names() == ["ok", "\ufb01ne"]
     assert library.resolve("ok").is_file()
 
 
@@ -62,8 +62,11 @@ def test_an_unknown_name_offers_the_nearest(tmp_path: Path) -> None:
             continue
         with pytest.raises(LibraryError, match="anyone_sd15'"):
             library.resolve(name)
-    with pytest.raises(LibraryError, match="train one"):
-        Library([tmp_path / "none"]).resolve("x")
+    for name in ("", "x"):
+        with pytest.raises(LibraryError, match=r"no prefix yet.*train one"):
+            Library([tmp_path / "none"]).resolve(name)
+    with pytest.raises(LibraryError, match=r"no name is given.*'anyone_sd15'"):
+        library.resolve("")
     with pytest.raises(LibraryError, match="no folder at all"):
         Library([]).load("x")
 
@@ -178,3 +181,162 @@ def test_a_folder_with_a_file_name_is_no_prefix(guarded: tuple[Library, Path]) -
     assert "dir" not in guarded[0].names()
     with pytest.raises(LibraryError):
         guarded[0].resolve("dir")
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+ROCKET = "\U0001f469\u200d\U0001f680"
+NEW_EMOJI = "\U0001fac6 \U0001fae9"
+
+
+@pytest.mark.parametrize(
+    ("real", "asked"),
+    [
+        (DECOMPOSED, COMPOSED),
+        (COMPOSED, DECOMPOSED),
+        ("\uac00\ub098", "\u1100\u1161\u1102\u1161"),
+        ("\ufb01ne \u2460", "fine 1"),
+        ("\uff21\uff30\uff2c\uff11", "APL1"),
+        ("\uff21\uff30\uff2c\uff1a\uff11", "\uff21\uff30\uff2c\uff1a\uff11"),
+        ("A\u00a0B", "A B"),
+        (ROCKET, ROCKET.replace("\u200d", "")),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",) * 2,
+        (NEW_EMOJI, NEW_EMOJI),
+        ("\u2764\ufe0f", "\u2764"),
+        ("wait\u2026", "wait\u2026"),
+        ("in/" + DECOMPOSED + "/x", "in/" + COMPOSED + "/x"),
+        ("\u00bd", "1\u20442"),
+    ],
+    ids=ascii,
+)
+def test_odd_names_are_listed_as_they_are_and_found_as_they_are_written(
+    tmp_path: Path, real: str, asked: str
+) -> None:
+    put(tmp_path / f"{real}.safetensors", 3)
+    library = Library([tmp_path])
+    assert library.names() == [real] and library.left_out() == []
+    for name in {real, asked}:
+        assert library.load(name).vectors["pocket"][0, 0] == 3
+
+
+def test_look_alikes_are_never_mixed_up(tmp_path: Path) -> None:
+    put(tmp_path / f"{COMPOSED}.safetensors", 1)
+    put(tmp_path / f"{DECOMPOSED}.safetensors", 2)
+    put(tmp_path / "fine.safetensors", 3)
+    put(tmp_path / "\ufb01ne.safetensors", 4)
+    put(tmp_path / "\u2460 x.safetensors", 5)
+    put(tmp_path / "\u2460\u200d x.safetensors", 6)
+    library = Library([tmp_path])
+    if len(library.names()) < 6:
+        pytest.skip("this system takes two spellings for one name")
+    for name, fill in ((COMPOSED, 1), (DECOMPOSED, 2), ("fine", 3), ("\ufb01ne", 4)):
+        assert library.load(name).vectors["pocket"][0, 0] == fill
+    with pytest.raises(LibraryError, match="2 files have a name that is written like that") as told:
+        library.resolve("1 x")
+    assert ascii("\u2460 x") in told.value.found
+    for odd in ("f\u200dine", "\uff46ine", f"{COMPOSED}\u200d"):  # no file's name, nor plain
+        with pytest.raises(LibraryError, match="did you mean"):
+            library.resolve(odd)
+
+
+def test_a_spelling_in_an_earlier_folder_is_no_match_before_the_exact_name(tmp_path: Path) -> None:
+    put(tmp_path / "1" / f"{DECOMPOSED}.safetensors", 1)
+    put(tmp_path / "2" / f"{COMPOSED}.safetensors", 2)
+    library = Library([tmp_path / "1", tmp_path / "2"])
+    assert library.load(DECOMPOSED).vectors["pocket"][0, 0] == 1
+    if not (tmp_path / "1" / f"{COMPOSED}.safetensors").exists():
+        assert library.load(COMPOSED).vectors["pocket"][0, 0] == 2
+
+
+def test_the_suffix_may_be_written_in_capitals(tmp_path: Path) -> None:
+    put(tmp_path / "x.SAFETENSORS", 1)
+    put(tmp_path / "2" / "x.safetensors", 2)
+    put(tmp_path / "y.safetensors", 3)
+    library = Library([tmp_path, tmp_path / "2"])
+    assert library.names() == ["2/x", "x", "y"]
+    assert library.load("x").vectors["pocket"][0, 0] == 1
+    put(tmp_path / "y.Safetensors", 4)
+    if (tmp_path / "Y.safetensors").exists():
+        return  # this system has one file for both
+    assert library.load("y").vectors["pocket"][0, 0] == 3
+    assert [name for name, _ in library.left_out()] == ["x.safetensors", "y.Safetensors"]
+    assert all("rename one of them" in why for _, why in library.left_out())
+
+
+LEFT_OUT = {
+    "a:b.safetensors": "holds ':'",
+    "bell\x07.safetensors": r"holds '\x07'",
+    "rtl\u202e.safetensors": r"holds '\u202e'",
+    "zero\u200bwidth.safetensors": r"holds '\u200b'",
+    "own\ue000.safetensors": r"holds '\ue000'",
+    "none\uffff.safetensors": r"holds '\uffff'",
+    "tag\U000e0001.safetensors": "which no prefix name may have",
+    " space.safetensors": "a space or a dot at an end",
+    "dot..safetensors": "a space or a dot at an end",
+    "nul.x.safetensors": "device name",
+    "com\u00b9.safetensors": "device name",
+    "in\uff0fa.safetensors": "look like those of a path",
+    "\u2025.safetensors": "look like those of a path",
+    "\u200d.safetensors": "nobody sees",
+    ".safetensors": "1 to 400 characters",
+    "old.pt": "apl convert",
+    "old.BIN": "apl convert",
+    "1/2/3/4/5/": "more than 4 deep",
+}
+
+
+@pytest.mark.parametrize("file", LEFT_OUT, ids=ascii)
+def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path, file: str) -> None:
+    put(tmp_path / "ok.safetensors")
+    try:
+        put(tmp_path / file / "x.safetensors" if file.endswith("/") else tmp_path / file)
+    except (PrefixFileError, OSError):
+        pytest.skip("this system refuses such a name")
+    told: list[str] = []
+    library = Library([tmp_path], tell=told.append)
+    assert library.names() == ["ok"]
+    ((name, why),) = library.left_out()
+    assert name == file and LEFT_OUT[file] in why
+    assert library.names() == Library([tmp_path], tell=told.append).names()
+    assert len(told) == 1 and why in told[0] and told[0].isprintable()
+    with pytest.raises(LibraryError) as caught:
+        library.resolve(os.path.splitext(file.rstrip("/"))[0])
+    assert LEFT_OUT[file] in caught.value.found or "deep" in why
+    with pytest.raises(LibraryError) as caught:
+        library.resolve("absent")
+    assert why in caught.value.found and str(caught.value).isprintable()
+
+
+def test_links_that_are_left_out_are_named(guarded: tuple[Library, Path], tmp_path: Path) -> None:
+    library, root = guarded
+    link(root / "bad.safetensors", tmp_path / "secret.safetensors")
+    link(root / "away", tmp_path / "outside")
+    link(root / "loop.safetensors", root / "loop.safetensors")
+    link(root / "gone.safetensors", root / "nothing")
+    reasons = {"away/": "links to folders", "bad": "outside", "gone": "nowhere", "loop": "nowhere"}
+    left_out = library.left_out()
+    assert [name.removesuffix(".safetensors") for name, _ in left_out] == sorted(reasons)
+    for name, why in left_out:
+        assert reasons[name.removesuffix(".safetensors")] in why
+    for name in ("bad", "gone", "loop"):
+        with pytest.raises(LibraryError, match=reasons[name]):
+            library.resolve(name)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(root / "pipe.safetensors")
+        assert ("pipe.safetensors", "it is no regular file") in library.left_out()
+
+
+def test_errors_do_not_say_where_the_folders_lie(tmp_path: Path) -> None:
+    root = tmp_path / "models" / "apl"
+    put(root / "a.safetensors")
+    (root / "broken.safetensors").write_bytes(b"no prefix")
+    for roots in ([root], [tmp_path / "empty"], [root, tmp_path / "empty"]):
+        for name in ("", "absent", "broken", "a/../b", "a.safetensors"):
+            with pytest.raises((LibraryError, PrefixFileError)) as caught:
+                Library(roots).load(name)
+            assert (
+                str(tmp_path) not in str(caught.value) and tmp_path.name not in caught.value.asked
+            )
+    with pytest.raises(LibraryError, match="there is none in models/apl"):
+        Library([root]).load("absent")
+    with pytest.raises(PrefixFileError, match=r"read the prefix file broken\.safetensors"):
+        Library([root]).load("broken")

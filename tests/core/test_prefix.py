@@ -10,7 +10,8 @@ import torch
 
 from apl_core.errors import PrefixFileError
 from apl_core.metadata import PrefixCard
-from apl_core.prefix import MAX_ROWS, WIDTHS, Prefix, Rows, describe
+from apl_core.prefix import WIDTHS, Prefix, Rows, describe
+from apl_core.tokens import MAX_ROWS, room
 
 
 def sdxl(n: int = 4, behind: int = 0, card: PrefixCard | None = None) -> Prefix:
@@ -98,7 +99,11 @@ WRONG = {
     "one dimension": ({"clip_l": torch.zeros(768)}, 0, "768"),
     "whole numbers": ({"clip_l": torch.zeros(1, 768, dtype=torch.int32)}, 0, "float"),
     "no rows": ({"clip_l": torch.zeros(0, 768)}, 0, "0 vectors"),
-    "76 rows": ({"clip_l": torch.zeros(MAX_ROWS + 1, 768)}, 0, "76 vectors"),
+    "no room for text": (
+        {"clip_l": torch.zeros(MAX_ROWS + 1, 768)},
+        0,
+        "75 vectors: a chunk has 75",
+    ),
     "unequal": (
         {"clip_l": torch.zeros(1, 768), "clip_g": torch.zeros(2, 1280)},
         0,
@@ -119,8 +124,9 @@ def test_wrong_vectors_are_refused(case: str) -> None:
         Prefix(vectors, behind)
 
 
-def test_75_rows_are_allowed() -> None:
-    assert Prefix({"clip_h": torch.zeros(75, 1024)}, behind=75).rows_in_front == 0
+def test_74_rows_are_allowed_and_leave_room_for_text() -> None:
+    assert Prefix({"clip_h": torch.zeros(74, 1024)}, behind=74).rows_in_front == 0
+    assert room(74) == 1
 
 
 def test_words_for_sets_of_encoders() -> None:

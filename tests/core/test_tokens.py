@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apl_core.errors import PromptError
-from apl_core.tokens import CHUNK, LENGTH, arrange, fits, room, split
+from apl_core.tokens import CHUNK, LENGTH, arrange, fits, refuse_marks, room, split
 
 texts = st.lists(st.integers(0, 40_000), max_size=300)
 rows = st.integers(0, CHUNK - 1)
@@ -70,3 +70,13 @@ def test_too_much_for_a_chunk_is_an_error_and_never_cut() -> None:
     arrange(full, bos=0, eos=0, pad=0, front=[0] * 3, behind=[0] * 2)
     with pytest.raises(PromptError, match="78 places"):
         arrange(full, bos=0, eos=0, pad=0, front=[0] * 3, behind=[0] * 3)
+
+
+@pytest.mark.parametrize("ids", [[5, 49407, 6], [49406], [[1.0], 49407]])
+def test_a_text_that_spells_bos_or_eos_is_refused(ids: list[object]) -> None:
+    with pytest.raises(PromptError, match=r"endoftext.*remove it from the prompt"):
+        refuse_marks(ids, 49406, 49407)
+
+
+def test_rows_of_an_embedding_are_no_marks() -> None:
+    refuse_marks([5, [49407.0], "49407", None], 49406, 49407)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -367,6 +368,23 @@ def test_what_is_asked_for_wrongly_ends_in_a_sentence(
     ):
         assert main(arguments(root, tmp_path / "run", *more)) == 2
         assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("how", ["name", "text", "neutral"])
+def test_a_text_that_spells_a_mark_is_told_before_a_run_begins(
+    root: Path, tmp_path: Path, capsys: Any, how: str
+) -> None:
+    """With a data set or names alike; the run's folder is not even made."""
+    names, data = tmp_path / "names.txt", tmp_path / "data"
+    names.write_text("anna brill\nbo ray\ncy dale\nandy <|endoftext|>\n")
+    shutil.copytree(root / "data", data)
+    rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()]
+    rows[0][how] = rows[0].get(how, "") + " <|endoftext|>"
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    more = ["--names", str(names)] if how == "name" else ["--data", str(data)]
+    assert main(arguments(root, tmp_path / "run", *more)) == 1
+    assert "spells out the token" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -24,7 +24,8 @@ from apl_core.atomic import write_text
 from apl_core.errors import AplError
 from apl_core.formats import inspect_file, read_prefix, write_prefix
 from apl_core.metadata import PrefixCard, from_metadata, to_metadata
-from apl_core.prefix import MAX_ROWS, WIDTHS, Prefix, Rows
+from apl_core.prefix import WIDTHS, Prefix, Rows
+from apl_core.tokens import MAX_ROWS
 from apl_core.training.config import TrainConfig
 from apl_core.training.events import Judgement
 from apl_core.training.folder import RunFolder

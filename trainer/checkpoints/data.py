@@ -52,6 +52,11 @@ class Row:
     neutral: str = ""
     nameless: str = ""
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is said about the picture, with the name and without."""
+        return self.text, self.neutral
+
     def example(self, latent: Tensor, target: Target) -> Example:
         """What the prefix learns of it; only name prompts have another target than themselves.
 

@@ -134,9 +134,11 @@ def checkpoint_run(model: CheckpointModel, config: TrainConfig, folder: RunFolde
     sampler = model.sampler(material.draw_steps, size=size, batch=4 if device.type == "cuda" else 1)
     if material.data is None:
         work = jobs(material.names or (), material.per_name, config.seed)
+        model.encoder.check(job.row["text"] for job in work)
         draw_data(sampler, work, data, tell, group)
         _meet(group)
     rows = read_data(data, config)
+    model.encoder.check(text for row in rows for text in row.texts)
     cache = LatentCache(data / ".latents", model.latents, size)
     cache.prepare([row.file for row in rows], tell, group)
     _meet(group)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,9 +19,10 @@ from apl_core.encoding import ReferenceEncoder
 from apl_core.errors import AplError, ConfigError
 from apl_core.metadata import shown
 from apl_core.schedule import Prediction, Schedule
+from apl_core.tokens import refuse_marks
 
 from ..models.denoiser import UnetDenoiser
-from ..models.towers import ClipTower
+from ..models.towers import ClipTower, ids_of
 from ..models.vae import VaeLatents
 from ..sampling import Sampler
 from .contents import refuse, sound
@@ -177,6 +178,17 @@ def skip_of(text: Text, family: str, clip_skip: int | None) -> int:
             f"{usual - text.skip + int(text.config['num_hidden_layers']) - 1}",
         )  # fmt: skip
     return skip
+
+
+def check_reading(found: Recognised, tokenizer: Path | None, clip_skip: int | None,
+                  texts: Iterable[str]) -> None:  # fmt: skip
+    """AplError if texts could not be encoded as asked for: told before weights are read."""
+    for text in found.texts:
+        skip_of(text, found.family, clip_skip)
+    reader = find_tokenizer(tokenizer, found.path)
+    bos, eos = cast(int, reader.bos_token_id), cast(int, reader.eos_token_id)
+    for text in texts:
+        refuse_marks(ids_of(reader, text), bos, eos)
 
 
 def fill(path: Path, what: str, model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:

@@ -16,6 +16,10 @@ from . import arguments
 from .common import READING, Verbs, add_any_model, is_checkpoint, load_model, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from apl_core.encoding import ReferenceEncoder
+
     from ..data.finish import Outcome
     from ..data.making import Tools
     from ..data.metadata import Split
@@ -131,8 +135,9 @@ def run_dataset(given: argparse.Namespace) -> int:
     amounts = Amounts(given.count, tries, given.things, given.people, given.heldout_share)
     splits = _names(given, pocket)
     own = given_tasks(given.general, amounts, given.seed, list(splits)) if given.general else []
-    tools = _pocket(given) if pocket else _real(given)
+    tools, encoder = _pocket(given) if pocket else _real(given)
     tasks = _tasks(given, tools, amounts, splits) + own
+    encoder.check(_texts(tools, tasks))
     tools.maker.remember(given.out)
     mine = sum(task.wanted for task in tasks[given.rank :: given.of])
     with tqdm(total=mine, desc="pictures", unit="picture", disable=given.json) as bar:
@@ -230,20 +235,22 @@ def _world_names(given: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str,
     return learnt, held
 
 
-def _pocket(given: argparse.Namespace) -> Tools:
+def _pocket(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
     import torch
 
     from ..data.pocket import pocket_tools
     from ..pocket.model import GUIDANCE
 
     torch.set_num_threads(1)  # two OpenMP threads on a busy two-core machine are slower than one
-    return pocket_tools(
-        load_model(given.model), given.seed, given.steps, given.guidance or GUIDANCE, given.batch,
+    model = load_model(given.model)
+    tools = pocket_tools(
+        model, given.seed, given.steps, given.guidance or GUIDANCE, given.batch,
         not given.no_face_filter, given.descriptions == "voted", given.negative or "",
     )  # fmt: skip
+    return tools, model.encoder
 
 
-def _real(given: argparse.Namespace) -> Tools:
+def _real(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
     import torch
 
     from ..checkpoints.load import GUIDANCE, Options, load_checkpoint
@@ -270,7 +277,7 @@ def _real(given: argparse.Namespace) -> Tools:
     model = load_checkpoint(given.model, options, tqdm_write)
     skip = "" if given.clip_skip is None else f", clip skip {given.clip_skip}"
     reading = f"predicts {found.prediction}, {'float16' if given.half else 'float32'}{skip}"
-    return real_tools(model, book, choices, faces, attributes, reading)
+    return real_tools(model, book, choices, faces, attributes, reading), model.encoder
 
 
 def tqdm_write(line: str) -> None:
@@ -286,6 +293,13 @@ def _tasks(given: argparse.Namespace, tools: Tools, amounts: Amounts,
 
     named = name_tasks(splits, amounts, tools.faces is not None)
     return named + general_tasks(amounts, given.batch, given.seed)
+
+
+def _texts(tools: Tools, tasks: Sequence[Task]) -> set[str]:
+    """All that is drawn and said: names, the prompts around them, captions, the negative."""
+    maker, book = tools.maker, tools.book
+    prompts = {task.template(maker, book, i) for task in tasks for i in range(task.tries)}
+    return prompts | {t.label for t in tasks if t.kind == "identity"} | {maker.negative}
 
 
 def _told(given: argparse.Namespace, outcome: Outcome, splits: dict[str, Split]) -> int:

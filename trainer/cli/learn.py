@@ -115,6 +115,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     from ..checkpoints.compiling import check_compiler
     from ..checkpoints.data import read_data
     from ..checkpoints.learn import Material
+    from ..checkpoints.load import check_reading
     from ..checkpoints.plan import (
         REAL,
         dtype_for,
@@ -143,9 +144,10 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     config = fitted(config, preset, dtype_for(preset, device), settings)
     names = None if given.names is None else read_names(given.names)
     if names is None:
-        read_data(given.data, config)
+        texts = [text for row in read_data(given.data, config) for text in row.texts]
     else:
-        jobs(names, given.per_name, config.seed)
+        texts = [job.row["text"] for job in jobs(names, given.per_name, config.seed)]
+    check_reading(found, given.tokenizer, given.clip_skip, texts)
     if given.dry_run:
         print(config.to_toml() + f"\n{found.sentence}\nsize {size}")
         print(forecast(found, config, preset, size, device).text(config, str(device)))

@@ -51,6 +51,7 @@ def run_generate(given: argparse.Namespace) -> int:
         arguments.refuse_on_pocket(given, (*READING, "size"))
     model = load_any(given)
     prefix = read_fitting(given.prefix, model)
+    model.encoder.check([*given.prompts, given.negative])
     if isinstance(model, PocketModel):
         torch.set_num_threads(1)
         guidance = GUIDANCE if given.guidance is None else given.guidance

@@ -117,6 +117,8 @@ class Surveyor:
                  eyes: Eyes, gallery: Path | None, out: Path) -> None:  # fmt: skip
         self.plan, self.eyes, self.shelf = plan, eyes, gallery
         self.asked = plan.questions(book)
+        asked = [q.request().prompt for q in (*self.asked.named, *self.asked.free)]
+        model.encoder.check([*asked, *plan.descriptions.values(), plan.negative])
         self.conditions = self._conditions(model, prefix)
         sampler = model.sampler(plan.steps, plan.guidance, plan.size, plan.batch)
         recipe = f"{digest_of(model)} {plan.steps} {plan.guidance} {plan.size}"

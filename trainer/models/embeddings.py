@@ -18,7 +18,8 @@ from apl_core.errors import AplError, PrefixFileError
 from apl_core.header import with_metadata
 from apl_core.limits import FILE_BYTES
 from apl_core.metadata import PrefixCard, shown, to_metadata
-from apl_core.prefix import MAX_ROWS, WIDTHS, Prefix
+from apl_core.prefix import WIDTHS, Prefix
+from apl_core.tokens import MAX_ROWS
 
 SAFE_TORCH = (2, 10)
 """The first torch whose weights-only loading has no known way around it."""

@@ -9,6 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 
+def ids_of(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text by a tokenizer of transformers, without BOS and EOS, of any length."""
+    encoded = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)
+    return list(encoded.input_ids)
+
+
 class ClipTower:
     """One CLIPTextModel (with or without projection) and its tokenizer.
 
@@ -39,8 +45,7 @@ class ClipTower:
 
     def tokenise(self, text: str) -> list[int]:
         """Token ids of a text, without BOS and EOS, of any length."""
-        encoded = self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)
-        return list(encoded.input_ids)
+        return ids_of(self.tokenizer, text)
 
     def run(self, ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Hidden states (B, 77, width) and the pooled output, if the model has a projection."""
