@@ -38,6 +38,31 @@ def add(verbs: Verbs) -> None:
         "--only", action="append", default=[], metavar="NAME", help="this request alone; repeatable"
     )
     added.add_argument(
+        "--reference",
+        metavar="URL",
+        help="a second server with the same weights and without APL_ENFORCE, to compare pictures",
+    )
+    added.add_argument("--reference-login", default="", help="user:password of the reference")
+    number = arguments.whole(0, 1_000_000)
+    added.add_argument(
+        "--generate", type=number, default=0, metavar="N", help="send N made-up requests as well"
+    )
+    added.add_argument(
+        "--generate-seed", type=number, default=0, metavar="S", help="which made-up requests"
+    )
+    added.add_argument(
+        "--timeout",
+        type=arguments.decimal(1, 86400),
+        default=300.0,
+        help="seconds that one answer may take",
+    )
+    added.add_argument(
+        "--keep",
+        type=arguments.out_folder,
+        metavar="FOLDER",
+        help="write down what leaks, to repeat it",
+    )
+    added.add_argument(
         "--side", type=arguments.pixels, default=64, help="pixels of a picture's side"
     )
     added.add_argument("--steps", type=arguments.whole(1, 150), default=2, help="sampling steps")
@@ -45,55 +70,96 @@ def add(verbs: Verbs) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Run `verify`; 1 if there is a hole."""
-    from ..verify.a1111 import WebuiServer
-    from ..verify.comfyui import ComfyServer
-    from ..verify.http import Client
-    from ..verify.proof import Server, Verdict, holes, table, verify
+    """Run `verify`; 1 if there is a leak."""
+    from tqdm import tqdm
+
+    from ..verify.proof import Proof, Verdict, counts, holes, table
+    from ..verify.reference import Reference
 
     _check(given)
-    client = Client(given.url, given.login)
-    server: Server
-    if given.host == "comfyui":
-        graph = None if given.graph is None else _graph(given.graph)
-        server = ComfyServer(client, given.checkpoint, graph, given.side, given.steps)
-    else:
-        server = WebuiServer(client, given.side, given.steps)
+    graph = None if given.graph is None else _graph(given.graph)
+    server = _server(given, given.url, given.login, graph)
+    other = given.reference and _server(given, given.reference, given.reference_login, graph)
+    reference = Reference(other) if other else None
+    proof = Proof(
+        server, _reader(given), given.only, reference, given.generate, given.generate_seed
+    )
     verdicts: list[Verdict] = []
-    for verdict in verify(server, _reader(given), given.only):
-        print(f"{verdict.case}: {verdict.result}", file=sys.stderr)
-        verdicts.append(verdict)
-    found = holes(verdicts)
+    with tqdm(total=len(proof), unit="request", file=sys.stderr) as bar:
+        for verdict in proof.run():
+            bar.write(f"{verdict.case}: {verdict.result}", file=sys.stderr)
+            bar.update()
+            verdicts.append(verdict)
+            if given.keep is not None and verdict.body:
+                _keep(given.keep, verdict)
+    found = holes(verdicts, proof.ended)
     if given.json:
         rows = [vars(one) for one in verdicts]
-        print(json.dumps({"verdicts": rows, "holes": found}, indent=1))
+        said = {"verdicts": rows, "counts": counts(verdicts), "holes": found}
+        print(json.dumps(said, indent=1))
     else:
         print(table(verdicts))
-        print("\n" + ("\n".join(found) if found else _summary(verdicts)))
+        print("\n" + "\n".join([*found, *_summary(verdicts, reference is not None)]))
     return 1 if found else 0
 
 
 def _check(given: argparse.Namespace) -> None:
     if given.host != "comfyui":
         arguments.refuse_ignored(
-            given, ("checkpoint", "graph"), f"{given.host} draws with the checkpoint that it has "
-            "loaded and knows no graphs", "leave it out",
-        )  # fmt: skip
+            given,
+            ("checkpoint", "graph"),
+            f"{given.host} draws with the checkpoint that it has loaded and knows no graphs",
+            "leave it out",
+        )
+    if given.reference is None:
+        arguments.refuse_ignored(
+            given,
+            ("reference_login",),
+            "the login belongs to a reference, and there is none",
+            "give --reference URL as well",
+        )
     if given.trace is None:
         arguments.refuse_ignored(
-            given, ("key", "key_file"), "the key belongs to a trace, and there is none",
+            given,
+            ("key", "key_file"),
+            "the key belongs to a trace, and there is none",
             "give --trace FILE as well, the file that the server's APL_TRACE names",
-        )  # fmt: skip
+        )
 
 
-def _summary(verdicts: list[Any]) -> str:
-    from ..verify.proof import COVERED, REFUSED, UNPROVEN
+def _server(given: argparse.Namespace, url: str, login: str, graph: Any) -> Any:
+    from ..verify.a1111 import WebuiServer
+    from ..verify.comfyui import ComfyServer
+    from ..verify.http import Client
 
-    counts = {kind: sum(one.result == kind for one in verdicts) for kind in (COVERED, REFUSED)}
-    said = f"no hole: {counts[COVERED]} requests covered, {counts[REFUSED]} refused"
-    if any(one.result == UNPROVEN for one in verdicts):
-        return "no hole seen, and nothing proven: give --trace"
-    return said
+    client = Client(url, login, given.timeout)
+    if given.host == "comfyui":
+        return ComfyServer(client, given.checkpoint, graph, given.side, given.steps)
+    return WebuiServer(client, given.side, given.steps)
+
+
+def _summary(verdicts: list[Any], compared: bool) -> list[str]:
+    """The last lines: how many of each result, and what was not looked at."""
+    from ..verify.proof import BLOCKED, LEAK, UNPROVEN, counts
+
+    found = counts(verdicts)
+    lines = [f"{sum(found.values())} requests: " + ", ".join(f"{n} {k}" for k, n in found.items())]
+    if not any(kind in found for kind in (LEAK, BLOCKED)):
+        lines.append("no leak seen" if UNPROVEN in found else "no leak")
+    if any(one.bare is not None for one in verdicts):
+        drawn = sum(bool(one.bare) for one in verdicts)
+        lines.append(f"the reference drew {drawn} of them")
+    if not compared:
+        lines.append("pictures were not compared with bare ones: give --reference")
+    if UNPROVEN in found:
+        lines.append("without --trace and --reference nothing is proven")
+    return lines
+
+
+def _keep(folder: Path, verdict: Any) -> None:
+    name = "".join(c if c.isalnum() else "_" for c in verdict.case)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(verdict.body, indent=1), encoding="utf-8")
 
 
 def _reader(given: argparse.Namespace) -> Any:

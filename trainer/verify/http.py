@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -13,7 +14,9 @@ from urllib.parse import urlsplit
 from apl_core.errors import ConfigError, HostError
 from apl_core.metadata import shown
 
-_SECONDS = 900.0
+
+class NoAnswer(HostError):
+    """A server that cannot be reached, or that answers nothing in time."""
 
 
 @dataclass(frozen=True)
@@ -26,29 +29,33 @@ class Reply:
 
 
 class Client:
-    """Requests to one server; `login` is "user:password" for servers that ask for one."""
+    """Requests to one server; `login` is "user:password" for servers that ask for one.
 
-    def __init__(self, url: str, login: str = "") -> None:
+    `seconds` is how long an answer may take.
+    """
+
+    def __init__(self, url: str, login: str = "", seconds: float = 300.0) -> None:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
             raise ConfigError(
                 "verify a server", f"{shown(url, 80)!r} is no address", "give http://HOST:PORT"
             )
         self.url = url.rstrip("/")
+        self.seconds = seconds
         self._header = {"Content-Type": "application/json"}
         if login:
             self._header["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
 
     def ask(self, path: str, body: object = None) -> Reply:
-        """The answer to a GET, or to a POST of a body, whatever its status; HostError for none."""
+        """The answer to a GET, or to a POST of a body, whatever its status; NoAnswer for none."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, self._header)
         try:
-            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+            with urllib.request.urlopen(request, timeout=self.seconds) as answer:
                 return _reply(answer.status, answer.read())
         except urllib.error.HTTPError as error:
             return _reply(error.code, error.read())
-        except (OSError, ValueError) as error:  # URLError is an OSError
-            raise HostError(
+        except (OSError, ValueError, http.client.HTTPException) as error:  # URLError: an OSError
+            raise NoAnswer(
                 f"ask {self.url}", shown(str(error), 120), "check the address and that it runs"
             ) from error
 

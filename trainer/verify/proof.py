@@ -1,49 +1,47 @@
-"""What a request proves: its pictures, and the traced chunks that they were made of."""
+"""What a request proves: its pictures beside an unprotected server's, and its traced chunks.
+
+Neither judge asks how a host or the enforcer reads a request: a covered picture that is the bare
+one is a leak, and so is one chunk without the prefix, whatever the other judge says.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from apl_core.errors import ConfigError, HostError
 from apl_core.metadata import shown
-from apl_core.trace import NEGATIVE, TraceReader
+from apl_core.trace import TraceReader
 
-COVERED, REFUSED, UNPROVEN, HOLE = "covered", "refused", "not proven", "HOLE"
+from .case import Answer, Case
+from .pictures import LIKE, NO_TEXT, UNSEEN, Look
+from .reference import Reference
 
-
-@dataclass(frozen=True)
-class Case:
-    """A request by name; several bodies are sent at once. `words`: does it hold a positive text?"""
-
-    name: str
-    bodies: tuple[Mapping[str, Any], ...]
-    words: bool = True
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back: pictures, whether each says the prefix, or why there is none.
-
-    `request` is the id that the trace knows it by.
-    """
-
-    request: str
-    pictures: int
-    says: bool = True
-    refusal: str = ""
+COVERED, UNLIKE_BARE, TRACED, UNPROVEN = "covered", "unlike bare", "traced", "not proven"
+INERT, REFUSED, FAILED, LOST = "no text acts", "refused", "failed", "no answer"
+LEAK, BLOCKED = "LEAK", "BLOCKED"
+RESULTS = (COVERED, UNLIKE_BARE, TRACED, UNPROVEN, INERT, REFUSED, FAILED, LOST, BLOCKED, LEAK)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line of the table; `chunks` counts traced positive chunks with words in them."""
+    """One line of the table; `chunks` counts traced chunks, `bare` pictures of the reference.
+
+    `distance` is how far the nearest covered picture is from a bare one, as a part of the plain
+    request's distance; `body` is what was sent, for a leak.
+    """
 
     case: str
     result: str
     pictures: int
     chunks: int
     detail: str = ""
+    bare: int | None = None
+    distance: float | None = None
+    body: Sequence[Mapping[str, Any]] = ()
 
 
 class Server(Protocol):
@@ -54,22 +52,162 @@ class Server(Protocol):
         ...
 
     def cases(self) -> Sequence[Case]:
-        """The requests of the matrix, with texts that the server has never seen."""
+        """The requests of the matrix; the first of them is the plain one."""
+        ...
+
+    def generated(self, seed: int, number: int) -> Case:
+        """The request of that number, made up; HostError where the server describes none."""
         ...
 
     def send(self, case: Case) -> Sequence[Answer]:
-        """One answer for every body of a case; HostError if the server cannot be reached."""
+        """One answer for every body of a case, then one for each that follows."""
         ...
 
 
-def verify(
-    server: Server, trace: TraceReader | None, only: Sequence[str] = ()
-) -> Iterable[Verdict]:
-    """Send the matrix (or the cases named) and judge every case.
+class Proof:
+    """The matrix and `generate` more requests, sent to a server and to the reference beside it.
 
-    HostError where nothing is enforced at all, ConfigError for a name that is no case.
+    HostError where nothing is enforced at all or the reference is none, ConfigError for a name in
+    `only` that is no request. `ended` says why a run stopped early, in words.
     """
-    status = server.status()
+
+    def __init__(
+        self,
+        server: Server,
+        trace: TraceReader | None,
+        only: Sequence[str] = (),
+        reference: Reference | None = None,
+        generate: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.server, self.trace, self.reference = server, trace, reference
+        self.digest = _digest(server.status(), trace is not None)
+        self.ended = ""
+        matrix = list(server.cases())
+        self._plain = matrix[0]
+        self._seed = seed
+        self._made = [*range(generate)]
+        if only:
+            self._made = [int(one[1:]) for one in only if _is_number(one)]
+            _check_names([one for one in only if not _is_number(one)], matrix)
+            matrix = [case for case in matrix if case.name in only]
+        self._matrix = matrix
+
+    def __len__(self) -> int:
+        return len(self._matrix) + len(self._made)
+
+    def run(self) -> Iterator[Verdict]:
+        """A verdict for every request; ends early if a server draws nothing anymore."""
+        if self.reference is not None:
+            self.reference.check(self.server, self._plain)
+        if self.trace is not None:
+            self.trace.new()  # what was there before is checked, and not ours
+        for case in self._cases():
+            verdict = self._judged(case)
+            yield verdict
+            if verdict.result == LOST and not self._alive():
+                self.ended = f"a server draws nothing anymore after {case.name}"
+                return
+
+    def _cases(self) -> Iterator[Case]:
+        yield from self._matrix
+        for number in self._made:
+            yield self.server.generated(self._seed, number)
+
+    def _judged(self, case: Case) -> Verdict:
+        case = case.salted()
+        reference = self.reference
+        with ThreadPoolExecutor(2) as pool:
+            bare = pool.submit(reference.draw, case) if reference else None
+            answers = pool.submit(self.server.send, case).result()
+            drawn = bare.result() if bare else None
+        lines = None if self.trace is None else self.trace.new()
+        looks: list[Look] | None = None
+        if reference is not None and drawn is not None:
+            looks = reference.looks(case, answers, drawn)
+        return judge(case, answers, lines, self.digest, drawn, looks)
+
+    def _alive(self) -> bool:
+        """Whether the servers still draw the plain request."""
+        case = self._plain.salted()
+        servers = [self.server.send, *([self.reference.draw] if self.reference else [])]
+        return all(any(answer.pictures for answer in send(case)) for send in servers)
+
+
+def judge(
+    case: Case,
+    answers: Sequence[Answer],
+    lines: Sequence[Mapping[str, Any]] | None,
+    digest: str,
+    bare: Sequence[Answer] | None = None,
+    looks: Sequence[Look] | None = None,
+) -> Verdict:
+    """The worst that one of a case's answers proves.
+
+    `lines` are all trace lines since it was sent, `bare` what the reference answered, `looks` how
+    its pictures compare with each answer's; all None without a trace, without a reference.
+    """
+    pictures = sum(len(answer.pictures) for answer in answers)
+    others = None if bare is None else sum(len(answer.pictures) for answer in bare)
+    fars = [one.distance for one in looks or () if one.distance is not None]
+    chunks = [_chunks(answer, lines) for answer in answers]
+    count = sum(map(len, chunks))
+
+    def said(result: str, detail: str = "") -> Verdict:
+        return Verdict(case.name, result, pictures, count, detail, others, min(fars, default=None))
+
+    if not pictures:
+        why = "; ".join(dict.fromkeys(one.refusal for one in answers if one.refusal))
+        if any(one.lost for one in [*answers, *(bare or ())]):
+            return said(LOST, why or "the reference gave no answer")
+        return said(FAILED if others == 0 else REFUSED, why)
+    seen = list(looks) if looks is not None else [Look(UNSEEN)] * len(answers)
+    faults = [
+        fault
+        for answer, own, one in zip(answers, chunks, seen, strict=True)
+        if answer.pictures and (fault := _leak(answer, own, lines is not None, one, digest))
+    ]
+    if faults:
+        words = "; ".join(dict.fromkeys(faults))
+        return replace(said(LEAK, words), body=[*case.bodies, *case.follow])
+    follows = len(answers) - len(case.follow)
+    blocked = [one for one in answers[follows:] if not one.pictures]
+    if blocked:
+        return said(BLOCKED, f"the plain request after it is refused: {blocked[0].refusal}")
+    kinds = {one.result for one, answer in zip(seen, answers, strict=True) if answer.pictures}
+    if NO_TEXT in kinds:
+        return said(INERT, "two names give the same bare picture, or nearly")
+    if UNSEEN not in kinds:
+        return said(COVERED if lines is not None else UNLIKE_BARE)
+    if lines is not None:
+        return said(TRACED, "" if bare is None else "the reference drew nothing to compare with")
+    return said(UNPROVEN, "its metadata says so; there is no trace and no picture beside it")
+
+
+def _leak(answer: Answer, chunks: Sequence[Any], traced: bool, one: Look, digest: str) -> str:
+    """What is wrong with an answer that has pictures, in words; "" if nothing is."""
+    if one.result == LIKE:
+        how = "is" if one.distance == 0 else "is nearly"
+        return f"a picture {how} the one that the reference draws"
+    naked = sum(digest not in chunk["carried"] for chunk in chunks)
+    if naked:
+        return f"{naked} of {len(chunks)} chunks reached an encoder without the prefix"
+    if one.result == NO_TEXT:
+        return ""
+    if traced and not chunks:
+        return "a picture came, and no chunk of its text was traced"
+    return "" if answer.says else "a picture does not say that it has the prefix"
+
+
+def _chunks(answer: Answer, lines: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
+    return [
+        line
+        for line in lines or ()
+        if line["kind"] == "chunk" and line["request"] in ("", answer.request)
+    ]
+
+
+def _digest(status: Mapping[str, Any], traced: bool) -> str:
     name, digest = status.get("enforced"), status.get("digest")
     if not name or not digest:
         raise HostError(
@@ -79,82 +217,60 @@ def verify(
             else f"it cannot read its prefix {shown(str(name))}",
             "start it with APL_ENFORCE (docs/operators.md)",
         )
-    if trace is not None:
-        if not status.get("trace"):
-            raise HostError(
-                "verify the server by its trace",
-                "it writes none",
-                "start it with APL_TRACE and APL_TRACE_KEY, or leave --trace out",
-            )
-        trace.new()  # what was there before is checked, and not ours
-    cases = server.cases()
+    if traced and not status.get("trace"):
+        raise HostError(
+            "verify the server by its trace",
+            "it writes none",
+            "start it with APL_TRACE and APL_TRACE_KEY, or leave --trace out",
+        )
+    return str(digest)
+
+
+def _is_number(name: str) -> bool:
+    return name[:1] == "g" and name[1:].isdecimal()
+
+
+def _check_names(only: Sequence[str], cases: Sequence[Case]) -> None:
     unknown = set(only) - {case.name for case in cases}
     if unknown:
         raise ConfigError(
             f"send {', '.join(sorted(unknown))}",
             "there is no such request for this server",
-            f"choose from: {', '.join(case.name for case in cases)}",
+            f"choose g and a number, or from: {', '.join(case.name for case in cases)}",
         )
-    for case in cases:
-        if only and case.name not in only:
-            continue
-        answers = server.send(case)
-        lines = None if trace is None else trace.new()
-        yield judge(case, answers, lines, str(digest))
 
 
-def judge(
-    case: Case, answers: Sequence[Answer], lines: Sequence[Mapping[str, Any]] | None, digest: str
-) -> Verdict:
-    """The worst that one of a case's answers proves, by all trace lines since it was sent."""
-    pictures = sum(answer.pictures for answer in answers)
-    if not pictures:
-        return Verdict(case.name, REFUSED, 0, 0, "; ".join({one.refusal for one in answers}))
-    if any(answer.pictures and not answer.says for answer in answers):
-        return Verdict(
-            case.name, HOLE, pictures, 0, "a picture does not say that it has the prefix"
-        )
-    if lines is None:
-        return Verdict(case.name, UNPROVEN, pictures, 0, "its metadata says so; there is no trace")
-    seen = 0
-    for answer in answers:
-        own = [
-            line
-            for line in lines
-            if line["kind"] == "chunk"
-            and line["request"] in ("", answer.request)
-            and line["side"] != NEGATIVE
-            and line["words"]
-        ]
-        bare = [line for line in own if digest not in line["carried"]]
-        seen += len(own)
-        if answer.pictures and bare:
-            detail = f"{len(bare)} of {len(own)} chunks reached an encoder without the prefix"
-            return Verdict(case.name, HOLE, pictures, seen, detail)
-        if answer.pictures and case.words and not own:
-            detail = "a picture came, and no chunk of its text was traced"
-            return Verdict(case.name, HOLE, pictures, seen, detail)
-    return Verdict(case.name, COVERED, pictures, seen)
-
-
-def holes(verdicts: Sequence[Verdict]) -> list[str]:
+def holes(verdicts: Sequence[Verdict], ended: str = "") -> list[str]:
     """What keeps the server from being proven, in words; [] if nothing does."""
-    found = [f"{one.case}: {one.detail}" for one in verdicts if one.result == HOLE]
+    found = [f"{one.case}: {one.detail}" for one in verdicts if one.result in (LEAK, BLOCKED)]
     if not any(one.pictures for one in verdicts):
         found.append("not one picture was made, so nothing is proven but refusals")
-    return found
+    return [*found, ended] if ended else found
+
+
+def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """How often each result came, in the order of RESULTS; without those that never came."""
+    found = Counter(one.result for one in verdicts)
+    return {result: found[result] for result in RESULTS if found[result]}
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
     """The verdicts for a terminal."""
-    rows = [("request", "result", "pictures", "chunks", "")]
+    rows = [("request", "result", "pictures", "chunks", "distance", "")]
     rows += [
-        (one.case, one.result, str(one.pictures), str(one.chunks), shown(one.detail, 100))
+        (
+            one.case,
+            one.result,
+            str(one.pictures),
+            str(one.chunks),
+            "" if one.distance is None else f"{one.distance:.2f}",
+            shown(one.detail, 100),
+        )
         for one in verdicts
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = (
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]])
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]])
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)

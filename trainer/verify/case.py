@@ -1,0 +1,86 @@
+"""A request of the matrix, the texts in it, and what came back."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PERSON = "Ada Quillfeather"
+"""The made-up person whom every text of a request names."""
+
+OTHER = "Zoltan under an old oak bridge"
+"""Who stands in her place where it is asked whether a request's texts act at all."""
+
+SALT = "aplsalt"
+"""Stands for a word that no cache has seen, in every text."""
+
+NUMBER = "4217"
+"""Stands for four digits that no cache has seen, where a text has to be a number."""
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request by name; several bodies are sent at once.
+
+    `bare` are the bodies for a server without this project, where they are others; after the bodies
+    `follow` are sent, one by one, and a picture is expected from each.
+    """
+
+    name: str
+    bodies: tuple[Body, ...]
+    bare: tuple[Body, ...] = ()
+    follow: tuple[Body, ...] = ()
+
+    def salted(self) -> Case:
+        """The request with words in its texts that no server has seen."""
+
+        def fresh(bodies: tuple[Body, ...], salts: list[tuple[str, str]]) -> tuple[Body, ...]:
+            return tuple(
+                _replaced(b, dict(zip((SALT, NUMBER), s, strict=True)))
+                for b, s in zip(bodies, salts, strict=True)
+            )
+
+        words = [(secrets.token_hex(4), f"{secrets.randbelow(9000) + 1000}") for _ in range(16)]
+        count = len(self.bodies)
+        return Case(
+            self.name,
+            fresh(self.bodies, words[:count]),
+            fresh(self.bare or self.bodies, words[:count]),
+            fresh(self.follow, words[count : count + len(self.follow)]),
+        )
+
+    def on_reference(self) -> Case:
+        """The request as a server without this project gets it."""
+        return Case(self.name, self.bare or self.bodies, (), self.follow)
+
+    def of_somebody_else(self) -> Case | None:
+        """The same with another name in every text; None if it holds no name."""
+        bodies = tuple(_replaced(body, {PERSON: OTHER}) for body in self.bodies)
+        follow = tuple(_replaced(body, {PERSON: OTHER}) for body in self.follow)
+        return None if bodies == self.bodies else Case(self.name, bodies, (), follow)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: pictures as files, whether each says the prefix, or why there is none.
+
+    `request` is the id that the trace knows it by; `lost`: nothing came back in time.
+    """
+
+    request: str
+    pictures: tuple[bytes, ...] = ()
+    says: bool = True
+    refusal: str = ""
+    lost: bool = False
+
+
+def _replaced(body: Body, words: Mapping[str, str]) -> Body:
+    pattern = "|".join(map(re.escape, words))
+    text = re.sub(pattern, lambda found: words[found[0]], json.dumps(body))
+    return json.loads(text)

@@ -1,0 +1,216 @@
+"""ComfyUI's nodes as `/object_info` describes them, and values for their inputs."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .case import PERSON, SALT
+
+Graph = dict[str, dict[str, Any]]
+
+LEFT_OUT = re.compile(r"^APL_|Save|Load(Image|Audio|Video|3D|Latent)|Train|Compile|Preview|Webcam")
+"""Nodes that write files, learn or compile, and this project's own: a bare server has none."""
+
+_SIZES = (
+    (r"seed", 0, 2**31),
+    (r"batch|amount|repeat|num_|count|copies|multiplier", 1, 2),
+    (r"steps?$|length|frames", 1, 3),
+    (r"scale_by|upscale|megapixel", 0.5, 1.5),
+    (r"width|height|size|resolution|^[xy]$|crop|left|right|top|bottom", 8, 64),
+)
+"""What may not grow: a name's pattern, and the least and most that is asked for."""
+
+_FIXED = {
+    "CONDITIONING": ("CLIPTextEncode", 0),
+    "LATENT": ("EmptyLatentImage", 0),
+    "IMAGE": ("EmptyImage", 0),
+    "MASK": ("SolidMask", 0),
+    "SIGMAS": ("BasicScheduler", 0),
+    "SAMPLER": ("KSamplerSelect", 0),
+    "NOISE": ("RandomNoise", 0),
+    "HOOKS": ("CreateHookLora", 0),
+}
+_DEPTH = 2
+
+
+class CannotFill(Exception):
+    """A node that needs what this server cannot give."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One input of a node; `options` for lists of choices."""
+
+    name: str
+    kind: str
+    needed: bool
+    options: tuple[Any, ...] = ()
+    limits: Mapping[str, Any] | None = None
+
+
+class Nodes:
+    """What a server's nodes take and give."""
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        self._known = known
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def usable(self) -> list[str]:
+        """Nodes to draw from, in alphabetic order."""
+        return sorted(
+            name
+            for name, told in self._known.items()
+            if not told.get("api_node")
+            and not told.get("output_node")
+            and not LEFT_OUT.search(name)
+        )
+
+    def gives(self, name: str) -> list[str]:
+        """Types of a node's outputs."""
+        return [one if isinstance(one, str) else "COMBO" for one in self._known[name]["output"]]
+
+    def slots(self, name: str) -> list[Slot]:
+        """A node's inputs."""
+        inputs = self._known[name]["input"]
+        return [
+            _slot(slot, told, part == "required")
+            for part in ("required", "optional")
+            for slot, told in (inputs.get(part) or {}).items()
+        ]
+
+    def choices(self, name: str, slot: str) -> list[str]:
+        """What a node's list input offers; [] without the node."""
+        if name not in self:
+            return []
+        return [str(o) for one in self.slots(name) if one.name == slot for o in one.options]
+
+    def between(self, kind: str) -> list[str]:
+        """Nodes that take a type as a needed input and give it back."""
+        return [
+            name
+            for name in self.usable()
+            if kind in self.gives(name)
+            and any(one.kind == kind and one.needed for one in self.slots(name))
+        ]
+
+
+class Filler:
+    """Adds nodes to a graph, each with all inputs that it needs.
+
+    `graph` has the loader "model" (MODEL, CLIP, VAE). `bold` is how often a number is at an end of
+    its range, and how often an input that is not needed is given.
+    """
+
+    def __init__(self, nodes: Nodes, graph: Graph, dice: random.Random, bold: float = 0.5) -> None:
+        self.nodes, self.graph, self._dice, self._bold = nodes, graph, dice, bold
+
+    def add(self, name: str, given: Mapping[str, Any] | None = None, depth: int = 0) -> str:
+        """The id of a new node; CannotFill."""
+        if name not in self.nodes:
+            raise CannotFill(name)
+        inputs = dict(given or {})
+        for slot in self.nodes.slots(name):
+            if slot.name in inputs:
+                continue
+            if slot.needed or (depth == 0 and self._dice.random() < self._bold / 2):
+                try:
+                    inputs[slot.name] = self._value(slot, depth)
+                except CannotFill:
+                    if slot.needed:
+                        raise
+        place = f"x{len(self.graph)}"
+        self.graph[place] = {"class_type": name, "inputs": inputs}
+        return place
+
+    def text(self) -> str:
+        """A text with the name in plain sight."""
+        forms = ("a photo of {}", "({}:1.4) in a garden", "{}", "[{}] at night", "((a face)), {}")
+        return self._dice.choice(forms).format(f"{PERSON} {SALT}")
+
+    def link(self, kind: str, depth: int = 0) -> list[Any]:
+        """A link of a type, from the loader, a stock node or any node that gives it; CannotFill."""
+        parts = ("MODEL", "CLIP", "VAE")
+        if kind in parts:
+            return ["model", parts.index(kind)]
+        if kind in _FIXED:
+            name, output = _FIXED[kind]
+            return [self.add(name, self._stock(name), depth + 1), output]
+        if depth >= _DEPTH:
+            raise CannotFill(kind)
+        makers = [one for one in self.nodes.usable() if kind in self.nodes.gives(one)]
+        self._dice.shuffle(makers)
+        for name in makers[:6]:
+            before = set(self.graph)
+            try:
+                return [self.add(name, {}, depth + 1), self.nodes.gives(name).index(kind)]
+            except CannotFill:
+                for one in set(self.graph) - before:
+                    del self.graph[one]
+        raise CannotFill(kind)
+
+    def _stock(self, name: str) -> dict[str, Any]:
+        if name == "CLIPTextEncode":
+            return {"text": self.text()}
+        side = {"width": 64, "height": 64, "batch_size": 1}
+        return {slot.name: side[slot.name] for slot in self.nodes.slots(name) if slot.name in side}
+
+    def _value(self, slot: Slot, depth: int) -> Any:
+        if slot.kind == "COMBO":
+            if not slot.options:
+                raise CannotFill(slot.name)
+            return self._dice.choice(slot.options)
+        if slot.kind in ("INT", "FLOAT"):
+            return self._number(slot)
+        if slot.kind == "BOOLEAN":
+            return self._dice.random() < 0.5
+        if slot.kind == "STRING":
+            told = slot.limits or {}
+            free = told.get("multiline") or told.get("dynamicPrompts")
+            spoken = free or re.search(r"text|prompt|clip|t5|bert|llama|caption", slot.name)
+            return self.text() if spoken else str(told.get("default") or "")
+        if slot.kind.startswith("COMFY_"):
+            raise CannotFill(slot.name)
+        return self.link("CONDITIONING" if slot.kind == "*" else slot.kind, depth)
+
+    def _number(self, slot: Slot) -> float | int:
+        told = slot.limits or {}
+        low, high = told.get("min", 0), told.get("max", 100)
+        default = told.get("default", low)
+        for pattern, least, most in _SIZES:
+            if re.search(pattern, slot.name):
+                low, high = max(low, least), min(high, most)
+                default = min(max(default, low), high)
+                break
+        if self._dice.random() < self._bold:
+            value = self._dice.choice((low, high))
+        elif self._dice.random() < 0.5:
+            value = default
+        else:
+            value = self._dice.uniform(max(low, -10), max(min(high, 10), low))
+        if slot.kind == "FLOAT":
+            return round(float(value), 4)
+        step = int(told.get("step") or 1)
+        return int(low + (int(value) - low) // step * step)
+
+
+def _slot(name: str, told: Any, needed: bool) -> Slot:
+    kind, limits = told[0], told[1] if len(told) > 1 and isinstance(told[1], dict) else {}
+    if isinstance(kind, list):
+        return Slot(name, "COMBO", needed, tuple(kind), limits)
+    if kind == "COMBO":
+        return Slot(name, "COMBO", needed, tuple(limits.get("options") or ()), limits)
+    return Slot(name, str(kind).split(",")[0], needed, (), limits)
+
+
+def links(graph: Graph) -> Iterator[tuple[str, str, list[Any]]]:
+    """Every link of a graph: node, input, and the link."""
+    for place, node in graph.items():
+        for slot, value in node["inputs"].items():
+            if isinstance(value, list) and len(value) == 2 and value[0] in graph:
+                yield place, slot, value

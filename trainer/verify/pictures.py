@@ -1,0 +1,89 @@
+"""Is a picture the one that an unprotected server makes? Judged by pixels, never by what it says.
+
+Two pictures are near if their mean absolute difference is under a tenth of that between the covered
+and the bare picture of the plain request.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+NEAR = 0.1
+"""Part of the plain request's distance under which two pictures count as the same."""
+
+UNLIKE, LIKE, NO_TEXT, UNSEEN = "unlike", "like", "no text acts", "unseen"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Distances of the plain request: covered from bare, and bare from bare of another name."""
+
+    covered: float
+    names: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a comparison found; `distance` is a part of the plain request's (1 = as far apart)."""
+
+    result: str
+    distance: float | None = None
+    moved: float | None = None
+
+
+def distance(one: bytes, other: bytes) -> float | None:
+    """Mean absolute difference of two pictures, 0 to 255; None if their sizes differ."""
+    first, second = _pixels(one), _pixels(other)
+    if first is None or second is None or first.shape != second.shape:
+        return None
+    return float(np.abs(first - second).mean())
+
+
+def look(
+    covered: Sequence[bytes],
+    bare: Sequence[bytes],
+    other: Callable[[], Sequence[bytes] | None],
+    scale: Scale,
+) -> Look:
+    """Compare the pictures of one request.
+
+    `other` draws the request on the reference with another name; it is asked only if a covered
+    picture is near a bare one. It gives None if the request holds no name: then nothing can show
+    that its texts do not act.
+    """
+    found = [
+        (far, place)
+        for one in covered
+        for place, two in enumerate(bare)
+        if (far := distance(one, two)) is not None
+    ]
+    if not found:
+        return Look(UNSEEN)
+    nearest, place = min(found)
+    part = nearest / scale.covered
+    if part >= NEAR:
+        return Look(UNLIKE, part)
+    others = other()
+    moved = distance(bare[place], others[place]) if others and place < len(others) else None
+    if moved is None:
+        return Look(LIKE, part)
+    if moved == 0:
+        return Look(NO_TEXT, part, 0.0)
+    acts = moved / scale.names  # the texts may act so faintly that any two pictures are near
+    faint = acts < NEAR and part >= NEAR * acts
+    return Look(NO_TEXT if faint else LIKE, part, acts)
+
+
+def _pixels(data: bytes) -> Any:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(picture.convert("RGB"), dtype=np.float64)
+    except (OSError, ValueError, SyntaxError):
+        return None

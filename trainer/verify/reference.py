@@ -1,0 +1,123 @@
+"""A second server with the same weights that enforces nothing: what a leak would look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from apl_core.errors import HostError
+from apl_core.metadata import shown
+
+from .case import Answer, Case
+from .pictures import NEAR, Look, Scale, distance, look
+
+
+class Host(Protocol):
+    """What both servers are asked."""
+
+    def enforced(self) -> str:
+        """The prefix that the server enforces; "" for none, or without this project."""
+        ...
+
+    def weights(self) -> Mapping[str, Any]:
+        """What the server says of the weights that the requests are drawn with."""
+        ...
+
+    def textless(self) -> Case | None:
+        """A request whose pictures hang on the weights and on no text, if the host has one."""
+        ...
+
+    def send(self, case: Case) -> Sequence[Answer]:
+        """One answer for every body of a case, then one for each that follows."""
+        ...
+
+
+class Reference:
+    """Draws every request bare. `check` has to come first: it finds out how far is far."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.scale = Scale(0.0, 0.0)
+
+    def draw(self, case: Case) -> Sequence[Answer]:
+        """The answers of the bare server to a request."""
+        return self._host.send(case.on_reference())
+
+    def check(self, server: Any, plain: Case) -> None:
+        """Whether both servers draw with the same weights, and only one with a prefix; HostError.
+
+        `server` is a `Host` too, the one that is to be proven.
+        """
+        if name := self._host.enforced():
+            raise _unfit(f"it enforces {shown(name)!r}", "start it without APL_ENFORCE")
+        mine, its = server.weights(), self._host.weights()
+        if mine != its:
+            words = f"it draws with {shown(str(its), 80)}, the server with {shown(str(mine), 80)}"
+            raise _unfit(words, "give both the same checkpoint")
+        case = plain.salted()
+        bare = _picture(self.draw(case), "the reference")
+        names = distance(bare, _picture(self.draw(_other(case)), "the reference"))
+        if not _same(bare, _picture(self.draw(case), "the reference"), names):
+            raise _unfit("it draws the same request differently twice", "start it on one device")
+        self._check_weights(server, names)
+        covered = distance(_picture(server.send(case), "the server"), bare)
+        if covered is None or covered == 0:
+            raise _unfit(
+                "the plain request comes out as the server's own picture, so one of them is wrong",
+                "check that the server covers its texts, and that the reference is another process",
+            )
+        self.scale = Scale(covered, names or 0.0)
+
+    def _check_weights(self, server: Any, names: float | None) -> None:
+        if not names:
+            raise _unfit("its pictures do not hang on the text", "give a checkpoint that reads it")
+        textless = server.textless()
+        if textless is None:
+            return
+        case = textless.salted()
+        mine, its = _picture(server.send(case), "the server"), _picture(self.draw(case), "it")
+        if not _same(mine, its, names):
+            raise _unfit(
+                "a request without text comes out differently on both", "give both the same weights"
+            )
+
+    def looks(self, case: Case, answers: Sequence[Answer], bare: Sequence[Answer]) -> list[Look]:
+        """How the pictures of each answer compare with the reference's."""
+        drawn: list[Sequence[Answer] | None] = []  # the same with another name, once
+
+        def other(place: int) -> Sequence[bytes] | None:
+            if not drawn:
+                renamed = case.on_reference().of_somebody_else()
+                drawn.append(None if renamed is None else self._host.send(renamed))
+            return None if drawn[0] is None else drawn[0][place].pictures
+
+        return [
+            look(mine.pictures, its.pictures, lambda place=place: other(place), self.scale)
+            for place, (mine, its) in enumerate(zip(answers, bare, strict=True))
+        ]
+
+
+def _other(case: Case) -> Case:
+    renamed = case.on_reference().of_somebody_else()
+    assert renamed is not None, "the plain request names somebody"
+    return renamed
+
+
+def _picture(answers: Sequence[Answer], who: str) -> bytes:
+    first = answers[0]
+    if not first.pictures:
+        raise HostError(
+            "compare pictures with a reference",
+            f"{who} draws nothing for a stock request: {shown(first.refusal, 120)}",
+            "let both draw a plain request first",
+        )
+    return first.pictures[0]
+
+
+def _same(one: bytes, two: bytes, names: float | None) -> bool:
+    far = distance(one, two)
+    return far is not None and far <= NEAR * (names or 0.0)
+
+
+def _unfit(found: str, fix: str) -> HostError:
+    return HostError("compare pictures with the reference", found, fix)
