@@ -1,154 +1,354 @@
-"""What `apl verify` makes of answers and trace lines; the hosts themselves are in tests/hosts."""
+"""What `apl verify` makes of answers, pictures and trace lines; the hosts are in tests/hosts."""
 
 from __future__ import annotations
 
-import copy
+import io
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from webui_stand_in import DIGEST, KEY, Body, StandIn
 
-from apl_core.errors import ConfigError, HostError
 from apl_trainer.cli import main
-from apl_trainer.verify.a1111 import WebuiServer
-from apl_trainer.verify.http import Client, Reply
-from apl_trainer.verify.proof import Answer, Case, Verdict, holes, judge, table, verify
+from apl_trainer.verify.case import OTHER, PERSON, Answer, Case
+from apl_trainer.verify.pictures import LIKE, NO_TEXT, UNLIKE, UNSEEN, Look, Scale, look
+from apl_trainer.verify.proof import Verdict, holes, judge, table
 
-DIGEST = "d" * 64
 CASE = Case("plain", ({},))
+PICTURE = (b"a picture",)
 
 
-def line(request: str = "r", side: str = "positive", words: int = 5, **more: Any) -> dict[str, Any]:
+def line(request: str = "r", words: int = 5, **more: Any) -> dict[str, Any]:
     carried = {DIGEST: [1, 2]} if more.pop("prefix", True) else {}
-    facts = {"kind": "chunk", "request": request, "side": side, "words": words}
+    facts = {"kind": "chunk", "request": request, "side": "positive", "words": words}
     return {**facts, "encoder": "clip_l", "carried": carried, **more}
 
 
 BARE = {"prefix": False}
-PROVEN: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "all carried": ([line(), line(side="negative", **BARE), line(words=0, **BARE)], "covered"),
-    "one bare": ([line(), line(**BARE)], "HOLE"),
-    "unknown side": ([line(), line(side="unknown", **BARE)], "HOLE"),
-    "no request": ([line(), line(request="", **BARE)], "HOLE"),
-    "somebody else's": ([line(), line(request="other", **BARE)], "covered"),
-    "nothing traced": ([], "HOLE"),
-    "only negative": ([line(side="negative")], "HOLE"),
-    "only empty": ([line(words=0)], "HOLE"),
-    "another prefix": ([line(carried={"e" * 64: [1]})], "HOLE"),
+TRACED: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "all carried": ([line(), line(side="negative"), line(words=0)], "traced"),
+    "one bare": ([line(), line(**BARE)], "LEAK"),
+    "a bare negative": ([line(), line(side="negative", **BARE)], "LEAK"),
+    "a bare empty text": ([line(), line(words=0, **BARE)], "LEAK"),
+    "no request": ([line(), line(request="", **BARE)], "LEAK"),
+    "somebody else's": ([line(), line(request="other", **BARE)], "traced"),
+    "nothing traced": ([], "LEAK"),
+    "only somebody else's": ([line(request="other")], "LEAK"),
+    "another prefix": ([line(carried={"e" * 64: [1]})], "LEAK"),
 }
 
 
-@pytest.mark.parametrize("name", PROVEN)
-def test_a_picture_is_covered_only_by_its_own_whole_trace(name: str) -> None:
-    lines, wanted = PROVEN[name]
-    verdict = judge(CASE, [Answer("r", 1)], lines, DIGEST)
+@pytest.mark.parametrize("name", TRACED)
+def test_every_traced_chunk_of_a_request_has_to_carry_the_prefix(name: str) -> None:
+    lines, wanted = TRACED[name]
+    verdict = judge(CASE, [Answer("r", PICTURE)], lines, DIGEST)
     assert verdict.result == wanted
-    assert bool(holes([verdict])) == (wanted == "HOLE")
+    assert bool(holes([verdict])) == (wanted == "LEAK")
 
 
-def test_no_picture_is_no_hole_and_no_proof() -> None:
-    verdict = judge(CASE, [Answer("r", 0, refusal="no")], [line(**BARE)], DIGEST)
+JUDGED: dict[str, tuple[Look, list[dict[str, Any]] | None, str]] = {
+    "unlike and carried": (Look(UNLIKE, 1.0), [line()], "covered"),
+    "unlike, no trace": (Look(UNLIKE, 1.0), None, "unlike bare"),
+    "unlike and a bare chunk": (Look(UNLIKE, 1.0), [line(**BARE)], "LEAK"),
+    "unlike and nothing traced": (Look(UNLIKE, 1.0), [], "LEAK"),
+    "the bare picture, carried": (Look(LIKE, 0.0), [line()], "LEAK"),
+    "no text acts, nothing traced": (Look(NO_TEXT, 0.0, 0.0), [], "no text acts"),
+    "no text acts and a bare chunk": (Look(NO_TEXT, 0.0, 0.0), [line(**BARE)], "LEAK"),
+    "nothing to compare with": (Look(UNSEEN), [line()], "traced"),
+    "neither": (Look(UNSEEN), None, "not proven"),
+}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_pictures_and_trace_have_to_agree(name: str) -> None:
+    seen, lines, wanted = JUDGED[name]
+    bare = [Answer("b", PICTURE)]
+    assert judge(CASE, [Answer("r", PICTURE)], lines, DIGEST, bare, [seen]).result == wanted
+
+
+def test_no_picture_is_no_leak_and_no_proof() -> None:
+    verdict = judge(CASE, [Answer("r", refusal="no")], [line(**BARE)], DIGEST)
     assert (verdict.result, verdict.detail) == ("refused", "no")
     assert "not one picture" in holes([verdict])[0]
     assert not holes([verdict, Verdict("x", "covered", 1, 1)])
+    none = [Answer("b", refusal="no")]
+    looks = [Look(UNSEEN)]
+    assert judge(CASE, [Answer("r")], [], DIGEST, none, looks).result == "failed"
+    assert judge(CASE, [Answer("r", lost=True)], [], DIGEST, none, looks).result == "no answer"
 
 
-def test_one_of_two_users_without_it_is_a_hole() -> None:
-    answers = [Answer("a", 1), Answer("b", 1)]
-    assert judge(CASE, answers, [line("a"), line("b")], DIGEST).result == "covered"
-    assert judge(CASE, answers, [line("a"), line("b", **BARE)], DIGEST).result == "HOLE"
-    assert judge(CASE, answers, [line("a")], DIGEST).result == "HOLE"
+def test_one_of_two_users_without_it_is_a_leak() -> None:
+    answers = [Answer("a", PICTURE), Answer("b", PICTURE)]
+    assert judge(CASE, answers, [line("a"), line("b")], DIGEST).result == "traced"
+    assert judge(CASE, answers, [line("a"), line("b", **BARE)], DIGEST).result == "LEAK"
+    assert judge(CASE, answers, [line("a")], DIGEST).result == "LEAK"
 
 
-def test_a_picture_has_to_say_it_and_words_alone_prove_nothing() -> None:
-    assert judge(CASE, [Answer("r", 1, says=False)], [line()], DIGEST).result == "HOLE"
-    assert judge(CASE, [Answer("r", 1)], None, DIGEST).result == "not proven"
+def test_a_picture_has_to_say_it() -> None:
+    assert judge(CASE, [Answer("r", PICTURE, says=False)], [line()], DIGEST).result == "LEAK"
 
 
 def test_the_table_has_a_line_for_every_request() -> None:
-    said = table([Verdict("a", "covered", 1, 2), Verdict("b\x1b[2J", "HOLE", 1, 2, "why\x07")])
+    said = table([Verdict("a", "covered", 1, 2), Verdict("b\x1b[2J", "LEAK", 1, 2, "why\x07")])
     assert len(said.splitlines()) == 3 and "\x07" not in said
 
 
-class Said:
-    """A server that answers what it is told to."""
-
-    def __init__(self, **status: Any) -> None:
-        self._status = status
-
-    def status(self) -> Mapping[str, Any]:
-        return self._status
-
-    def cases(self) -> Sequence[Case]:
-        return [CASE]
-
-    def send(self, case: Case) -> Sequence[Answer]:
-        return [Answer("r", 1)]
+def grey(value: float, side: int = 8) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(np.full((side, side, 3), value, dtype=np.uint8)).save(data, "PNG")
+    return data.getvalue()
 
 
-def test_a_server_that_enforces_nothing_is_an_error() -> None:
-    for status in ({}, {"enforced": None, "digest": None}, {"enforced": "x", "digest": None}):
-        with pytest.raises(HostError, match="verify the server"):
-            list(verify(Said(**status), None))
-    assert [v.result for v in verify(Said(enforced="x", digest=DIGEST), None)] == ["not proven"]
-    with pytest.raises(ConfigError, match="choose from: plain"):
-        list(verify(Said(enforced="x", digest=DIGEST), None, ["plan"]))
+SCALE = Scale(covered=50.0, names=25.0)
+LOOKS: dict[str, tuple[float, float | None, str]] = {
+    # a covered picture against a bare one of 100, the bare one of another name
+    "another": (150, 100, UNLIKE),
+    "just far enough": (105, 125, UNLIKE),
+    "equal, the name acts": (100, 125, LIKE),
+    "near, the name acts": (104, 125, LIKE),
+    "equal, the name acts faintly": (100, 101, LIKE),
+    "faint, the cover as much as the name": (101, 101, NO_TEXT),
+    "equal, the name does nothing": (100, 100, NO_TEXT),
+    "equal, there is no name": (100, None, LIKE),
+}
 
 
-def test_every_request_of_the_matrix_is_new_and_has_an_id_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_picture_is_like_the_bare_one_unless_no_text_acts(name: str) -> None:
+    covered, other, wanted = LOOKS[name]
+    others = None if other is None else [grey(other)]
+    assert look([grey(covered)], [grey(100)], lambda: others, SCALE).result == wanted
+
+
+def test_one_picture_of_a_batch_is_enough_and_another_size_is_no_comparison() -> None:
+    batch = [grey(200), grey(100)]
+    assert look(batch, [grey(100), grey(30)], lambda: None, SCALE).result == LIKE
+    assert look([grey(100, 16)], [grey(100)], lambda: None, SCALE).result == UNSEEN
+    assert look([b"no picture"], [grey(100)], lambda: None, SCALE).result == UNSEEN
+
+
+@pytest.fixture
+def bare() -> Iterator[StandIn]:
+    with StandIn() as server:
+        yield server
+
+
+@pytest.fixture
+def covered(tmp_path: Path) -> Iterator[StandIn]:
+    with StandIn(True, tmp_path / "trace.jsonl") as server:
+        yield server
+
+
+def run(covered: StandIn, *more: str) -> int:
+    return main(["verify", "--host", "a1111", covered.url, *more])
+
+
+def traced(covered: StandIn) -> list[str]:
+    assert covered.trace is not None
+    return ["--trace", str(covered.trace.path), "--key", KEY]
+
+
+def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    said = json.loads(capsys.readouterr().out)
+    assert said["counts"] == {
+        kind: sum(row["result"] == kind for row in said["verdicts"])
+        for kind in dict.fromkeys(row["result"] for row in said["verdicts"])
+    }
+    return {row["case"]: row for row in said["verdicts"]}
+
+
+def test_a_server_that_covers_every_text_is_proven_by_both(
+    covered: StandIn, bare: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = WebuiServer(Client("http://127.0.0.1:9"))
-    monkeypatch.setattr(WebuiServer, "_of_this_server", lambda self: {})
-    bodies = [body for _ in range(2) for case in server.cases() for body in case.bodies]
-    assert len({body["force_task_id"] for body in bodies}) == len(bodies)
-    assert len({body["prompt"] for body in bodies}) == len(bodies)
-    json.dumps(bodies)
+    both = [*traced(covered), "--reference", bare.url, "--generate", "12"]
+    assert run(covered, *both, "--json") == 0
+    said = rows(capsys)
+    assert {f"g{number}" for number in range(12)} < set(said) and len(said) > 60
+    settled = {name: row for name, row in said.items() if "by the options" not in name}
+    assert {row["result"] for row in settled.values()} == {"covered"}
+    assert all(row["distance"] > 0.5 and row["chunks"] > 1 for row in settled.values())
+    for request in bare.drawn:
+        assert PERSON in json.dumps(request) or OTHER in json.dumps(request) or not request
 
 
-class StickyWebui(Client):
-    """Keeps every overridden setting, as a webui does with one that was never saved."""
-
-    def __init__(self) -> None:
-        super().__init__("http://127.0.0.1:9")
-        axes = ["Nothing", "Prompt S/R", "[APL] Anonymize"]
-        grid = [{"label": "X type", "value": "Nothing", "choices": axes}]
-        grid += [{"label": "X values", "value": ""}, {"label": "Margins", "value": 4}]
-        lines = [{"label": "Iterate", "value": False}, {"label": "List of prompt inputs"}]
-        scripts = {"x/y/z plot": grid, "prompts from file or textbox": lines}
-        self.pages: dict[str, Any] = {
-            "/sdapi/v1/options": {"CLIP_stop_at_last_layers": 1, "kept": 5},
-            "/sdapi/v1/loras": [{"name": "thin"}],
-            "/sdapi/v1/script-info": [
-                {"name": name, "is_img2img": False, "args": args} for name, args in scripts.items()
-            ],
-        }
-
-    def get(self, path: str, default: Any = None) -> Any:
-        return copy.deepcopy(self.pages.get(path, default))
-
-    def ask(self, path: str, body: Any = None) -> Reply:
-        self.pages["/sdapi/v1/options"] |= body.get("override_settings", {})
-        return Reply(200, {"images": ["picture"], "info": json.dumps({"infotexts": [""]})})
+def test_without_a_reference_pictures_are_not_compared(
+    covered: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(covered, *traced(covered), "--only", "plain") == 0
+    said = capsys.readouterr().out
+    assert "traced" in said and said.splitlines()[-1].startswith("pictures were not compared")
+    assert run(covered, "--only", "plain") == 0
+    assert "nothing is proven" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_settings_that_a_case_changed_are_put_back() -> None:
-    webui = StickyWebui()
-    before = webui.get("/sdapi/v1/options")
-    body = {"override_settings": {"CLIP_stop_at_last_layers": 2}, "force_task_id": "task(1)"}
-    (answer,) = WebuiServer(webui).send(Case("clip skip", (body,)))
-    assert answer.pictures == 1 and webui.get("/sdapi/v1/options") == before
+LEAKS = {
+    "guidance of 0, the negative draws": lambda body: body.get("cfg_scale") == 0.0,
+    "weight ' :-1', the negative draws": lambda body: body["prompt"] == " :-1",
+    "batch of 2": lambda body: body.get("batch_size") == 2,
+}
 
 
-def test_a_webuis_own_scripts_are_asked_by_the_labels_of_their_arguments() -> None:
-    cases = {case.name: case.bodies[0] for case in WebuiServer(StickyWebui()).cases()}
-    assert "<lora:thin:0.5>" in cases["LoRA"]["prompt"]
-    assert cases["grid that switches it off"]["script_args"] == [2, "off, on", 4]
-    assert "grid of words" in cases and "grid of few steps" not in cases
-    iterate, lines = cases["list of prompts"]["script_args"]
-    assert iterate is False and lines.count("\n") == 1
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_leak_that_only_pictures_show_is_found(
+    name: str,
+    covered: StandIn,
+    bare: StandIn,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    covered.leak = LEAKS[name]  # trace and metadata say what they say of a covered picture
+    both = [*traced(covered), "--reference", bare.url, "--only", "plain", "--only", name]
+    assert run(covered, *both, "--json", "--keep", str(tmp_path / "kept")) == 1
+    said = rows(capsys)
+    assert said["plain"]["result"] == "covered" and said[name]["result"] == "LEAK"
+    assert "is the one that the reference draws" in said[name]["detail"]
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert json.loads(kept.read_text()) == said[name]["body"]
+    assert run(covered, *traced(covered), "--only", name) == 0  # the trace alone believes it
+
+
+def test_a_negative_without_the_prefix_is_found_by_the_trace(
+    covered: StandIn, bare: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    covered.forgets = lambda text: text.startswith("blurry")
+    assert run(covered, *traced(covered), "--reference", bare.url, "--only", "plain", "--json") == 1
+    row = rows(capsys)["plain"]
+    assert row["result"] == "LEAK" and "1 of 2 chunks" in row["detail"] and row["distance"] > 0.5
+
+
+def test_where_no_text_acts_the_same_picture_is_no_leak(
+    covered: StandIn, bare: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def still(body: Body) -> None:
+        if body.get("n_iter") == 2:
+            body["denoising_strength"] = 0  # type: ignore[index]
+
+    covered.answers = bare.answers = still
+    both = [*traced(covered), "--reference", bare.url, "--only", "plain", "--only", "two batches"]
+    assert run(covered, *both, "--json") == 0
+    row = rows(capsys)["two batches"]
+    assert (row["result"], row["distance"]) == ("no text acts", 0)
+
+
+def test_a_setting_that_sticks_is_put_back_and_one_that_blocks_is_told(
+    covered: StandIn, bare: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = "use_old_emphasis_implementation"
+    covered.options[option] = bare.options[option] = False
+
+    def refuses(body: Body) -> tuple[int, Any] | None:
+        return (400, {"detail": "old emphasis"}) if covered.options[option] else None
+
+    covered.answers = refuses
+    names = ["--only", "old emphasis", "--only", "old emphasis, kept", "--only", "plain"]
+    assert run(covered, "--reference", bare.url, *names, "--json") == 1
+    said = rows(capsys)
+    assert said["old emphasis"]["result"] == "unlike bare"  # the plain request after it is drawn
+    assert said["old emphasis, kept"]["result"] == "BLOCKED"
+    assert covered.options[option] is False and bare.options[option] is False
+    assert run(covered, "--reference", bare.url, "--only", "plain") == 0
+
+
+def test_a_reference_has_to_be_one(
+    covered: StandIn, bare: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def error(reference: StandIn) -> str:
+        assert run(covered, "--reference", reference.url, "--only", "plain") == 1
+        return capsys.readouterr().err
+
+    assert "it enforces 'house'" in error(covered)
+    with StandIn(weights="others") as other:
+        assert "it draws with" in error(other)
+    bare.pages["/sdapi/v1/loras"] = [{"name": "thin"}]
+    assert "it draws with" in error(bare)
+    bare.pages.clear()
+    numbers = iter(range(99))
+    bare.answers = lambda body: body.update(seed=next(numbers))  # type: ignore[attr-defined]
+    assert "differently twice" in error(bare)
+    bare.answers = lambda body: (500, {})
+    assert "draws nothing for a stock request" in error(bare)
+    bare.answers = lambda body: None
+    covered.leak = lambda body: True
+    assert "the server's own picture" in error(bare)
+    covered.leak = lambda body: False
+    assert run(covered, "--reference", bare.url, "--only", "plain") == 0
+
+
+def test_a_request_that_is_not_answered_is_told_and_a_dead_server_ends_the_run(
+    covered: StandIn, bare: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead: list[bool] = []
+
+    def slow(body: Body) -> tuple[int, Any] | None:
+        if body.get("n_iter") == 2 or dead:
+            time.sleep(2)
+        return None
+
+    covered.answers = slow
+    names = ["--only", "two batches", "--only", "batch of 2", "--timeout", "1"]
+    assert run(covered, "--reference", bare.url, *names, "--json") == 0
+    said = rows(capsys)
+    assert said["two batches"]["result"] == "no answer"
+    assert said["batch of 2"]["result"] == "unlike bare"
+
+    def dies(body: Body) -> tuple[int, Any] | None:
+        if body.get("batch_size") == 2:
+            dead.append(True)
+        return slow(body)
+
+    covered.answers = dies
+    names = ["--only", "batch of 2", "--only", "two batches", "--timeout", "1"]
+    assert run(covered, "--reference", bare.url, *names) == 1
+    out = capsys.readouterr().out
+    assert "a server draws nothing anymore after batch of 2" in out and "two batches" not in out
+
+
+def test_made_up_requests_are_the_same_for_a_seed_and_can_be_repeated(
+    covered: StandIn, bare: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sent(*more: str) -> list[dict[str, Any]]:
+        before = len(bare.drawn)
+        assert run(covered, "--reference", bare.url, *more, "--json") == 0
+        capsys.readouterr()
+        shapes = [dict(one) for one in bare.drawn[before + 3 :]]  # three find out what far is
+        for one in shapes:
+            one.pop("force_task_id")
+            for side in ("prompt", "negative_prompt"):
+                one[side] = len(str(one[side]))
+        return shapes
+
+    third = sent("--only", "g3")
+    assert third == sent("--only", "g3") and third != sent("--only", "g4")
+    assert third != sent("--only", "g3", "--generate-seed", "1")
+
+
+def test_settings_that_a_case_changed_are_put_back(covered: StandIn, bare: StandIn) -> None:
+    before = dict(covered.options)
+    assert run(covered, "--reference", bare.url, "--only", "clip skip") == 0
+    assert covered.options == before == bare.options
+
+
+def test_every_request_of_the_matrix_is_new(covered: StandIn) -> None:
+    assert run(covered, "--only", "two users at once", "--only", "plain") == 0
+    assert run(covered, "--only", "plain") == 0
+    assert len({body["prompt"] for body in covered.drawn}) == len(covered.drawn) == 4
+    assert len({body["force_task_id"] for body in covered.drawn}) == 4
+
+
+def test_a_server_that_enforces_nothing_is_an_error(
+    bare: StandIn, covered: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare.pages["/apl/status"] = {"enforced": None, "digest": None}
+    assert run(bare) == 1 and "it enforces no prefix" in capsys.readouterr().err
+    bare.pages["/apl/status"] = {"enforced": "x", "digest": None}
+    assert run(bare) == 1 and "cannot read its prefix" in capsys.readouterr().err
+    assert run(covered, "--only", "plan") == 2
+    assert "plain" in capsys.readouterr().err
 
 
 def test_misuse_is_two_and_no_server_is_one(
@@ -165,5 +365,7 @@ def test_misuse_is_two_and_no_server_is_one(
     assert main(["verify", here]) == 2
     assert main(["verify", "--host", "a1111", here, "--graph", str(tmp_path / "graph")]) == 2
     assert main(["verify", "--host", "a1111", here, "--key", "k" * 32]) == 2
+    assert main(["verify", "--host", "a1111", here, "--reference-login", "a:b"]) == 2
+    assert main(["verify", "--host", "a1111", here, "--generate", "-1"]) == 2
     assert main(["verify", "--host", "a1111", here]) == 1
     assert "ask http://127.0.0.1:9" in capsys.readouterr().err

@@ -74,7 +74,7 @@ class ComfyServer:
         """Request `number` of a seed, of the server's nodes; HostError without a checkpoint."""
         if not self._drawn_with():
             raise HostError("make requests up", "the server has no checkpoint", "add one")
-        return request(self._nodes(), self._drawn_with(), seed, number)
+        return request(self._nodes(), self._drawn_with(), self.side, seed, number)
 
     def send(self, case: Case) -> Sequence[Answer]:
         """Queue all graphs of a case, wait for each, then run those that follow."""

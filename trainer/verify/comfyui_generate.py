@@ -24,11 +24,11 @@ _EXTRA: tuple[Any, ...] = (
 _SIDES = ("plain", "plain", "plain", "both", "negative only", "swapped", "same", "empty negative")
 
 
-def request(known: Mapping[str, Any], checkpoint: str, seed: int, number: int) -> Case:
+def request(known: Mapping[str, Any], checkpoint: str, side: int, seed: int, number: int) -> Case:
     """Request `number` of a seed: the same structure every time, on servers with the same nodes."""
     dice = random.Random(f"{seed}-{number}")
     nodes = Nodes(known)
-    filler = Filler(nodes, _loader(checkpoint), dice)
+    filler = Filler(nodes, _loader(checkpoint), dice, side=side)
     wires = _sampled(filler, dice)
     turn = [(kind, name) for kind in KINDS for name in nodes.between(kind)]
     wanted = [turn[number % len(turn)]] if turn else []
@@ -63,7 +63,7 @@ Wires = dict[str, list[tuple[str, str]]]
 def _sampled(filler: Filler, dice: random.Random) -> Wires:
     """A stock graph by one of the host's samplers; every text that it has names the person."""
     graph = filler.graph
-    side = dice.choice(_SIDES)
+    which = dice.choice(_SIDES)
     told = filler.text()
     texts = {
         "plain": (told, f"blurry {SALT}"),
@@ -72,19 +72,19 @@ def _sampled(filler: Filler, dice: random.Random) -> Wires:
         "swapped": (f"blurry {SALT}", told),
         "same": (told, ""),
         "empty negative": (told, ""),
-    }[side]
+    }[which]
     for name, text in zip(("pos", "neg"), texts, strict=True):
         inputs = {"clip": ["model", 1], "text": text}
         graph[name] = {"class_type": "CLIPTextEncode", "inputs": inputs}
     pos, neg = ["pos", 0], ["neg", 0]
-    if side == "swapped" and dice.random() < 0.5:
+    if which == "swapped" and dice.random() < 0.5:
         pos, neg = neg, pos
-    if side == "same":
+    if which == "same":
         neg = dice.choice((["pos", 0], ["pos", -1]))
     latent = ["latent", 0]
     graph["latent"] = {
         "class_type": "EmptyLatentImage",
-        "inputs": {"width": 64, "height": 64, "batch_size": 1},
+        "inputs": {"width": filler.side, "height": filler.side, "batch_size": 1},
     }
     makers = (_ksampler, _ksampler, _advanced, _custom, _guided)
     wires = dice.choice(makers)(filler, dice, pos, neg, latent)

@@ -15,12 +15,14 @@ Graph = dict[str, dict[str, Any]]
 LEFT_OUT = re.compile(r"^APL_|Save|Load(Image|Audio|Video|3D|Latent)|Train|Compile|Preview|Webcam")
 """Nodes that write files, learn or compile, and this project's own: a bare server has none."""
 
+_SIDE = 64
+
 _SIZES = (
     (r"seed", 0, 2**31),
     (r"batch|amount|repeat|num_|count|copies|multiplier", 1, 2),
     (r"steps?$|length|frames", 1, 3),
     (r"scale_by|upscale|megapixel", 0.5, 1.5),
-    (r"width|height|size|resolution|^[xy]$|crop|left|right|top|bottom", 8, 64),
+    (r"width|height|size|resolution|^[xy]$|crop|left|right|top|bottom", 8, _SIDE),
 )
 """What may not grow: a name's pattern, and the least and most that is asked for."""
 
@@ -104,11 +106,19 @@ class Filler:
     """Adds nodes to a graph, each with all inputs that it needs.
 
     `graph` has the loader "model" (MODEL, CLIP, VAE). `bold` is how often a number is at an end of
-    its range, and how often an input that is not needed is given.
+    its range, and how often an input that is not needed is given; `side`: pixels of a picture.
     """
 
-    def __init__(self, nodes: Nodes, graph: Graph, dice: random.Random, bold: float = 0.5) -> None:
-        self.nodes, self.graph, self._dice, self._bold = nodes, graph, dice, bold
+    def __init__(
+        self,
+        nodes: Nodes,
+        graph: Graph,
+        dice: random.Random,
+        bold: float = 0.5,
+        side: int = _SIDE,
+    ) -> None:
+        self.nodes, self.graph, self.side = nodes, graph, side
+        self._dice, self._bold = dice, bold
 
     def add(self, name: str, given: Mapping[str, Any] | None = None, depth: int = 0) -> str:
         """The id of a new node; CannotFill."""
@@ -157,7 +167,7 @@ class Filler:
     def _stock(self, name: str) -> dict[str, Any]:
         if name == "CLIPTextEncode":
             return {"text": self.text()}
-        side = {"width": 64, "height": 64, "batch_size": 1}
+        side = {"width": self.side, "height": self.side, "batch_size": 1}
         return {slot.name: side[slot.name] for slot in self.nodes.slots(name) if slot.name in side}
 
     def _value(self, slot: Slot, depth: int) -> Any:

@@ -156,7 +156,8 @@ def judge(
     def said(result: str, detail: str = "") -> Verdict:
         return Verdict(case.name, result, pictures, count, detail, others, min(fars, default=None))
 
-    if not pictures:
+    blocked = _blocked(case, answers, bare)
+    if not pictures and not blocked:
         why = "; ".join(dict.fromkeys(one.refusal for one in answers if one.refusal))
         if any(one.lost for one in [*answers, *(bare or ())]):
             return said(LOST, why or "the reference gave no answer")
@@ -170,10 +171,8 @@ def judge(
     if faults:
         words = "; ".join(dict.fromkeys(faults))
         return replace(said(LEAK, words), body=[*case.bodies, *case.follow])
-    follows = len(answers) - len(case.follow)
-    blocked = [one for one in answers[follows:] if not one.pictures]
     if blocked:
-        return said(BLOCKED, f"the plain request after it is refused: {blocked[0].refusal}")
+        return said(BLOCKED, blocked)
     kinds = {one.result for one, answer in zip(seen, answers, strict=True) if answer.pictures}
     if NO_TEXT in kinds:
         return said(INERT, "two names give the same bare picture, or nearly")
@@ -197,6 +196,16 @@ def _leak(answer: Answer, chunks: Sequence[Any], traced: bool, one: Look, digest
     if traced and not chunks:
         return "a picture came, and no chunk of its text was traced"
     return "" if answer.says else "a picture does not say that it has the prefix"
+
+
+def _blocked(case: Case, answers: Sequence[Answer], bare: Sequence[Answer] | None) -> str:
+    """How a request keeps the plain one after it from being drawn, in words; "" if it does not."""
+    first = len(answers) - len(case.follow)
+    for place in range(first, len(answers)):
+        alone = bare is None or bool(bare[place].pictures)  # else the host itself is to blame
+        if alone and not answers[place].pictures:
+            return f"the plain request after it gives no picture: {answers[place].refusal}"
+    return ""
 
 
 def _chunks(answer: Answer, lines: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
