@@ -74,18 +74,18 @@ def test_no_request_of_the_matrix_gets_past_the_prefix(
     said = json.loads(capsys.readouterr().out)
     rows = {row["case"]: row for row in said["verdicts"]}
     assert code == 0 and not said["holes"], said
-    assert {row["result"] for row in rows.values()} == {"covered"}, said
+    assert {row["result"] for row in rows.values()} <= {"traced", "refused"}, said
     assert {"styles", "refiner", "another checkpoint"} <= set(rows) and len(rows) >= 33
     assert {"wildcards", "LoRA", "LoRA, hires fix", "list of prompts", "grid of words"} <= set(rows)
-    print("covered:", sum(row["result"] == "covered" for row in rows.values()))
+    print("results:", said["counts"])
     assert rows["8 chunks"]["chunks"] >= 8 and rows["two batches"]["pictures"] == 2
     after = operated.get("/apl/status")
     drawn = sum(row["pictures"] for row in rows.values())
-    assert after["pictures"] - before["pictures"] >= drawn - 1  # a prompt matrix adds its grid
-    assert after["refused"] == before["refused"] and after["usable"] and after["trace"]
+    assert after["pictures"] - before["pictures"] >= drawn - 2  # a grid is a picture more
+    assert after["usable"] and after["trace"]
 
 
-def test_rows_that_come_to_nothing_are_a_hole(
+def test_rows_that_come_to_nothing_are_a_leak(
     operated: Webui, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another extension that lets the rows be read and puts zeros in their place."""
