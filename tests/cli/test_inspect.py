@@ -197,7 +197,7 @@ UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
     "truncated": (lambda d: cut(sd1(d)) or d / "sd1.safetensors", "cut off"),
     "missing": (lambda d: d / "none.safetensors", "no such file or folder"),
     "sd3 folder": (lambda d: folder_of(d / "m", "transformer", "text_encoder"), "transformer"),
-    "empty folder": (lambda d: folder_of(d / "m", "unet"), "no model.safetensors"),
+    "empty folder": (lambda d: folder_of(d / "m", "unet"), "no model in this folder"),
     "only pickles": (lambda d: folder_of(d / "m", "text_encoder"), "text_encoder"),
     "t5": (
         lambda d: saved(d / "m/text_encoder/model.safetensors", x=torch.ones(1)).parents[1],

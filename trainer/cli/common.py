@@ -60,8 +60,10 @@ def add_any_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[
 
 
 def is_checkpoint(path: Path | None) -> bool:
-    """Whether a path is meant for a real checkpoint, not for a pocket model's folder."""
-    return path is not None and not (path.is_dir() and not (path / "model_index.json").exists())
+    """Whether a path is meant for a real checkpoint; AplError for a folder of something else."""
+    from ..checkpoints.places import kind_of
+
+    return path is not None and kind_of(path) == "checkpoint"
 
 
 def load_model(folder: Path | None) -> PocketModel:

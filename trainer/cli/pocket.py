@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from apl_core.errors import ConfigError
+
 from . import arguments
-from .common import Verbs, verb
+from .common import Verbs, load_model, verb
 
 
 def add(verbs: Verbs) -> None:
@@ -42,6 +44,11 @@ def run(given: argparse.Namespace) -> int:
     from ..pocket.build import build
 
     torch.set_num_threads(1)
+    if given.start is not None and (world := load_model(given.start).world.seed) != given.seed:
+        raise ConfigError(
+            f"build world {given.seed} from {given.start}", f"that is world {world}",
+            f"give --seed {world}, or leave --from out",
+        )  # fmt: skip
     build(given.out, given.seed, given.minutes, given.start)
     given.model = given.out
     return run_card(given)

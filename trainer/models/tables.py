@@ -14,6 +14,8 @@ from apl_core.fit import EncoderFace, fingerprint
 from apl_core.metadata import shown
 from apl_core.prefix import FAMILIES, WIDTHS
 
+from ..checkpoints.places import no_model
+
 _LDM = (
     "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",  # SD 1.x
     "cond_stage_model.transformer.embeddings.token_embedding.weight",  # the same, old merges
@@ -28,6 +30,7 @@ _OTHERS = {
     "double_blocks.": "Flux or one of its kin",
     "text_encoders.": "a model with several encoders in one file, such as Stable Diffusion 3",
 }
+_WEIGHTS = ("model.safetensors", "model.fp16.safetensors")
 _BY_WIDTH = {width: key for key, width in WIDTHS.items()}
 _FIX = (
     "give an SD 1.x, SD 2.x or SDXL checkpoint: a single safetensors file or a diffusers folder; "
@@ -78,8 +81,10 @@ def _encoder_files(folder: Path) -> list[Path]:
         raise _wrong(folder, "it draws with a transformer (SD3, Flux or their kin)", _FIX)
     parts = [part for part in (folder / "text_encoder", folder / "text_encoder_2") if part.is_dir()]
     files: list[Path] = []
+    if not parts and not any((folder / name).is_file() for name in _WEIGHTS):
+        raise no_model(folder)
     for part in parts or [folder]:
-        usual = [part / "model.safetensors", part / "model.fp16.safetensors"]
+        usual = [part / name for name in _WEIGHTS]
         there = [file for file in usual if file.is_file()]
         if not there:
             raise _wrong(folder, f"there is no model.safetensors in {shown(str(part))}", _FIX)

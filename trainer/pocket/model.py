@@ -14,6 +14,7 @@ from transformers import CLIPTextModel
 from apl_core.encoding import ReferenceEncoder
 from apl_core.errors import AplError
 
+from ..checkpoints.places import is_pocket, no_model
 from ..models.denoiser import UnetDenoiser
 from ..models.towers import ClipTower
 from ..sampling import Sampler
@@ -74,6 +75,8 @@ class PocketModel:
 
 def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
     """Load a pocket model's folder; AplError if it is not a finished one."""
+    if folder != BUILT_IN and not is_pocket(folder):
+        raise no_model(folder)
     files = (
         "world.json",
         "vocab.json",
@@ -83,9 +86,11 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
     )
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
+        begun = (folder / "build").is_dir()
+        fix = f", or go on with `apl pocket build --out {folder}`" if begun else ""
         raise AplError(
             f"load the pocket model in {folder}", f"{', '.join(missing)} is missing",
-            f"give the folder of a finished build, or go on with `apl pocket build --out {folder}`",
+            "give the folder of a finished build" + fix,
         )  # fmt: skip
     world = World.load(folder / "world.json")
     tokenizer = read_vocabulary(folder)
