@@ -220,7 +220,7 @@ def merging(kind: str, covered: str) -> Graph:
         slots = {"clip1": ["model", 1], "clip2": ["model", 1], covered: ["late", 0]}
         graph["odd"] = {"class_type": kind, "inputs": {**slots, **plain[kind]}}
         if kind == "CLIPMergeSubtract":
-            graph["odd"]["inputs"]["multiplier"] = 1.0
+            graph["odd"]["inputs"]["multiplier"] = 0.3
         graph["pos"]["inputs"]["clip"] = ["odd", 0]
     elif kind == "CLIPSave":
         inputs = {"clip": ["late", 0], "filename_prefix": "clip/apl"}
