@@ -6,9 +6,11 @@ import copy
 import json
 import random
 import re
+import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,8 @@ def run(out_dir: Path) -> dict[str, float]:
     `NAME.import_cpu_seconds` the processor's time in it, `NAME.heavy_modules` how many of those
     came along that must not, and `NAME.interrupt_median` and `_worst` the seconds from POST
     /interrupt in the middle of training to the graph's end, at moments that a seed draws.
+    `comfyui.gate_ratio` is the median over alternated pairs of seconds on a server that enforces
+    the prefix / on one where APL Apply Prefix stands in front of both texts.
     """
     starter = harness("comfyui", "ComfyUI")
     hosts = starter.installed()
@@ -95,6 +99,11 @@ def run(out_dir: Path) -> dict[str, float]:
                 add(_imports(host.log(), source.name))
                 if source is hosts[0]:
                     add(_graphs(host, starter.txt2img))
+                    with tempfile.TemporaryDirectory() as second:
+                        shutil.copytree(Path(place, "models"), Path(second, "models"))
+                        env = {"APL_ENFORCE": "bench"}
+                        with starter.Host(source, Path(second), env=env) as enforcing:
+                            add(_gate(enforcing, host, starter.txt2img))
                 add(_interrupts(host, starter, source.name))
     return figures
 
@@ -116,12 +125,27 @@ def _graphs(host: Any, txt2img: Any) -> dict[str, float]:
     }
 
 
-def _prefixed(graph: dict[str, Any]) -> dict[str, Any]:
+def _gate(enforcing: Any, free: Any, txt2img: Any) -> dict[str, float]:
+    ratios: list[float] = []
+    for number in range(-2, _PAIRS):
+        text, other = f"{_WORDS} {number}", f"blurry, low quality {number}"
+        graph = txt2img(text, negative=other, seed=number + 9, steps=_STEPS)
+        turns = [(enforcing, graph), (free, _prefixed(graph, ("pos", "neg")))]
+        spent = {
+            one.url: _seconds(one.run(asked).entry) for one, asked in turns[:: 1 - 2 * (number % 2)]
+        }
+        if number >= 0:
+            ratios.append(spent[enforcing.url] / spent[free.url])
+    return {"comfyui.gate_ratio": statistics.median(ratios)}
+
+
+def _prefixed(graph: dict[str, Any], encoders: Sequence[str] = ("pos",)) -> dict[str, Any]:
     own = copy.deepcopy(graph)
     inputs = {"clip": own["pos"]["inputs"]["clip"], "prefix": ["load", 0]}
     own["load"] = {"class_type": "APL_LoadPrefix", "inputs": {"file": "bench"}}
     own["apply"] = {"class_type": "APL_ApplyPrefix", "inputs": inputs}
-    own["pos"]["inputs"]["clip"] = ["apply", 0]
+    for encoder in encoders:
+        own[encoder]["inputs"]["clip"] = ["apply", 0]
     return own
 
 
