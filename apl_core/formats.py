@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -21,16 +22,20 @@ from . import atomic
 from .errors import PrefixFileError
 from .header import (
     LENGTH_BYTES,
-    Entry,
+    PASSED_OVER,
     Header,
     HeaderFault,
     header_length,
     parse_header,
+    pass_over,
+    tensor_names,
     with_metadata,
 )
-from .limits import FILE_BYTES
+from .kinds import USE, check_vectors, find_vectors, what_it_is
+from .limits import FILE_BYTES, SAMPLE_BYTES, WHOLE_HEADER_BYTES
 from .metadata import from_metadata, plain_words, shown, to_metadata
-from .prefix import WIDTHS, Prefix, check_count, describe
+from .names import place
+from .prefix import WIDTHS, Prefix, describe
 
 PREFIX = "APL prefix"
 EMBEDDING = "textual inversion"
@@ -39,9 +44,7 @@ PICKLE = "PyTorch pickle"
 UNKNOWN = "unknown or broken file"
 
 _DTYPES = ("F32", "F16", "BF16")
-_BY_WIDTH = {width: key for key, width in WIDTHS.items()}
 _PICKLE_STARTS = (b"PK\x03\x04", b"PK\x05\x06", *(bytes((0x80, version)) for version in range(6)))
-_RETRAIN = "use a prefix that `apl train` wrote, or a textual inversion in safetensors"
 _CONVERT = "turn it into a prefix file once with `apl convert`"
 
 
@@ -57,6 +60,12 @@ class FileReport:
     prefix: Prefix | None = None
     problem: PrefixFileError | None = None
 
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """Keys of the metadata whose values were too long to be of any use here."""
+        mark = PASSED_OVER.decode()
+        return tuple(key for key, value in self.metadata.items() if value.endswith(mark))
+
     def text(self) -> str:
         """The report in plain words, safe to print."""
         lines = [f"{shown(self.path.name)}: {self.kind}, {self.size:,} bytes"]
@@ -66,9 +75,14 @@ class FileReport:
                 stands += f", {self.prefix.behind} behind it"
             lines += [f"For {describe(self.prefix.widths)}", f"{self.prefix.n} vectors: {stands}"]
             lines += [f"Digest {self.prefix.short_digest}", plain_words(self.prefix.card)]
+            if len(self.tensors) > len(self.prefix.keys):
+                lines.append(f"Tensors, one after another: {', '.join(map(shown, self.tensors))}")
         else:
             shapes = [f"Tensor {shown(name, 80)}: {what}" for name, what in self.tensors.items()]
             lines += shapes[:20] + ([f"... {len(shapes) - 20} more"] if len(shapes) > 20 else [])
+        if self.passed_over:
+            some = ", ".join(shown(key, 80) for key in self.passed_over[:20])
+            lines.append(f"Passed over in its metadata, too long: {some}")
         if self.problem is not None:
             lines.append(f"Not usable as a prefix: {self.problem}")
         return "\n".join(lines)
@@ -78,12 +92,15 @@ def read_prefix(path: Path) -> Prefix:
     """The prefix in a file of ours or in a safetensors textual inversion; PrefixFileError."""
     report = inspect_file(path)
     if report.prefix is None:
-        raise report.problem or _problem(path, "it holds no prefix", _RETRAIN)
+        raise report.problem or _problem(path, "it holds no prefix", USE)
     return report.prefix
 
 
-def inspect_file(path: Path) -> FileReport:
-    """What is in a file, whatever it is; PrefixFileError only if it cannot be read at all."""
+def inspect_file(path: Path, choice: str | None = None) -> FileReport:
+    """What is in a file, whatever it is; PrefixFileError only if it cannot be read at all.
+
+    `choice` is the tensor to take where a file holds embeddings for several tokens.
+    """
     path = Path(path)
     try:
         stream = _open_regular(path)
@@ -91,7 +108,7 @@ def inspect_file(path: Path) -> FileReport:
         raise _no_access(path, error) from error
     with stream:
         try:
-            return _inspect(path, os.fstat(stream.fileno()).st_size, stream)
+            return _inspect(path, os.fstat(stream.fileno()).st_size, stream, choice)
         except OSError as error:
             raise _no_access(path, error) from error
 
@@ -99,7 +116,7 @@ def inspect_file(path: Path) -> FileReport:
 def write_prefix(prefix: Prefix, path: Path) -> None:
     """Write a prefix file in one move, whole or not at all; PrefixFileError."""
     path = Path(path)
-    asked = f"write the prefix file {shown(str(path))}"
+    asked = f"write the prefix file {shown(place(path))}"
     bare = safetensors.torch.save(dict(prefix.vectors))
     data = bare[LENGTH_BYTES + int.from_bytes(bare[:LENGTH_BYTES], "little") :]
     metadata = to_metadata(
@@ -132,82 +149,87 @@ def _open_regular(path: Path) -> BinaryIO:
     return stream
 
 
-def _inspect(path: Path, size: int, stream: BinaryIO) -> FileReport:
+def _inspect(path: Path, size: int, stream: BinaryIO, choice: str | None) -> FileReport:
     start = stream.read(LENGTH_BYTES)
     if not start:
-        return FileReport(path, size, UNKNOWN, problem=_problem(path, "it is empty", _RETRAIN))
+        return FileReport(path, size, UNKNOWN, problem=_problem(path, "it is empty", USE))
+    text = b""
     try:
         length = header_length(start, size)
-        text = stream.read(length)
+        text = _header_text(stream, length)
+        if length > WHOLE_HEADER_BYTES:
+            at_most = f"at most {WHOLE_HEADER_BYTES:,} are read"
+            raise HeaderFault(f"its header has {length:,} bytes, {at_most}")
         if not text.startswith(b"{"):
             raise HeaderFault("it is no safetensors file")
-        header = parse_header(text, size - LENGTH_BYTES - length)
+        short = pass_over(text)
+        header = parse_header(short, size - LENGTH_BYTES - length)
     except HeaderFault as fault:
-        if start.startswith(_PICKLE_STARTS):
-            found = "it is a pickle (.pt, .bin, .ckpt), which could run any code when opened"
-            return FileReport(path, size, PICKLE, problem=_problem(path, found, _CONVERT))
-        return FileReport(path, size, UNKNOWN, problem=_problem(path, str(fault), _RETRAIN))
+        return _unreadable(path, size, start, text, str(fault))
     shapes = {name: str(entry) for name, entry in header.entries.items()}
-    kind = SAFETENSORS
+    what = what_it_is(header.entries)
+    kind = what.partition(" ")[2] or SAFETENSORS
     prefix = problem = None
     try:
-        keys = _keys(path, header, size)
+        if what:
+            raise _problem(path, f"this is {what}, not a prefix", USE)
+        names = _vectors(path, header, size, choice)
         kind = PREFIX if "apl.format" in header.metadata else EMBEDDING
-        blob = start + text + stream.read(size - LENGTH_BYTES - length)
-        prefix = _load(path, blob, header, keys)
+        blob = len(short).to_bytes(LENGTH_BYTES, "little") + short
+        prefix = _load(path, blob + stream.read(size - LENGTH_BYTES - length), header, names)
     except PrefixFileError as error:
         problem = error
     return FileReport(path, size, kind, shapes, header.metadata, prefix, problem)
 
 
-def _keys(path: Path, header: Header, size: int) -> dict[str, str]:
-    """Tensor name -> encoder, after everything the header can tell has been checked."""
+def _header_text(stream: BinaryIO, length: int) -> bytes:
+    """The header's bytes; of one that is too long its two ends only."""
+    if length <= WHOLE_HEADER_BYTES:
+        return stream.read(length)
+    head = stream.read(SAMPLE_BYTES)
+    stream.seek(length - 2 * SAMPLE_BYTES, os.SEEK_CUR)
+    return head + stream.read(SAMPLE_BYTES)
+
+
+def _unreadable(path: Path, size: int, start: bytes, text: bytes, fault: str) -> FileReport:
+    """The report on a file without a sound header: a pickle, a part of something, or nothing."""
+    if start.startswith(_PICKLE_STARTS):
+        found = "it is a pickle (.pt, .bin, .ckpt), which could run any code when opened"
+        return FileReport(path, size, PICKLE, problem=_problem(path, found, _CONVERT))
+    what = what_it_is(tensor_names(text))
+    said = f"this is {what}, not a prefix ({fault})" if what else fault
+    kind = what.partition(" ")[2] or UNKNOWN
+    return FileReport(path, size, kind, problem=_problem(path, said, USE))
+
+
+def _vectors(
+    path: Path, header: Header, size: int, choice: str | None
+) -> dict[str, tuple[str, ...]]:
+    """Encoder -> tensor names, after everything the header can tell has been checked."""
+    shapes = {name: entry.shape for name, entry in header.entries.items()}
     if size > FILE_BYTES:
-        raise _problem(path, f"it has {size:,} bytes, at most {FILE_BYTES:,} are read", _RETRAIN)
-    entries = header.entries
-    names = ", ".join(shown(name, 40) for name in list(entries)[:5]) or "nothing"
-    if entries and set(entries) <= set(WIDTHS):
-        keys = {name: name for name in entries}
-    elif len(entries) == 1:
-        ((name, entry),) = entries.items()
-        keys = {name: _encoder_of(path, entry)}
-    else:
-        raise _problem(path, f"it holds {names} ({len(entries)} tensors), no prefix", _RETRAIN)
-    for name, key in keys.items():
-        entry = entries[name]
-        rows = entry.shape[0] if len(entry.shape) == 2 else 1
-        if entry.dtype not in _DTYPES or entry.shape not in ((rows, WIDTHS[key]), (WIDTHS[key],)):
-            expected = f"(n, {WIDTHS[key]}) in {', '.join(_DTYPES)}"
-            raise _problem(
-                path, f"its tensor {shown(name, 40)} is {entry}, not {expected}", _RETRAIN
-            )
-        try:
-            check_count(rows)
-        except PrefixFileError as error:
-            raise _problem(path, error.found, error.fix) from error
-    return keys
+        raise _problem(path, f"it has {size:,} bytes, at most {FILE_BYTES:,} are read", USE)
+    try:
+        names = find_vectors(shapes, choice)
+        check_vectors(shapes, names)
+    except PrefixFileError as error:
+        raise _problem(path, error.found, error.fix) from error
+    for name, entry in header.entries.items():
+        if entry.dtype not in _DTYPES:
+            found = f"its tensor {shown(name, 40)} is {entry}, not in {', '.join(_DTYPES)}"
+            raise _problem(path, found, USE)
+    return names
 
 
-def _encoder_of(path: Path, entry: Entry) -> str:
-    width = entry.shape[-1] if entry.shape else 0
-    key = _BY_WIDTH.get(width)
-    if key == "clip_g":
-        found = "it holds clip_g (1280) alone, which is one half of an SDXL embedding"
-        raise _problem(path, found, "use a file with both clip_l and clip_g")
-    if key is None or len(entry.shape) not in (1, 2):
-        known = ", ".join(f"{name} {width}" for name, width in WIDTHS.items())
-        raise _problem(path, f"its tensor is {entry}, no known encoder's ({known})", _RETRAIN)
-    return key
-
-
-def _load(path: Path, blob: bytes, header: Header, keys: Mapping[str, str]) -> Prefix:
+def _load(path: Path, blob: bytes, header: Header, names: Mapping[str, Sequence[str]]) -> Prefix:
     try:
         loaded: dict[str, Tensor] = safetensors.torch.load(blob)
     except SafetensorError as error:
-        raise _problem(
-            path, f"safetensors refuses it ({shown(str(error), 80)})", _RETRAIN
-        ) from error
-    vectors = {keys[name]: rows.reshape(-1, rows.shape[-1]) for name, rows in loaded.items()}
+        raise _problem(path, f"safetensors refuses it ({shown(str(error), 80)})", USE) from error
+    vectors = {
+        key: torch.cat([loaded[name].reshape(-1, WIDTHS[key]) for name in parts])
+        for key, parts in names.items()
+    }
     try:
         card, behind = from_metadata(header.metadata)
         return Prefix(vectors, behind, card)

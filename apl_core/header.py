@@ -7,10 +7,21 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, cast
 
-from .limits import DIMENSIONS, HEADER_BYTES, HEADER_PARTS, NUMBER_DIGITS, VALUE_BYTES
-from .metadata import shown, unique_keys
+from .limits import (
+    DIMENSIONS,
+    ESCAPES,
+    FOREIGN_BYTES,
+    HEADER_BYTES,
+    HEADER_PARTS,
+    NUMBER_DIGITS,
+    SAMPLE_BYTES,
+    STRINGS,
+    VALUE_BYTES,
+)
+from .metadata import CARD_KEYS, shown, unique_keys
 
 LENGTH_BYTES = 8
 _DTYPE_BYTES = {
@@ -20,6 +31,11 @@ _DTYPE_BYTES = {
     **dict.fromkeys(("U64", "I64", "F64"), 8),
 }
 _LONG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{%d}" % NUMBER_DIGITS)  # linear: tries once a run
+
+
+_NAME = re.compile(rb'"([^"\\]{1,200})"\s*:\s*\{\s*"(?:dtype|shape|data_offsets)"')
+_TOO_LARGE = "its header is larger than that of any model"
+PASSED_OVER = b" bytes passed over"
 
 
 class HeaderFault(ValueError):
@@ -54,13 +70,43 @@ def header_length(start: bytes, file_bytes: int) -> int:
     length = int.from_bytes(start[:LENGTH_BYTES], "little")
     if length > file_bytes - LENGTH_BYTES:
         raise HeaderFault("it is no safetensors file, or it is cut off in its header")
-    if length > HEADER_BYTES:
-        raise HeaderFault(f"its header has {length:,} bytes, at most {HEADER_BYTES:,} are read")
     return length
+
+
+def pass_over(text: bytes) -> bytes:
+    """A header's JSON with long foreign values of its metadata replaced by their length in words.
+
+    What is no valid JSON stays so. HeaderFault if it has more strings than any model's.
+    """
+    if len(text) <= FOREIGN_BYTES:
+        return text
+    if text.count(b"\\") > ESCAPES:
+        raise HeaderFault(_TOO_LARGE)
+    masked = text.replace(b"\\\\", b"..").replace(b'\\"', b"..")  # what is left opens or closes
+    if masked.count(b'"') > STRINGS:
+        raise HeaderFault(_TOO_LARGE)
+    pieces = masked.split(b'"')  # by turns: structure, the inside of a string
+    ends = list(accumulate(map(len, pieces)))
+    long = [i for i in range(3, len(pieces) - 1, 2) if len(pieces[i]) > FOREIGN_BYTES]
+    kept: list[bytes] = []
+    copied = 0
+    for i in long:
+        if pieces[i - 1].strip() == b":" and not _ours(pieces[i - 2], len(pieces[i])):
+            kept += [text[copied : ends[i - 1] + i], b"%d%b" % (len(pieces[i]), PASSED_OVER)]
+            copied = ends[i] + i
+    return b"".join([*kept, text[copied:]])
+
+
+def tensor_names(text: bytes) -> list[str]:
+    """Names of tensors that are seen at either end of a header, sound or broken."""
+    ends = [text[:SAMPLE_BYTES], text[max(SAMPLE_BYTES, len(text) - SAMPLE_BYTES) :]]
+    return [match[1].decode("utf-8", "replace") for end in ends for match in _NAME.finditer(end)]
 
 
 def parse_header(text: bytes, data_bytes: int) -> Header:
     """The header from its JSON bytes, for a file with that many bytes of data; HeaderFault."""
+    if len(text) > HEADER_BYTES:
+        raise HeaderFault(f"its header has {len(text):,} bytes, at most {HEADER_BYTES:,} are read")
     table = _json(text)
     metadata = _metadata(table.pop("__metadata__", {}))
     entries = {name: _entry(name, fields, data_bytes) for name, fields in table.items()}
@@ -87,9 +133,15 @@ def with_metadata(blob: bytes, metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(LENGTH_BYTES, "little") + text + blob[data:]
 
 
+def _ours(key: bytes, size: int) -> bool:
+    """Whether a value of metadata is one that a prefix is made or told of."""
+    name = key.decode("ascii", "replace")
+    return name.startswith("apl.") or (size <= VALUE_BYTES and name in CARD_KEYS)
+
+
 def _json(text: bytes) -> dict[str, object]:
     if sum(map(text.count, (b"{", b"[", b":"))) > HEADER_PARTS or _LONG_NUMBER.search(text):
-        raise HeaderFault("its header is larger than that of any model")
+        raise HeaderFault(_TOO_LARGE)
     try:
         table: Any = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:

@@ -33,6 +33,9 @@ _TEXTS = {
     "base_model": "apl.base_model",
     "recipe": "apl.recipe",
 }
+CARD_KEYS = frozenset(_TEXTS.values())
+"""The metadata that a card's texts are read from."""
+
 _COUNTS = {"steps": "apl.steps", "seed": "apl.seed", "names_trained": "apl.names_trained"}
 _FINGERPRINT = "apl.fingerprint."
 _INTEGER = re.compile(r"-?[0-9]{1,20}")

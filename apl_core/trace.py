@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .errors import HostError
 from .metadata import shown
+from .names import place
 
 if TYPE_CHECKING:  # whoever reads a trace needs no torch
     from torch import Tensor
@@ -87,7 +88,7 @@ class TraceWriter:
                     stream.write(text.encode())
             except OSError as error:
                 raise HostError(
-                    f"write the trace {shown(str(self.path))}",
+                    f"write the trace {shown(place(self.path))}",
                     error.strerror or type(error).__name__,
                     f"give {FILE} a file that can be written, or unset it",
                 ) from error

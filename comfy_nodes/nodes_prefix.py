@@ -9,7 +9,6 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from apl_core.errors import AplError, HostError
-from apl_core.formats import read_prefix
 from apl_core.prefix import Prefix
 
 from . import clips
@@ -66,7 +65,7 @@ class LoadPrefix(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         """The prefix and its card; pictures are told the digest of what was read here."""
-        prefix = read_prefix(library().resolve(file))
+        prefix = library().load(file)
         said = cls.hidden.extra_pnginfo if cls.hidden else None
         noted = said.get("apl_prefixes") if isinstance(said, dict) else None
         if isinstance(noted, dict) and file in noted:  # the file was replaced while it was queued

@@ -14,7 +14,7 @@ import torch
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 from written_files import cut, written
@@ -145,6 +145,84 @@ def test_nothing_is_overwritten_and_only_safetensors_is_written(tmp_path: Path, 
     assert file.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [file.name]
 
 
+L, G = torch.ones(4, 768), torch.full((4, 1280), 2.0)
+PAIRS: dict[str, dict[str, Tensor]] = {
+    "kohya": {"clip_g": G, "clip_l": L},
+    "A1111": {"clip_l": L, "clip_g": G},
+    "diffusers": {"text_encoders_0": L, "text_encoders_1": G},
+    "exchanged": {"text_encoders_0": G, "text_encoders_1": L},
+    "folders": {"text_encoder": L, "text_encoder_2": G},
+    "tokens": {"<x>": L, "<x>_2": G},
+    "half": {"clip_l": L.half(), "clip_g": G.bfloat16()},
+    "one vector each": {"clip_l": L[0].clone(), "clip_g": G[:1].clone()},
+}
+
+
+@pytest.mark.parametrize("ending", ["pt", "bin", "safetensors"])
+@pytest.mark.parametrize("spelling", PAIRS)
+def test_both_halves_of_an_sdxl_embedding_are_read_however_they_are_called(
+    tmp_path: Path, apl: Apl, spelling: str, ending: str
+) -> None:
+    held, file, new = PAIRS[spelling], tmp_path / f"x.{ending}", tmp_path / "new.safetensors"
+    if ending == "safetensors":
+        save_file(held, file)
+    else:
+        torch.save(held, file)
+    for half in held:
+        code, _, err = apl("convert", file, new, "--placeholder", half)
+        assert code == 1 and "belong together" in err and "leave --placeholder out" in err
+        assert not new.exists()
+    code, out, _ = apl("convert", file, new)
+    prefix = read_prefix(new)
+    n = 1 if spelling.startswith("one") else 4
+    assert code == 0 and f"{n} vectors for SDXL (clip_l 768 + clip_g 1280)" in out
+    assert torch.equal(prefix.vectors["clip_l"], L[:n])
+    assert torch.equal(prefix.vectors["clip_g"], G[:n])
+
+
+NESTED: dict[str, object] = {
+    "inside": {"string_to_param": {"clip_l": L, "clip_g": G}, "name": "x"},
+    "a list": [{"clip_l": L, "clip_g": G}],
+    "a list of tokens": [{"clip_l": L[:1], "clip_g": G[:1]}, {"clip_l": L[1:], "clip_g": G[1:]}],
+    "parameters": {"clip_l": nn.Parameter(L), "clip_g": nn.Parameter(G), "step": 3},
+}
+
+
+@pytest.mark.parametrize("layout", NESTED)
+def test_both_halves_are_read_wherever_they_lie_in_a_pt(
+    tmp_path: Path, apl: Apl, layout: str
+) -> None:
+    torch.save(NESTED[layout], tmp_path / "x.pt")
+    assert apl("convert", tmp_path / "x.pt", tmp_path / "x.safetensors")[0] == 0
+    prefix = read_prefix(tmp_path / "x.safetensors")
+    assert torch.equal(prefix.vectors["clip_l"], L) and torch.equal(prefix.vectors["clip_g"], G)
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_several_tokens_are_joined_by_their_numbers_or_chosen(
+    tmp_path: Path, apl: Apl, ending: str
+) -> None:
+    save = save_file if ending == "safetensors" else torch.save
+    new = tmp_path / "new.safetensors"
+    for names in (("<s0>", "<s1>"), ("<s1>", "<s2>"), ("x", "x_1"), ("<x>", "<x>_1")):
+        file = tmp_path / f"joined.{ending}"
+        save({names[1]: ROWS[4:6].clone(), names[0]: ROWS[0].clone()}, file)
+        assert apl("convert", file, new)[0] == 0
+        assert torch.equal(read_prefix(new).vectors["clip_l"], ROWS[[0, 4, 5]])
+        new.unlink()
+    for names in (("<cat>", "<dog>"), ("<s0>", "<s2>"), ("<s7>", "<s8>"), ("<a0>", "<b1>")):
+        file = tmp_path / f"different.{ending}"
+        save({names[0]: ROWS[:1].clone(), names[1]: ROWS[4:6].clone()}, file)
+        code, _, err = apl("convert", file, new)
+        assert code == 1 and f"'{names[0]}', '{names[1]}'" in err and "--placeholder NAME" in err
+        assert "none is called" in apl("convert", file, new, "--placeholder", "<x>")[2]
+        assert not new.exists()
+        for to in ("prefix", "embedding"):
+            assert apl("convert", file, new, "--placeholder", names[1], "--to", to)[0] == 0
+            assert torch.equal(read_prefix(new).vectors["clip_l"], ROWS[4:6])
+            new.unlink()
+
+
 class _Evil:
     def __reduce__(self) -> tuple[object, ...]:
         return os.system, ("echo ran > ran",)
@@ -185,10 +263,28 @@ PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list": (lambda p: torch.save([ROWS], p), "no vectors"),
     "width": (tensor_file(torch.zeros(2, 700)), "2x700"),
     "cube": (tensor_file(torch.zeros(2, 2, 768)), "2x2x768"),
-    "half of SDXL": (tensor_file(torch.zeros(2, 1280)), "2x1280.*choose another file"),
-    "scalar": (tensor_file(torch.zeros(())), "1 to 75 rows"),
-    "none": (tensor_file(torch.zeros(0, 768)), "0x768"),
-    "too many": (tensor_file(torch.zeros(76, 768)), "76x768"),
+    "half of SDXL": (tensor_file(torch.zeros(2, 1280)), "one half of an SDXL.*choose another file"),
+    "scalar": (tensor_file(torch.zeros(())), "a scalar"),
+    "none": (tensor_file(torch.zeros(0, 768)), "0 vectors"),
+    "too many": (tensor_file(torch.zeros(75, 768)), "75 vectors: a chunk has 75 places"),
+    "too many, of no size": (tensor_file(torch.zeros(1, 768).expand(10**9, 768)), "1000000000 vec"),
+    "of no size": (tensor_file(torch.zeros(1).expand(10**6, 10**6)), "1000000x1000000"),
+    "an output part": (
+        lambda p: torch.save({"clip_l": ROWS, "clip_l_out": ROWS}, p), "clip_l_out.*behind the",
+    ),
+    "for SD 3": (
+        lambda p: torch.save({"clip_l": ROWS, "t5xxl": torch.ones(10, 4096)}, p),
+        "clip_l, t5xxl .*'t5xxl' is 10x4096",
+    ),
+    "no such pair": (
+        lambda p: torch.save({"a": ROWS, "b": torch.ones(10, 1024)}, p), "no model has together",
+    ),
+    "unequal halves": (
+        lambda p: torch.save({"clip_l": ROWS, "clip_g": torch.ones(2, 1280)}, p), "different num",
+    ),
+    "a LoRA": (
+        lambda p: torch.save({"lora_te_x.lora_down.weight": ROWS}, p), "this is a LoRA, not",
+    ),
     "NaN": (tensor_file(torch.full((2, 768), torch.inf)), "not finite"),
     "whole numbers": (tensor_file(torch.ones(2, 768, dtype=torch.int64)), "int64"),
     "sparse": (tensor_file(torch.ones(2, 768).to_sparse()), "sparse"),

@@ -53,11 +53,12 @@ def add(verbs: Verbs) -> None:
     )
     convert.add_argument(
         "--key", choices=("clip_l", "clip_h"),
-        help="text encoder that the vectors of IN are for (a .pt: clip_l)",
+        help="text encoder that the vectors of IN are for (a .pt for one encoder: clip_l)",
     )  # fmt: skip
     convert.add_argument(
         "--placeholder", metavar="NAME",
-        help="whose vectors in a .pt; in an embedding that is written, the token for diffusers",
+        help="whose vectors of IN, if it holds several embeddings; in an embedding that is "
+        "written, the token for diffusers",
     )  # fmt: skip
 
     doctor = verb(
@@ -198,17 +199,14 @@ def _convert(given: argparse.Namespace) -> int:
     from ..models.embeddings import read_pickle, write_embedding
 
     report = inspect_file(given.file)
+    if given.placeholder and (given.to == "prefix" or given.placeholder in report.tensors):
+        report = inspect_file(given.file, given.placeholder)
     if report.kind == PICKLE:
-        prefix = read_pickle(given.file, given.key or "clip_l", given.placeholder)
+        prefix = read_pickle(given.file, given.key, given.placeholder)
     elif report.prefix is None:
         raise report.problem or AplError("convert", "there is no prefix in it", "use another file")
     else:
         prefix = report.prefix
-        if given.to == "prefix":
-            arguments.refuse_ignored(
-                given, ("placeholder",), "only a .pt has vectors of several names, and only an "
-                "embedding is written with a token", "leave it out",
-            )  # fmt: skip
     if given.key and prefix.keys != (given.key,):
         asked = f"convert {shown(str(given.file))} for {given.key}"
         raise AplError(asked, f"it is for {describe(prefix.widths)}", "leave --key out")

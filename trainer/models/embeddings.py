@@ -16,10 +16,10 @@ from torch import Tensor
 from apl_core import atomic
 from apl_core.errors import AplError, PrefixFileError
 from apl_core.header import with_metadata
+from apl_core.kinds import check_vectors, find_vectors
 from apl_core.limits import FILE_BYTES
 from apl_core.metadata import PrefixCard, shown, to_metadata
 from apl_core.prefix import WIDTHS, Prefix
-from apl_core.tokens import MAX_ROWS
 
 SAFE_TORCH = (2, 10)
 """The first torch whose weights-only loading has no known way around it."""
@@ -32,10 +32,12 @@ class _Inert:
     """Stands in for nn.ParameterDict while a pickle is read: it keeps the state, runs nothing."""
 
 
-def read_pickle(path: Path, key: str, placeholder: str | None = None) -> Prefix:
-    """The vectors (n, width of `key`) of a textual inversion in a `.pt`; AplError.
+def read_pickle(path: Path, key: str | None = None, placeholder: str | None = None) -> Prefix:
+    """The vectors of a textual inversion in a `.pt`; AplError.
 
-    Only weights are read, only by a torch that can do so safely, from at most 16 MiB.
+    Of one encoder they are (n, width of `key`), `clip_l` if it is None; a file for two encoders
+    tells them by their widths. Only weights are read, only by a torch that can do so safely, from
+    at most 16 MiB.
     """
     asked = f"convert {shown(str(path))}"
     if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_TORCH:
@@ -53,19 +55,20 @@ def read_pickle(path: Path, key: str, placeholder: str | None = None) -> Prefix:
         raise AplError(
             asked, found, "use a textual inversion as it was saved, from somebody you trust"
         ) from error
-    rows = _rows(asked, content, placeholder)
-    if rows.dim() == 1:
-        rows = rows[None]
-    if rows.dim() != 2 or rows.shape[1] != WIDTHS[key] or not 1 <= rows.shape[0] <= MAX_ROWS:
-        other = [k for k in ("clip_l", "clip_h") if rows.shape[-1:] == (WIDTHS[k],) and k != key]
-        fix = f"give --key {other[0]}" if other else "choose another file"
-        shape = "x".join(map(str, rows.shape)) or "scalar"
-        expected = f"1 to {MAX_ROWS} rows of {WIDTHS[key]} for {key}"
-        raise AplError(asked, f"its vectors are {shape}, expected {expected}", fix)
+    tensors = _tensors(asked, content)
+    shapes = {name: tuple(rows.shape) for name, rows in tensors.items()}
     try:
-        return Prefix({key: rows}, card=PrefixCard(title=path.stem))
+        names = find_vectors(shapes, placeholder)
+        check_vectors(shapes, names)
+        if key is None and tuple(names) == ("clip_h",):
+            raise AplError(asked, "its vectors are for clip_h, not clip_l", "give --key clip_h")
+        vectors = {
+            encoder: torch.cat([tensors[name].reshape(-1, WIDTHS[encoder]) for name in parts])
+            for encoder, parts in names.items()
+        }
+        return Prefix(vectors, card=PrefixCard(title=path.stem))
     except PrefixFileError as error:
-        raise AplError(asked, error.found, "use a textual inversion as it was saved") from error
+        raise AplError(asked, error.found, error.fix) from error
 
 
 def write_embedding(prefix: Prefix, path: Path, name: str | None = None) -> None:
@@ -120,31 +123,28 @@ def _bytes(path: Path, asked: str) -> bytes:
     return blob
 
 
-def _rows(asked: str, content: object, placeholder: str | None) -> Tensor:
+def _tensors(asked: str, content: object) -> dict[str, Tensor]:
+    """The tensors of a file's content by name; names that come again in a list are numbered."""
     held = content
     if isinstance(held, dict) and _PARAMETERS in held:
         held = cast("dict[str, object]", held)[_PARAMETERS]
-    if isinstance(held, _Inert):
-        held = vars(held).get("_parameters")
     tensors: dict[str, Tensor] = {}
-    if isinstance(held, Mapping):
-        for name, value in cast("Mapping[object, object]", held).items():
+    for number, part in enumerate(cast("list[object]", held if isinstance(held, list) else [held])):
+        inner = vars(part).get("_parameters") if isinstance(part, _Inert) else part
+        table = cast("Mapping[object, object]", inner if isinstance(inner, Mapping) else {})
+        for name, value in table.items():
             if isinstance(name, str) and type(value) in (Tensor, torch.nn.Parameter):
-                tensors[name] = cast(Tensor, value)
-    names = ", ".join(repr(shown(name, 40)) for name in list(tensors)[:8]) or "nothing"
+                own = f"{name}_{number}" if name in tensors else name
+                tensors[own] = _plain(asked, cast(Tensor, value))
     if not tensors:
         raise AplError(
             asked, "it holds no vectors of a textual inversion",
             "use an embedding of the authors' code, A1111 or diffusers, not a checkpoint",
         )  # fmt: skip
-    if placeholder is None and len(tensors) > 1:
-        raise AplError(asked, f"it holds vectors for {names}", "choose one with --placeholder NAME")
-    if placeholder is not None and placeholder not in tensors:
-        raise AplError(
-            asked, f"it holds vectors for {names}, none for {shown(placeholder, 40)!r}",
-            "name one of them with --placeholder",
-        )  # fmt: skip
-    rows = tensors[placeholder] if placeholder is not None else next(iter(tensors.values()))
+    return tensors
+
+
+def _plain(asked: str, rows: Tensor) -> Tensor:
     plain = rows.layout is torch.strided and rows.device.type == "cpu" and not rows.is_quantized
     if not plain or not rows.is_floating_point():
         raise AplError(asked, f"its vectors are {rows.dtype}, {rows.layout}", "use plain floats")
