@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ RUNS = int(os.environ.get("APL_MIXED_RUNS", "100"))
 """How many; SECURITY.md has the figures of 1,000."""
 
 GROWTH = 48.0
-"""MiB by which a process may have grown since its warm-up: less than 50 KiB a run of 1,000."""
+"""MiB by which a process may have grown since its warm-up: less than 70 KiB a run of 1,000."""
 
 REFUSED = "refused: "
 
@@ -46,8 +47,14 @@ class Course:
 
     @property
     def growth(self) -> float:
-        """MiB from a fifth of the way, when everything has been loaded once, to the end."""
-        return self.memory[-1] - self.memory[len(self.memory) // 5]
+        """MiB from the second quarter, when everything has been loaded once, to the last one.
+
+        Of each the median: one look may fall into the middle of a request.
+        """
+        quarter = max(1, len(self.memory) // 4)
+        return statistics.median(self.memory[-quarter:]) - statistics.median(
+            self.memory[quarter : 2 * quarter] or self.memory
+        )
 
     def one(self, kind: str) -> str:
         """The only answer that a kind ever gave."""
