@@ -11,6 +11,7 @@ from apl_core.trace import FILE
 
 from . import config
 from .hosts import Host, faces
+from .refusal import public
 from .webui import loaded_model, module
 
 
@@ -41,10 +42,10 @@ def _entry(host: Host, name: str) -> dict[str, Any]:
         }
         model = loaded_model()
         if model is not None:
-            entry["fit"] = check_fit(prefix, faces(host, model, fingerprints=True)).sentence
+            entry["fit"] = public(check_fit(prefix, faces(host, model, fingerprints=True)).sentence)
         entry["usable"] = True
     except AplError as error:
-        entry |= {"usable": False, "problem": str(error)}
+        entry |= {"usable": False, "problem": public(str(error))}
     return entry
 
 
@@ -65,7 +66,7 @@ def _status(host: Host) -> dict[str, Any]:
         status["encoders"] = {face.key: face.width for face in found}
     except AplError as error:
         status["encoders"] = {}
-        status["problem"] = str(error)
+        status["problem"] = public(str(error))
     return status
 
 
@@ -77,7 +78,7 @@ def _enforced() -> dict[str, Any]:
     try:
         digest = config.library().load(name).digest
     except AplError as error:
-        return {"digest": None, "hash": None, "usable": False, "problem": str(error)}
+        return {"digest": None, "hash": None, "usable": False, "problem": public(str(error))}
     return {"digest": digest, "hash": digest[:10], "usable": True}
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from apl_core.errors import AplError, HostError
+
 from . import config
+from .refusal import refusal
 from .steps import StepRange
 from .webui import module
 
@@ -25,11 +28,33 @@ def register() -> None:
             grid.axis_options.append(option)
 
 
+def _valid(read: Any) -> Any:
+    """Look at all values before the first cell: the grid says at once what is wrong."""
+
+    def confirm(_p: Any, values: list[str]) -> None:
+        try:
+            for value in values:
+                read(value)
+        except AplError as error:
+            raise refusal(error) from error
+
+    return confirm
+
+
 def _options(option: Any) -> list[Any]:
+    def names() -> list[str]:
+        return config.library().names()
+
+    def load(name: str) -> object:
+        return config.library().load(name)
+
+    def axis(label: str, key: str, read: Any, check: Any, **more: Any) -> Any:
+        return option(label, str, _setter(key, read), confirm=_valid(check), **more)
+
     return [
-        option("[APL] Prefix", str, _setter("name", str), choices=lambda: config.library().names()),
-        option("[APL] Anonymize", str, _setter("enabled", _switch), choices=lambda: ["off", "on"]),
-        option("[APL] Steps", str, _setter("steps", StepRange.parse)),
+        axis("[APL] Prefix", "name", str, load, choices=names),
+        axis("[APL] Anonymize", "enabled", _switch, _switch, choices=lambda: ["off", "on"]),
+        axis("[APL] Steps", "steps", StepRange.parse, StepRange.parse),
     ]
 
 
@@ -42,5 +67,9 @@ def _setter(key: str, read: Any) -> Any:
 
 def _switch(value: str) -> bool:
     if value.lower() not in ("on", "off"):
-        raise ValueError(f"[APL] Anonymize: {value!r} is neither on nor off")
+        raise HostError(
+            "read a value of the axis [APL] Anonymize",
+            f"{value[:40]!r} is neither on nor off",
+            "write on or off",
+        )
     return value.lower() == "on"

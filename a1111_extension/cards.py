@@ -9,6 +9,7 @@ from typing import Any
 from apl_core.errors import AplError
 
 from . import config
+from .refusal import public
 from .webui import module
 
 
@@ -46,7 +47,8 @@ def _card(page: Any, name: str, index: int | None) -> dict[str, Any]:
         metadata = {"family": prefix.family, "vectors": prefix.n, "behind": prefix.behind}
         digest, about = prefix.short_digest, prefix.card.description or prefix.family
     except AplError as error:
-        metadata, digest, about = {"problem": error.found}, "", error.found
+        about, digest = public(error.found), ""
+        metadata = {"problem": about}
     item: dict[str, Any] = {
         "name": name,
         "filename": str(path),

@@ -45,10 +45,8 @@ def on_by_default() -> bool:
 
 
 def default_prefix() -> str:
-    """The prefix that is chosen when none is named; empty where there is none at all."""
-    names = library().names()
-    chosen = str(_option(DEFAULT_PREFIX, ""))
-    return chosen if chosen in names or not names else names[0]
+    """The prefix that the settings name for requests that name none, or an empty text."""
+    return str(_option(DEFAULT_PREFIX, "") or "")
 
 
 def _option(key: str, default: object) -> object:

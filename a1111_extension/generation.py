@@ -6,10 +6,9 @@ import logging
 from typing import Any
 
 from apl_core.errors import AplError
-from apl_core.fit import check_fit
 
 from . import request
-from .hosts import Host, faces
+from .hosts import Host, require_fit
 from .refusal import refusal
 from .webui import loaded_model
 
@@ -33,7 +32,7 @@ def begin(
         model = loaded_model()
         if outcome is not None and model is not None:
             host.refuse_settings()
-            check_fit(outcome.prefix, faces(host, model, fingerprints=False))
+            require_fit(host, outcome.name, outcome.prefix, model)
     except AplError as error:
         outcome = refusal(error)
     except Exception as error:

@@ -6,13 +6,14 @@ from functools import partial, wraps
 from typing import Any
 
 from apl_core.errors import AplError, HostError
-from apl_core.fit import check_fit
 
-from . import request
-from .hosts import Host, faces
+from . import config, request, sampled
+from .guidance import covers_negative
+from .hosts import Host, require_fit
 from .insertion import Run, current, emphasised, prefixed_chunks, running
 from .refusal import Refused, refusal
 from .request import Request
+from .spelling import refuse_left_over
 from .steps import spliced
 from .webui import module
 
@@ -42,8 +43,12 @@ def _places(host: Host) -> list[tuple[Any, str, Any]]:
         processing.StableDiffusionProcessingTxt2Img,
         processing.StableDiffusionProcessingImg2Img,
     ]
+    base, denoiser = processing.StableDiffusionProcessing, host.denoiser_class()
     places = [
-        (processing.StableDiffusionProcessing, "get_conds_with_caching", _conditioning),
+        (base, "parse_extra_network_prompts", _parsing),
+        (base, "get_conds_with_caching", _conditioning),
+        (denoiser, "forward", _stepping),
+        (denoiser, "update_inner_model", _swapping),
         (engine, "process_texts", _texts),
         (engine, "process_tokens", _tokens),
         *((owner, "sample", _sampling) for owner in samplers),
@@ -63,7 +68,9 @@ def _conditioning(host: Host, original: Any) -> Any:
         hires_steps: int | None = None,
     ) -> Any:
         asked = _asked(host, p)
-        if asked is not None and not getattr(required_prompts, "is_negative_prompt", False):
+        _refuse_left_over(host, p, required_prompts)
+        negative = getattr(required_prompts, "is_negative_prompt", False)
+        if asked is not None and (not negative or covers_negative(p)):
             function = partial(_encode, host, asked, function)
             # the host only compares this argument: nothing of another mode is taken for ours
             extra_network_data = {**(extra_network_data or {}), _CACHE_ENTRY: asked.key}
@@ -88,10 +95,10 @@ def _encode(
     hires_steps: int | None = None,
     use_old_scheduling: bool = False,
 ) -> Any:
-    """The host's conditioning of positive prompts, with the prefix in it; raises Refused."""
+    """The host's conditioning of prompts, with the prefix in it; raises Refused."""
     try:
         host.refuse_settings()
-        check_fit(asked.prefix, faces(host, model, fingerprints=False))
+        require_fit(host, asked.name, asked.prefix, model)
         run = Run(asked.name, asked.prefix.rows(host.device()))
         try:
             with running(run):
@@ -107,8 +114,7 @@ def _encode(
             conds = spliced(bare, conds, count, covered)
     except AplError as error:
         raise refusal(error) from error
-    conds.apl_key = asked.key
-    return conds
+    return sampled.marked(conds, asked.key)
 
 
 def _texts(host: Host, original: Any) -> Any:
@@ -157,6 +163,33 @@ def _sampling(host: Host, original: Any) -> Any:
         return original(p, *args, **kwargs)
 
     return sample
+
+
+def _stepping(host: Host, original: Any) -> Any:
+    return sampled.stepping(partial(_asked, host), original)
+
+
+def _swapping(host: Host, original: Any) -> Any:
+    return sampled.swapping(partial(_asked, host), original)
+
+
+def _parsing(_host: Host, original: Any) -> Any:
+    @wraps(original)
+    def parse_extra_network_prompts(p: Any) -> Any:
+        request.read_late(p)
+        return original(p)
+
+    return parse_extra_network_prompts
+
+
+def _refuse_left_over(host: Host, p: Any, texts: Any) -> None:
+    """Refused, which is counted, for a tag that nobody read."""
+    try:
+        if not config.enforced():
+            refuse_left_over(texts)
+    except AplError as error:
+        _count_refused(host, p)
+        raise refusal(error) from error
 
 
 def _asked(host: Host, p: Any) -> Request | None:

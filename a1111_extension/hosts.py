@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from apl_core.errors import HostError
-from apl_core.fit import EncoderFace, fingerprint
+from apl_core.errors import FitError, HostError
+from apl_core.fit import EncoderFace, check_fit, fingerprint
+from apl_core.prefix import Prefix
 from apl_core.trace import Tally
 
 from .webui import module
@@ -22,9 +23,15 @@ _A1111_ENGINES: Mapping[str, str] = MappingProxyType(
         "FrozenCLIPEmbedderForSDXLWithCustomWords": "clip_l",
         "FrozenOpenCLIPEmbedderWithCustomWords": "clip_h",
         "FrozenOpenCLIPEmbedder2WithCustomWords": "clip_g",
+        # reForge: ComfyUI's encoders in A1111's wrapper (read in its modules_forge, never run)
+        "CLIP_SD_15_L": "clip_l",
+        "CLIP_SD_XL_L": "clip_l",
+        "CLIP_SD_21_H": "clip_h",
+        "CLIP_SD_XL_G": "clip_g",
     }
 )
 _FORGE_ENGINE = "backend.text_processing.classic_engine"
+_NEO_ENGINE = "backend.text_processing.sd_engine"
 _FORGE_ENGINES = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
 
 
@@ -42,6 +49,10 @@ class Host(Protocol):
 
     def embedding_class(self) -> type:
         """The class whose `forward(ids)` looks rows up and writes `fixes` over them."""
+        ...
+
+    def denoiser_class(self) -> type:
+        """The class whose `forward` makes every sampling step."""
         ...
 
     def key(self, engine: Any) -> str:
@@ -91,6 +102,9 @@ class A1111:
 
     def embedding_class(self) -> type:
         return module("sd_hijack").EmbeddingsWithFixes
+
+    def denoiser_class(self) -> type:
+        return module("sd_samplers_cfg_denoiser").CFGDenoiser
 
     def key(self, engine: Any) -> str:
         key = _A1111_ENGINES.get(type(engine).__name__)
@@ -154,6 +168,9 @@ class Forge:
     def embedding_class(self) -> type:
         return importlib.import_module(_FORGE_ENGINE).CLIPEmbeddingForTextualInversion
 
+    def denoiser_class(self) -> type:
+        return module("sd_samplers_cfg_denoiser").CFGDenoiser
+
     def key(self, engine: Any) -> str:
         return engine.embedding_key
 
@@ -189,6 +206,12 @@ class Forge:
 def choose_host() -> Host:
     """The webui that this process is; HostError if it is neither."""
     # Forge keeps an empty modules/sd_hijack_clip.py, so its own engine has to be asked for first
+    if _exists(_NEO_ENGINE) or (_exists(_FORGE_ENGINE) and not _said_in_the_engine()):
+        raise HostError(
+            "load APL Prefix",
+            "this webui is Forge Neo, whose text engine is not supported yet",
+            "use AUTOMATIC1111 1.10 or Forge; nothing is anonymised here, prompt tags included",
+        )
     if _exists(_FORGE_ENGINE):
         return Forge()
     if _exists("modules.sd_hijack_clip"):
@@ -196,7 +219,7 @@ def choose_host() -> Host:
     raise HostError(
         "load APL Prefix",
         "this webui has neither A1111's nor Forge's text engine",
-        "use AUTOMATIC1111 1.10, reForge or Forge; SD.Next is not supported",
+        "use AUTOMATIC1111 1.10 or Forge; SD.Next is not supported",
     )
 
 
@@ -210,11 +233,25 @@ def faces(host: Host, model: Any, *, fingerprints: bool) -> list[EncoderFace]:
     return found
 
 
+def require_fit(host: Host, name: str, prefix: Prefix, model: Any) -> None:
+    """FitError, in a user's words, if the prefix of that name is not for this checkpoint."""
+    try:
+        check_fit(prefix, faces(host, model, fingerprints=False))
+    except FitError as error:
+        found = error.found.replace("this prefix is for", "it is for")
+        raise FitError(f"anonymise with the prefix {name!r}", found, error.fix) from error
+
+
 def _exists(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
+
+
+def _said_in_the_engine() -> bool:
+    """Whether Forge's engine notes used embeddings in itself; Forge Neo notes them elsewhere."""
+    return hasattr(importlib.import_module(_FORGE_ENGINE), "last_extra_generation_params")
 
 
 def _unknown(what: str) -> HostError:

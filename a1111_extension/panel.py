@@ -5,14 +5,19 @@ from __future__ import annotations
 import base64
 import html
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from apl_core.errors import AplError
 from apl_core.fit import check_fit
+from apl_core.prefix import Prefix
+from apl_core.tokens import room
 
 from . import config, request
 from .hosts import Host, faces
+from .refusal import public
 from .steps import StepRange
 from .webui import gradio, loaded_model, module
 
@@ -27,17 +32,14 @@ def build(script: Any, host: Host) -> list[Any]:
     """Components whose values are the script's arguments: enabled, prefix, start, end."""
     gr = gradio()
     locked = config.enforced()
-    label = f"{LABEL} (locked on by the operator: {locked})" if locked else LABEL
     names = config.library().names()
-    chosen = locked or config.default_prefix() or None
+    chosen = locked or request.preset(names)
     elem_id = script.elem_id
-    with module("ui_components").InputAccordion(
-        bool(locked) or config.on_by_default(), label=label, elem_id=elem_id("enabled")
-    ) as enabled:
+    with _switch(gr, elem_id("enabled"), locked) as enabled:
         with gr.Row():
             prefix = gr.Dropdown(
                 label="Prefix",
-                choices=names,
+                choices=_choices(names),
                 value=chosen,
                 elem_id=elem_id("prefix"),
                 interactive=not locked,
@@ -45,7 +47,7 @@ def build(script: Any, host: Host) -> list[Any]:
             module("ui_common").create_refresh_button(
                 prefix,
                 lambda: None,
-                lambda: {"choices": config.library().names()},
+                lambda: {"choices": _choices(config.library().names())},
                 elem_id("refresh"),
             )
         line = gr.HTML(fit_line(host, chosen), elem_id=elem_id("fit"))
@@ -56,28 +58,43 @@ def build(script: Any, host: Host) -> list[Any]:
             end = _slider(gr, "Anonymize until (share of the steps)", 1.0, elem_id("end"), locked)
     for component in (enabled, prefix, start, end):
         component.do_not_save_to_config = True  # the page of settings holds the defaults
-    for component in (enabled, prefix):
         component.change(
-            lambda _on, name: fit_line(host, name), inputs=[enabled, prefix], outputs=[line]
+            lambda _on, *said: fit_line(host, *said),
+            inputs=[enabled, prefix, start, end],
+            outputs=[line],
         )
     script.infotext_fields = [
-        (enabled, lambda said: request.NAME in said or config.on_by_default()),
+        (enabled, lambda said: True if request.NAME in said else None),  # None: leave it as it is
         (prefix, pasted_name),
-        (start, lambda said: pasted_steps(said).start),
-        (end, lambda said: pasted_steps(said).end),
+        (start, lambda said: _pasted(said, "start")),
+        (end, lambda said: _pasted(said, "end")),
     ]
     script.paste_field_names = [request.NAME, request.HASH, request.STEPS]
     return [enabled, prefix, start, end]
 
 
-def fit_line(host: Host, name: object) -> str:
-    """One line of HTML: does the prefix fit the loaded checkpoint; its picture if it has one."""
-    if not isinstance(name, str) or not name:
-        folders = html.escape(config.library().folders)
-        return f"<p>No prefix yet: put one into {folders} and refresh.</p>"
+@contextmanager
+def _switch(gr: Any, elem_id: str, locked: str | None) -> Iterator[Any]:
+    """The accordion that is a tick, or, locked, an open one around a tick that stays."""
+    if not locked:
+        accordion = module("ui_components").InputAccordion
+        with accordion(config.on_by_default(), label=LABEL, elem_id=elem_id) as enabled:
+            yield enabled
+        return
+    label = f"{LABEL} (locked on by the operator: {locked})"
+    with gr.Accordion(LABEL, open=True, elem_id=f"{elem_id}-locked"):
+        yield gr.Checkbox(True, label=label, elem_id=elem_id, interactive=False)
+
+
+def _choices(names: list[str]) -> list[str]:
+    return ["", *names]  # nothing chosen: the default of the settings
+
+
+def fit_line(host: Host, name: object, start: object = 0.0, end: object = 1.0) -> str:
+    """HTML: does the prefix fit the loaded checkpoint, and how much of text and steps is there."""
     try:
-        path = config.library().resolve(name)
-        prefix = config.library().load(name)
+        chosen = config.enforced() or request.chosen(name)
+        path, prefix = config.library().resolve(chosen), config.library().load(chosen)
         model = loaded_model()
         if model is None:
             sentence, colour = "No checkpoint is loaded yet.", "inherit"
@@ -86,9 +103,23 @@ def fit_line(host: Host, name: object) -> str:
             known = report.same_encoder is not False
             colour = "inherit" if known else "darkorange"
             sentence = f"{model.sd_checkpoint_info.name_for_extra}: {report.sentence}"
-        return _picture(path) + _paragraph(sentence, colour)
+        lines = [_picture(path), _paragraph(sentence, colour), _room(prefix)]
     except AplError as error:
-        return _paragraph(str(error), "crimson")
+        lines = [_paragraph(str(error), "crimson")]
+    return "".join([*lines, _part_of_the_steps(start, end)])
+
+
+def _room(prefix: Prefix) -> str:
+    left = room(prefix.n)
+    about = f"Each chunk of the prompt has room for {left} tokens, not 75 as the counter shows."
+    return _paragraph(about, "inherit")
+
+
+def _part_of_the_steps(start: object, end: object) -> str:
+    if (start, end) == (0, 1):
+        return ""
+    about = f"Only from {start:.0%} to {end:.0%} of the steps; the others draw the bare prompt."
+    return _paragraph(about, "darkorange")
 
 
 def pasted_name(said: dict[str, Any]) -> str | None:
@@ -105,6 +136,11 @@ def pasted_name(said: dict[str, Any]) -> str | None:
             log.debug("paste: %s", error)
     log.warning("The prefix %r with the hash %s is not here.", name, digest)
     return name
+
+
+def _pasted(said: dict[str, Any], bound: str) -> float | None:
+    """A bound of a pasted picture's steps; None, which leaves the slider, if it had no prefix."""
+    return getattr(pasted_steps(said), bound) if request.NAME in said else None
 
 
 def pasted_steps(said: dict[str, Any]) -> StepRange:
@@ -129,7 +165,7 @@ def _slider(gr: Any, label: str, value: float, elem_id: str, locked: str | None)
 
 
 def _paragraph(sentence: str, colour: str) -> str:
-    return f"<p style='color:{colour}'>{html.escape(sentence)}</p>"
+    return f"<p style='color:{colour}'>{html.escape(public(sentence))}</p>"
 
 
 def picture_of(path: Path) -> Path | None:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 from apl_core.errors import AplError, HostError
 
+from . import config
+
 STATUS = 422
+
+_PATH = re.compile(r"(?<![\w.:/<])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\",;:]+[\\/])+([^\s\\/'\",;:]*)")
+_WIDTHS = re.compile(r"(SD 1\.x|SD 2\.x|SDXL) \((?:clip_[lgh] \d+(?: \+ )?)+\)")
 
 
 class Refused(HostError):
     """Raised inside image generation; the webui's API answers with `status_code` and `detail`."""
 
     def __init__(self, asked: str, found: str, fix: str) -> None:
-        super().__init__(asked, found, fix)
+        super().__init__(public(asked), public(found), public(fix))
         self.status_code = STATUS
         self.detail = str(self)
+
+
+def public(text: str) -> str:
+    """A sentence as anybody may read it: no folders of the server, families without widths."""
+    for folder in map(str, config.roots()):
+        text = text.replace(f"{folder}{os.sep}", "").replace(folder, os.path.basename(folder))
+    return _WIDTHS.sub(r"\1", _PATH.sub(r"\1", text)).replace("(clip_g 1280)", "SDXL's refiner")
 
 
 def refusal(error: Exception) -> Refused:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,7 +11,9 @@ from apl_core.prefix import Prefix
 
 from . import config
 from .refusal import Refused, refusal
+from .spelling import Tag, misspelled, other_tags, settle
 from .steps import StepRange
+from .webui import tag_words
 
 NAME = "APL prefix"
 HASH = "APL hash"
@@ -20,7 +21,8 @@ STEPS = "APL steps"
 ENFORCED = "APL"
 """Keys in a picture's generation parameters."""
 
-TAG = re.compile(r"<apl:([^>]*)>")
+_SHOWN = 12
+"""Names in a message that lists prefixes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,28 +60,34 @@ def read(p: Any, enabled: object, name: object, start: object, end: object) -> R
     if locked:
         return _request(locked, StepRange())
     axes: dict[str, Any] = getattr(p, "apl_axes", {})
-    tag = _one_tag(_prompts(p))
+    tag = _tag(p)
     if not isinstance(enabled, bool):
         raise _argument("enabled", enabled, "true or false")
     if not axes.get("enabled", "name" in axes or tag is not None or enabled):
         return None
-    steps = axes.get("steps") or (tag and tag[1]) or _range(start, end)
-    chosen = axes.get("name") or (tag and tag[0]) or name or config.default_prefix()
-    if not isinstance(chosen, str):
-        raise _argument("prefix", chosen, "the name of a prefix")
-    if not chosen:
-        raise HostError(
-            "anonymise this image",
-            f"no prefix is chosen and there is none in {config.library().folders}",
-            "put a prefix file there or train one",
-        )
-    return _request(chosen, steps)
+    steps = axes.get("steps") or (tag and tag.steps) or _range(start, end)
+    return _request(axes.get("name") or (tag.name if tag else chosen(name)), steps)
 
 
-def from_tags(p: Any, parsed: Iterable[Any]) -> Request | None:
-    """What the tags that the webui has parsed, and those in the prompts, ask for; AplErrors."""
-    tag = _one_tag([*(f"<apl:{':'.join(one.items)}>" for one in parsed), *_prompts(p)])
-    return None if tag is None else _request(tag[0], tag[1] or StepRange())
+def read_late(p: Any, parsed: Iterable[Any] = ()) -> None:
+    """Read the tags that came into a request's texts after `read`, or without it.
+
+    Extensions write prompts while a request runs, and make passes of their own; `parsed` are tags
+    that the webui has taken out already. A fault is attached as a refusal.
+    """
+    axes: dict[str, Any] = getattr(p, "apl_axes", {})
+    asked = _carried(p)
+    try:
+        tags = [f"<apl:{':'.join(map(str, one.items))}>" for one in parsed]
+        tag = None if config.enforced() else _tag(p, tags, begun=True)
+        if tag is None or isinstance(asked, Refused) or axes.get("enabled") is False:
+            return
+        steps = axes.get("steps") or tag.steps or (asked.steps if asked else StepRange())
+        name = axes.get("name") or tag.name
+        if asked is None or (name, steps) != (asked.name, asked.steps):
+            attach(p, _request(name, steps))
+    except AplError as error:
+        attach(p, refusal(error))
 
 
 def attach(p: Any, outcome: Request | Refused | None) -> None:
@@ -101,10 +109,8 @@ def attach(p: Any, outcome: Request | Refused | None) -> None:
 
 def of(p: Any) -> Request | None:
     """The request that `p` carries, None for a plain image; raises Refused."""
-    outcome = getattr(p, "apl_outcome", None)
+    outcome = _carried(p)
     said = p.extra_generation_params.get(NAME)
-    if outcome is None and isinstance(said, Mark):
-        outcome = said.outcome
     try:
         if outcome is None and config.enforced():
             outcome = read(p, False, "", 0.0, 1.0)
@@ -123,23 +129,65 @@ def _request(name: str, steps: StepRange) -> Request:
     return Request(name, config.library().load(name), steps)
 
 
-def _prompts(p: Any) -> list[str]:
-    return [*(p.all_prompts or []), *(getattr(p, "all_hr_prompts", None) or [])]
+def _tag(p: Any, more: Sequence[str] = (), *, begun: bool = False) -> Tag | None:
+    """The tag of a request's texts; HostError, also for `<alp:NAME>` with a prefix of that name."""
+    tag, others = settle(p, more, begun=begun), other_tags(p, begun=begun)
+    if others:
+        known, names = tag_words(), set(config.library().names())
+        for word, name, where in others:
+            if word not in known and name in names:
+                raise misspelled(word, name, where)
+    return tag
 
 
-def _one_tag(prompts: Iterable[str]) -> tuple[str, StepRange | None] | None:
-    """(name, range) of the tags in the prompts, which all have to say the same."""
-    found = {text for prompt in prompts for text in TAG.findall(prompt)}
-    if len(found) > 1:
-        raise HostError(
-            "anonymise with the prefix that the prompt names",
-            "its tags name different ones: " + ", ".join(sorted(found)),
-            "use one <apl:name> tag",
+def _carried(p: Any) -> Request | Refused | None:
+    """What was attached to `p`, or to the request whose generation parameters it was handed."""
+    outcome = getattr(p, "apl_outcome", None)
+    said = p.extra_generation_params.get(NAME)
+    return said.outcome if outcome is None and isinstance(said, Mark) else outcome
+
+
+def preset(names: Sequence[str]) -> str:
+    """The prefix that a page has chosen when it opens, or an empty text."""
+    default = config.default_prefix()
+    return default if default in names else names[0] if not default and len(names) == 1 else ""
+
+
+def chosen(name: object) -> str:
+    """The prefix that is named, else the default, else the only one; HostError, never a guess."""
+    if name is not None and not isinstance(name, str):
+        raise _argument("prefix", name, "the name of a prefix")
+    default, names = config.default_prefix(), config.library().names()
+    if name:
+        return name
+    if default:
+        if default not in names:
+            raise _unchosen(
+                f"the default prefix {default!r} of the settings is not there any more",
+                "choose another one, or another default in Settings > APL Prefix",
+            )
+        return default
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise _unchosen(
+            f"there is no prefix yet in {config.library().folders}",
+            "put a prefix file (.safetensors) there, or train one, and press the refresh button "
+            "beside the list",
         )
-    if not found:
-        return None
-    name, _, steps = found.pop().partition(":")
-    return name.strip(), StepRange.parse(steps) if steps else None
+    raise _unchosen(
+        f"no prefix is chosen, and there are several: {_listed(names)}",
+        "choose one of them, or a default in Settings > APL Prefix",
+    )
+
+
+def _unchosen(found: str, fix: str) -> HostError:
+    return HostError("anonymise this image", found, fix)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def _range(start: object, end: object) -> StepRange:

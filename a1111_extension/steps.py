@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from apl_core.errors import HostError
 
@@ -63,10 +63,14 @@ class StepRange:
 
 
 def spliced(bare: Any, prefixed: Any, count: int, covered: range) -> Any:
-    """The host's multi-prompt conditioning with `prefixed` in the covered steps, else `bare`.
+    """The host's conditioning with `prefixed` in the covered steps, else `bare`.
 
-    Both come from one prompt, so they have the same parts; `count` is the number of steps.
+    It is multi-prompt conditioning, or a list of schedules as negative prompts have it. Both come
+    from one prompt, so they have the same parts; `count` is the number of steps.
     """
+    if isinstance(prefixed, list):
+        pairs = zip(cast("list[Any]", bare), cast("list[Any]", prefixed), strict=True)
+        return [_schedule(plain, part, count, covered) for plain, part in pairs]
     batch = [
         [
             type(part)(_schedule(plain.schedules, part.schedules, count, covered), part.weight)

@@ -20,3 +20,10 @@ def loaded_model() -> Any | None:
     """The loaded checkpoint, or None; never starts loading one."""
     model = module("sd_models").model_data.sd_model
     return None if getattr(model, "sd_checkpoint_info", None) is None else model
+
+
+def tag_words() -> set[str]:
+    """Words that the webui or an extension takes for tags, e.g. `lora` of `<lora:name:1>`."""
+    networks = module("extra_networks")
+    known = {*networks.extra_network_registry, *networks.extra_network_aliases}
+    return known | {"lora", "lyco", "hypernet"}  # also where they are switched off

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from apl_a1111 import config, request, tag
+from apl_a1111 import config, request
 from apl_a1111.refusal import Refused
 from apl_a1111.request import HASH, NAME, STEPS
 
@@ -31,6 +31,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace
     monkeypatch.setattr(config, "roots", lambda: (tmp_path,))
     monkeypatch.setattr(config, "enforced", lambda: said.enforced)
     monkeypatch.setattr(config, "default_prefix", lambda: said.default)
+    monkeypatch.setattr(request, "tag_words", lambda: {"apl", "lora", "other"})
     return said
 
 
@@ -145,7 +146,8 @@ def test_a_refusal_is_raised_with_a_status_and_a_sentence() -> None:
         with pytest.raises(Refused) as raised:
             request.of(one)
         assert vars(raised.value)["status_code"] == 422
-        assert vars(raised.value)["detail"] == str(caught.value)
+        detail = vars(raised.value)["detail"]
+        assert "find the prefix 'c'" in detail and "/" not in detail
     assert "report this" in str(refusal(ZeroDivisionError("x")))
 
 
@@ -165,24 +167,52 @@ def test_equal_keys_mean_equal_conditioning() -> None:
 def test_tags_reach_requests_that_the_script_did_not_see() -> None:
     params = [SimpleNamespace(items=["a", "0-0.5"])]
     inner = asking("y")
-    tag.activate(inner, params)
+    request.read_late(inner, params)
     got = request.of(inner)
     assert got is not None and (got.name, str(got.steps)) == ("a", "0-0.5")
     late = asking("y")  # the script saw no tag, then another extension wrote one
     request.attach(late, None)
-    late.all_prompts = ["y", "z <apl:b>"]
-    tag.activate(late, [])
+    late.prompts = ["y", "z < APL:b >"]
+    request.read_late(late)
     got = request.of(late)
-    assert got is not None and got.name == "b"
+    assert got is not None and got.name == "b" and late.prompts == ["y", "z <apl:b>"]
     off = asking("y", apl_axes={"enabled": False})
-    tag.activate(off, params)
+    request.read_late(off, params)
     assert request.of(off) is None
-    already = asking("y")
-    request.attach(already, read(already, True, "b"))
-    tag.activate(already, params)
-    got = request.of(already)
-    assert got is not None and got.name == "b"
-    wrong = asking("y")
-    tag.activate(wrong, [SimpleNamespace(items=["c"])])
-    with pytest.raises(Refused):
-        request.of(wrong)
+    ticked = asking("y")
+    request.attach(ticked, read(ticked, True, "b", 0.0, 0.5))
+    request.read_late(ticked, [SimpleNamespace(items=["a"])])  # a tag wins, as at the start
+    got = request.of(ticked)
+    assert got is not None and (got.name, str(got.steps)) == ("a", "0-0.5")
+    for text in ("<apl:c>", "<apl:", "<apl:a> <apl:b>", "\uff1capl:a\uff1e"):
+        wrong = asking("y", negative_prompts=[text])
+        request.read_late(wrong)
+        with pytest.raises(Refused):
+            request.of(wrong)
+
+
+def test_no_prefix_is_chosen_for_anybody(settings: SimpleNamespace) -> None:
+    settings.default = "gone"
+    with pytest.raises(AplError, match="'gone' of the settings is not there"):
+        read(asking("x"), True, "")
+    assert request.preset(["a", "b"]) == ""
+    settings.default = ""
+    for name in ("", None):
+        with pytest.raises(AplError, match="several: a, b"):
+            read(asking("x"), True, name)
+    (settings.folder / "b.safetensors").unlink()
+    got = read(asking("x"), True, "")
+    assert got is not None and got.name == "a" and request.preset(["a"]) == "a"
+    (settings.folder / "a.safetensors").unlink()
+    with pytest.raises(AplError, match="there is no prefix yet") as caught:
+        read(asking("x"), True, "")
+    assert str(settings.folder) not in str(caught.value)
+
+
+def test_a_tag_with_another_word_and_the_name_of_a_prefix_is_refused() -> None:
+    with pytest.raises(AplError, match=r"no 'alp' tags here.*<apl:a>"):
+        read(asking("x <alp:a>"))
+    with pytest.raises(AplError, match="no 'alp' tags here"):
+        read(asking("x", all_negative_prompts=["<alp:a:1>"]), True)
+    for text in ("<lora:a:1>", "<alp:nobody>", "<other:b>"):
+        assert read(asking(text)) is None

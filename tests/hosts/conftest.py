@@ -64,7 +64,8 @@ def furnished(data: Path) -> Path:
     """A webui's data folder with prefixes and a style."""
     fill(data / "models" / "apl")
     write_lora(data / "models" / "Lora" / "random_lora.safetensors")
-    (data / "styles.csv").write_text("name,prompt,negative_prompt\nanonymous,<apl:front>,\n")
+    styles = ("anonymous,<apl:front>,", "pushed away,,<apl:front>", "unclosed,of style <apl:front,")
+    (data / "styles.csv").write_text("\n".join(("name,prompt,negative_prompt", *styles, "")))
     return data
 
 

@@ -29,7 +29,7 @@ except ImportError:
     from modules.sd_hijack_clip import TextConditionalModel as Engine
 
 SEEN = []
-START = {"inner": False, "trouble": None, "watch": True, "digest": False}
+START = {"inner": False, "trouble": None, "watch": True, "digest": False, "late": ""}
 STATE = dict(START)
 TROUBLE = re.compile(r"probe:(\w+)")
 """In a prompt: trouble for this request alone, whoever else asks at the same time."""
@@ -105,10 +105,32 @@ def _trouble(which):
         "encoder": lambda: _replaced(texts, "process_texts", _bare(texts.process_texts)),
         "rows": lambda: _replaced(texts, "process_tokens", _drop_rows(texts.process_tokens)),
         "zeroed": lambda: _replaced(texts, "process_tokens", _zero_rows(texts.process_tokens)),
+        "second pass": lambda: _replaced(
+            processing.StableDiffusionProcessingTxt2Img, "calculate_hr_conds", _own_hr_conds
+        ),
+        "after the swap": lambda: _replaced(
+            processing.StableDiffusionProcessingTxt2Img, "get_conds", _own_conds
+        ),
         "conditioning": lambda: _replaced(
             request, "get_conds_with_caching", _bare(request.get_conds_with_caching)
         ),
     }[which]()
+
+
+def _conds(prompts, negatives):
+    """Conditioning as an extension makes it that calls the webui's own functions."""
+    return (
+        prompt_parser.get_multicond_learned_conditioning(shared.sd_model, prompts, 4),
+        prompt_parser.get_learned_conditioning(shared.sd_model, negatives, 4),
+    )
+
+
+def _own_hr_conds(p):
+    p.hr_c, p.hr_uc = _conds(p.hr_prompts, p.hr_negative_prompts)
+
+
+def _own_conds(p):
+    return _conds(p.prompts, p.negative_prompts)
 
 
 def _holder(engine):
@@ -145,6 +167,11 @@ class Probe(webui_scripts.Script):
     def process(self, p):
         """Wildcards, as extensions for them work: the prompts change when the request runs."""
         p.all_prompts = [one.replace("__somebody__", "Ada Example") for one in p.all_prompts]
+
+    def before_process_batch(self, p, **_kwargs):
+        """Prompts that are written when all other scripts have seen them."""
+        if STATE["late"]:
+            p.prompts = [one + STATE["late"] for one in p.prompts]
 
     def postprocess_image(self, p, pp):
         """An inner pass as face-fixing extensions make it: a request of their own, ours in part."""
