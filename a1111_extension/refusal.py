@@ -6,6 +6,7 @@ import os
 import re
 
 from apl_core.errors import AplError, HostError
+from apl_core.names import place
 
 from . import config
 
@@ -26,8 +27,8 @@ class Refused(HostError):
 
 def public(text: str) -> str:
     """A sentence as anybody may read it: no folders of the server, families without widths."""
-    for folder in map(str, config.roots()):
-        text = text.replace(f"{folder}{os.sep}", "").replace(folder, os.path.basename(folder))
+    for folder in config.roots():
+        text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), place(folder))
     return _WIDTHS.sub(r"\1", _PATH.sub(r"\1", text)).replace("(clip_g 1280)", "SDXL's refiner")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -147,8 +148,23 @@ def test_a_refusal_is_raised_with_a_status_and_a_sentence() -> None:
             request.of(one)
         assert vars(raised.value)["status_code"] == 422
         detail = vars(raised.value)["detail"]
-        assert "find the prefix 'c'" in detail and "/" not in detail
+        assert detail == str(caught.value) and "find the prefix 'c'" in detail
     assert "report this" in str(refusal(ZeroDivisionError("x")))
+
+
+def test_a_refusal_names_no_folder_of_the_server(settings: SimpleNamespace) -> None:
+    from apl_a1111.refusal import public, refusal
+
+    try:
+        open("/srv/somebody/secret place/models/x.safetensors").close()
+    except OSError as error:
+        assert "/srv" not in str(refusal(error)) and "x.safetensors" in str(refusal(error))
+    inside = settings.folder / "my faces" / "a.safetensors"
+    assert public(f"read {inside}: broken") == f"read my faces{os.sep}a.safetensors: broken"
+    assert public(r"read C:\Users\me\a.pt") == "read a.pt"
+    for text in ("a/b and https://example.org/a/b", "GET </apl/x/y>", "0/75", "models/apl"):
+        assert public(text) == text
+    assert public("for SDXL (clip_l 768 + clip_g 1280); SD 1.x (clip_l 768)") == "for SDXL; SD 1.x"
 
 
 def test_equal_keys_mean_equal_conditioning() -> None:
