@@ -25,6 +25,7 @@ from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
 
 from ..data.settings import parse_json
+from ..moved import recalled, remembered
 from .compiling import check_compiler
 from .data import DataSource, LatentCache, Row, heldout_names, read_data
 from .load import STEPS, CheckpointModel, Options, load_checkpoint
@@ -33,6 +34,7 @@ from .previews import Previews
 from .recognise import recognise
 from .selfmade import draw_data, jobs
 
+_PATHS = ("checkpoint", "data", "tokenizer")
 _COUNTS = ("per_name", "draw_steps")
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("checkpoint", "data", "tokenizer", "prediction", "device"), str),
@@ -63,7 +65,8 @@ class Material:
 
     def save(self, folder: RunFolder) -> None:
         """Write `origin.json` into a run folder."""
-        text = json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
+        data = remembered(asdict(self), _PATHS, folder.path)
+        text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
         with folder.told("write origin.json in"):
             write_text(folder.path / "origin.json", text)
 
@@ -74,6 +77,7 @@ class Material:
             data = parse_json(read_text(folder.path / "origin.json"))
             if "checkpoint" not in data:
                 return None
+            data = recalled(data, _PATHS, folder.path)
             if data["names"] is not None:
                 data["names"] = tuple(str(name) for name in data["names"])
             material = Material(**data)

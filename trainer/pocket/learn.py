@@ -20,6 +20,8 @@ from apl_core.training.events import Control, Listener
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 
+from ..data.settings import parse_json
+from ..moved import recalled, remembered
 from .judge import PocketJudge, PocketPreviewer
 from .model import PocketModel
 from .source import PocketSource, training_people
@@ -44,7 +46,7 @@ class Origin:
 
     def save(self, folder: RunFolder) -> None:
         """Write `origin.json` into a run folder."""
-        data = {"model": self.model, "names": self.names}
+        data = remembered({"model": self.model, "names": self.names}, ("model",), folder.path)
         write_text(
             folder.path / "origin.json", json.dumps(data, ensure_ascii=False, indent=1) + "\n"
         )
@@ -53,7 +55,8 @@ class Origin:
     def of(folder: RunFolder) -> Origin:
         """Read `origin.json`; RunError if it is missing or broken."""
         try:
-            data = json.loads(read_text(folder.path / "origin.json"))
+            said = parse_json(read_text(folder.path / "origin.json"))
+            data = recalled(said, ("model",), folder.path)
             names = None if data["names"] is None else tuple(str(n) for n in data["names"])
             return Origin(str(data["model"]), names)
         except (OSError, ValueError, KeyError, TypeError) as error:

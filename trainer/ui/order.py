@@ -12,6 +12,7 @@ from apl_core.errors import RunError
 from apl_core.metadata import shown
 
 from ..data.settings import parse_json
+from ..moved import recalled, remembered
 
 Kind = Literal["pocket", "checkpoint"]
 FILE = "order.json"
@@ -52,7 +53,8 @@ class Order:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / SETTINGS, settings)
-            write_text(folder / FILE, json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n")
+            data = remembered(asdict(self), ("model",), folder)
+            write_text(folder / FILE, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
         except OSError as error:
             raise RunError(f"begin a run in {folder}", *reason(error)) from error
 
@@ -64,7 +66,8 @@ class Order:
         """
         try:
             path = folder / FILE
-            said = parse_json((path if path.is_file() else folder / "origin.json").read_bytes())
+            data = parse_json((path if path.is_file() else folder / "origin.json").read_bytes())
+            said = recalled(data, ("model", "checkpoint"), folder)
             names = None if said["names"] is None else tuple(str(n) for n in said["names"])
             model = str(said["model"] if "model" in said else said["checkpoint"])
             pocket = (Path(model) / "world.json").is_file()
