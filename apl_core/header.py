@@ -80,9 +80,11 @@ def pass_over(text: bytes) -> bytes:
     """
     if len(text) <= FOREIGN_BYTES:
         return text
-    if text.count(b"\\") > ESCAPES:
+    masked, escapes = text, text.count(b"\\")
+    if escapes > ESCAPES:
         raise HeaderFault(_TOO_LARGE)
-    masked = text.replace(b"\\\\", b"..").replace(b'\\"', b"..")  # what is left opens or closes
+    if escapes:  # every quotation mark that is left opens or closes a string
+        masked = text.replace(b"\\\\", b"..").replace(b'\\"', b"..")
     if masked.count(b'"') > STRINGS:
         raise HeaderFault(_TOO_LARGE)
     pieces = masked.split(b'"')  # by turns: structure, the inside of a string

@@ -19,10 +19,10 @@ SAMPLE_BYTES = 256 * 1024
 HEADER_PARTS = 32 * 1024
 """Brackets and colons in a header: enough for a checkpoint, few enough to parse at once."""
 
-STRINGS = 64 * 1024
+STRINGS = 48 * 1024
 """Quotation marks that open or close a string in a header of which values are passed over."""
 
-ESCAPES = 512 * 1024
+ESCAPES = 256 * 1024
 """Backslashes in such a header: lists of tags are JSON inside JSON."""
 
 NUMBER_DIGITS = 400

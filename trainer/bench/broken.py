@@ -133,6 +133,26 @@ def values(rng: random.Random, valid: bytes) -> bytes:
     return valid[:place] + odd + valid[place + 4 :]
 
 
+def foreign(rng: random.Random, valid: bytes) -> bytes:
+    """Long metadata of other programs in a safetensors header, now and then not quite sound."""
+    end = 8 + int.from_bytes(valid[:8], "little")
+    table = json.loads(valid[8:end])
+    said = table.setdefault("__metadata__", {})
+    for number in range(rng.choice((1, 1, 2, 40))):
+        piece = rng.choice(
+            ('{"tag": 1}, ', "iVBOR", "\\", '\\\\"', '"', "9", "ü", "[{:", "\\u005c")
+        )
+        key = rng.choice((f"ss_{number}", "modelspec.thumbnail", *PUBLIC_KEYS))
+        said[key] = piece * (rng.choice((900, 9000, 90_000)) // len(piece))
+    text = json.dumps(table, ensure_ascii=rng.random() < 0.5).encode()
+    if rng.random() < 0.3:
+        place = rng.randrange(len(text))
+        text = text[:place] + rng.choice((b'"', b"\\", b'\\"', b"", b":")) + text[place + 1 :]
+    if rng.random() < 0.01:
+        text = text[:-1] + b" " * rng.choice((1, 2, 8, 9)) * 2**20 + b"}"
+    return len(text).to_bytes(8, "little") + text + valid[end:]
+
+
 def inner_json(rng: random.Random, valid: bytes) -> bytes:
     """Odd values inside the JSON that a state file keeps in its metadata."""
     end = 8 + int.from_bytes(valid[:8], "little")
@@ -223,6 +243,7 @@ def _noise_text(rng: random.Random) -> str:
 FILE_WAYS: tuple[Way, ...] = (flip, cut_or_grow, noise, nested, values, *(header,) * 5)
 """For safetensors files."""
 
+PREFIX_WAYS: tuple[Way, ...] = (*FILE_WAYS, *(foreign,) * 3)
 STATE_WAYS: tuple[Way, ...] = (*FILE_WAYS, *(inner_json,) * 6)
 TEXT_WAYS: tuple[Way, ...] = (flip, cut_or_grow, noise, encoded, *(lines,) * 5)
 JSON_WAYS: tuple[Way, ...] = (*TEXT_WAYS, *(json_values,) * 6)

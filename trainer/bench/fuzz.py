@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import io
 import json
+import shutil
 import tempfile
 import time
 import unicodedata
@@ -22,9 +22,11 @@ import torch
 
 from apl_core.atomic import write_text
 from apl_core.errors import AplError
-from apl_core.formats import inspect_file, read_prefix, write_prefix
-from apl_core.metadata import PrefixCard, from_metadata, to_metadata
-from apl_core.prefix import WIDTHS, Prefix, Rows
+from apl_core.formats import inspect_file, read_prefix
+from apl_core.library import Library
+from apl_core.metadata import from_metadata, to_metadata
+from apl_core.names import MAX_DEPTH
+from apl_core.prefix import WIDTHS, Rows
 from apl_core.tokens import MAX_ROWS
 from apl_core.training.config import TrainConfig
 from apl_core.training.events import Judgement
@@ -46,6 +48,7 @@ from ..ui.order import Order
 from .broken import (
     FILE_WAYS,
     JSON_WAYS,
+    PREFIX_WAYS,
     STATE_WAYS,
     TEXT_WAYS,
     Way,
@@ -55,7 +58,21 @@ from .broken import (
     flip,
     noise,
 )
-from .samples import DATA, MATERIAL, METRICS, NAMES, ORIGIN, PARTS, STATUS, TABLE
+from .samples import (
+    CARD,
+    DATA,
+    LIBRARY,
+    MATERIAL,
+    METRICS,
+    NAMES,
+    ORIGIN,
+    PARTS,
+    STATUS,
+    TABLE,
+    checkpoints,
+    pickles,
+    prefixes,
+)
 
 SECONDS = 0.05
 """Processor time that one file may take."""
@@ -65,9 +82,6 @@ BYTES = 64 * 2**20
 
 _CONFIG = TrainConfig(vectors=2, behind=1, batch_things=0)
 _WIDTH = {"pocket": WIDTHS["pocket"]}
-_CARD = PrefixCard(
-    title="t", steps=3, seed=4, figures={"a": 0.5}, fingerprints={"pocket": "s1:"}
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,19 +181,20 @@ def kinds(folder: Path) -> list[Kind]:
     """All kinds of files; `folder` is where their readers look for them."""
     run_folder = RunFolder(folder)
     return [
-        Kind("prefix", "x.safetensors", _prefixes(), FILE_WAYS, read_any_prefix, 40),
+        Kind("prefix", "x.safetensors", prefixes(), PREFIX_WAYS, read_any_prefix, 40),
         Kind("metadata", "metadata.json", (_metadata(),), (_broken_flat,), _read_metadata, 12),
         Kind("state", run_folder.state.name, (_state(),), STATE_WAYS, _read_state, 7),
         Kind("metrics", run_folder.metrics.name, (METRICS,), JSON_WAYS, _read_metrics, 4),
         Kind("origin", "origin.json", (ORIGIN, MATERIAL), JSON_WAYS, _read_origin, 4),
         Kind("settings", "c.toml", (_CONFIG.to_toml().encode(),), TEXT_WAYS, _read_settings, 6),
+        Kind("library", "files.txt", (LIBRARY,), TEXT_WAYS, _read_library, 3),
         Kind("names", "names.txt", (NAMES,), TEXT_WAYS, read_names, 4),
         Kind("manifest", metadata.FILE, (DATA,), JSON_WAYS, _read_manifest, 6),
         Kind("table", table.FILE, (TABLE,), TEXT_WAYS, _read_table, 3),
         Kind("parts", "parts/pictures-0.jsonl", (PARTS,), JSON_WAYS, _read_parts, 2),
         Kind("status", reading.STATUS, (STATUS,), JSON_WAYS, _read_status, 3),
-        Kind("checkpoint", "sd.safetensors", _checkpoints(), FILE_WAYS, _read_checkpoint, 6),
-        Kind("pickle", "x.pt", _pickles(), (flip, cut_or_grow, noise), _read_pickle, 3),
+        Kind("checkpoint", "sd.safetensors", checkpoints(), FILE_WAYS, _read_checkpoint, 6),
+        Kind("pickle", "x.pt", pickles(), (flip, cut_or_grow, noise), _read_pickle, 3),
     ]
 
 
@@ -244,21 +259,8 @@ def _printable(text: str) -> bool:
     return all(c == "\n" or unicodedata.category(c)[0] != "C" for c in text)
 
 
-def _prefixes() -> list[bytes]:
-    made = [
-        Prefix({"pocket": torch.ones(2, 128)}, behind=1, card=_CARD),
-        Prefix({"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280)}),
-    ]
-    data: list[bytes] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for prefix in made:
-            write_prefix(prefix, Path(folder, "x.safetensors"))
-            data.append(Path(folder, "x.safetensors").read_bytes())
-    return data
-
-
 def _metadata() -> bytes:
-    flat = to_metadata(_CARD, keys=("pocket",), behind=1, tensors_sha256="0" * 64)
+    flat = to_metadata(CARD, keys=("pocket",), behind=1, tensors_sha256="0" * 64)
     return json.dumps(flat).encode()
 
 
@@ -354,44 +356,35 @@ def _all_of(*reads: Callable[[], object]) -> None:
         raise refused[0]
 
 
+def _read_library(path: Path) -> None:
+    """Files of these names: every one is in the list or left out, and found by its own name."""
+    shelf = path.parent / "shelf"
+    shutil.rmtree(shelf, ignore_errors=True)
+    asked = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:12]
+    made: set[str] = set()
+    for name in asked:
+        file = shelf / f"{name}.safetensors"
+        with contextlib.suppress(OSError, ValueError):  # no name for a file on this system
+            if file.parent.resolve().is_relative_to(shelf.resolve()):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+                if file.is_file() and len(file.relative_to(shelf).parts) <= MAX_DEPTH + 1:
+                    made.add(str(file.resolve()))
+    library = Library([shelf])
+    listed = {name: str(library.resolve(name)) for name in library.names()}
+    assert len(listed) + len([f for f, _ in library.left_out() if f[-1] != "/"]) == len(made)
+    assert len(set(listed.values())) == len(listed) and set(listed.values()) <= made
+    _all_of(*(lambda name=name: _check_found(library, name, listed) for name in asked))
+
+
+def _check_found(library: Library, name: str, listed: dict[str, str]) -> None:
+    found = str(library.resolve(name))
+    assert found in listed.values() and listed.get(name, found) == found
+
+
 def _read_settings(path: Path) -> None:
     TrainConfig.from_mapping(read_toml(path))
 
 
 def _read_pickle(path: Path) -> None:
-    read_pickle(path, "clip_l")
-
-
-def _checkpoints() -> list[bytes]:
-    """A file with an encoder's table alone, and the least that is taken for an SD 1.x."""
-    from safetensors.torch import save
-
-    text = "cond_stage_model.transformer.text_model."
-    unet, vae = "model.diffusion_model.", "first_stage_model."
-    table = {f"{text}embeddings.token_embedding.weight": torch.ones(4, 768)}
-    shapes = {
-        f"{text}embeddings.position_embedding.weight": (1, 1),
-        f"{text}encoder.layers.0.mlp.fc1.weight": (4, 1),
-        f"{unet}input_blocks.0.0.weight": (8, 4),
-        f"{unet}input_blocks.1.0.out_layers.3.weight": (8, 1),
-        f"{unet}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (1, 768),
-        f"{unet}middle_block.1.transformer_blocks.0.norm1.weight": (8,),
-        f"{unet}out.2.weight": (4, 1),
-        f"{vae}encoder.down.0.block.0.conv2.weight": (8, 1),
-        f"{vae}decoder.conv_in.weight": (8, 4),
-    }
-    whole = table | {name: torch.ones(shape) for name, shape in shapes.items()}
-    return [save({**table, "x": torch.ones(3)}), save(whole)]
-
-
-def _pickles() -> list[bytes]:
-    data: list[bytes] = []
-    for old in (False, True):
-        for content in (
-            {"string_to_param": {"*": torch.ones(2, 768)}},
-            {"emb_params": torch.ones(2, 768)},
-        ):
-            stream = io.BytesIO()
-            torch.save(content, stream, _use_new_zipfile_serialization=not old)
-            data.append(stream.getvalue())
-    return data
+    read_pickle(path)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from apl_core.formats import write_prefix
+from apl_core.metadata import PrefixCard
+from apl_core.prefix import Prefix
 
 METRICS = b"".join(
     json.dumps({"step": step, "loss": 0.5, "rate": 0.01, "seconds": 0.1}).encode() + b"\n"
@@ -12,6 +22,10 @@ ORIGIN = json.dumps({"model": "/a/model", "names": ["Ada Lind", "Bo Berg"]}, ind
 NAMES = (
     "# people\nAda Lind\nBo Berg # a comment\nJos\u00e9 \u00d1u\u00f1ez\n\u6731\u5fb7\n".encode()
 )
+LIBRARY = (
+    "house\nin/house\n\u00e9t\u00e9\ne\u0301te\u0301 2\n\ufb01ne\n"
+    "\U0001f469\u200d\U0001f680\n\U0001fae9\nv1.2\n"
+).encode()
 MATERIAL = json.dumps(
     {"checkpoint": "/a/sd.safetensors", "names": ["Ada Lind"], "per_name": 8, "size": 512,
      "device": "cpu", "draw_steps": 20}, indent=1,
@@ -41,3 +55,62 @@ STATUS = json.dumps(
      "previews": 1, "process": 4194304, "error": "", "said": "done", "base.scene": 0.5},
     indent=1,
 ).encode()  # fmt: skip
+EMBEDDINGS: tuple[dict[str, torch.Tensor], ...] = (
+    {"text_encoders_0": torch.ones(2, 768), "text_encoders_1": torch.ones(2, 1280)},
+    {"<s0>": torch.ones(768), "<s1>": torch.ones(2, 768)},
+    {"lora_te_x.alpha": torch.ones(1), "bundle_emb.x.string_to_param.*": torch.ones(1, 768)},
+    {"clip_l": torch.ones(2, 768), "clip_l_out": torch.ones(2, 768)},
+)
+"""Textual inversions in other spellings, and what looks like one."""
+
+CARD = PrefixCard(
+    title="t", steps=3, seed=4, figures={"a": 0.5}, fingerprints={"pocket": "s1:"}
+)  # fmt: skip
+
+
+def prefixes() -> list[bytes]:
+    made = [
+        Prefix({"pocket": torch.ones(2, 128)}, behind=1, card=CARD),
+        Prefix({"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280)}),
+    ]
+    data: list[bytes] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for prefix in made:
+            write_prefix(prefix, Path(folder, "x.safetensors"))
+            data.append(Path(folder, "x.safetensors").read_bytes())
+    return data + [save(tensors) for tensors in EMBEDDINGS]
+
+
+def checkpoints() -> list[bytes]:
+    """A file with an encoder's table alone, and the least that is taken for an SD 1.x."""
+    text = "cond_stage_model.transformer.text_model."
+    unet, vae = "model.diffusion_model.", "first_stage_model."
+    table = {f"{text}embeddings.token_embedding.weight": torch.ones(4, 768)}
+    shapes = {
+        f"{text}embeddings.position_embedding.weight": (1, 1),
+        f"{text}encoder.layers.0.mlp.fc1.weight": (4, 1),
+        f"{unet}input_blocks.0.0.weight": (8, 4),
+        f"{unet}input_blocks.1.0.out_layers.3.weight": (8, 1),
+        f"{unet}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (1, 768),
+        f"{unet}middle_block.1.transformer_blocks.0.norm1.weight": (8,),
+        f"{unet}out.2.weight": (4, 1),
+        f"{vae}encoder.down.0.block.0.conv2.weight": (8, 1),
+        f"{vae}decoder.conv_in.weight": (8, 4),
+    }
+    whole = table | {name: torch.ones(shape) for name, shape in shapes.items()}
+    return [save({**table, "x": torch.ones(3)}), save(whole)]
+
+
+def pickles() -> list[bytes]:
+    data: list[bytes] = []
+    for old in (False, True):
+        for content in (
+            {"string_to_param": {"*": torch.ones(2, 768)}},
+            {"emb_params": torch.ones(2, 768)},
+            {"clip_l": torch.ones(2, 768), "clip_g": torch.ones(2, 1280)},
+            [{"*": torch.ones(1, 768)}, {"*": torch.ones(2, 768)}],
+        ):
+            stream = io.BytesIO()
+            torch.save(content, stream, _use_new_zipfile_serialization=not old)
+            data.append(stream.getvalue())
+    return data
