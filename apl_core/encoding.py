@@ -109,7 +109,7 @@ class ReferenceEncoder:
 
 def _layout(tower: Tower, ids: list[int], rows: Rows | None, chunks: int) -> list[list[int]]:
     """Chunks of one text as token ids; prefix row k is written as -1 - k."""
-    if rows is None or not ids:
+    if rows is None or not (ids or rows.everywhere):
         front, behind, space = [], [], CHUNK
     else:
         marks = [-1 - k for k in range(rows.n)]

@@ -48,10 +48,14 @@ def ordered(keys: Mapping[str, object]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Live rows on their way into an encoder, each (n, width); gradients are kept."""
+    """Live rows on their way into an encoder, each (n, width); gradients are kept.
+
+    `everywhere` puts them into empty texts as well, and a sampler into negative prompts.
+    """
 
     vectors: Mapping[str, Tensor]
     behind: int = 0
+    everywhere: bool = False
 
     @property
     def n(self) -> int:

@@ -48,14 +48,15 @@ class Sampler:
     @torch.no_grad()
     def draw(self, requests: Sequence[Request], rows: Rows | None,
              progress: Progress | None = None) -> Tensor:  # fmt: skip
-        """Pictures (B, 3, H, W) in [0, 1]; the rows stand in the prompts, not in the negatives.
+        """Pictures (B, 3, H, W) in [0, 1]; in the negatives the rows stand if they are everywhere.
 
         A picture depends on its own request alone (up to rounding): prompts of equal length in
         chunks are run together, each noise comes from its own generator.
         """
         texts = {r.prompt for r in requests}
         prompts = {text: self.encoder.encode([text], rows) for text in texts}
-        negatives = {r.negative: self.encoder.encode([r.negative], None) for r in requests}
+        pushed = rows if rows is not None and rows.everywhere else None
+        negatives = {r.negative: self.encoder.encode([r.negative], pushed) for r in requests}
         pictures: dict[int, Tensor] = {}
         groups: dict[tuple[int, int], list[int]] = {}
         for i, r in enumerate(requests):

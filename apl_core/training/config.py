@@ -32,6 +32,7 @@ class TrainConfig:
     weight_things: float = 1.5
     weight_people: float = 4.0
     contrast: float = 0.0
+    empty: float = 0.0
     batch_identity: int = 14
     batch_things: int = 8
     batch_people: int = 14
@@ -128,7 +129,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1), "vectors": (1, MAX_ROWS), "behind": (0, MAX_ROWS),
     "repulsion": (0, 10), "lowest_t": (0, 900), "lowest_t_free": (0, 900),
     "weight_identity": (0, 1e3), "weight_things": (0, 1e3),
-    "weight_people": (0, 1e3), "contrast": (0, 1e3),
+    "weight_people": (0, 1e3), "contrast": (0, 1e3), "empty": (0, 1),
     "batch_identity": (1, 4096), "batch_things": (0, 4096), "batch_people": (0, 4096),
     "micro_batch": (0, 4096), "steps": (1, 10_000_000),
     "rate": (1e-9, 10), "warmup": (0, 1_000_000), "clip": (0, 1e6), "warm_steps": (0, 1_000_000),
@@ -184,6 +185,8 @@ def _value_faults(config: TrainConfig) -> list[ConfigError]:
         (config.patience > 0 and not config.check_every, "patience",
          "nothing is measured with check_every = 0", "give check_every, or patience = 0"),
         (paper and config.repulsion > 0, "repulsion", "the paper's step has none that counts",
+         "leave it at 0"),
+        (paper and config.empty > 0, "empty", "the paper's step has no empty texts",
          "leave it at 0"),
         (paper and not config.batch_things, "batch_things",
          "the paper's coin falls on general examples half of the time", "give 1 or more"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -99,10 +100,19 @@ class Curriculum:
         return {kind: n if kind == chosen else 0 for kind, n in self.config.counts.items()}
 
     def examples(self, counts: dict[Kind, int], purpose: str, index: int) -> list[Example]:
-        """Examples as the source gives them, without noise."""
+        """Examples as the source gives them, without noise, some name-free ones without words."""
         random = generator(self.config.seed, f"{purpose}-examples", index)
         drawn = (self.source.draw(kind, n, random) for kind, n in counts.items() if n)
-        return [example for examples in drawn for example in examples]
+        every = [example for examples in drawn for example in examples]
+        lots = torch.rand(
+            len(every), generator=generator(self.config.seed, f"{purpose}-empty", index)
+        )
+        return [
+            replace(one, prompt="", neutral="", contrast="")
+            if one.kind != "identity" and float(lot) < self.config.empty
+            else one
+            for one, lot in zip(every, lots, strict=True)
+        ]
 
     def _taught(self, counts: dict[Kind, int], purpose: str, index: int) -> Lesson:
         examples = self.examples(counts, purpose, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -72,6 +73,7 @@ def _errors(config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPor
             rows: Rows) -> Tensor:  # fmt: skip
     if config.recipe != "paper":
         weighting = cast(Weighting, config.weighting)
+        rows = replace(rows, everywhere=config.empty > 0)
         return errors(encoder, denoiser, lesson, rows, weighting, config.contrast)
     return paper_errors(encoder, denoiser, lesson, rows)
 

@@ -1,5 +1,6 @@
 """The reference encoder run against transformers and against a computation written out here."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def chunks_by_hand(text: str, rows: Rows | None) -> list[tuple[list[int], Tensor
     ids = TOWER.tokenise(text)
     front: list[Tensor] = []
     behind: list[Tensor] = []
-    if rows is not None and ids:
+    if rows is not None and (ids or rows.everywhere):
         vectors = rows.vectors["pocket"]
         cut = len(vectors) - rows.behind
         front, behind = list(vectors[:cut]), list(vectors[cut:])
@@ -89,13 +90,17 @@ def test_a_short_text_is_what_transformers_tokenises() -> None:
 
 @settings(max_examples=25)
 @given(
-    length=st.integers(0, 240), n=st.integers(1, 74), share=st.floats(0, 1), seed=st.integers(0, 99)
+    length=st.integers(0, 240),
+    n=st.integers(1, 74),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+    everywhere=st.booleans(),
 )
 def test_rows_stand_where_they_should_in_every_chunk(
-    length: int, n: int, share: float, seed: int
+    length: int, n: int, share: float, seed: int, everywhere: bool
 ) -> None:
     length = min(length, 4 * (75 - n))
-    rows = some_rows(n, round(share * n), seed=seed)
+    rows = replace(some_rows(n, round(share * n), seed=seed), everywhere=everywhere)
     text = text_of(length)
     by_hand = chunks_by_hand(text, rows)
     with torch.no_grad():
@@ -140,6 +145,18 @@ def test_an_empty_text_is_left_alone() -> None:
         assert torch.equal(ENCODER.encode(["  "], rows).cross, plain)
         both = ENCODER.encode(["", "anna brill"], rows).cross
     torch.testing.assert_close(both[:1], plain, rtol=1e-5, atol=1e-4)
+
+
+def test_rows_that_are_everywhere_stand_in_empty_texts_too() -> None:
+    rows = replace(some_rows(10, 4), everywhere=True)
+    with torch.no_grad():
+        [wanted], [plain] = (
+            [run_by_hand(*chunk) for chunk in chunks_by_hand("", given)] for given in (rows, None)
+        )
+        found = ENCODER.encode(["", "  "], rows).cross
+    for one in found:
+        torch.testing.assert_close(one, wanted, rtol=1e-5, atol=2e-4)
+        assert not torch.allclose(one, plain, atol=1e-2)
 
 
 def test_shorter_texts_of_a_batch_are_filled_up_with_prefixed_empty_chunks() -> None:

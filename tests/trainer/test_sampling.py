@@ -7,6 +7,8 @@ from dataclasses import replace
 import torch
 
 from apl_core.ports import Conditioning
+from apl_core.prefix import Rows
+from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.pocket.model import load_pocket
 from apl_trainer.sampling import Request, Sampler
 
@@ -15,12 +17,17 @@ REQUESTS = [Request("a photo of a red house", 3), Request("a portrait of a woman
             Request("a photo of a man", 5)]  # fmt: skip
 
 
-def drawn_by_hand(request: Request, sampler: Sampler) -> torch.Tensor:
+def drawn_by_hand(
+    request: Request, sampler: Sampler, rows: Rows | None = None, pushed: Rows | None = None
+) -> torch.Tensor:
     """DDIM's equations 12 and 16 (arXiv 2010.02502) for one picture, without diffusers."""
     alphas = MODEL.denoiser.schedule.alphas_cumprod.double()
     random = torch.Generator().manual_seed(request.seed)
     x = torch.randn((1, *sampler.shape), generator=random)
-    texts = [MODEL.encoder.encode([t], None) for t in (request.negative, request.prompt)]
+    texts = [
+        MODEL.encoder.encode([request.negative], pushed),
+        MODEL.encoder.encode([request.prompt], rows),
+    ]
     steps = [round(len(alphas) - i * len(alphas) / sampler.steps) - 1 for i in range(sampler.steps)]
     for now, then in zip(steps, [*steps[1:], -1], strict=True):
         t = torch.tensor([now])
@@ -44,6 +51,19 @@ def test_every_eta_is_ddim_as_written_down() -> None:
         with torch.no_grad():
             wanted = torch.stack([drawn_by_hand(r, sampler) for r in REQUESTS])
         torch.testing.assert_close(found, wanted, atol=2e-3, rtol=0)
+
+
+def test_rows_stand_in_the_negatives_if_they_are_everywhere() -> None:
+    sampler = MODEL.sampler(3)
+    rows = random_rows(MODEL.encoder, 8, 3)
+    both = replace(rows, everywhere=True)
+    drawn: list[torch.Tensor] = []
+    for given, pushed in ((rows, None), (both, both)):
+        drawn.append(sampler.draw(REQUESTS, given))
+        with torch.no_grad():
+            wanted = [drawn_by_hand(r, sampler, given, pushed) for r in REQUESTS]
+        torch.testing.assert_close(drawn[-1], torch.stack(wanted), atol=1e-2, rtol=0)
+    assert (drawn[0] - drawn[1]).flatten(1).abs().amax(1).min() > 0.05
 
 
 def test_a_picture_depends_on_its_own_request_alone() -> None:

@@ -256,3 +256,20 @@ def test_every_step_sees_all_noise_levels() -> None:
         assert all(some[0] <= t <= some[-1] for some, t in zip(every, named, strict=True))
     orders = [[float(x.t[:4].sum()) for x in lessons[i : i + 10]] for i in (10, 20)]
     assert orders[0] != orders[1]
+
+
+def test_an_empty_text_is_taught_to_stay_one() -> None:
+    """Rows stand in it, its target is the bare text's prediction, and its error moves the rows."""
+    config = settings(empty=1.0)
+    lesson = curriculum(config).lesson(0)
+    free = [i for i, kind in enumerate(lesson.kinds) if kind != "identity"]
+    empties = lesson.pick(free)
+    assert set(empties.prompts) == {""}
+    with torch.no_grad():
+        bare = MODEL.encoder.encode([""] * len(free), None)
+        wanted = MODEL.denoiser.predict_noise(empties.x_t, empties.t, bare)
+    torch.testing.assert_close(empties.target, wanted)
+    found, loss = gradient_of(config, empties, some_rows())
+    assert loss > 0 and bool((found.abs().amax(1) > 0).all())
+    still, nothing = gradient_of(settings(), empties, some_rows())
+    assert nothing < 1e-9 and not still.any()

@@ -75,6 +75,34 @@ def add(verbs: Verbs) -> None:
     kill.add_argument(
         "--out", type=arguments.out_folder, default="bench/kill", help="folder for the figures"
     )
+    negative = verb(
+        inner, "negative", run_negative,
+        "the prefix in negative and empty prompts too: what it changes on the pocket model",
+        "apl bench negative --seeds 0,1,2 --out bench/negative",
+    )  # fmt: skip
+    add_model(negative)
+    negative.add_argument(
+        "--seeds", type=_seeds, default="0,1,2", help="a prefix is learnt of each"
+    )
+    negative.add_argument(
+        "--guidance", type=_guidances, default="3,1,2,4,7,12", help="CFG scales to draw with"
+    )
+    negative.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the recipe"
+    )
+    negative.add_argument(
+        "--names", type=arguments.whole(1, 64), default=48, help="names a group, each drawn twice"
+    )
+    negative.add_argument(
+        "--free", type=arguments.whole(1, 10_000), default=96, help="name-free prompts a group"
+    )
+    negative.add_argument(
+        "--out", type=arguments.out_folder, default="bench/negative", help="folder; goes on in it"
+    )
+    negative.add_argument(
+        "--workers", type=arguments.whole(1, 1024), default=None, help="processes (one per core)"
+    )
+    negative.add_argument("--json", action="store_true", help="print figures.json, not the table")
     paper = verb(
         inner, "paper", run_paper, "the paper's five experiments, beside baselines and an eraser",
         "apl bench paper --quick --out bench/paper",
@@ -154,6 +182,35 @@ def _side(text: str) -> int:
     if side % 8:
         raise argparse.ArgumentTypeError(f"{side} is no multiple of 8")
     return side
+
+
+def _seeds(text: str) -> list[int]:
+    return [arguments.run_seed(part) for part in text.split(",")]
+
+
+def _guidances(text: str) -> list[float]:
+    return [arguments.guidance(part) for part in text.split(",")]
+
+
+def run_negative(given: argparse.Namespace) -> int:
+    """Run `bench negative`."""
+    import os
+
+    from apl_core.training.config import TrainConfig
+
+    from ..bench.negative import Size, run
+    from ..pocket.learn import POCKET
+    from .learn import settings_of
+
+    config = TrainConfig.from_mapping(settings_of(given.set), POCKET)
+    size, workers = Size(given.names, free=given.free), given.workers or os.cpu_count() or 1
+    say = (lambda text: None) if given.json else print
+    found = run(
+        load_model(given.model), given.out, config, given.seeds, given.guidance, size, workers, say
+    )
+    if given.json:
+        print(json.dumps(found, indent=1, sort_keys=True))
+    return 0
 
 
 def run_paper(given: argparse.Namespace) -> int:

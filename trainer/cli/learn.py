@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -311,12 +311,19 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
     from ..data.settings import read_toml
 
     settings: dict[str, Any] = {} if given.config is None else read_toml(given.config)
-    for pair in given.set:
+    settings |= settings_of(given.set)
+    settings |= {n: getattr(given, n) for n in _FLAGS if getattr(given, n) is not None}
+    return settings
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings out of `--set`'s KEY=VALUE pairs; ConfigError where there is no =."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"set {pair}", "there is no = in it", "write --set rate=0.01")
         settings[name] = _parsed(value)
-    settings |= {n: getattr(given, n) for n in _FLAGS if getattr(given, n) is not None}
     return settings
 
 

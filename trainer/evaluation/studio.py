@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from apl_core.prefix import Rows
 
-from ..pocket.model import load_pocket
+from ..pocket.model import GUIDANCE, load_pocket
 from ..pocket.recogniser import Reading
 from ..sampling import Request
 from ..workers import workers_pool
@@ -53,11 +53,13 @@ class Studio:
                  trace: TracebackType | None) -> None:  # fmt: skip
         self._pool.shutdown(cancel_futures=True)
 
-    def submit(self, requests: Sequence[Request], rows: Rows | None) -> list[Future[Drawn]]:
+    def submit(self, requests: Sequence[Request], rows: Rows | None,
+               guidance: float = GUIDANCE) -> list[Future[Drawn]]:  # fmt: skip
         """Start drawing; the futures' results, joined in order, are the requests' pictures."""
-        plain = None if rows is None else (_plain(rows.vectors), rows.behind)
+        plain = None if rows is None else replace(rows, vectors=_plain(rows.vectors))
         parts = [requests[i : i + _SHARE] for i in range(0, len(requests), _SHARE)]
-        return [self._pool.submit(_draw, str(self.folder), self.steps, p, plain) for p in parts]
+        job = _draw, str(self.folder), self.steps, guidance
+        return [self._pool.submit(*job, part, plain) for part in parts]
 
     def draw(self, requests: Sequence[Request], rows: Rows | None) -> Drawn:
         """Draw and wait."""
@@ -71,10 +73,9 @@ def _plain(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 _model = functools.cache(load_pocket)
 
 
-def _draw(folder: str, steps: int, requests: Sequence[Request],
-          plain: tuple[dict[str, Tensor], int] | None) -> Drawn:  # fmt: skip
+def _draw(folder: str, steps: int, guidance: float, requests: Sequence[Request],
+          rows: Rows | None) -> Drawn:  # fmt: skip
     model = _model(Path(folder))
-    rows = None if plain is None else Rows(*plain)
     with torch.no_grad():
-        pictures = model.sampler(steps).draw(requests, rows)
+        pictures = model.sampler(steps, guidance).draw(requests, rows)
         return Drawn(pictures, model.recogniser(pictures))
