@@ -85,7 +85,7 @@ def pass_over(text: bytes) -> bytes:
         raise HeaderFault(_TOO_LARGE)
     if escapes:  # every quotation mark that is left opens or closes a string
         masked = text.replace(b"\\\\", b"..").replace(b'\\"', b"..")
-    if masked.count(b'"') > STRINGS:
+    if masked.count(b'"') + escapes * STRINGS // (2 * ESCAPES) > STRINGS:
         raise HeaderFault(_TOO_LARGE)
     pieces = masked.split(b'"')  # by turns: structure, the inside of a string
     ends = list(accumulate(map(len, pieces)))

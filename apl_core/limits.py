@@ -20,9 +20,10 @@ HEADER_PARTS = 32 * 1024
 """Brackets and colons in a header: enough for a checkpoint, few enough to parse at once."""
 
 STRINGS = 48 * 1024
-"""Quotation marks that open or close a string in a header of which values are passed over."""
+"""Quotation marks that open or close a string in a header of which values are passed over; fewer
+where there are many backslashes as well, for the time that both take together."""
 
-ESCAPES = 256 * 1024
+ESCAPES = 512 * 1024
 """Backslashes in such a header: lists of tags are JSON inside JSON."""
 
 NUMBER_DIGITS = 400

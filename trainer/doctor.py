@@ -16,6 +16,7 @@ from pathlib import Path
 
 from apl_core.errors import AplError
 from apl_core.metadata import shown
+from apl_core.names import spelled
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ PACKAGES = (
     ),
 )  # fmt: skip
 
+_CLONE = Path(__file__).resolve().parents[1]
+"""Inside a host the clone lies two folders below it, in custom_nodes or extensions."""
+
 _ROOM = 200 * 1024**2
 _GIB = 1024**3
 
@@ -74,6 +78,7 @@ def examine(folder: Path) -> list[Finding]:
     with contextlib.redirect_stdout(sys.stderr):  # libraries chatter when they are imported
         found += [_package(package) for package in PACKAGES]
         found += [_tried("device", True, _devices), _tried("pocket model", True, _pocket)]
+    found += _prefixes([folder / "models" / "apl", _CLONE.parents[1] / "models" / "apl"])
     return [*found, _tried("folder", True, lambda: _folder(folder)), _hosts()]
 
 
@@ -154,6 +159,24 @@ def _folder(folder: Path) -> str:
     if free < _ROOM:
         raise OSError(f"{free / 1024**2:.0f} MiB are free in {folder}")
     return f"{folder} can be written to, {free / _GIB:.0f} GiB free"
+
+
+def _prefixes(folders: list[Path]) -> list[Finding]:
+    """What a host lists of its folder of prefixes, if there is one here or around the clone."""
+    there = {folder.resolve(): folder for folder in folders if folder.is_dir()}
+    if not there:
+        return []
+    try:
+        from apl_core.library import Library
+    except ImportError:  # torch is told about above
+        return []
+    library = Library(list(there))
+    left_out = [f"{spelled(file)} ({why})" for file, why in library.left_out()]
+    found = f"{len(library.names())} in {', '.join(map(str, there))}"
+    if left_out:
+        found += f"; left out: {', '.join(left_out)}"
+    fix = "rename or convert what is left out, as its reason says"
+    return [Finding("prefixes", not left_out, False, found, "what is left out of the list", fix)]
 
 
 def _hosts() -> Finding:

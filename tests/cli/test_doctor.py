@@ -78,6 +78,24 @@ def test_a_full_disk_and_a_folder_that_is_not_there(
     assert not finding.ok and "0 MiB are free" in finding.found
 
 
+def test_what_a_host_leaves_out_of_its_list_is_told(
+    apl: Apl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor, "PACKAGES", ())
+    monkeypatch.setattr(doctor, "_CLONE", tmp_path / "custom_nodes" / "apl")
+    assert "prefixes" not in apl("doctor")[1]
+    folder = tmp_path / "models" / "apl"
+    folder.mkdir(parents=True)
+    (folder / "a.safetensors").touch()
+    assert re.search("ok +prefixes +1 in ", apl("doctor")[1])
+    (folder / "b.pt").touch()
+    monkeypatch.chdir(folder)  # found from the clone's place in the host as well
+    out = apl("doctor")[1]
+    assert re.search(r"absent +prefixes +1 in .*; left out: 'b.pt' \(a pickle", out)
+    assert "rename or convert" in out and "`apl demo` works." in out
+
+
 def test_it_asks_for_what_the_project_asks_for() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     asked = {line.partition(";")[0] for line in tomllib.loads(text)["project"]["dependencies"]}

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from written_files import LDM_1, cut, saved, sd1, table, written
 
+from apl_core.errors import AplError
 from apl_core.limits import FILE_BYTES
 from apl_core.prefix import WIDTHS
 
@@ -146,7 +148,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "too many": (lambda p: saved(p, clip_l=torch.zeros(76, 768)), "76 vectors"),
     "half of SDXL": (lambda p: saved(p, clip_g=torch.zeros(1, 1280), x=torch.ones(1)), "clip_g"),
     "missing": (lambda p: None, "no such file"),
-    "a folder": (lambda p: p.mkdir(), "regular file"),
+    "a folder": (lambda p: p.mkdir(), "regular file|no prefix yet"),
 }  # fmt: skip
 
 
@@ -156,7 +158,7 @@ def test_broken_files_are_told_by_both_verbs(tmp_path: Path, apl: Apl, kind: str
     make(file)
     code, out, err = apl("inspect", file)
     assert code == 1
-    assert re.search(words, out + err) and "Fix:" in out + err
+    assert re.search(words, out + err) and ("Fix:" in out + err or file.is_dir())
     if file.is_file():
         code, out, _ = apl("inspect", file, "--json")
         said = json.loads(out)
@@ -164,6 +166,47 @@ def test_broken_files_are_told_by_both_verbs(tmp_path: Path, apl: Apl, kind: str
     new = tmp_path / "new.safetensors"
     code, out, err = apl("convert", file, new)
     assert code == 1 and out == "" and "Fix:" in err and not new.exists()
+
+
+def test_a_folder_is_told_as_hosts_list_it(tmp_path: Path, apl: Apl) -> None:
+    for name in ("a", "in/e\u0301te\u0301", "\U0001fae9"):
+        (tmp_path / f"{name}.safetensors").parent.mkdir(exist_ok=True)
+        written(tmp_path / f"{name}.safetensors", "clip_l")
+    code, out, err = apl("inspect", tmp_path)
+    assert (code, err) == (0, "") and "a: 5 vectors for SD 1.x" in out and out.count("\n") == 3
+    saved(tmp_path / "lora.safetensors", **{"lora_te_x.alpha": torch.ones(1)})
+    torch.save({"<x>": torch.ones(1, 768)}, tmp_path / "old.pt")
+    code, out, err = apl("inspect", tmp_path)
+    assert (code, err) == (1, "") and "old.pt: left out, a pickle" in out
+    assert "lora: not usable: this is a LoRA, not a prefix" in out
+    code, out, _ = apl("inspect", tmp_path, "--json")
+    said = json.loads(out)
+    assert code == 1 and [one["usable"] for one in said["prefixes"]] == [True, True, False, True]
+    assert said["prefixes"][1]["name"] == "in/e\u0301te\u0301"
+    assert [one["file"] for one in said["left_out"]] == ["old.pt"]
+    assert apl("inspect", tmp_path, "--checkpoint", sd1(tmp_path))[0] == 2
+
+
+def test_a_name_that_hosts_leave_out_is_told_with_the_file(tmp_path: Path, apl: Apl) -> None:
+    try:
+        file = written(tmp_path / "a:b.safetensors", "clip_l")
+    except AplError:
+        pytest.skip("this system refuses such a name")
+    code, out, _ = apl("inspect", file)
+    assert code == 0 and "Under this name no host lists it: it holds ':'" in out
+    assert "no host lists" not in apl("inspect", written(tmp_path / "c.safetensors", "clip_l"))[1]
+
+
+def test_a_prefix_with_a_thumbnail_and_a_lora_are_told(tmp_path: Path, apl: Apl) -> None:
+    file, long = tmp_path / "x.safetensors", {"modelspec.thumbnail": "data:" + "A" * 3_000_000}
+    save_file({"emb_params": torch.ones(2, 768)}, file, long)
+    code, out, _ = apl("inspect", file)
+    assert code == 0 and "Passed over in its metadata, too long: modelspec.thumbnail" in out
+    assert len(out) < 1000 and apl("convert", file, tmp_path / "y.safetensors")[0] == 0
+    save_file({"lora_te_x.lora_up.weight": torch.ones(2, 768)}, file, long)
+    code, out, _ = apl("inspect", file, "--json")
+    said = json.loads(out)
+    assert code == 1 and said["kind"] == "LoRA" and "this is a LoRA, not" in said["problem"]
 
 
 def folder_of(base: Path, *names: str) -> Path:

@@ -166,7 +166,9 @@ def test_mixed_runs_leave_nothing_and_are_never_mixed_up(host: Host) -> None:
     after = state(host)
     memory = [round(one) for one in found.memory]
     print(f"\n{host.source.name}: {found.runs} runs of {len(kinds)} kinds in {seconds:.0f} s;")
-    print(f"memory on the way (MiB): {memory}; grown by {found.growth:.1f} since its second quarter")
+    print(
+        f"memory on the way (MiB): {memory}; grown by {found.growth:.1f} since its second quarter"
+    )
     assert differences(before, after) == []
     assert found.mixed() == []
     assert {kind for kind in kinds if found.one(kind).startswith(REFUSED)} == WRONG

@@ -123,7 +123,9 @@ def test_mixed_runs_leave_nothing_and_are_never_mixed_up(webui: Webui) -> None:
     webui.probe()
     memory = [round(one) for one in found.memory]
     print(f"\n{webui.name}: {found.runs} requests of {len(kinds)} kinds in {seconds:.0f} s;")
-    print(f"memory on the way (MiB): {memory}; grown by {found.growth:.1f} since its second quarter")
+    print(
+        f"memory on the way (MiB): {memory}; grown by {found.growth:.1f} since its second quarter"
+    )
     assert differences(before, after) == []
     assert found.mixed() == []
     assert {kind for kind in kinds if found.one(kind).startswith(REFUSED)} == WRONG

@@ -27,10 +27,13 @@ def add(verbs: Verbs) -> None:
     """Register the verbs of this group."""
     inspect = verb(
         verbs, "inspect", _inspect,
-        "say what is in a prefix or textual-inversion file; 1 if it is broken or does not fit",
+        "say what is in a prefix or textual-inversion file, or which prefixes a folder offers; "
+        "1 if something is broken, left out or does not fit",
         "apl inspect my.safetensors --checkpoint sd15.safetensors",
     )  # fmt: skip
-    inspect.add_argument("file", type=Path, metavar="FILE", help="any file")
+    inspect.add_argument(
+        "file", type=Path, metavar="FILE", help="any file, or a folder of prefixes"
+    )
     against = inspect.add_mutually_exclusive_group()
     against.add_argument(
         "--checkpoint", type=Path, metavar="FILE",
@@ -89,6 +92,8 @@ def _inspect(given: argparse.Namespace) -> int:
 
     from ..models.tables import faces_of, read_tables
 
+    if given.file.is_dir():
+        return _inspect_folder(given)
     report = inspect_file(given.file)
     source = given.checkpoint or given.model or _own_model(report.prefix)
     tables = read_tables(source) if source and report.prefix else {}
@@ -104,6 +109,37 @@ def _inspect(given: argparse.Namespace) -> int:
     else:
         print("\n".join(_in_words(report, source, norms, fit)))
     return int(report.prefix is None or isinstance(fit, FitError))
+
+
+def _inspect_folder(given: argparse.Namespace) -> int:
+    """What hosts would list of a folder, and what they would leave out."""
+    from apl_core.library import Library
+    from apl_core.names import spelled
+    from apl_core.prefix import describe
+
+    why = "only one prefix is compared with a model"
+    arguments.refuse_ignored(given, ("checkpoint", "model"), why, "give a prefix file")
+    library = Library([given.file])
+    found: list[dict[str, object]] = []
+    for name in library.names():
+        try:
+            prefix = library.load(name)
+            facts = {"family": prefix.family, "vectors": prefix.n, "digest": prefix.digest}
+            words = f"{prefix.n} vectors for {describe(prefix.widths)}, {prefix.short_digest}"
+            found.append({"name": name, "usable": True, "words": words, **facts})
+        except AplError as error:
+            found.append({"name": name, "usable": False, "words": f"not usable: {error.found}"})
+    left_out = library.left_out()
+    if given.json:
+        gone = [{"file": file, "reason": reason} for file, reason in left_out]
+        print(
+            json.dumps({"folder": str(given.file), "prefixes": found, "left_out": gone}, indent=1)
+        )
+    else:
+        lines = [f"{spelled(str(one['name']))[1:-1]}: {one['words']}" for one in found]
+        lines += [f"{spelled(file)[1:-1]}: left out, {reason}" for file, reason in left_out]
+        print("\n".join(lines or [f"There is no prefix yet in {shown(str(given.file))}."]))
+    return int(not found or bool(left_out) or not all(one["usable"] for one in found))
 
 
 def _own_model(prefix: Prefix | None) -> Path | None:
@@ -129,7 +165,12 @@ def _in_words(
     report: FileReport, source: Path | None, norms: Mapping[str, _Norms],
     fit: FitReport | FitError | None,
 ) -> list[str]:  # fmt: skip
+    from apl_core.names import SUFFIX, name_fault
+
     lines = [report.text()]
+    fault = name_fault(report.path.name[: -len(SUFFIX)])
+    if report.prefix and fault and report.path.name.lower().endswith(SUFFIX):
+        lines.append(f"Under this name no host lists it: {fault}")
     for key, norm in norms.items():
         lengths = ", ".join(f"{length:.3g}" for length in norm.rows)
         lines.append(f"Lengths of its rows, {key}: {lengths}")
