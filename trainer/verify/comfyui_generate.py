@@ -39,11 +39,12 @@ def request(known: Mapping[str, Any], checkpoint: str, side: int, seed: int, num
         _odd_link(filler, dice)
     if dice.random() < 0.15:
         _odd_number(filler, dice)
-    if dice.random() < 0.04:
+    if dice.random() < 0.02:
         _drop(filler.graph, dice)
     body: dict[str, Any] = {"prompt": filler.graph}
-    if dice.random() < 0.12:
-        body["extra_data"] = dice.choice(_EXTRA)
+    if dice.random() < 0.12:  # a bare server may fail over it, and is asked without
+        odd = {**body, "extra_data": dice.choice(_EXTRA)}
+        return Case(f"g{number}", (odd,), (body,))
     return Case(f"g{number}", (body,))
 
 
@@ -222,15 +223,14 @@ def _odd_link(filler: Filler, dice: random.Random) -> None:
     graph = filler.graph
     place, slot, (node, output) = dice.choice(list(links(graph)))
     count = len(filler.nodes.gives(graph[node]["class_type"]))
-    forms: tuple[Any, ...] = (
+    alike: tuple[Any, ...] = (
         [node, output - count],
         [node, output - count],
+        [node, output == 1] if output < 2 else [node, output - count],
         {"__value__": [node, output]},
-        [node, float(output)],
-        [node, str(output)],
-        [node, bool(output)],
-        [node, output, 0],
     )
+    strange: tuple[Any, ...] = ([node, float(output)], [node, str(output)], [node, output, 0])
+    forms = strange if dice.random() < 0.15 else alike
     graph[place]["inputs"][slot] = dice.choice(forms)
 
 

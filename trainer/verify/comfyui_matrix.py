@@ -159,9 +159,14 @@ class Matrix:
     def _odd(self) -> list[Case]:
         """Bodies that are odd around the graph, or in it."""
         plain, case = self._plain, self._case
+        graph = plain()
         found = [
-            case(f"metadata {shape!r}", plain(), extra_data={"extra_pnginfo": shape})
-            for shape in _EXTRA
+            Case(
+                f"extra data {shape!r}",
+                ({"prompt": graph, "extra_data": shape},),
+                ({"prompt": graph},),
+            )  # a bare server may fail over it, and is asked without
+            for shape in (*({"extra_pnginfo": one} for one in _EXTRA), "off")
         ]
         stray = plain()
         stray["stray"] = {"class_type": "CLIPTextEncode"}
@@ -171,7 +176,6 @@ class Matrix:
         ours["stray"] = {"class_type": "APL_LoadPrefix"}
         return [
             *found,
-            case("extra data that is a text", plain(), extra_data="off"),
             case("two users at once", plain(), plain("a photo of {}, a woman")),
             case("one branch only", plain(), partial_execution_targets=["save"]),
             case("unknown node", unknown),
