@@ -12,6 +12,8 @@ from torch import Tensor
 
 from apl_core.errors import HostError
 
+from .opaque import opaque
+
 DETECTORS = {
     "resnet50": "detection_Resnet50_Final.safetensors",
     "mobile0.25": "detection_mobilenet0.25_Final.safetensors",
@@ -62,8 +64,8 @@ def face_reader(folder: Path) -> Any:
 
 
 def compare(reader: Any, one: Tensor, other: Tensor) -> Comparison:
-    """Compare two pictures (H, W, 3) in [0, 1]."""
-    seen = [reader.read(picture[..., :3].movedim(-1, 0)[None].cpu()) for picture in (one, other)]
+    """Compare two pictures (H, W, 3) in [0, 1]; transparent ones on white."""
+    seen = [reader.read(opaque(picture).movedim(-1, 0)[None].cpu()) for picture in (one, other)]
     (first, found), (second, found_other) = seen
     counts = (found[0], found_other[0])
     if not all(counts):

@@ -16,6 +16,7 @@ from torch import Tensor
 from apl_core.prefix import Prefix, Rows
 
 from ..clips import Conditioning, encode, with_rows
+from ..opaque import opaque
 from .ports import ComfyLatents
 
 SAMPLER, SCHEDULER = "euler", "normal"
@@ -58,7 +59,7 @@ class Painter:
 
     def read(self, pictures: Tensor) -> Tensor:
         """Latents of pictures (B, H, W, 3), cut and scaled to the size, on the CPU."""
-        moved = pictures[..., :3].clone().float().movedim(-1, 1)
+        moved = opaque(pictures).clone().float().movedim(-1, 1)
         width, height = self.size
         fitted = comfy.utils.common_upscale(moved, width, height, "bilinear", "center")
         return self.latents.encode(fitted).cpu()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from apl_comfy.opaque import opaque
 from apl_comfy.training.source import (
     PEOPLE,
     THINGS,
@@ -68,3 +69,12 @@ def test_examples_name_nobody_in_their_target() -> None:
     }
     (example,) = ShownSource(shown, ALL, "person").draw("identity", 1, torch.Generator())
     assert example.neutral == "a person meets a person"
+
+
+def test_transparent_pictures_lie_on_white() -> None:
+    colors = torch.tensor([[[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]])
+    clear = torch.cat([colors, torch.tensor([[[0.0], [0.5]]])], 2)
+    assert torch.equal(opaque(colors), colors)
+    assert torch.equal(opaque(clear), torch.tensor([[[1.0, 1.0, 1.0], [0.75, 0.75, 0.5]]]))
+    assert torch.equal(opaque(colors[..., :1]), colors[..., :1].expand(1, 2, 3))
+    assert torch.equal(opaque(clear[..., 2:]), torch.tensor([[[1.0] * 3, [0.5] * 3]]))

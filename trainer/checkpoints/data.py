@@ -15,9 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -32,6 +30,7 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.parallel import Group
 
 from ..contrast import other_gender
+from ..data.pictures import Unreadable, open_picture, squared
 from ..data.settings import parse_json
 from ..models.vae import VaeLatents
 
@@ -254,12 +253,9 @@ def _tensor(path: Path) -> Tensor:
 def read_picture(file: Path, size: int) -> Tensor:
     """A picture (3, size, size) in [0, 1], its middle square scaled; ValueError if unreadable."""
     try:
-        with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            square = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file.name} is no readable picture ({shown(str(error), 80)})") from error
-    return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1).float() / 255
+        return squared(open_picture(file), size)
+    except Unreadable as error:
+        raise ValueError(f"{file.name} is no readable picture ({error})") from error
 
 
 def encoder_digest(vae: nn.Module) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from apl_core.captions import Names, tells_of_people
@@ -16,9 +15,11 @@ from apl_core.metadata import shown
 from apl_core.objective import Kind
 from apl_core.texts import read_text
 
+from .pictures import Unreadable, open_picture, pictures_in, squared
 from .plan import Amounts, Task, drawn_split
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+log = logging.getLogger("apl")
+
 _TOLD = 20
 _MAX_CAPTION = 4096
 
@@ -27,14 +28,17 @@ def given_tasks(folder: Path, amounts: Amounts, seed: int, names: Sequence[str])
     """A task for each image under a folder with its caption from the `.txt` beside it.
 
     Images in a subfolder `people` or `things` are that; for others the caption's words decide.
-    One ConfigError tells every image that cannot be read and every caption that is missing.
+    What Pillow cannot read is left out with a warning that says so. One ConfigError tells every
+    image that is broken and every caption that is missing.
     """
     asked = f"take general pictures from {shown(str(folder))}"
     if not folder.is_dir():
         raise ConfigError(asked, "there is no such folder", "give a folder of images with captions")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES and p.is_file())
+    paths, left = pictures_in(folder)
+    if left:
+        log.warning("%s: left out %s", asked, left)
     if not paths:
-        found = f"there is no image in it ({', '.join(IMAGES)})"
+        found = f"there is no picture in it{f' but {left}' if left else ''}"
         raise ConfigError(asked, found, "give a folder of images with captions")
     problems: list[ConfigError] = []
     tasks: list[Task] = []
@@ -43,7 +47,7 @@ def given_tasks(folder: Path, amounts: Amounts, seed: int, names: Sequence[str])
         label = path.relative_to(folder).as_posix()
         try:
             caption = _caption(path, everybody)
-            _check(path)
+            _opened(path)
         except ConfigError as problem:
             problems.append(ConfigError(shown(label, 120), problem.found, problem.fix))
             continue
@@ -58,35 +62,22 @@ def given_tasks(folder: Path, amounts: Amounts, seed: int, names: Sequence[str])
 
 def read_picture(path: Path, size: int) -> Tensor:
     """An image as a square (3, size, size) in [0, 1]: turned upright, its middle cut out."""
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            square = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
-    return torch.from_numpy(np.asarray(square, np.float32) / 255).permute(2, 0, 1).contiguous()
+    return squared(_opened(path), size)
 
 
-def _check(path: Path) -> None:
+def _opened(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            image.verify()
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError,
-            Image.DecompressionBombError) as error:  # fmt: skip
-        raise _unreadable(path, error) from error
+        return open_picture(path)
+    except Unreadable as error:
+        raise ConfigError(
+            f"read the image {shown(str(path))}",
+            f"it cannot be read ({error})",
+            "repair it or take it out of the folder",
+        ) from error
 
 
 def _told(asked: str, problem: ConfigError) -> ConfigError:
     return ConfigError(f"{asked}, {problem.asked}", problem.found, problem.fix)
-
-
-def _unreadable(path: Path, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"read the image {shown(str(path))}", f"it cannot be read ({shown(str(error), 100)})",
-        "repair it or take it out of the folder",
-    )  # fmt: skip
 
 
 def _caption(path: Path, names: Names) -> str:

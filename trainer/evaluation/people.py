@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from apl_core.captions import alike
 from apl_core.errors import ConfigError
 from apl_core.metadata import shown
 
-from ..data.folder import IMAGES
 from ..data.known import LEAST, known
+from ..data.pictures import Unreadable, as_tensor, open_picture, pictures_in
 from .identity import Gallery
 from .readers import FaceReader, Faces
+
+log = logging.getLogger("apl")
 
 _SIDE = 1024
 _TOLD = 20
@@ -64,11 +66,13 @@ def pictures_of_people(folder: Path, names: Sequence[str]) -> list[tuple[str, Pa
         raise ConfigError(asked, "there is no such folder", fix)
     spelt = {alike(name): name for name in names}
     found: list[tuple[str, Path]] = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGES and path.is_file():
-            inside = path.relative_to(folder)
-            label = inside.parts[0] if len(inside.parts) > 1 else inside.stem
-            found.append((spelt.get(alike(label), label), path))
+    paths, left = pictures_in(folder)
+    if left:
+        log.warning("%s: left out %s", asked, left)
+    for path in paths:
+        inside = path.relative_to(folder)
+        label = inside.parts[0] if len(inside.parts) > 1 else inside.stem
+        found.append((spelt.get(alike(label), label), path))
     there = {name for name, _ in found}
     problems = [
         ConfigError(asked, f"there is no picture of {shown(name, 80)}", fix)
@@ -86,8 +90,8 @@ def read_people(reader: FaceReader, files: Sequence[Path]) -> Faces:
     for file in files:
         try:
             faces.append(reader.faces(_picture(file)[None]))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            found = f"{shown(file.name)} is no readable picture ({shown(str(error), 80)})"
+        except Unreadable as error:
+            found = f"{shown(file.name)} is no readable picture ({error})"
             problems.append(ConfigError("take a gallery", found, "replace it or take it out"))
     if problems:
         raise ConfigError.of("take a gallery", problems[:_TOLD])
@@ -96,7 +100,6 @@ def read_people(reader: FaceReader, files: Sequence[Path]) -> Faces:
 
 def _picture(file: Path) -> Tensor:
     """(3, H, W) in [0, 1], upright, at most 1024 pixels wide and high."""
-    with Image.open(file) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-        upright.thumbnail((_SIDE, _SIDE))
-    return torch.from_numpy(np.asarray(upright).copy()).permute(2, 0, 1).float() / 255
+    picture = open_picture(file)
+    picture.thumbnail((_SIDE, _SIDE))
+    return as_tensor(picture)
