@@ -151,7 +151,7 @@ def applied(graph: Graph, file: str, nodes: tuple[str, ...] = ("pos",)) -> Graph
     """The graph with APL Apply Prefix in front of these encoders."""
     changed = copy.deepcopy(graph)
     changed["load"] = {"class_type": "APL_LoadPrefix", "inputs": {"file": file}}
-    inputs = {"clip": ["model", 1], "prefix": ["load", 0]}
+    inputs = {"clip": graph["pos"]["inputs"]["clip"], "prefix": ["load", 0]}
     changed["apply"] = {"class_type": "APL_ApplyPrefix", "inputs": inputs}
     for node in nodes:
         changed[node]["inputs"]["clip"] = ["apply", 0]

@@ -14,7 +14,7 @@ RUNS = int(os.environ.get("APL_MIXED_RUNS", "100"))
 """How many; SECURITY.md has the figures of 1,000."""
 
 GROWTH = 48.0
-"""MiB by which a process may have grown since its warm-up: less than 70 KiB a run of 1,000."""
+"""MiB by which a process may have grown since its warm-up: less than 100 KiB a run of 1,000."""
 
 REFUSED = "refused: "
 

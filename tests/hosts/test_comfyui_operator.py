@@ -271,6 +271,23 @@ def test_no_message_names_a_folder_of_the_server(enforcing: Host) -> None:
     assert str(enforcing.base) not in str(refused.value.answer)
 
 
+def test_sdxl_is_covered_in_both_encoders(source: Path, free: Host, tmp_path: Path) -> None:
+    for base in (tmp_path, free.base):
+        folder = base / "models" / "apl"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_prefix(prefix("clip_l", "clip_g", behind=4), folder / "xl.safetensors")
+    graph = txt2img_sdxl(NAME)
+    graph["neg"]["inputs"]["text"] = "blurry"
+    wanted, _ = drawn(free, applied(graph, "xl", ("pos", "neg")))
+    bare, _ = drawn(free, graph)
+    with Host(source, tmp_path, env={"APL_ENFORCE": "xl"}) as enforcing:
+        covered, said = drawn(enforcing, graph)
+        assert (covered == wanted).all() and not (covered == bare).all()
+        assert "xl" in said["APL"]
+        with pytest.raises(Refused, match=r"SD 1\.x"):
+            enforcing.run(txt2img(NAME))
+
+
 @pytest.mark.parametrize("trouble", ["missing prefix", "another copy"])
 def test_comfyui_does_not_start_where_the_pack_cannot_protect(
     source: Path, tmp_path: Path, trouble: str
