@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def opaque(pictures: Tensor) -> Tensor:
-    """Pictures (..., C) in [0, 1] of 1 to 4 channels as (..., 3), on white where they have alpha."""
+    """Pictures (..., C) in [0, 1] of 1 to 4 channels as (..., 3), on white where transparent."""
     colors, alpha = pictures, None
     if pictures.shape[-1] in (2, 4):
         colors, alpha = pictures[..., :-1], pictures[..., -1:]
