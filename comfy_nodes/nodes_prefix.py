@@ -186,17 +186,16 @@ class PrefixConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, start: float | None = 0.0, end: float | None = 1.0) -> bool | str:
-        """True, or why this range of steps is empty; None comes from a link."""
-        if start is None or end is None or start < end:
-            return True
-        return f"start {start} has to be smaller than end {end}"
-
-    @classmethod
     def execute(
         cls, clip: Any, prefix: Prefix, text: str, start: float = 0.0, end: float = 1.0
     ) -> io.NodeOutput:
         """The conditioning; the plain text outside the range of steps."""
+        if start >= end:
+            raise HostError(
+                f"anonymize the steps from {start:g} to {end:g}",
+                "there is none in this range",
+                "choose a start below the end",
+            )
         prefixed = clips.encode(clips.apply_prefix(clip, connected(prefix)), text)
         if (start, end) == (0.0, 1.0):
             return io.NodeOutput(prefixed)

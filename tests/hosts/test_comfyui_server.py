@@ -250,6 +250,14 @@ def test_a_merge_into_a_prefixed_clip_keeps_the_prefix(host: Host, kind: str) ->
     assert covered != picture(host, graph)
 
 
+def test_an_empty_range_of_steps_is_said_once_and_on_its_node(host: Host) -> None:
+    graph = conditioned(txt2img(PROMPT), "front")
+    graph["pos"]["inputs"].update(start=0.8, end=0.2)
+    with pytest.raises(Refused) as refused:
+        host.run(graph)
+    assert refused.value.nodes["pos"].count("from 0.8 to 0.2") == 1
+
+
 def test_info_is_shown(host: Host) -> None:
     graph = applied(txt2img(PROMPT), "bracket")
     graph["info"] = {
