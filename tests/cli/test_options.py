@@ -93,6 +93,11 @@ FOLDERS = [
 ]  # fmt: skip
 
 
+def test_a_pocket_model_is_measured_on_some_name_free_prompts(apl: Apl) -> None:
+    code, out, err = apl(*EVALUATE.split(), "--free", "0")
+    assert (code, out) == (2, "") and "--free 1 or more" in err
+
+
 @pytest.mark.parametrize(("verb", "option", "ending"), FILES)
 def test_a_file_that_cannot_be_written_is_told_before_any_work(
     apl: Apl, tmp_path: Path, verb: str, option: str, ending: str

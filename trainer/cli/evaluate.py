@@ -120,6 +120,11 @@ def _on_pocket(given: argparse.Namespace) -> int:
             f"measure {shown(given.names, 60)} names", "a pocket model has its own people",
             "give how many, such as --names 64, or a checkpoint with --model",
         )  # fmt: skip
+    if not given.free:
+        raise ConfigError(
+            "measure on no name-free prompts", "a pocket model's table needs some",
+            "give --free 1 or more, or leave it out",
+        )  # fmt: skip
     model = load_model(given.model)
     prefix = read_fitting(given.prefix, model)
     paper = Paper.of(model.world, int(given.names), given.seeds, given.free)

@@ -67,7 +67,7 @@ def run_generate(given: argparse.Namespace) -> int:
         requests = [Request(prompt, seed, given.negative) for seed in seeds]
         for used, label in ((None, "no prefix"), (prefix.rows(), "with prefix")):
             rows.append(sampler.draw(requests, used))
-            labels.append(f"{prompt[:16]}\n{label}")
+            labels.append(f"{prompt}\n\n{label}")
     png(sheet(rows, labels, scale=scale), given.out)
     print(given.out)
     return 0

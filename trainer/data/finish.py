@@ -134,7 +134,7 @@ def _sheets(picked: Picked, folder: Path) -> list[str]:
         page = rows[start : start + _SHEET_ROWS]
         name = f"sheet-{start // _SHEET_ROWS + 1}.png"
         pictures = [torch.stack([_small(folder / file) for file in files]) for _, files in page]
-        png(sheet(pictures, [_wrapped(label) for label, _ in page], scale=1), folder / name)
+        png(sheet(pictures, [shown(label, 400) for label, _ in page], scale=1), folder / name)
         written.append(name)
     return written
 
@@ -144,15 +144,6 @@ def _small(path: Path) -> Tensor:
         way = Image.Resampling.NEAREST if image.width < _SHEET_SIZE else Image.Resampling.LANCZOS
         small = image.convert("RGB").resize((_SHEET_SIZE, _SHEET_SIZE), way)
     return torch.from_numpy(np.asarray(small, np.float32) / 255).permute(2, 0, 1)
-
-
-def _wrapped(label: str) -> str:
-    lines = [""]
-    for word in shown(label, 60).split():
-        if lines[-1] and len(lines[-1]) + len(word) > 17:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines)
 
 
 def _manifest(tools: Tools, amounts: Amounts, entries: Sequence[Entry], sheets: Sequence[str],

@@ -73,7 +73,7 @@ def write_outcome(out: Path, model: PocketModel, prefix: Prefix, outcome: Outcom
         "format": 1, "facts": facts, "figures": {k: m.plain() for k, m in figures.items()},
     }  # fmt: skip
     write_text(out / "report.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
-    save_before_after(outcome, out / "sheet.png")
+    save_before_after(outcome, out / "sheet.png", "train group")
     write_page(
         out / "report.html", "A prefix, measured",
         "The same prompts and seeds without and with the prefix, beside plain baselines.",

@@ -199,15 +199,16 @@ def _listing(names: Sequence[str]) -> str:
 def _save_sheet(survey: Survey, path: Path) -> None:
     """A few names of each group, people and things: without the prefix above, with it below."""
     asked, plan = survey.asked, survey.plan
-    starts = [i * plan.seeds for i in range(min(len(plan.trained), 3))]
-    starts += [len(asked.trained) + i * plan.seeds for i in range(min(len(plan.heldout), 3))]
+    counts = [min(len(names), 3) for names in (plan.trained, plan.heldout)]
+    starts = [i * plan.seeds for i in range(counts[0])]
+    starts += [len(asked.trained) + i * plan.seeds for i in range(counts[1])]
     named = len(asked.named)
     free = [named, named + len(asked.people)] if plan.free else []
     questions = [*asked.named, *asked.free]
     heads = [questions[i].subject for i in starts + free]
-    heads = [" ".join(head.split()[:5]) for head in heads]
     rows = [_few(survey.rolls[name], starts + free) for name in ("none", "prefix")]
-    save_sheet(rows, path, ("no prefix", "with prefix"), heads, scale=1)
+    groups = zip(("learned from", "held out", "names nobody"), (*counts, len(free)), strict=True)
+    save_sheet(rows, path, ("no prefix", "with prefix"), heads, 1, list(groups))
 
 
 def _few(roll: Roll, places: Sequence[int]) -> Tensor:

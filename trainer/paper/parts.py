@@ -110,7 +110,11 @@ def _identity_sheet(bench: Bench, paper: Paper, conditions: dict[str, Condition]
               "description": "description", "negative": "negative\nprompt"}  # fmt: skip
     asked = {n: conditions[n].paper(paper).named for n in titles}
     rows = [drawn[n].pictures[[asked[n].index(q) for q in shown]] for n in titles]
-    save_sheet(rows, bench.sheet("identity.png"), list(titles.values()), [q.subject for q in shown])
+    groups = [("train group", len(brief.trained[:3])), ("held out", len(brief.heldout[:3]))]
+    save_sheet(
+        rows, bench.sheet("identity.png"), list(titles.values()), [q.subject for q in shown],
+        groups=groups,
+    )  # fmt: skip
     return {"identity.png": "Trained names on the left, held-out names on the right; same seeds."}
 
 

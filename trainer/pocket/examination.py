@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tqdm import tqdm
 
 from apl_core.prefix import Prefix
 
-from ..evaluation.conditions import Condition, baselines, random_rows, reseeded
+from ..evaluation.conditions import Condition, Question, baselines, random_rows, reseeded
 from ..evaluation.statistics import Mean
 from ..evaluation.studio import Drawn, Studio
 from ..report.page import Table
@@ -60,7 +61,7 @@ class Outcome:
 
 
 def _cell(found: dict[str, Mean], key: str) -> str:
-    return found[key].percent() if key in found else "-"
+    return found[key].percent() if key in found and found[key].count else "-"
 
 
 def examine(model: PocketModel, studio: Studio, paper: Paper, prefix: Prefix) -> Outcome:
@@ -100,18 +101,30 @@ def _flat(
     return flat
 
 
-def save_before_after(outcome: Outcome, path: Path, each: int = 4) -> None:
-    """Write the sheet: the same prompts and seeds without the prefix above and with it below."""
+def save_before_after(
+    outcome: Outcome, path: Path, learned: str = "learned from", each: int = 4
+) -> None:
+    """Write the sheet: the same prompts and seeds without the prefix above and with it below.
+
+    `learned` is the title of the names in the train group.
+    """
     paper = outcome.paper
-    seeds = len(paper.trained) // len({q.subject for q in paper.trained})
-    named, people = len(paper.named), len(paper.people)
-    starts = (0, len(paper.trained))
-    places = [start + i * seeds for start in starts for i in range(each)]
-    places += [named + i for i in range(each // 2)] + [named + people + i for i in range(each // 2)]
+    groups = {
+        learned: _of_each_name(paper.trained)[:each],
+        "held out": _of_each_name(paper.heldout)[:each],
+        "names nobody": [*paper.people[: each // 2], *paper.things[: each // 2]],
+    }
     questions = [*paper.named, *paper.free]
-    heads = [questions[i].subject for i in places]
-    heads = [
-        h if i < named else " ".join(h.split()[:4]) for h, i in zip(heads, places, strict=True)
+    shown = [question for group in groups.values() for question in group]
+    rows = [
+        outcome.drawn[n].pictures[[questions.index(q) for q in shown]] for n in ("none", "prefix")
     ]
-    rows = [outcome.drawn[n].pictures[places] for n in ("none", "prefix")]
-    save_sheet(rows, path, ("no prefix", "with prefix"), heads)
+    save_sheet(
+        rows, path, ("no prefix", "with prefix"), [question.subject for question in shown],
+        groups=[(title, len(group)) for title, group in groups.items()],
+    )  # fmt: skip
+
+
+def _of_each_name(questions: Sequence[Question]) -> list[Question]:
+    """The first question about each name."""
+    return list({q.subject: q for q in reversed(questions)}.values())[::-1]

@@ -100,7 +100,13 @@ class PocketPreviewer:
             drawn = judge.sampler.draw([judge.questions[i].request() for i in places], rows)
         else:
             drawn = judged[places]
-        save_sheet([judge.plain[0][places], drawn], path)
+        heads = [judge.questions[i].subject for i in places]
+        free = sum(i >= len(judge.named) for i in places)
+        groups = [("kept for choosing the step", len(places) - free), ("names nobody", free)]
+        save_sheet(
+            [judge.plain[0][places], drawn], path, ("no prefix", "with prefix"), heads,
+            groups=groups,
+        )  # fmt: skip
 
 
 def _soft(reading: Reading, questions: Sequence[Question], start: int) -> Tensor:
