@@ -18,7 +18,7 @@ _OUTPUT = re.compile(r"(clip_[a-z]|emb_params|t5\w*|text_encoders?(_\d+)?)_[a-z]
 _NUMBER = re.compile(r"_?([0-9]{1,4})(?=>?$)")
 
 _LORA = (
-    r"^(lora|lycoris)_\w+\.|[._](lora|loha|lokr|hada|dora|oft|boft|glora)_\w|_lora\.(up|down)\."
+    r"^(lora|lycoris)_\w+\.|[._](lora|loha|lokr|hada|dora|oft|boft|glora)_\w|lora\d*\.(up|down)\."
     r"|\.lora\.|:(up|down)$"
 )
 _PARTS = tuple(

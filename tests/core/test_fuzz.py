@@ -9,7 +9,7 @@ from apl_core.errors import ConfigError, RunError
 from apl_core.formats import FileReport, inspect_file
 from apl_core.limits import HEADER_BYTES
 from apl_core.training.folder import RunFolder
-from apl_trainer.bench.fuzz import Kind, kinds, run, try_file, within
+from apl_trainer.bench.fuzz import BYTES, Kind, kinds, read_any_prefix, run, try_file, within
 
 FILES = 20
 """Files of each share of a kind; a prefix file has 40 shares."""
@@ -137,6 +137,46 @@ HOSTILE = {
     "keys": b"{" + b",".join(b'"%x":0' % i for i in range(90_000)) + b"}",
     "huge shape": b'{"a":{"dtype":"F32","shape":[' + b"9" * 300 + b',0],"data_offsets":[0,0]}}',
 }
+
+
+_ROW = b'"pocket":{"dtype":"F32","shape":[1,128],"data_offsets":[0,512]}}'
+_ENTRY = b'"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+LONG = {
+    "one value": b'{"__metadata__":{"a":"' + b"x" * 8_000_000 + b'"},' + _ROW,
+    "escapes": b'{"__metadata__":{"a":"' + b'\\"' * 500_000 + b"x" * 6_000_000 + b'"},' + _ROW,
+    "only escapes": b'{"__metadata__":{"a":"' + b'\\"' * 4_000_000 + b'"},' + _ROW,
+    "values": b'{"__metadata__":{'
+    + b",".join(b'"%d":"%b"' % (i, b"y" * 5000) for i in range(1600))
+    + b"},"
+    + _ROW,
+    "strings": b'{"__metadata__":{'
+    + b",".join(b'"%d":"%b"' % (i, b"y" * 40) for i in range(100_000))
+    + b"},"
+    + _ROW,
+    "tensors": b'{"__metadata__":{"a":"'
+    + b'\\"' * 500_000
+    + b"x" * 5_000_000
+    + b'"},'
+    + b",".join(_ENTRY % i for i in range(4500))
+    + b"}",
+    "open": b'{"__metadata__":{"a":"' + b'\\"' * 500_000,
+    "quotes": b"{" + b'"' * 8_000_000,
+    "names": b"{" + b'"x":{"dtype"' * 600_000,
+    "spaces": b'{"a":' + b" " * 8_000_000 + b'"' + b"x" * 90,
+    "too long": b'{"__metadata__":{"a":"' + b"x" * 15_000_000 + b'"},' + _ROW,
+}
+"""Headers with long values, up to what may be passed over and beyond it."""
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_header_keeps_to_the_limits(name: str, tmp_path: Path) -> None:
+    text = LONG[name]
+    data = len(text).to_bytes(8, "little") + text + bytes(512)
+    ways = (lambda rng, valid: valid,)
+    kind = Kind("long", "x.safetensors", (data,), ways, read_any_prefix, 1)
+    tried = try_file(kind, 0, tmp_path)
+    assert not tried.hole and (tried.peak or 0) <= BYTES
+    assert tried.usable is (name in {"one value", "escapes", "values"})
 
 
 UNPARSED = {"arrays", "objects", "one number", "keys"}
