@@ -63,12 +63,19 @@ def build(script: Any, host: Host) -> list[Any]:
             inputs=[enabled, prefix, start, end],
             outputs=[line],
         )
-    script.infotext_fields = [
-        (enabled, lambda said: True if request.NAME in said else None),  # None: leave it as it is
-        (prefix, pasted_name),
-        (start, lambda said: _pasted(said, "start")),
-        (end, lambda said: _pasted(said, "end")),
-    ]
+    script.infotext_fields = (
+        []
+        if locked
+        else [
+            (
+                enabled,
+                lambda said: True if request.NAME in said else None,
+            ),  # None: leave it as it is
+            (prefix, pasted_name),
+            (start, lambda said: _pasted(said, "start")),
+            (end, lambda said: _pasted(said, "end")),
+        ]
+    )
     script.paste_field_names = [request.NAME, request.HASH, request.STEPS]
     return [enabled, prefix, start, end]
 

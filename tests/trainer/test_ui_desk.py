@@ -19,7 +19,7 @@ from apl_trainer.ui import pieces
 from apl_trainer.ui.curves import effect_chart, loss_chart
 from apl_trainer.ui.desk import Desk
 from apl_trainer.ui.order import Order
-from apl_trainer.ui.reading import QUIET, read_run
+from apl_trainer.ui.reading import QUIET, Run, read_run
 from apl_trainer.ui.shelf import POCKET, Shelf
 from apl_trainer.watch import StatusFile
 
@@ -237,6 +237,17 @@ def test_the_status_file_follows_a_run(tmp_path: Path) -> None:
     assert (run.state, run.step, run.steps, run.previews) == ("failed", 1000, 1000, 1)
     assert not list(tmp_path.glob(".*tmp"))
     assert "too &lt;bad&gt;" in pieces.status(run) and "<bad>" not in pieces.status(run)
+
+
+def test_a_run_on_a_checkpoint_promises_no_figures(tmp_path: Path) -> None:
+    run = Run(tmp_path, "working")
+    Order("checkpoint", str(tmp_path / "model.safetensors"), ("Ada",), "standard").save(
+        tmp_path, ""
+    )
+    said = pieces.charts(run)
+    assert "nothing measures the faces" in said and "Nothing was measured yet" not in said
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "score": 0.1, "identity": 0.5}\n')
+    assert "identity 50" in pieces.charts(run)
 
 
 def test_curves_are_sound_svg_whatever_the_rows_hold() -> None:

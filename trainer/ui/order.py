@@ -30,7 +30,7 @@ class Preset:
 
 PRESETS = (
     Preset("quick", "Quick look: does everything work? It learns next to nothing"),
-    Preset("standard", "Standard: what the published figures are made with"),
+    Preset("standard", "Standard: a full run"),
     Preset("thorough", "Thorough: twice the steps"),
 )
 

@@ -7,11 +7,18 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from apl_core.errors import AplError
+
 from .curves import effect_chart, loss_chart
 from .looking import DATA
+from .order import Order
 from .reading import Run, figures, newest_preview, rows, seconds_left
 
 _SHEETS = 4
+_UNMEASURED = (
+    "On a checkpoint nothing measures the faces: press Preview now and look at pictures, and see "
+    "apl evaluate for figures."
+)
 STATES = {
     "working": "at work", "looking": "waits for you", "stopped": "stopped", "failed": "failed",
     "broken": "broken off", "done": "finished",
@@ -133,13 +140,22 @@ def duration(seconds: float) -> str:
 
 
 def charts(run: Run | None) -> str:
-    """Loss beside identity and drift."""
+    """Loss beside identity and drift, which are measured on the pocket model alone."""
     if run is None:
         return "<div class='apl'></div>"
     metrics = rows(run.path)
     steps = run.steps or max((row["step"] for row in metrics), default=0)
-    both = loss_chart(metrics, steps) + effect_chart(metrics, steps)
+    measured = any("score" in row for row in metrics) or not _on_a_checkpoint(run.path)
+    effect = effect_chart(metrics, steps) if measured else about(_UNMEASURED)
+    both = loss_chart(metrics, steps) + effect
     return f"<div class='apl apl-charts'>{both}</div>"
+
+
+def _on_a_checkpoint(path: Path) -> bool:
+    try:
+        return Order.of(path).kind == "checkpoint"
+    except AplError:  # a run of which nobody knows
+        return False
 
 
 def preview(run: Run | None) -> str:
