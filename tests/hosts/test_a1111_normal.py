@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -79,6 +80,32 @@ def test_tags_in_prompts_from_a_file(a1111: Webui) -> None:
     assert script(a1111, name, args, prompt="") == [bare, ticked(a1111), bare]
     with pytest.raises(Refused, match="not closed"):
         script(a1111, name, [*args[:3], f"{PROMPT}\n{PROMPT} <apl:front"], prompt="")
+
+
+def test_a_bad_value_of_a_grid_is_told_before_the_first_cell(a1111: Webui) -> None:
+    found = a1111.get("/sdapi/v1/script-info")
+    grid = next(one for one in found if one["name"] == "x/y/z plot" and not one["is_img2img"])
+    labels = grid["args"][0]["choices"]
+    for axis, values, said in (
+        ("[APL] Prefix", "front, fron", "did you mean 'front'"),
+        ("[APL] Prefix", "front, broken", "broken"),
+        ("[APL] Anonymize", "off, perhaps", "neither on nor off"),
+        ("[APL] Steps", "0-1, 0.5", "two numbers with a dash"),
+    ):
+        args = [labels.index(axis), values, [], 0, "", [], 0, "", []]
+        args += [False, True, False, False, False, False, False, 0, True]
+        a1111.probe()
+        with pytest.raises(Refused, match=said) as caught:
+            script(a1111, "x/y/z plot", args)
+        assert caught.value.status == 422 and a1111.seen() == []
+
+
+def test_the_settings_have_a_heading_and_routes_name_no_folder(a1111: Webui) -> None:
+    values = [one["props"].get("value") for one in a1111.get("/config")["components"]]
+    told = next(one for one in values if isinstance(one, str) and '"_categories"' in one)
+    assert ["APL Prefix", "Stable Diffusion"] in json.loads(told)["_categories"]
+    for route in ("/apl/prefixes", "/apl/status"):
+        assert str(a1111.data) not in json.dumps(a1111.get(route))
 
 
 def test_a_pasted_tag_is_read_like_a_typed_one(a1111: Webui) -> None:
