@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from apl_core.errors import ConfigError
+from apl_trainer.checkpoints.plan import own_device
 from apl_trainer.cli import parser
 
 Apl = Callable[..., tuple[int, str, str]]
@@ -93,6 +94,23 @@ FOLDERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("model", [[], ["--model", "m.safetensors"]])
+@pytest.mark.parametrize("option", ["steps=0", "seed=-1", "rate=nan", "vectors=75", "behind=99"])
+def test_settings_of_a_training_out_of_range_are_told_before_any_work(
+    apl: Apl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: list[str], option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = apl("train", "--out", "o", *model, f"--{option}")
+    assert (code, out) == (2, "") and f"set {option.partition('=')[0]}: " in err
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_told(device: str) -> None:
+    with pytest.raises(ConfigError, match=f"set device {device}"):
+        own_device(device)
+
+
 def test_a_pocket_model_is_measured_on_some_name_free_prompts(apl: Apl) -> None:
     code, out, err = apl(*EVALUATE.split(), "--free", "0")
     assert (code, out) == (2, "") and "--free 1 or more" in err
@@ -152,6 +170,10 @@ IGNORED = [
     (f"{EVALUATE} --model m.safetensors --gallery g --gallery-seeds 4", "--gallery-seeds"),
     (f"{VERIFY} --checkpoint c --graph g", "--checkpoint, --graph"),
     (f"{VERIFY} --key k", "--key"),
+    (f"{VERIFY} --reference-login a:b", "--reference-login"),
+    (f"{GENERATE} cat --guidance 1 --negative blurry", "--negative"),
+    (f"{DATASET} --guidance 1 --negative blurry", "--negative"),
+    (f"{EVALUATE} --model m.safetensors --guidance 1 --negative blurry", "--negative"),
     ("fetch --from f --sha256 " + 64 * "a", "--from, --sha256"),
 ]  # fmt: skip
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from apl_core.errors import ConfigError
+from apl_core.metadata import shown
 from apl_core.training.config import TrainConfig
 
 from .contents import sound
@@ -59,7 +60,18 @@ def own_device(asked: str | None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         fix = "install a torch with CUDA, or give --device cpu"
         raise ConfigError(f"set device {asked}", "torch finds no GPU here", fix)
+    if device.type != "cpu":
+        _try(device)
     return device
+
+
+def _try(device: torch.device) -> None:
+    """ConfigError if nothing can be computed on a device that torch knows by name."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:
+        found = f"torch cannot compute there ({shown(str(error).split(chr(10))[0], 80)})"
+        raise ConfigError(f"set device {device}", found, "give cuda or cpu") from error
 
 
 def preset_for(found: Recognised, vram: int | None, device: torch.device) -> Preset:

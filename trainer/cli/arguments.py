@@ -146,6 +146,15 @@ def refuse_ignored(given: argparse.Namespace, names: tuple[str, ...], found: str
         raise ConfigError(f"use {', '.join(told)}", found, fix)
 
 
+def refuse_idle_negative(given: argparse.Namespace) -> None:
+    """ConfigError for a negative prompt beside a CFG scale of 1, at which it is not run."""
+    if given.guidance == 1:
+        refuse_ignored(
+            given, ("negative",), "at --guidance 1 no negative prompt is run",
+            "leave one of the two out",
+        )  # fmt: skip
+
+
 def refuse_on_pocket(given: argparse.Namespace, names: tuple[str, ...]) -> None:
     """ConfigError for options of `names` that are given and have no meaning on a pocket model."""
     refuse_ignored(

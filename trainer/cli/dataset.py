@@ -187,6 +187,7 @@ def _listed(one: Weight, folder: Path) -> str:
 def _check(given: argparse.Namespace, pocket: bool) -> None:
     """ConfigError for options that do not go together, or that nothing would use."""
     arguments.check_share(given)
+    arguments.refuse_idle_negative(given)
     if pocket:
         arguments.refuse_on_pocket(given, _REAL_ONLY)
     if given.no_face_filter:

@@ -236,6 +236,7 @@ def _who(given: argparse.Namespace) -> _Who:
 
 def _check(given: argparse.Namespace) -> None:
     arguments.check_share(given)
+    arguments.refuse_idle_negative(given)
     if given.out is None:
         fix = "give a folder; pictures stay there, and the same command goes on with them"
         raise ConfigError("measure a prefix on a checkpoint", "--out is missing", fix)

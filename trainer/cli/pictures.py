@@ -47,6 +47,7 @@ def run_generate(given: argparse.Namespace) -> int:
     from ..report.sheet import png, sheet
     from ..sampling import Request
 
+    arguments.refuse_idle_negative(given)
     if not is_checkpoint(given.model):
         arguments.refuse_on_pocket(given, (*READING, "size"))
     model = load_any(given)

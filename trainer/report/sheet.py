@@ -149,6 +149,5 @@ def _drawable(text: str, font: Any) -> str:
 def save_sheet(rows: Sequence[Tensor], path: Path, labels: Sequence[str] = (),
                heads: Sequence[str] = (), scale: int = _SCALE,
                groups: Sequence[tuple[str, int]] = ()) -> None:  # fmt: skip
-    """Write a sheet as PNG; makes the folder if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows, labels, heads, scale, groups).save(path)
+    """Write a sheet as PNG; makes the folder if needed. RunError if that fails."""
+    png(sheet(rows, labels, heads, scale, groups), path)
