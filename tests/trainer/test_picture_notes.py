@@ -196,9 +196,15 @@ def test_files_without_notes_show_the_same_pixels(tmp_path: Path, ending: str) -
 
 def test_broken_pictures_are_refused_in_words(tmp_path: Path) -> None:
     whole = jpeg(stored(1), exif(SAYS_6))
+    small = io.BytesIO()
+    Image.new("RGB", (9, 7)).save(small, "PNG")
+    cut = small.getvalue()[:50]
+    noted = cut[:33] + chunk(b"eXIf", b"no EXIF", crc=1) + cut[33:]
     for name, raw in (
         ("a.jpg", whole[:400]),
         ("a.png", b"no picture"),
+        ("b.png", cut),
+        ("c.png", noted),
         ("a.gif", b"GIF89a"),
         ("a.webp", b"RIFF\x10\0\0\0WEBPVP8X"),
         ("a.tif", b"II*\0\x08\0\0\0"),

@@ -119,6 +119,10 @@ def readable(ending: str) -> bool:
 
 def _opened(file: Path | BinaryIO) -> Image.Image:
     with Image.open(file) as image:
+        image.verify()  # Pillow decodes a PNG whose end is missing
+    if not isinstance(file, Path):
+        file.seek(0)
+    with Image.open(file) as image:
         turn = None if image.format == "TIFF" else _turn(image)  # Pillow turns a TIFF in `load`
         image.load()
         picture = _rgb(image)
