@@ -11,9 +11,9 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from apl_core.errors import HostError, PromptError
+from apl_core.errors import HostError
 from apl_core.prefix import Prefix, Rows
-from apl_core.tokens import arrange, room
+from apl_core.tokens import arrange, refuse_marks, room
 
 METHOD = "tokenize_with_weights"
 
@@ -130,13 +130,7 @@ def frame(
     Raises PromptError if the text itself holds a start or end token: an encoder would stop there.
     """
     text = [entry for entry in chunk if _is_text(entry)]
-    if any(isinstance(token, int) and token in (start, end) for token, *_ in text):
-        raise PromptError(
-            "apply the prefix to this prompt",
-            "the prompt spells out the token <|startoftext|> or <|endoftext|>, at which the text "
-            "encoder would stop reading before the prefix's last vectors",
-            "remove it from the prompt",
-        )
+    refuse_marks((entry[0] for entry in text), start, end)
     bos, eos, *padding = [entry for entry in chunk if not _is_text(entry)]
     pad = padding[0] if padding else eos
     length = len(chunk) + len(front) + len(behind)
