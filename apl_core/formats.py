@@ -168,13 +168,14 @@ def _inspect(path: Path, size: int, stream: BinaryIO, choice: str | None) -> Fil
         return _unreadable(path, size, start, text, str(fault))
     shapes = {name: str(entry) for name, entry in header.entries.items()}
     what = what_it_is(header.entries)
-    kind = what.partition(" ")[2] or SAFETENSORS
+    ours = "apl.format" in header.metadata
+    kind = what.partition(" ")[2] or (PREFIX if ours else SAFETENSORS)
     prefix = problem = None
     try:
         if what:
             raise _problem(path, f"this is {what}, not a prefix", USE)
         names = _vectors(path, header, size, choice)
-        kind = PREFIX if "apl.format" in header.metadata else EMBEDDING
+        kind = PREFIX if ours else EMBEDDING
         blob = len(short).to_bytes(LENGTH_BYTES, "little") + short
         prefix = _load(path, blob + stream.read(size - LENGTH_BYTES - length), header, names)
     except PrefixFileError as error:

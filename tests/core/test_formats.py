@@ -136,6 +136,18 @@ def test_tensors_of_several_tokens_are_read_one_after_another(tmp_path: Path) ->
 
 
 ROW_OF_768 = torch.ones(1, 768)
+
+
+def test_an_old_prefix_that_leaves_no_room_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    path, said = tmp_path / "x.safetensors", {"apl.format": "1", "apl.behind": "5"}
+    for n in (74, 75):
+        safetensors.torch.save_file({"pocket": torch.ones(n, 128)}, path, said)
+        report = inspect_file(path)
+        assert report.kind == formats.PREFIX and (report.prefix is not None) is (n == 74)
+    assert report.problem is not None
+    assert "no text fits beside them. Fix: use a prefix of at most 74" in str(report.problem)
+
+
 FOREIGN: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "kohya": ({"lora_unet_x.lora_down.weight": torch.ones(4, 9)}, "a LoRA"),
     "one tensor of a LoRA": ({"lora_te_x.lora_up.weight": ROW_OF_768}, "a LoRA"),
