@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def build(script: Any, host: Host) -> list[Any]:
                 elem_id=elem_id("prefix"),
                 interactive=not locked,
             )
-            module("ui_common").create_refresh_button(
+            refresh = module("ui_common").create_refresh_button(
                 prefix,
                 lambda: None,
                 lambda: {"choices": _choices(config.library().names())},
@@ -56,28 +56,14 @@ def build(script: Any, host: Host) -> list[Any]:
                 gr, "Anonymize from (share of the steps)", 0.0, elem_id("start"), locked
             )
             end = _slider(gr, "Anonymize until (share of the steps)", 1.0, elem_id("end"), locked)
-    for component in (enabled, prefix, start, end):
+    said = [enabled, prefix, start, end]
+    for component in said:
         component.do_not_save_to_config = True  # the page of settings holds the defaults
-        component.change(
-            lambda _on, *said: fit_line(host, *said),
-            inputs=[enabled, prefix, start, end],
-            outputs=[line],
-        )
-    script.infotext_fields = (
-        []
-        if locked
-        else [
-            (
-                enabled,
-                lambda said: True if request.NAME in said else None,
-            ),  # None: leave it as it is
-            (prefix, pasted_name),
-            (start, lambda said: _pasted(said, "start")),
-            (end, lambda said: _pasted(said, "end")),
-        ]
-    )
+    for event in (refresh.click, *(component.change for component in said)):
+        event(lambda _on, *given: fit_line(host, *given), inputs=said, outputs=[line])
+    script.infotext_fields = [] if locked else list(zip(said, _PASTED, strict=True))
     script.paste_field_names = [request.NAME, request.HASH, request.STEPS]
-    return [enabled, prefix, start, end]
+    return said
 
 
 @contextmanager
@@ -145,11 +131,6 @@ def pasted_name(said: dict[str, Any]) -> str | None:
     return name
 
 
-def _pasted(said: dict[str, Any], bound: str) -> float | None:
-    """A bound of a pasted picture's steps; None, which leaves the slider, if it had no prefix."""
-    return getattr(pasted_steps(said), bound) if request.NAME in said else None
-
-
 def pasted_steps(said: dict[str, Any]) -> StepRange:
     """The step range of a pasted picture; every step where it says nothing readable."""
     try:
@@ -157,6 +138,16 @@ def pasted_steps(said: dict[str, Any]) -> StepRange:
     except AplError as error:
         log.warning("%s", error)
         return StepRange()
+
+
+_PASTED: tuple[
+    Callable[[dict[str, Any]], Any], ...
+] = (  # None leaves a component as it is: a plain picture unticks nothing
+    lambda said: True if request.NAME in said else None,
+    pasted_name,
+    lambda said: pasted_steps(said).start if request.NAME in said else None,
+    lambda said: pasted_steps(said).end if request.NAME in said else None,
+)
 
 
 def _slider(gr: Any, label: str, value: float, elem_id: str, locked: str | None) -> Any:

@@ -21,7 +21,7 @@ collect_ignore = (
     if a1111_host.installed()
     else [
         f"test_a1111_{name}.py"
-        for name in ("surface", "operator", "engines", "page", "training", "verify")
+        for name in ("surface", "normal", "operator", "engines", "page", "training", "verify")
     ]
 )
 if forge_host.installed() is None:
