@@ -13,13 +13,16 @@ PERSON = "Ada Quillfeather"
 """The made-up person whom every text of a request names."""
 
 OTHER = "Zoltan under an old oak bridge"
-"""Who stands in her place where it is asked whether a request's texts act at all."""
+"""Who stands in her place where it is asked whether a request's texts act at all; the salt changes
+too, so that every text does."""
 
 SALT = "aplsalt"
 """Stands for a word that no cache has seen, in every text."""
 
 NUMBER = "4217"
 """Stands for four digits that no cache has seen, where a text has to be a number."""
+
+_SALTED = r"apl[0-9a-f]{8}"
 
 Body = Mapping[str, Any]
 
@@ -46,7 +49,9 @@ class Case:
                 for b, s in zip(bodies, salts, strict=True)
             )
 
-        words = [(secrets.token_hex(4), f"{secrets.randbelow(9000) + 1000}") for _ in range(16)]
+        words = [
+            (f"apl{secrets.token_hex(4)}", f"{secrets.randbelow(9000) + 1000}") for _ in range(16)
+        ]
         count = len(self.bodies)
         return Case(
             self.name,
@@ -60,9 +65,13 @@ class Case:
         return Case(self.name, self.bare or self.bodies, (), self.follow)
 
     def of_somebody_else(self) -> Case | None:
-        """The same with another name in every text; None if it holds no name."""
-        bodies = tuple(_replaced(body, {PERSON: OTHER}) for body in self.bodies)
-        follow = tuple(_replaced(body, {PERSON: OTHER}) for body in self.follow)
+        """The same with another name and other salt in every text; None if no text holds any."""
+
+        def other(bodies: tuple[Body, ...]) -> tuple[Body, ...]:
+            changed = [re.sub(_SALTED, "lighthouse", json.dumps(body)) for body in bodies]
+            return tuple(_replaced(json.loads(text), {PERSON: OTHER}) for text in changed)
+
+        bodies, follow = other(self.bodies), other(self.follow)
         return None if bodies == self.bodies else Case(self.name, bodies, (), follow)
 
 

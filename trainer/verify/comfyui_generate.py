@@ -6,6 +6,9 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+from apl_core.errors import HostError
+from apl_core.metadata import shown
+
 from .case import SALT, Case
 from .comfyui_nodes import CannotFill, Filler, Graph, Nodes, links
 
@@ -26,8 +29,17 @@ _SIDES = ("plain", "plain", "plain", "both", "negative only", "swapped", "same",
 
 def request(known: Mapping[str, Any], checkpoint: str, side: int, seed: int, number: int) -> Case:
     """Request `number` of a seed: the same structure every time, on servers with the same nodes."""
-    dice = random.Random(f"{seed}-{number}")
-    nodes = Nodes(known)
+    try:
+        return _made(Nodes(known), checkpoint, side, random.Random(f"{seed}-{number}"), number)
+    except CannotFill as error:
+        raise HostError(
+            "make requests up",
+            f"the server lacks what its stock graph needs ({shown(str(error))})",
+            "use a ComfyUI with all of its own nodes, or leave --generate out",
+        ) from error
+
+
+def _made(nodes: Nodes, checkpoint: str, side: int, dice: random.Random, number: int) -> Case:
     filler = Filler(nodes, _loader(checkpoint), dice, side=side)
     wires = _sampled(filler, dice)
     turn = [(kind, name) for kind in KINDS for name in nodes.between(kind)]
@@ -155,12 +167,18 @@ def _custom(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any
 def _guided(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any) -> Wires:
     """SamplerCustomAdvanced with any of the host's guiders."""
     makers = [one for one in filler.nodes.usable() if "GUIDER" in filler.nodes.gives(one)]
-    name = dice.choice([one for one in makers if one.endswith("Guider")] or makers)
+    makers = [one for one in makers if any(s.kind == "MODEL" for s in filler.nodes.slots(one))]
+    if not makers:
+        return _ksampler(filler, dice, pos, neg, latent)
+    name = dice.choice(makers)
     turn = [pos, neg, pos]
     dice.shuffle(turn)
     conditions = [one.name for one in filler.nodes.slots(name) if one.kind == "CONDITIONING"]
     given: dict[str, Any] = dict(zip(conditions, [pos, neg, *turn], strict=False))
-    guide = filler.add(name, given)
+    try:
+        guide = filler.add(name, given)
+    except CannotFill:
+        return _ksampler(filler, dice, pos, neg, latent)
     inputs = {
         "guider": [guide, 0],
         "noise": filler.link("NOISE"),
@@ -169,7 +187,8 @@ def _guided(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any
         "latent_image": latent,
     }
     wires = _as_sampler(filler, "SamplerCustomAdvanced", inputs)
-    wires["MODEL"] = [(guide, "model")]
+    models = [one.name for one in filler.nodes.slots(name) if one.kind == "MODEL"]
+    wires["MODEL"] = [(guide, slot) for slot in models]
     wires["CONDITIONING"] = [(guide, slot) for slot in conditions]
     return wires
 

@@ -175,7 +175,7 @@ def judge(
         return said(BLOCKED, blocked)
     kinds = {one.result for one, answer in zip(seen, answers, strict=True) if answer.pictures}
     if NO_TEXT in kinds:
-        return said(INERT, "two names give the same bare picture, or nearly")
+        return said(INERT, "other texts give the same bare picture, or nearly")
     if UNSEEN not in kinds:
         return said(COVERED if lines is not None else UNLIKE_BARE)
     if lines is not None:
