@@ -107,7 +107,7 @@ def _sampled(filler: Filler, dice: random.Random) -> Wires:
     }
     graph["save"] = {
         "class_type": "SaveImage",
-        "inputs": {"images": ["decode", 0], "filename_prefix": "apl-verify"},
+        "inputs": {"images": ["decode", 0], "filename_prefix": f"apl-verify-{SALT}"},
     }
     wires["CLIP"] = [("pos", "clip"), ("neg", "clip")]
     wires["LATENT"] = [("sampler", "latent_image"), ("decode", "samples")]

@@ -50,7 +50,7 @@ def graph(
         },
         "save": {
             "class_type": "SaveImage",
-            "inputs": {"images": ["decode", 0], "filename_prefix": "apl-verify"},
+            "inputs": {"images": ["decode", 0], "filename_prefix": f"apl-verify-{SALT}"},
         },
     }
 
