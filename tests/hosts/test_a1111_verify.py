@@ -73,7 +73,11 @@ def test_no_request_of_the_matrix_and_none_made_up_gets_past_the_prefix(
     assert set(said["counts"]) <= {"covered", "no text acts", "refused", "failed", "traced"}
     assert {"plain", "negative prompt", "styles", "LoRA", "LoRA, hires fix", "refiner"} <= drawn
     assert {"list of prompts", "grid of words", "img2img alternative test"} <= set(rows)
-    assert {"extension off, kept", "LoRA alone", "weight ' :-1', the negative draws"} <= set(rows)
+    assert {
+        "extension off, kept",
+        "LoRA alone",
+        "a weight of -1 on nothing, the negative draws",
+    } <= set(rows)
     assert rows["8 chunks"]["chunks"] >= 8 and rows["two batches"]["pictures"] == 2
     made = [rows[f"g{number}"] for number in range(12)]
     assert sum(bool(row["bare"]) for row in made) >= 6

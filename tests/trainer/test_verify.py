@@ -188,7 +188,7 @@ def test_without_a_reference_pictures_are_not_compared(
 
 LEAKS = {
     "guidance of 0, the negative draws": lambda body: body.get("cfg_scale") == 0.0,
-    "weight ' :-1', the negative draws": lambda body: body["prompt"] == " :-1",
+    "a weight of -1 on nothing, the negative draws": lambda body: body["prompt"] == " :-1",
     "batch of 2": lambda body: body.get("batch_size") == 2,
 }
 

@@ -109,9 +109,15 @@ class Matrix:
     def _negatives(self) -> dict[str, Request]:
         """Requests that the negative text draws, or that leave the other one empty."""
         negative = f"a photo of {WHO}"
+        weighted = {
+            "a weight of -1 on nothing": " :-1",
+            "a weight of 0": f"{SALT} :0",
+            "a weight of -2": f"{SALT} :-2",
+            "weights of 1 and -3": f"{SALT} AND dog :-3",
+        }
         found: dict[str, Request] = {
-            f"weight {text!r}, the negative draws": {"prompt": text, "negative_prompt": negative}
-            for text in (" :-1", f"{SALT} :0", f"{SALT} :-2", f"{SALT} AND dog :-3")
+            f"{said}, the negative draws": {"prompt": text, "negative_prompt": negative}
+            for said, text in weighted.items()
         }
         found |= {
             f"guidance of {cfg:g}, the negative draws": {
