@@ -98,7 +98,7 @@ class ComfyServer:
         try:
             reply = self.client.ask("/prompt", body)
             if reply.status != 200 or not isinstance(reply.body, dict):
-                return Answer("", refusal=_refusal(reply.body))
+                return Answer("", refusal=_refusal(reply.status, reply.body))
             return self._finished(str(reply.body["prompt_id"]))
         except NoAnswer as error:
             return Answer("", refusal=error.found, lost=True)
@@ -143,10 +143,10 @@ def _named(graph: Graph) -> Graph:
     return fresh
 
 
-def _refusal(body: Any) -> str:
+def _refusal(code: int, body: Any) -> str:
     """What ComfyUI's validation said, shortest first."""
     if not isinstance(body, dict):
-        return "refused"
+        return f"HTTP {code}"
     errors = [
         str(one.get("details") or one.get("message"))
         for node in body.get("node_errors", {}).values()
