@@ -9,7 +9,7 @@ from apl_core.errors import AplError
 from apl_core.fit import check_fit
 from apl_core.trace import FILE
 
-from . import config
+from . import config, gate
 from .hosts import Host, faces
 from .refusal import public
 from .webui import loaded_model, module
@@ -53,7 +53,6 @@ def _status(host: Host) -> dict[str, Any]:
     model = loaded_model()
     status: dict[str, Any] = {
         "host": host.name,
-        "enforced": config.enforced(),
         **_enforced(),
         "trace": bool(os.environ.get(FILE)),
         **host.tally.facts(),
@@ -71,15 +70,12 @@ def _status(host: Host) -> dict[str, Any]:
 
 
 def _enforced() -> dict[str, Any]:
-    """Which file is enforced, and whether it can be read."""
-    name = config.enforced()
-    if not name:
-        return {"digest": None, "hash": None, "usable": None}
-    try:
-        digest = config.library().load(name).digest
-    except AplError as error:
-        return {"digest": None, "hash": None, "usable": False, "problem": public(str(error))}
-    return {"digest": digest, "hash": digest[:10], "usable": True}
+    """Which prefix is enforced: the one that the process holds."""
+    closed = gate.running()
+    if closed is None:
+        return {"enforced": None, "digest": None, "hash": None, "usable": None}
+    digest = closed.digest
+    return {"enforced": closed.name, "digest": digest, "hash": digest[:10], "usable": True}
 
 
 def _login() -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from apl_core.errors import AplError
 
-from . import request
+from . import gate, request
 from .hosts import Host, require_fit
 from .refusal import refusal
 from .webui import loaded_model
@@ -25,8 +25,11 @@ def begin(
 ) -> None:
     """Attach to `p` what is asked for, or the refusal that its conditioning will raise.
 
-    The webui swallows what a script raises here and would go on with a bare image.
+    The webui swallows what a script raises here and would go on with a bare image. In operator
+    mode nothing of a request is read: the gate does not ask for it.
     """
+    if gate.running() is not None:
+        return
     try:
         outcome = request.read(p, enabled, prefix, start, end)
         model = loaded_model()
@@ -43,5 +46,6 @@ def begin(
 
 def count(host: Host, p: Any) -> None:
     """Count a finished picture that carries a prefix."""
-    if isinstance(getattr(p, "apl_outcome", None), request.Request):
+    closed = gate.running()
+    if closed.reads(p) if closed else isinstance(getattr(p, "apl_outcome", None), request.Request):
         host.tally.pictures += 1

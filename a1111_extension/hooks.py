@@ -7,7 +7,7 @@ from typing import Any
 
 from apl_core.errors import AplError, HostError
 
-from . import config, request, sampled
+from . import request, sampled
 from .guidance import covers_negative
 from .hosts import Host, require_fit
 from .insertion import Run, current, emphasised, prefixed_chunks, running
@@ -185,8 +185,7 @@ def _parsing(_host: Host, original: Any) -> Any:
 def _refuse_left_over(host: Host, p: Any, texts: Any) -> None:
     """Refused, which is counted, for a tag that nobody read."""
     try:
-        if not config.enforced():
-            refuse_left_over(texts)
+        refuse_left_over(texts)
     except AplError as error:
         _count_refused(host, p)
         raise refusal(error) from error

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import Tensor
 
@@ -63,8 +63,16 @@ class Host(Protocol):
         """The text engines of a loaded checkpoint; HostError if there is one we do not know."""
         ...
 
+    def layer(self, engine: Any) -> Any:
+        """An engine's embedding layer, which is an `embedding_class` in a checkpoint in use."""
+        ...
+
     def table(self, engine: Any) -> Tensor:
         """An engine's token embeddings (vocabulary, width)."""
+        ...
+
+    def written(self, rows: Tensor, among: Tensor) -> Tensor:
+        """Rows (n, width) as the embedding layer writes them among embedded ones."""
         ...
 
     def fixes(self, engine: Any) -> Sequence[Sequence[Any]]:
@@ -79,8 +87,12 @@ class Host(Protocol):
         """Where prefix rows have to lie, or None where the host moves them itself."""
         ...
 
-    def forget(self, name: str) -> None:
+    def forget(self, name: str, said: dict[str, Any] | None = None) -> None:
         """Take inserted rows of this name out of what a picture says about its embeddings."""
+        ...
+
+    def closed(self) -> Sequence[tuple[Any, str]]:
+        """Functions (owner, name) that encode texts where no prefix can be put in."""
         ...
 
     def refuse_settings(self) -> None:
@@ -122,14 +134,20 @@ class A1111:
             raise _unknown(type(model).__name__)
         return found
 
-    def table(self, engine: Any) -> Tensor:
+    def layer(self, engine: Any) -> Any:
         inner = getattr(engine.wrapped, "transformer", None)
-        layer = (
+        return (
             engine.wrapped.model.token_embedding
             if inner is None
             else inner.text_model.embeddings.token_embedding
         )
+
+    def table(self, engine: Any) -> Tensor:
+        layer = self.layer(engine)
         return getattr(layer, "wrapped", layer).weight
+
+    def written(self, rows: Tensor, among: Tensor) -> Tensor:
+        return module("devices").cond_cast_unet(rows.to(among.device)).to(among.dtype)
 
     def fixes(self, engine: Any) -> Sequence[Sequence[Any]]:
         return engine.hijack.fixes
@@ -140,8 +158,11 @@ class A1111:
     def device(self) -> Any:
         return module("devices").device
 
-    def forget(self, name: str) -> None:
+    def forget(self, name: str, said: dict[str, Any] | None = None) -> None:
         return None
+
+    def closed(self) -> Sequence[tuple[Any, str]]:
+        return []
 
     def refuse_settings(self) -> None:
         if module("shared").opts.use_old_emphasis_implementation:
@@ -180,8 +201,14 @@ class Forge:
             raise _unknown(type(model).__name__)
         return found
 
+    def layer(self, engine: Any) -> Any:
+        return engine.text_encoder.transformer.text_model.embeddings.token_embedding
+
     def table(self, engine: Any) -> Tensor:
-        return engine.text_encoder.transformer.text_model.embeddings.token_embedding.weight
+        return self.layer(engine).weight
+
+    def written(self, rows: Tensor, among: Tensor) -> Tensor:
+        return rows.to(among)
 
     def fixes(self, engine: Any) -> Sequence[Sequence[Any]]:
         return engine.embeddings.fixes
@@ -192,12 +219,21 @@ class Forge:
     def device(self) -> Any:
         return None
 
-    def forget(self, name: str) -> None:
-        said = importlib.import_module(_FORGE_ENGINE).last_extra_generation_params
+    def forget(self, name: str, said: dict[str, Any] | None = None) -> None:
+        if said is None:
+            said = cast(
+                "dict[str, Any]",
+                importlib.import_module(_FORGE_ENGINE).last_extra_generation_params,
+            )
         listed = str(said.pop("TI", "")).split(", ")
         written = name.replace(":", "").replace(",", "")
         if others := [one for one in listed if one not in ("", written)]:
             said["TI"] = ", ".join(others)
+
+    def closed(self) -> Sequence[tuple[Any, str]]:
+        space = importlib.import_module("modules_forge.forge_space").ForgeSpace
+        other = importlib.import_module("backend.text_processing.t5_engine").T5TextProcessingEngine
+        return [(space, "run"), (space, "gradio_worker"), (space, "install"), (other, "__call__")]
 
     def refuse_settings(self) -> None:
         return None

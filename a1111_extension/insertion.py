@@ -53,19 +53,26 @@ class Fix(NamedTuple):
     embedding: Any
 
 
+def title(name: str) -> str:
+    """What hosts that list embeddings are told of a prefix."""
+    return f"apl {name}"
+
+
 @dataclass
 class Run:
     """One encoding with a prefix in place, and the record of what happened."""
 
     name: str
     rows: Rows
+    every_text: bool = False
+    """Whether empty texts get the prefix too."""
     engines: set[str] = field(default_factory=set[str])
     inserted: list[PrefixRows] = field(default_factory=list[PrefixRows])
 
     @property
     def title(self) -> str:
         """What hosts that list embeddings are told."""
-        return f"apl {self.name}"
+        return title(self.name)
 
     def verify(self) -> None:
         """HostError unless every engine was reached and read every inserted row."""
@@ -103,7 +110,7 @@ def prefixed_chunks(
 ) -> tuple[list[list[Any]], int]:
     """What the engine's own `process_texts` gives, with the prefix in every chunk of every text.
 
-    Texts that are empty stay as they are. Raises HostError or PromptError.
+    Empty texts stay as they are unless the run covers every text. HostError or PromptError.
     """
     if key not in run.rows.vectors:
         raise _taken_over(f"the text encoder {key} has no rows in this prefix")
@@ -115,7 +122,7 @@ def prefixed_chunks(
     most = max(map(len, split))
     batch: list[list[Any]] = []
     for text, chunks in zip(texts, split, strict=True):
-        if text.strip():
+        if run.every_text or text.strip():
             padding = [narrow.empty_chunk() for _ in range(most - len(chunks))]
             batch.append([_dressed(run, engine, key, chunk) for chunk in chunks + padding])
         else:

@@ -8,24 +8,32 @@ from typing import Any
 
 from apl_core.trace import TraceWriter
 
-from . import api, axes, cards, hooks, settings, tag, trainer_tab
+from . import api, axes, cards, config, gate, hooks, lock, settings, tag, trainer_tab
 from .hosts import Host, choose_host
 from .webui import module
 
 
 def start() -> Host:
-    """Hook into the webui; taken back when it unloads its scripts. HostError if it is unknown."""
-    host = choose_host()
-    hooks.install(host)
-    _on("script_unloaded", lambda: hooks.remove(host))
-    trace = TraceWriter.of(os.environ)
-    if trace is not None:
-        from . import traced  # nothing of it is there unless it is asked for
+    """Hook into the webui, or close the gate; AplErrors.
 
-        _on("script_unloaded", traced.install(host, trace))
+    Hooks are taken back when the webui unloads its scripts. The gate stays.
+    """
+    enforced = config.enforced()
+    if enforced:
+        host = gate.start(enforced).host
+        lock.install(host)
+    else:
+        host = choose_host()
+        hooks.install(host)
+        _on("script_unloaded", lambda: hooks.remove(host))
+        trace = TraceWriter.of(os.environ)
+        if trace is not None:
+            from . import traced  # nothing of it is there unless it is asked for
+
+            _on("script_unloaded", traced.install(host, trace, None))
+        _on("app_started", lambda _demo, app: api.register(host, app))
     _on("ui_settings", settings.register)
     _on("before_ui", _before_ui)
-    _on("app_started", lambda _demo, app: api.register(host, app))
     _on("ui_tabs", lambda: trainer_tab.build(host))
     return host
 

@@ -56,9 +56,6 @@ class Mark(str):
 
 def read(p: Any, enabled: object, name: object, start: object, end: object) -> Request | None:
     """What the arguments, the grid's axes and the prompts' tags ask for; AplErrors."""
-    locked = config.enforced()
-    if locked:
-        return _request(locked, StepRange())
     axes: dict[str, Any] = getattr(p, "apl_axes", {})
     tag = _tag(p)
     if not isinstance(enabled, bool):
@@ -79,7 +76,7 @@ def read_late(p: Any, parsed: Iterable[Any] = ()) -> None:
     asked = _carried(p)
     try:
         tags = [f"<apl:{':'.join(map(str, one.items))}>" for one in parsed]
-        tag = None if config.enforced() else _tag(p, tags, begun=True)
+        tag = _tag(p, tags, begun=True)
         if tag is None or isinstance(asked, Refused) or axes.get("enabled") is False:
             return
         steps = axes.get("steps") or tag.steps or (asked.steps if asked else StepRange())
@@ -101,8 +98,6 @@ def attach(p: Any, outcome: Request | Refused | None) -> None:
     elif outcome is not None:
         parameters[NAME] = Mark(outcome.name, outcome)
         parameters[HASH] = outcome.prefix.short_digest
-        if config.enforced():
-            parameters[ENFORCED] = f"{outcome.name} {outcome.prefix.short_digest}"
         if not outcome.steps.whole:
             parameters[STEPS] = str(outcome.steps)
 
@@ -112,10 +107,7 @@ def of(p: Any) -> Request | None:
     outcome = _carried(p)
     said = p.extra_generation_params.get(NAME)
     try:
-        if outcome is None and config.enforced():
-            outcome = read(p, False, "", 0.0, 1.0)
-            attach(p, outcome)
-        elif outcome is None and said is not None:  # only the text of a mark survived
+        if outcome is None and said is not None:  # only the text of a mark survived
             steps = p.extra_generation_params.get(STEPS)
             outcome = _request(str(said), StepRange.parse(steps) if steps else StepRange())
     except AplError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import request
+from . import gate, request
 from .webui import module
 
 
@@ -17,7 +17,8 @@ def register() -> None:
             super().__init__("apl")
 
         def activate(self, p: Any, params_list: list[Any]) -> None:
-            request.read_late(p, params_list)
+            if gate.running() is None:
+                request.read_late(p, params_list)
 
         def deactivate(self, p: Any) -> None:
             return None

@@ -1,5 +1,6 @@
 """Entry point for AUTOMATIC1111 and Forge: the script "APL" in txt2img and img2img."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,8 +18,9 @@ try:
 
     HOST = register.start()
 except Exception as error:
-    if getattr(cmd_opts, "apl_enforce", None):  # the webui would go on and draw bare images
-        sys.exit(f"--apl-enforce is set and APL Prefix cannot start: {error}")
+    enforced = getattr(cmd_opts, "apl_enforce", None) or os.environ.get("APL_ENFORCE")
+    if enforced:  # the webui would go on and draw bare images
+        sys.exit(f"The prefix {enforced!r} is enforced and APL Prefix cannot start: {error}")
     raise
 
 

@@ -27,10 +27,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace
     for seed, name in enumerate("ab"):
         rows = torch.randn(3, 768, generator=torch.Generator().manual_seed(seed))
         write_prefix(Prefix({"clip_l": rows}), tmp_path / f"{name}.safetensors")
-    said = SimpleNamespace(enforced=None, default="b", folder=tmp_path)
+    said = SimpleNamespace(default="b", folder=tmp_path)
     monkeypatch.setattr(config, "library", lambda: Library([tmp_path]))
     monkeypatch.setattr(config, "roots", lambda: (tmp_path,))
-    monkeypatch.setattr(config, "enforced", lambda: said.enforced)
     monkeypatch.setattr(config, "default_prefix", lambda: said.default)
     monkeypatch.setattr(request, "tag_words", lambda: {"apl", "lora", "other"})
     return said
@@ -86,30 +85,11 @@ def test_tags_that_disagree_are_an_error() -> None:
         read(asking("<apl:a>", "<apl:b>"))
 
 
-def test_the_operators_prefix_wins_over_everything(settings: SimpleNamespace) -> None:
-    settings.enforced = "b"
-    for p in (asking("<apl:a:0-0.5>"), asking("x", apl_axes={"enabled": False, "name": "a"})):
-        for args in ((False,), ("nonsense", 7, None)):
-            got = read(p, *args)
-            assert got is not None and (got.name, got.steps.whole) == ("b", True)
-    untouched = asking("x")  # a request that no script has seen
-    got = request.of(untouched)
-    assert got is not None and got.name == "b"
-    assert untouched.extra_generation_params[NAME] == "b"
-
-
-def test_an_enforced_picture_says_so_in_one_line_that_nobody_else_writes(
-    settings: SimpleNamespace,
-) -> None:
+def test_a_picture_does_not_hand_on_what_another_said_of_operator_mode() -> None:
     p = asking("x")
     p.extra_generation_params["APL"] = "a somebody's"
     request.attach(p, read(p, True, "b"))
     assert "APL" not in p.extra_generation_params
-    settings.enforced = "a"
-    got = read(p, False, "b")
-    assert got is not None
-    request.attach(p, got)
-    assert p.extra_generation_params["APL"] == f"a {got.prefix.short_digest}"
 
 
 def test_a_request_carries_its_outcome_and_says_so() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -120,6 +122,11 @@ class Answer:
     @property
     def infotext(self) -> str:
         return self.info["infotexts"][0]
+
+    def distance(self, other: Answer) -> float:
+        """Mean difference of the first pictures' pixels, 0 to 255."""
+        one, another = (_values(answer.images[0]) for answer in (self, other))
+        return float((one - another).abs().mean())
 
 
 @dataclass
@@ -265,6 +272,11 @@ class Webui:
             for one in self.get("/probe")
             if one["what"] == what
         ]
+
+
+def _values(png: bytes) -> Tensor:
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).float()
 
 
 def _pixels(png: bytes) -> bytes:

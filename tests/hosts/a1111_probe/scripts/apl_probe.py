@@ -114,6 +114,8 @@ def _trouble(which):
         "conditioning": lambda: _replaced(
             request, "get_conds_with_caching", _bare(request.get_conds_with_caching)
         ),
+        "swallowing": lambda: _swallowing(request, texts),
+        "ungated": lambda: _ungated(texts),
     }[which]()
 
 
@@ -131,6 +133,41 @@ def _own_hr_conds(p):
 
 def _own_conds(p):
     return _conds(p.prompts, p.negative_prompts)
+
+
+@contextmanager
+def _swallowing(request, texts):
+    """Encodes bare, and goes on with zeros when that is refused."""
+    original = request.get_conds_with_caching
+
+    def get_conds_with_caching(p, function, prompts, steps, *args):
+        try:
+            return original(p, function, prompts, steps, *args)
+        except Exception:
+            zeros = shared.sd_model.cond_stage_model_empty_prompt[0] * 0
+            schedule = [prompt_parser.ScheduledPromptConditioning(steps, zeros)]
+            if getattr(prompts, "is_negative_prompt", False):
+                return [schedule] * len(prompts)
+            part = prompt_parser.ComposableScheduledPromptConditioning(schedule)
+            return prompt_parser.MulticondLearnedConditioning((len(prompts),), [[part]])
+
+    with (
+        _replaced(texts, "process_texts", _bare(texts.process_texts)),
+        _replaced(request, "get_conds_with_caching", get_conds_with_caching),
+    ):
+        yield
+
+
+@contextmanager
+def _ungated(texts):
+    """Takes operator mode's check off the embedding layer and leaves the trace there."""
+    from modules.sd_hijack import EmbeddingsWithFixes as Layer
+
+    with (
+        _replaced(texts, "process_texts", _bare(texts.process_texts)),
+        _replaced(Layer, "forward", Layer.forward.__wrapped__),
+    ):
+        yield
 
 
 def _holder(engine):
@@ -218,6 +255,11 @@ def _routes(_demo, app):
     @app.post("/probe/reload")
     def reload():
         shared.state.request_restart()
+
+    @app.post("/probe/disabled")
+    def disable(names: list = Body(...)):  # noqa: B008
+        """Past every lock, as a defect of the host would."""
+        shared.opts.data["disabled_extensions"] = names
 
     @app.get("/probe/model")
     def model():
