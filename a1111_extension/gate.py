@@ -76,6 +76,15 @@ class Gate:
             self.chunks += len(lines)
             return embedded
 
+    def passed(self, encode: Callable[[], Any]) -> Any:
+        """What an engine encodes, if it was embedded where the gate looks; Refused."""
+        before = self.chunks
+        encoded = encode()
+        with self._refusing():
+            if self.chunks == before:
+                raise _bare()
+        return encoded
+
     def reads(self, p: Any) -> bool:
         """Whether all conditioning that a picture is drawn with was encoded behind the gate."""
         given = [
@@ -112,18 +121,18 @@ class Gate:
             raise refusal(error) from error
 
 
-_gate: Gate | None = None
+_GATES: list[Gate] = []
+"""The one of this process, once it is closed: this module outlives every reload of the scripts."""
 
 
 def running() -> Gate | None:
     """The gate of this process, None in normal mode."""
-    return _gate
+    return _GATES[0] if _GATES else None
 
 
 def start(name: str) -> Gate:
     """Read the prefix and close the gate, once in a process; AplErrors."""
-    global _gate
-    if _gate is None:
+    if not _GATES:
         host = choose_host()
         gate = Gate(host, name, config.library().load(name))
         trace = TraceWriter.of(os.environ)
@@ -132,8 +141,8 @@ def start(name: str) -> Gate:
 
             traced.install(host, trace, (name, gate.prefix))
         _close(gate)
-        _gate = gate
-    return _gate
+        _GATES.append(gate)
+    return _GATES[0]
 
 
 def _close(gate: Gate) -> None:
@@ -167,7 +176,9 @@ def _weighted(gate: Gate, original: Any) -> Any:
     def process_tokens(engine: Any, tokens: Any, multipliers: Any) -> Any:
         fixes = gate.host.fixes(engine) or []
         emphasis = gate.host.emphasis(engine)
-        return emphasised(engine, tokens, multipliers, fixes, original, emphasis)
+        return gate.passed(
+            lambda: emphasised(engine, tokens, multipliers, fixes, original, emphasis)
+        )
 
     return process_tokens
 
