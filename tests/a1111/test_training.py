@@ -15,7 +15,7 @@ from apl_a1111.hosts import A1111
 from apl_a1111.training import job
 from apl_a1111.training.job import Plan
 from apl_a1111.training.loaded import OnLoaded
-from apl_a1111.training.material import Material, make_latents, prompts_of
+from apl_a1111.training.material import PEOPLE, THINGS, Material, make_latents, prompts_of
 from apl_a1111.training.ports import refuse_unfit
 from torch import Tensor
 
@@ -118,6 +118,12 @@ def ordered(folder: Path, settings: str = "", preset: str = "standard") -> Path:
         folder / "run", settings
     )
     return folder / "run"
+
+
+def test_a_name_that_is_a_word_of_our_prompts_is_not_learned_as_a_thing() -> None:
+    free = [text for kind, text, _ in prompts_of(["Cat", "Friends", "Ada"]) if kind != "identity"]
+    assert len(free) == len(THINGS) + len(PEOPLE) - 2
+    assert not any("cat" in text or "friends" in text for text in free)
 
 
 def test_a_plan_is_the_preset_and_what_was_typed(tmp_path: Path) -> None:

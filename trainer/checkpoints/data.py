@@ -30,7 +30,7 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.parallel import Group
 
 from ..contrast import other_gender
-from ..data.pictures import Unreadable, open_picture, squared
+from ..data.pictures import READING, Unreadable, open_picture, squared
 from ..data.settings import parse_json
 from ..models.vae import VaeLatents
 
@@ -179,14 +179,14 @@ def _row(folder: Path, line: str, config: TrainConfig) -> Row | str:
 
 
 class LatentCache:
-    """Latents of pictures on disk, found again by picture, size and VAE encoder.
+    """Latents of pictures on disk, found again by picture, size, reader and VAE encoder.
 
     They are float32, so a run on kept latents is equal to one that encodes anew.
     """
 
     def __init__(self, folder: Path, latents: VaeLatents, size: int) -> None:
         self.port, self.size = latents, size
-        self.folder = folder / f"{encoder_digest(latents.vae)}-{size}"
+        self.folder = folder / f"{encoder_digest(latents.vae)}-{size}-{READING}"
         side = size // latents.pixels
         self.shape = (latents.channels, side, side)
         self._paths: dict[Path, Path] = {}

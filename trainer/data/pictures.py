@@ -28,6 +28,9 @@ from .bare import without_notes
 
 log = logging.getLogger("apl")
 
+READING = 2
+"""Goes up when a picture comes out otherwise than before, so that nothing old is kept of it."""
+
 _ENDINGS = """
 .png .apng .jpg .jpeg .jpe .jfif .mpo .webp .bmp .dib .tif .tiff .gif .avif .avifs .heic .heif .hif
 .jp2 .j2k .jpx .jpf .jxl .tga .ppm .pgm .pbm .pnm .pfm .qoi .ico .psd .svg .exr .hdr .dng .cr2 .cr3
