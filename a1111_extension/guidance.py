@@ -28,6 +28,13 @@ def pushes_away(scale: object, sums: Iterable[float]) -> bool:
     return known and scale >= 1 and all(math.isfinite(one) and one >= 1 for one in sums)  # type: ignore[operator]
 
 
+def is_the_hosts_own(denoiser: Any) -> bool:
+    """Whether a denoiser, or its class, puts both prompts together as the webui does."""
+    combine = getattr(denoiser, "combine_denoised", None)
+    own = getattr(combine, "__module__", None) == "modules.sd_samplers_cfg_denoiser"
+    return own and not hasattr(combine, "__wrapped__")
+
+
 def weight_sums(cond: Any) -> list[float]:
     """The sum of the weights of each picture's prompt, of conditioning that a webui has made."""
     return [sum(part.weight for part in parts) for parts in cond.batch]
@@ -35,6 +42,8 @@ def weight_sums(cond: Any) -> list[float]:
 
 def _pushes_away(p: Any) -> bool:
     if getattr(p, "image_cfg_scale", None) is not None:  # an "edit" model: guidance of another kind
+        return False
+    if not is_the_hosts_own(module("sd_samplers_cfg_denoiser").CFGDenoiser):
         return False
     names = [p.sampler_name, getattr(p, "hr_sampler_name", None)]
     if any("CFG++" in str(name) for name in names):  # it steps along the negative prompt

@@ -41,13 +41,16 @@ def check(asked: Request, denoiser: Any, given: Mapping[str, Any]) -> None:
         raise refusal(_replaced("a pass would be drawn from conditioning without the prefix"))
     covered = uncond is None or getattr(uncond, "apl_key", None) == asked.key
     if not covered and not _pushed_away(denoiser, cond, given.get("cond_scale")):
-        raise refusal(_replaced("the negative prompt would be drawn from, and has no prefix"))
+        raise refusal(_replaced("the negative prompt could be drawn from, and has no prefix"))
 
 
 def _pushed_away(denoiser: Any, cond: Any, scale: object) -> bool:
     if denoiser.p.is_hr_pass:
         scale = getattr(denoiser.p, "hr_cfg", scale)
-    if getattr(denoiser, "need_last_noise_uncond", False) or not isinstance(scale, (int, float)):
+    steps_along_it = getattr(denoiser, "need_last_noise_uncond", False)
+    if steps_along_it or not guidance.is_the_hosts_own(denoiser):
+        return False
+    if not isinstance(scale, (int, float)):
         return False
     scale *= getattr(denoiser, "cond_scale_miltiplier", 1.0)  # the host's spelling
     return guidance.pushes_away(scale, guidance.weight_sums(cond))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import namedtuple
+from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,18 @@ KEY = ("digest", "0-1")
 ASKED: Any = SimpleNamespace(key=KEY)
 
 
+class Denoiser:
+    """What a webui's denoiser looks like from here."""
+
+    def __init__(self, **given: Any) -> None:
+        self.p = SimpleNamespace(is_hr_pass=False)
+        vars(self).update(given)
+
+    def combine_denoised(self) -> None: ...
+
+    combine_denoised.__module__ = "modules.sd_samplers_cfg_denoiser"
+
+
 @pytest.fixture(autouse=True)
 def webui(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights as a webui reads them; the real one is asked in tests/hosts/test_a1111_normal.py."""
@@ -24,9 +37,12 @@ def webui(monkeypatch: pytest.MonkeyPatch) -> None:
         parts = [[part.rpartition(":") for part in one.split("AND")] for one in prompts]
         return ([[(0, float(part[2]) if part[1] else 1.0) for part in one] for one in parts],)
 
-    module = SimpleNamespace(get_multicond_prompt_list=get_multicond_prompt_list)
+    modules = {
+        "prompt_parser": SimpleNamespace(get_multicond_prompt_list=get_multicond_prompt_list),
+        "sd_samplers_cfg_denoiser": SimpleNamespace(CFGDenoiser=Denoiser),
+    }
     monkeypatch.setattr(config, "roots", lambda: ())
-    monkeypatch.setattr(guidance, "module", {"prompt_parser": module}.__getitem__)
+    monkeypatch.setattr(guidance, "module", modules.__getitem__)
 
 
 def asking(*prompts: str, **more: Any) -> SimpleNamespace:
@@ -66,6 +82,16 @@ def test_the_negative_prompt_is_covered_unless_it_is_shown_to_be_pushed_away(
     assert guidance.covers_negative(p) is True
 
 
+def test_guidance_of_another_extension_covers_the_negative_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not guidance.covers_negative(asking("x"))
+    host = Denoiser.combine_denoised
+    for other in (lambda _denoiser: None, wraps(host)(lambda _denoiser: None)):
+        monkeypatch.setattr(Denoiser, "combine_denoised", other)
+        assert guidance.covers_negative(asking("x"))
+
+
 def cond(*weights: float, key: object = KEY) -> SimpleNamespace:
     parts = [SimpleNamespace(weight=weight) for weight in weights]
     made = SimpleNamespace(batch=[parts])
@@ -74,7 +100,7 @@ def cond(*weights: float, key: object = KEY) -> SimpleNamespace:
 
 def step(**given: Any) -> None:
     """One call of a denoiser, as samplers make it."""
-    denoiser = SimpleNamespace(p=SimpleNamespace(is_hr_pass=False), **given.pop("denoiser", {}))
+    denoiser = Denoiser(**given.pop("denoiser", {}))
     vars(denoiser.p).update(given.pop("p", {}))
     sampled.stepping(lambda _p: ASKED, lambda *_, **__: None)(denoiser, "x", "sigma", **given)
 
@@ -92,7 +118,7 @@ def test_a_step_without_the_prefix_is_refused() -> None:
     swap = sampled.swapping(lambda _p: ASKED, lambda _denoiser: None)
     sampler = SimpleNamespace(sampler_extra_args={"cond": cond(1.0, key=None), "uncond": BARE})
     with pytest.raises(Refused, match="a pass would be drawn"):
-        swap(SimpleNamespace(p=SimpleNamespace(is_hr_pass=False), sampler=sampler))
+        swap(Denoiser(sampler=sampler))
 
 
 @pytest.mark.parametrize(
@@ -103,11 +129,12 @@ def test_a_step_without_the_prefix_is_refused() -> None:
         {"cond": cond(1.0), "cond_scale": 0.0},
         {"cond": cond(1.0), "cond_scale": 7.0, "denoiser": {"cond_scale_miltiplier": 0.08}},
         {"cond": cond(1.0), "cond_scale": 7.0, "denoiser": {"need_last_noise_uncond": True}},
+        {"cond": cond(1.0), "cond_scale": 7.0, "denoiser": {"combine_denoised": print}},
         {"cond": cond(1.0), "cond_scale": 7.0, "p": {"is_hr_pass": True, "hr_cfg": 0.5}},
     ],
 )
 def test_a_step_that_draws_from_a_bare_negative_prompt_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match="negative prompt would be drawn"):
+    with pytest.raises(Refused, match="negative prompt could be drawn"):
         step(uncond=BARE, **given)
     step(uncond=COVERED, **given)
 

@@ -198,6 +198,18 @@ def test_a_negative_prompt_that_draws_has_the_prefix(a1111: Webui, name: str) ->
     assert not any(torch.equal(one, other) for one in unconds for other in bare_unconds)
 
 
+def test_guidance_of_another_extension_draws_from_the_prefix(a1111: Webui) -> None:
+    a1111.probe()
+    a1111.draw(NAME, True, "front")
+    want = a1111.seen()
+    a1111.probe(trouble="guidance")
+    try:
+        a1111.draw(PROMPT, True, "front", negative_prompt=NAME)
+        assert all(map(torch.equal, a1111.seen("uncond"), want))
+    finally:
+        a1111.probe()
+
+
 def test_a_negative_prompt_that_is_pushed_away_stays_as_it_is(a1111: Webui) -> None:
     for prompt in (PROMPT, "a cat AND a man :0.7", "a man :1.5"):
         a1111.probe()

@@ -111,6 +111,9 @@ def _trouble(which):
         "after the swap": lambda: _replaced(
             processing.StableDiffusionProcessingTxt2Img, "get_conds", _own_conds
         ),
+        "guidance": lambda: _replaced(
+            sd_samplers_cfg_denoiser.CFGDenoiser, "combine_denoised", _only_the_negative
+        ),
         "conditioning": lambda: _replaced(
             request, "get_conds_with_caching", _bare(request.get_conds_with_caching)
         ),
@@ -168,6 +171,10 @@ def _ungated(texts):
         _replaced(Layer, "forward", Layer.forward.__wrapped__),
     ):
         yield
+
+
+def _only_the_negative(_denoiser, x_out, _conds_list, uncond, _cond_scale):
+    return x_out[-uncond.shape[0] :].clone()
 
 
 def _holder(engine):
