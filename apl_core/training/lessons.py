@@ -104,9 +104,8 @@ class Curriculum:
         random = generator(self.config.seed, f"{purpose}-examples", index)
         drawn = (self.source.draw(kind, n, random) for kind, n in counts.items() if n)
         every = [example for examples in drawn for example in examples]
-        lots = torch.rand(
-            len(every), generator=generator(self.config.seed, f"{purpose}-empty", index)
-        )
+        chance = generator(self.config.seed, f"{purpose}-empty", index)
+        lots = torch.rand(len(every), generator=chance)
         return [
             replace(one, prompt="", neutral="", contrast="")
             if one.kind != "identity" and float(lot) < self.config.empty

@@ -128,8 +128,8 @@ VERBS = [
     "generate --prefix P --model M cat", "evaluate --prefix P --model M --size 64 --out O",
     "train --model M --out O --size 64", "dataset --names builtin --model M --out O",
     "demo --model M --out O", "bench kill --model M --out O", "bench speed --model M --out O",
-    "bench paper --model M --out O", "pocket card --model M", "inspect P --model M",
-    "inspect P --checkpoint M", "pocket build --seed 0 --from M --out O",
+    "bench paper --model M --out O", "bench negative --model M --out O", "pocket card --model M",
+    "inspect P --model M", "inspect P --checkpoint M", "pocket build --seed 0 --from M --out O",
 ]  # fmt: skip
 
 

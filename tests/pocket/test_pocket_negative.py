@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from apl_core.errors import AplError
-from apl_trainer.bench.negative import Size, run
+from apl_core.formats import write_prefix
+from apl_core.prefix import Prefix
+from apl_trainer.bench.negative import Size, cells, learn, run
 from apl_trainer.cli import main
+from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.pocket.learn import POCKET
 from apl_trainer.pocket.model import load_pocket
 
@@ -32,36 +35,44 @@ def test_both_sides_are_measured_beside_the_positive_alone(tmp_path: Path) -> No
     model = load_pocket()
 
     def measured(guidances: list[float]) -> dict[str, float]:
-        return run(model, tmp_path, SMALL, [0, 1], guidances, SIZE, 1, said.append)
+        prefixes, every = learn(model, SMALL, [0, 1], tmp_path), cells(model.world, guidances)
+        return run(model, tmp_path, prefixes, every, SIZE, 1, said.append)
 
     flat = measured([1.0, 3.0])
     assert flat == json.loads((tmp_path / "figures.json").read_text())
     keys = {key.rsplit(".", 1)[0] for key in flat if key.endswith(".change")}
     ways = ("none", "positive", "both", "difference", "difference_worst")
-    cells = ("1/empty", "3/empty", "3/hat", "3/name")
-    assert keys == {f"{cell}.{way}" for cell in cells for way in ways}
+    made = ("1/empty", "3/empty", "3/hat", "3/name")
+    assert keys == {f"{cell}.{way}" for cell in made for way in ways}
     # guidance 1 runs no negative prompt, so nothing there can tell the two ways apart
     apart = {key: value for key, value in flat.items() if ".difference" in key and value}
     assert apart and not any(key.startswith("1/") for key in apart)
-    assert all(flat[f"{cell}.positive.change"] > 0 for cell in cells)
+    assert all(flat[f"{cell}.positive.change"] > 0 for cell in made)
     assert "not tried on pretrained weights" in said[-1] and "3/hat" in said[-1]
 
     kept = (tmp_path / "cells.json").read_bytes()
     assert measured([3.0]) == {k: v for k, v in flat.items() if k.startswith("3/")}
     assert (tmp_path / "cells.json").read_bytes() == kept
-    with pytest.raises(AplError, match="another measurement"):
-        run(model, tmp_path, replace(SMALL, empty=0.0), [0], [3.0], SIZE, 1, said.append)
+    one, other = learn(model, SMALL, [0, 1], tmp_path).values()
+    for title, size in (("seed-0", SIZE), ("seed-2", replace(SIZE, free=3))):
+        with pytest.raises(AplError, match="another measurement"):
+            run(model, tmp_path, {title: other}, [], size, 1, said.append)
+    with pytest.raises(AplError, match="other settings"):
+        learn(model, replace(SMALL, empty=0.0), [0], tmp_path)
+    assert one.digest != other.digest and (tmp_path / "cells.json").read_bytes() == kept
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [["--seeds", "0,x"], ["--guidance", "0.5"], ["--names", "0"], ["--set", "empty=2"]],
-)
-def test_what_cannot_be_measured_is_refused_before_anything_is_learnt(
-    wrong: list[str], tmp_path: Path
+def test_given_prefixes_are_measured_without_learning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        code = main(["bench", "negative", "--out", str(tmp_path / "out"), *wrong])
-    except SystemExit as end:
-        code = end.code
-    assert code == 2 and not (tmp_path / "out").exists()
+    model = load_pocket()
+    rows = random_rows(model.encoder, 4, 2)
+    file, out = tmp_path / "p.safetensors", tmp_path / "out"
+    write_prefix(Prefix(rows.vectors, rows.behind), file)
+    sizes = ["--names", "1", "--free", "1", "--guidance", "1", "--workers", "1"]
+    given = ["bench", "negative", "--prefix", str(file), *sizes, "--json", "--out", str(out)]
+    assert main(given) == 0
+    flat = json.loads(capsys.readouterr().out)
+    assert flat == json.loads((out / "figures.json").read_text())
+    assert flat["1/empty.both.change"] == flat["1/empty.positive.change"] > 0
+    assert not (out / "seed-0").exists()

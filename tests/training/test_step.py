@@ -260,16 +260,14 @@ def test_every_step_sees_all_noise_levels() -> None:
 
 def test_an_empty_text_is_taught_to_stay_one() -> None:
     """Rows stand in it, its target is the bare text's prediction, and its error moves the rows."""
-    config = settings(empty=1.0)
-    lesson = curriculum(config).lesson(0)
-    free = [i for i, kind in enumerate(lesson.kinds) if kind != "identity"]
-    empties = lesson.pick(free)
-    assert set(empties.prompts) == {""}
+    lesson = curriculum(settings(empty=1.0)).lesson(0)
+    free = lesson.pick([i for i, kind in enumerate(lesson.kinds) if kind != "identity"])
+    assert set(free.prompts) == {""}
     with torch.no_grad():
-        bare = MODEL.encoder.encode([""] * len(free), None)
-        wanted = MODEL.denoiser.predict_noise(empties.x_t, empties.t, bare)
-    torch.testing.assert_close(empties.target, wanted)
-    found, loss = gradient_of(config, empties, some_rows())
+        bare = MODEL.encoder.encode(free.prompts, None)
+        wanted = MODEL.denoiser.predict_noise(free.x_t, free.t, bare)
+    torch.testing.assert_close(free.target, wanted)
+    found, loss = gradient_of(settings(empty=1.0), free, some_rows())
     assert loss > 0 and bool((found.abs().amax(1) > 0).all())
-    still, nothing = gradient_of(settings(), empties, some_rows())
+    still, nothing = gradient_of(settings(), free, some_rows())
     assert nothing < 1e-9 and not still.any()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -24,13 +24,13 @@ from ..evaluation.studio import Drawn, Studio
 from ..pocket.examination import EVALUATION_STEPS
 from ..pocket.learn import Origin
 from ..pocket.measure import Paper, Shot, change, figures
-from ..pocket.model import GUIDANCE, PocketModel
+from ..pocket.model import PocketModel
 from ..pocket.together import cores, run_together
 from ..pocket.world import World
 from ..report.page import Table
 from ..watch import Bar
 
-GUIDANCES = (GUIDANCE, 1.0, 2.0, 4.0, 7.0, 12.0)
+NEGATIVES = ("empty", "hat", "name")
 _KEYS = {
     "identity_top1.trained": "identity trained", "identity_top1.heldout": "held-out",
     "face_found": "faces", "people": "people", "people.gender": "gender", "things": "things",
@@ -66,17 +66,19 @@ class Cell:
         return f"{self.guidance:g}/{self.title}"
 
 
-def cells(world: World, guidances: Sequence[float]) -> list[Cell]:
+def cells(
+    world: World, guidances: Sequence[float], negatives: Sequence[str] = NEGATIVES
+) -> list[Cell]:
     """Every guidance with an empty negative prompt, with a thing, and with a held-out name in it.
 
     At guidance 1 no negative prompt is run.
     """
-    negatives = {"empty": "", "hat": "a red hat", "name": world.group("heldout")[-1].name}
+    texts = {"empty": "", "hat": "a red hat", "name": world.group("heldout")[-1].name}
     return [
-        Cell(guidance, title, text)
+        Cell(guidance, title, texts[title])
         for guidance in guidances
-        for title, text in negatives.items()
-        if guidance != 1 or not text
+        for title in negatives
+        if guidance != 1 or title == "empty"
     ]
 
 
@@ -159,29 +161,29 @@ def _words(every: Sequence[Figures]) -> list[str]:
     return found
 
 
-def run(model: PocketModel, out: Path, config: TrainConfig, seeds: Sequence[int],
-        guidances: Sequence[float], size: Size, workers: int,
-        say: Callable[[str], None]) -> dict[str, float]:  # fmt: skip
-    """Learn a prefix a seed, measure them all; writes cells.json, figures.json and tables.txt.
+def run(
+    model: PocketModel,
+    out: Path,
+    prefixes: Mapping[str, Prefix],
+    every: Sequence[Cell],
+    size: Size,
+    workers: int,
+    say: Callable[[str], None],
+) -> Figures:
+    """Measure prefixes by their titles; writes cells.json, figures.json and tables.txt.
 
     Goes on in the folder of the same measurement; AplError if it holds another one.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _same(out, model, config, size)
-    titles = {f"seed-{seed}": seed for seed in seeds}
-    learnt = {
-        title: _learnt(model, replace(config, seed=seed), RunFolder(out / title))
-        for title, seed in titles.items()
-    }
+    _ask(out, model, prefixes, size)
     paper = Paper.of(model.world, size.names, size.pictures, size.free)
     with Studio(model.folder, EVALUATION_STEPS, workers) as studio:
-        every = cells(model.world, guidances)
         measurement = Measurement(studio, paper, every, out / "cells.json")
-        for title, prefix in learnt.items():
+        for title, prefix in prefixes.items():
             measurement.measure(title, prefix.rows())
-    flat = _flat(measurement, list(titles))
+    titles = list(prefixes)
+    flat, table = _flat(measurement, titles), measurement.table(titles)
     write_text(out / "figures.json", json.dumps(flat, indent=1, sort_keys=True) + "\n")
-    table = measurement.table(list(titles))
     text = f"{table.about}\n\n{table.text()}\n"
     write_text(out / "tables.txt", text)
     say(text)
@@ -206,23 +208,41 @@ def _flat(measurement: Measurement, titles: Sequence[str]) -> dict[str, float]:
     return flat
 
 
-def _same(out: Path, model: PocketModel, config: TrainConfig, size: Size) -> None:
-    asked = {"model": model.name, "size": asdict(size), "recipe": asdict(replace(config, seed=0))}
-    file, text = out / "asked.json", json.dumps(asked, indent=1, sort_keys=True) + "\n"
-    if file.exists() and file.read_text(encoding="utf-8") != text:
+def _ask(out: Path, model: PocketModel, prefixes: Mapping[str, Prefix], size: Size) -> None:
+    """Keep what is measured in `asked.json`; AplError if something else was, under a same title."""
+    file = out / "asked.json"
+    asked = {"model": model.name, "size": asdict(size)}
+    asked |= {f"prefix {title}": prefix.digest for title, prefix in prefixes.items()}
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if before | asked != asked | before:
         raise AplError(
             f"measure in {out}", "another measurement is in this folder (see asked.json)",
             "choose another folder",
         )  # fmt: skip
-    write_text(file, text)
+    asked |= before
+    write_text(file, json.dumps(asked, indent=1, sort_keys=True) + "\n")
+
+
+def learn(
+    model: PocketModel, config: TrainConfig, seeds: Sequence[int], out: Path
+) -> dict[str, Prefix]:
+    """A prefix a seed in a run's folder of its own below `out`, gone on with if it was begun."""
+    return {
+        f"seed-{seed}": _learnt(model, replace(config, seed=seed), RunFolder(out / f"seed-{seed}"))
+        for seed in seeds
+    }
 
 
 def _learnt(model: PocketModel, config: TrainConfig, folder: RunFolder) -> Prefix:
-    """The prefix of a run's folder: learnt in it, or gone on with, unless it is there."""
-    if folder.prefix.exists():
-        return read_prefix(folder.prefix)
     origin = Origin(str(model.folder), None)
     if not folder.config.exists():
         folder.create(config)
         origin.save(folder)
+    if folder.config.read_text(encoding="utf-8") != config.to_toml():
+        raise AplError(
+            f"learn in {folder.path}", "the run in this folder has other settings",
+            "choose another folder",
+        )  # fmt: skip
+    if folder.prefix.exists():
+        return read_prefix(folder.prefix)
     return run_together(model, config, folder, origin, [Bar()], Control(), cores())

@@ -85,7 +85,14 @@ def add(verbs: Verbs) -> None:
         "--seeds", type=_seeds, default="0,1,2", help="a prefix is learnt of each"
     )
     negative.add_argument(
+        "--prefix", type=Path, nargs="+", help="prefix files to measure; none is learnt then"
+    )
+    negative.add_argument(
         "--guidance", type=_guidances, default="3,1,2,4,7,12", help="CFG scales to draw with"
+    )
+    kinds = ("empty", "hat", "name")
+    negative.add_argument(
+        "--negative", nargs="+", choices=kinds, default=kinds, help="what stands in the negative"
     )
     negative.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the recipe"
@@ -198,16 +205,21 @@ def run_negative(given: argparse.Namespace) -> int:
 
     from apl_core.training.config import TrainConfig
 
-    from ..bench.negative import Size, run
+    from ..bench.negative import Size, cells, learn, run
     from ..pocket.learn import POCKET
     from .learn import settings_of
 
     config = TrainConfig.from_mapping(settings_of(given.set), POCKET)
-    size, workers = Size(given.names, free=given.free), given.workers or os.cpu_count() or 1
+    model, size = load_model(given.model), Size(given.names, free=given.free)
+    if given.prefix:
+        files = enumerate(given.prefix, 1)
+        prefixes = {f"prefix-{number}": read_fitting(file, model) for number, file in files}
+    else:
+        prefixes = learn(model, config, given.seeds, given.out)
+    workers = (os.cpu_count() or 1) if given.workers is None else given.workers
     say = (lambda text: None) if given.json else print
-    found = run(
-        load_model(given.model), given.out, config, given.seeds, given.guidance, size, workers, say
-    )
+    every = cells(model.world, given.guidance, given.negative)
+    found = run(model, given.out, prefixes, every, size, workers, say)
     if given.json:
         print(json.dumps(found, indent=1, sort_keys=True))
     return 0
