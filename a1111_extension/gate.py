@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from apl_core.errors import AplError, HostError
-from apl_core.fit import check_fit
 from apl_core.prefix import Prefix
 from apl_core.trace import TraceWriter
 
 from . import config
-from .hosts import Host, choose_host, faces
+from .hosts import Host, choose_host, require_fit
 from .insertion import Run, emphasised, prefixed_chunks, title
 from .refusal import refusal
 from .request import ENFORCED, HASH, NAME, STEPS
@@ -109,7 +108,7 @@ class Gate:
         own = [one for one in engines if self.host.layer(one) is layer]
         if not own:
             raise _bare()
-        check_fit(self.prefix, faces(self.host, model, fingerprints=False))
+        require_fit(self.host, self.name, self.prefix, model)
         return self.host.key(own[0])
 
     @contextmanager
@@ -197,7 +196,7 @@ def _baseline(gate: Gate, original: Any) -> Any:
     @wraps(original)
     def get_empty_cond(model: Any) -> Any:
         try:
-            check_fit(gate.prefix, faces(gate.host, model, fingerprints=False))
+            require_fit(gate.host, gate.name, gate.prefix, model)
         except AplError:
             return None
         return original(model)

@@ -26,12 +26,19 @@ import ldm.modules.encoders.modules as ldm_encoders
 import open_clip
 import sgm.modules.encoders.modules as sgm_encoders
 import torch
-from modules import sd_disable_initialization, sd_hijack, sd_hijack_clip, sd_hijack_open_clip
+from modules import (
+    sd_disable_initialization,
+    sd_hijack,
+    sd_hijack_clip,
+    sd_hijack_open_clip,
+    sd_models,
+)
 
 import apl_hosting
 
 apl_hosting.load(Path(REPOSITORY) / "a1111_extension", "apl_a1111")
-from apl_a1111 import hooks, hosts, insertion
+from apl_a1111 import gate, hooks, hosts, insertion
+from apl_a1111.refusal import Refused
 
 from apl_core.errors import FitError, HostError
 from apl_core.fit import check_fit
@@ -96,10 +103,10 @@ def clip_g_engine():
     return open_clip_engine(embedder, wrapper, "clip_g")
 
 
-def manual(engine, prefix, key, words, pad):
+def manual(engine, prefix, key, words, pad, bare_if_empty=True):
     """The engine's network on chunks that are laid out here: (hidden, pooled of chunk 0)."""
     ids = engine.tokenize([words])[0]
-    empty = not words
+    empty = bare_if_empty and not words
     room = 75 - (0 if empty else prefix.n)
     layer = HOST.table(engine)
     outputs = []
@@ -174,6 +181,8 @@ def main():
         check()
     hooks.remove(HOST)
     CHECKS["hooks are gone"] = not hasattr(HOST.engine_class().process_texts, "__wrapped__")
+    with torch.no_grad():
+        check_gate()
     print(json.dumps(CHECKS))
 
 
@@ -209,6 +218,65 @@ def check():
         CHECKS["SDXL, one encoder alone is not enough"] = False
     except HostError:
         CHECKS["SDXL, one encoder alone is not enough"] = True
+
+
+def check_gate():
+    """Operator mode on the same engines: every text carries the rows, or there is no answer."""
+    torch.manual_seed(1)
+    old, big, small = sd2_engine(), clip_g_engine(), clip_l_engine()
+    both = {"clip_l": 768, "clip_g": 1280}
+    families = {
+        "SD2": (SimpleNamespace(cond_stage_model=old), [old], {"clip_h": 1024}, {"clip_h": 0}),
+        "SDXL": (conditioned(small, big), [small, big], both, {"clip_l": EOS, "clip_g": 0}),
+    }
+    prefixes = {family: prefix_of(5, 2, **found[2]) for family, found in families.items()}
+    closed = gate.Gate(HOST, "house", prefixes["SD2"])
+    gate._close(closed)
+    for family, (model, engines, _, pads) in families.items():
+        load(model)
+        closed.prefix = prefixes[family]
+        for name, words in (("short", WORDS), ("long", LONG), ("empty", ""), ("spaces", "  ")):
+            for engine in engines:
+                key, answer = HOST.key(engine), engine([words])
+                hidden, pooled = answer if isinstance(answer, tuple) else (answer, None)
+                prefix = closed.prefix
+                want, first = manual(engine, prefix, key, words.strip(), pads[key], False)
+                CHECKS[f"gate, {family}, {key}, {name}"] = torch.equal(hidden, want)
+                if pooled is not None:
+                    CHECKS[f"gate, {family}, {key}, {name}, pooled"] = torch.equal(pooled, first)
+        texts = type(engines[0]).process_texts
+        HOST.engine_class().process_texts = texts.__wrapped__
+        for engine in engines:
+            CHECKS[f"gate, {family}, {HOST.key(engine)}, bare"] = refuses(lambda: engine([WORDS]))  # noqa: B023
+        HOST.engine_class().process_texts = texts
+        closed.prefix = prefixes["SD2" if family == "SDXL" else "SDXL"]
+        for engine in engines:
+            name = f"gate, {family}, {HOST.key(engine)}, another family"
+            CHECKS[name] = refuses(lambda: engine([WORDS]), "it is for")  # noqa: B023
+    closed.prefix = prefixes["SDXL"]
+    load(conditioned(big))
+    CHECKS["gate, refiner"] = refuses(lambda: big([WORDS]), "the loaded checkpoint is")
+    CHECKS["gate, not the loaded checkpoint's"] = refuses(lambda: small([WORDS]))
+    load(None)
+    CHECKS["gate, nothing loaded"] = refuses(lambda: big([WORDS]))
+
+
+def conditioned(*engines):
+    return SimpleNamespace(conditioner=SimpleNamespace(embedders=[*engines, torch.nn.Linear(1, 1)]))
+
+
+def load(model):
+    if model is not None:
+        model.sd_checkpoint_info = SimpleNamespace(name_for_extra="random")
+    sd_models.model_data.sd_model = model
+
+
+def refuses(encode, said="without the prefix"):
+    try:
+        encode()
+    except Refused as refused:
+        return said in str(refused) or print(refused)
+    return False
 
 
 if __name__ == "__main__":

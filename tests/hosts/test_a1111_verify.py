@@ -101,7 +101,7 @@ def test_an_open_gate_is_a_hole(traced: Webui, capsys: pytest.CaptureFixture[str
     finally:
         traced.probe()
     said = json.loads(capsys.readouterr().out)
-    assert code == 1 and "does not say that it has the prefix" in said["holes"][0]
+    assert code == 1 and "without the prefix" in said["holes"][0]
     lines = (traced.data / "trace.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["carried"] == {} and json.loads(lines[-1])["words"] > 3
     assert verify(traced, "--only", "plain") == 0

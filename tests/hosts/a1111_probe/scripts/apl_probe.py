@@ -163,11 +163,12 @@ def _swallowing(request, texts):
 
 @contextmanager
 def _ungated(texts):
-    """Takes operator mode's check off the embedding layer and leaves the trace there."""
+    """Takes operator mode's gate off and leaves the trace, which is deeper."""
     from modules.sd_hijack import EmbeddingsWithFixes as Layer
 
     with (
         _replaced(texts, "process_texts", _bare(texts.process_texts)),
+        _replaced(texts, "process_tokens", _bare(texts.process_tokens)),
         _replaced(Layer, "forward", Layer.forward.__wrapped__),
     ):
         yield
