@@ -86,7 +86,9 @@ KNOWN = {
     "SaveImage": {**node("", images="IMAGE", filename_prefix="STRING"), "output_node": True},
     "FreSca": node("MODEL", model="MODEL", scale_low=FLOAT, scale_high=FLOAT, freq_cutoff=INT),
     "Merge": node("MODEL", model1="MODEL", model2="MODEL", ratio=FLOAT),
-    "Skip": node("CLIP", clip="CLIP", stop_at_clip_layer=INT),
+    "Skip": node(
+        "CLIP", clip="CLIP", stop_at_clip_layer=("INT", {"default": -1, "min": -24, "max": -1})
+    ),
     "Turn": node("CONDITIONING CONDITIONING", positive="CONDITIONING", negative="CONDITIONING"),
     "Both": node("CONDITIONING", conditioning_1="CONDITIONING", conditioning_2="CONDITIONING"),
     "Strange": node("CONDITIONING", text=TEXT, clip="CLIP", anything="SOMETHING"),
@@ -149,6 +151,13 @@ def test_numbers_come_at_both_ends_and_links_in_every_form() -> None:
     assert any("extra_data" in made(number).bodies[0] for number in range(60))
     sizes = [n["inputs"]["width"] for g in graphs for n in g.values() if "width" in n["inputs"]]
     assert max(one for one in sizes if isinstance(one, int)) <= 64
+    layers = [
+        n["inputs"]["stop_at_clip_layer"]
+        for g in graphs
+        for n in g.values()
+        if isinstance(n["inputs"].get("stop_at_clip_layer"), int)
+    ]
+    assert {-24, -1} <= set(layers) and max(layers) == -1
 
 
 def test_a_server_without_the_stock_nodes_is_told() -> None:

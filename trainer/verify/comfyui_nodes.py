@@ -22,7 +22,7 @@ _SIZES = (
     (r"batch|amount|repeat|num_|count|copies|multiplier", 1, 2),
     (r"steps?$|length|frames", 1, 3),
     (r"scale_by|upscale|megapixel", 0.5, 1.5),
-    (r"width|height|size|resolution|^[xy]$|crop|left|right|top|bottom", 8, _SIDE),
+    (r"width|height|size|resolution|^[xy]$|crop|(^|_)(left|right|top|bottom)$", 8, _SIDE),
 )
 """What may not grow: a name's pattern, and the least and most that is asked for."""
 
@@ -194,7 +194,10 @@ class Filler:
         default = told.get("default", low)
         for pattern, least, most in _SIZES:
             if re.search(pattern, slot.name):
-                low, high = max(low, least), min(high, most)
+                if low <= most:  # else the node's own least is what is asked for
+                    low, high = max(low, min(least, high)), max(low, min(high, most))
+                else:
+                    high = low
                 default = min(max(default, low), high)
                 break
         if self._dice.random() < self._bold:
