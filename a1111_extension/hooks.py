@@ -45,6 +45,7 @@ def _places(host: Host) -> list[tuple[Any, str, Any]]:
     ]
     base, denoiser = processing.StableDiffusionProcessing, host.denoiser_class()
     places = [
+        (processing, "process_images_inner", _drawing),
         (base, "parse_extra_network_prompts", _parsing),
         (base, "get_conds_with_caching", _conditioning),
         (denoiser, "forward", _stepping),
@@ -171,6 +172,15 @@ def _stepping(host: Host, original: Any) -> Any:
 
 def _swapping(host: Host, original: Any) -> Any:
     return sampled.swapping(partial(_asked, host), original)
+
+
+def _drawing(_host: Host, original: Any) -> Any:
+    @wraps(original)
+    def process_images_inner(p: Any) -> Any:
+        with request.under_way(p):
+            return original(p)
+
+    return process_images_inner
 
 
 def _parsing(_host: Host, original: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -21,6 +23,7 @@ STEPS = "APL steps"
 ENFORCED = "APL"
 """Keys in a picture's generation parameters."""
 
+_drawn: ContextVar[Any] = ContextVar("apl_drawn", default=None)
 _SHOWN = 12
 """Names in a message that lists prefixes."""
 
@@ -87,6 +90,19 @@ def read_late(p: Any, parsed: Iterable[Any] = ()) -> None:
         attach(p, refusal(error))
 
 
+@contextmanager
+def under_way(p: Any) -> Iterator[None]:
+    """While `p` is drawn: passes that extensions begin meanwhile are parts of its picture."""
+    outer = _drawn.get()
+    if outer is not p:
+        p.apl_within = None if outer is None else _carried(outer)
+    token = _drawn.set(p)
+    try:
+        yield
+    finally:
+        _drawn.reset(token)
+
+
 def attach(p: Any, outcome: Request | Refused | None) -> None:
     """Let a request carry its outcome, and its pictures say what was applied."""
     p.apl_outcome = outcome
@@ -133,10 +149,10 @@ def _tag(p: Any, more: Sequence[str] = (), *, begun: bool = False) -> Tag | None
 
 
 def _carried(p: Any) -> Request | Refused | None:
-    """What was attached to `p`, or to the request whose generation parameters it was handed."""
-    outcome = getattr(p, "apl_outcome", None)
+    """What was attached to `p`, to the request whose parameters it was handed, or that it is in."""
     said = p.extra_generation_params.get(NAME)
-    return said.outcome if outcome is None and isinstance(said, Mark) else outcome
+    handed_on = said.outcome if isinstance(said, Mark) else None
+    return getattr(p, "apl_outcome", None) or handed_on or getattr(p, "apl_within", None)
 
 
 def preset(names: Sequence[str]) -> str:

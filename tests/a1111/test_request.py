@@ -212,3 +212,23 @@ def test_a_tag_with_another_word_and_the_name_of_a_prefix_is_refused() -> None:
         read(asking("x", all_negative_prompts=["<alp:a:1>"]), True)
     for text in ("<lora:a:1>", "<alp:nobody>", "<other:b>"):
         assert read(asking(text)) is None
+
+
+def test_a_pass_that_is_begun_within_a_picture_is_a_part_of_it() -> None:
+    outer, inner, later = asking("x"), asking("y"), asking("z")
+    with request.under_way(outer):
+        outcome = read(outer, True, "a")
+        request.attach(outer, outcome)
+        with request.under_way(inner):
+            request.attach(inner, None)  # our script ran for it, and nobody ticked its box
+            assert request.of(inner) is outcome
+            with request.under_way(asking("w")):
+                pass
+        with request.under_way(outer):  # as after a reload that left an old wrapper behind
+            assert request.of(outer) is outcome
+    with request.under_way(later):
+        assert request.of(later) is None
+    with pytest.raises(ZeroDivisionError), request.under_way(outer):
+        raise ZeroDivisionError
+    with request.under_way(later):
+        assert request.of(later) is None

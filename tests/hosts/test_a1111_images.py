@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import a1111_expected
 import a1111_host
@@ -171,8 +172,9 @@ def test_the_old_emphasis_implementation_is_refused(a1111: Webui) -> None:
 def test_an_inner_pass_of_another_extension_is_prefixed_as_well(
     a1111: Webui, reference: Reference
 ) -> None:
-    for args, prefix in (((True, "bracket"), "bracket"), ((False, "bracket"), None)):
-        a1111.probe(inner=True)
+    on, off = ((True, "bracket"), "bracket"), ((False, "bracket"), None)
+    for (args, prefix), how in product((on, off), (True, "alone")):  # alone: nothing is handed on
+        a1111.probe(inner=how)
         a1111.draw("a photo of a man", *args)
         seen = a1111.seen()
         assert len(seen) == 4

@@ -222,7 +222,7 @@ class Probe(webui_scripts.Script):
         """An inner pass as face-fixing extensions make it: a request of their own, ours in part."""
         if not STATE["inner"]:
             return
-        STATE["inner"] = False
+        hands_on, STATE["inner"] = STATE["inner"] != "alone", False
         inner = processing.StableDiffusionProcessingImg2Img(
             init_images=[pp.image],
             prompt=p.prompts[0],
@@ -234,7 +234,7 @@ class Probe(webui_scripts.Script):
             sampler_name="Euler",
             do_not_save_samples=True,
             do_not_save_grid=True,
-            extra_generation_params=p.extra_generation_params,
+            extra_generation_params=p.extra_generation_params if hands_on else {},
         )
         inner.scripts = None
         processing.process_images(inner)
@@ -370,7 +370,9 @@ def _attention():
     return repr(CrossAttention.forward)
 
 
-_inner = _bare(processing.process_images_inner)
+_inner = processing.process_images_inner
+while hasattr(_inner, "apl_probe"):  # ours of before a reload
+    _inner = _inner.__wrapped__
 
 
 def _process_images_inner(p):
@@ -383,6 +385,7 @@ def _process_images_inner(p):
 
 
 _process_images_inner.__wrapped__ = _inner
+_process_images_inner.apl_probe = True
 processing.process_images_inner = _process_images_inner
 if Engine.__module__.startswith("backend"):
     _watch_unet()
