@@ -93,7 +93,7 @@ def test_a_picture_says_it_in_one_line(traced: Webui) -> None:
     assert status["digest"].startswith(status["hash"])
 
 
-def test_an_open_gate_is_a_hole(traced: Webui, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_open_gate_is_a_leak(traced: Webui, capsys: pytest.CaptureFixture[str]) -> None:
     """An extension that takes the gate off: the trace, which is deeper, shows it."""
     traced.probe(trouble="ungated")
     try:
@@ -105,6 +105,19 @@ def test_an_open_gate_is_a_hole(traced: Webui, capsys: pytest.CaptureFixture[str
     lines = (traced.data / "trace.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["carried"] == {} and json.loads(lines[-1])["words"] > 3
     assert verify(traced, "--only", "plain") == 0
+
+
+def test_an_open_gate_is_seen_by_pictures_alone(
+    traced: Webui, reference: Webui, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside = ["--login", LOGIN, "--reference", reference.url, "--only", "plain"]
+    traced.probe(trouble="ungated")
+    try:
+        assert main(["verify", "--host", "a1111", traced.url, *beside]) == 1
+    finally:
+        traced.probe()
+    assert "comes out as the server's own picture" in capsys.readouterr().err
+    assert main(["verify", "--host", "a1111", traced.url, *beside]) == 0
 
 
 def test_without_its_trace_file_no_picture_is_made(traced: Webui) -> None:
