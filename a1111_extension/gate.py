@@ -45,6 +45,8 @@ class Gate:
         self.digest = prefix.digest
         self.chunks = 0
         """Chunks that were embedded with the prefix since the process began."""
+        self.fitting: str | None = None
+        """The last checkpoint that was loaded and that the prefix fits."""
 
     def cover(
         self, engine: Any, texts: Sequence[str], process_texts: Callable[..., Any]
@@ -108,8 +110,24 @@ class Gate:
         own = [one for one in engines if self.host.layer(one) is layer]
         if not own:
             raise _bare()
-        require_fit(self.host, self.name, self.prefix, model)
+        self._require_fit(model)
         return self.host.key(own[0])
+
+    def chosen(self) -> None:
+        """Refused if the checkpoint that was loaded for a setting is of another family."""
+        model = loaded_model()
+        if model is not None:
+            with self._refusing():
+                self._require_fit(model)
+
+    def _require_fit(self, model: Any) -> None:
+        """FitError for a checkpoint of another family, which nobody else shall have to meet."""
+        try:
+            require_fit(self.host, self.name, self.prefix, model)
+        except AplError:
+            if self.fitting is not None:  # else whoever chose it would stop everybody
+                module("shared").opts.data["sd_model_checkpoint"] = self.fitting
+            raise
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -152,6 +170,7 @@ def _close(gate: Gate) -> None:
         (host.embedding_class(), "forward", _checked),
         (module("prompt_parser"), "get_multicond_learned_conditioning", _marked),
         (module("processing"), "create_infotext", _told),
+        (type(module("shared").opts), "set", _set),
     ]
     if hasattr(models, "get_empty_cond"):
         places.append((models, "get_empty_cond", _baseline))
@@ -199,9 +218,21 @@ def _baseline(gate: Gate, original: Any) -> Any:
             require_fit(gate.host, gate.name, gate.prefix, model)
         except AplError:
             return None
+        gate.fitting = model.sd_checkpoint_info.title
         return original(model)
 
     return get_empty_cond
+
+
+def _set(gate: Gate, original: Any) -> Any:
+    @wraps(original)
+    def set_option(options: Any, key: str, *args: Any, **more: Any) -> Any:
+        changed = original(options, key, *args, **more)
+        if changed and key == "sd_model_checkpoint":
+            gate.chosen()
+        return changed
+
+    return set_option
 
 
 def _marked(gate: Gate, original: Any) -> Any:

@@ -285,6 +285,30 @@ def test_reload_ui_keeps_it_also_without_the_extension(operated: Webui, bare: We
             operated.draw(PROMPT, override_settings={"disabled_extensions": ["x"]})
 
 
+def test_a_checkpoint_of_another_family_stops_nobody_else(operated: Webui) -> None:
+    """Whoever chooses it is refused; the next request has the checkpoint before it."""
+    want, second = operated.draw(PROMPT).pixels, {"sd_model_checkpoint": "second.safetensors"}
+    operated.post("/probe/misfit", "second")
+    try:
+        for restore in (True, False):
+            more = {"override_settings": second, "override_settings_restore_afterwards": restore}
+            with pytest.raises(Refused, match=r"locked.* the loaded checkpoint is") as caught:
+                operated.draw(PROMPT, **more)
+            assert caught.value.status == 422
+            assert operated.draw(PROMPT).pixels == want
+        with pytest.raises(Refused, match="the loaded checkpoint is"):
+            operated.draw(PROMPT, refiner_checkpoint="second", refiner_switch_at=0.5, steps=4)
+        assert operated.draw(PROMPT).pixels == want
+        with pytest.raises(Refused, match="the loaded checkpoint is"):
+            operated.post("/sdapi/v1/options", second)
+        assert operated.draw(PROMPT).pixels == want
+        assert operated.get("/sdapi/v1/options")["sd_model_checkpoint"].startswith("first")
+    finally:
+        operated.post("/probe/misfit", "none of them")
+    drawn = operated.draw(PROMPT, override_settings=second)
+    assert "APL: locked" in drawn.infotext
+
+
 def starts(data: Path, *arguments: str, **environment: str) -> str:
     """What a webui says that does not start; fails if it does."""
     host = a1111_host.installed()
@@ -318,7 +342,9 @@ def test_a_family_that_does_not_fit_refuses_every_picture(
     with Webui(host, data, given, env={"APL_ENFORCE": "wrong_family"}) as webui:
         for args in ((), (False, "front"), (True, "front")):
             for prompt in (PROMPT, "", " :-1"):
-                with pytest.raises(Refused, match=r"SD 2.x .* checkpoint is SD 1.x") as caught:
+                with pytest.raises(
+                    Refused, match=r"it is for SD 2.x; the loaded checkpoint is SD 1.x"
+                ) as caught:
                     webui.draw(prompt, *args)
                 assert caught.value.status == 422
         assert webui.get("/apl/status")["enforced"] == "wrong_family"

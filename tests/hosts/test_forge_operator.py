@@ -85,37 +85,28 @@ def test_no_request_of_the_matrix_gets_past_the_prefix(
     assert after["usable"] and after["trace"]
 
 
-def test_rows_that_come_to_nothing_are_a_leak(
-    operated: Webui, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Another extension that lets the rows be read and puts zeros in their place."""
-    operated.probe(trouble="zeroed")
-    try:
-        code = verify(operated, "--only", "plain", "--json")
-    finally:
-        operated.probe()
-    said = json.loads(capsys.readouterr().out)
-    assert code == 1 and "without the prefix" in said["holes"][0]
-    assert verify(operated, "--only", "plain") == 0
-
-
-@pytest.mark.parametrize("trouble", ["encoder", "rows", "conditioning"])
-def test_another_extension_in_the_way_is_an_error(operated: Webui, trouble: str) -> None:
+@pytest.mark.parametrize("trouble", ["encoder", "rows", "zeroed"])
+def test_an_encoder_without_the_rows_is_an_error(operated: Webui, trouble: str) -> None:
     operated.probe(trouble=trouble)
-    with pytest.raises(Refused, match="another extension") as caught:
-        operated.draw(f"{PROMPT} {trouble}")
-    assert caught.value.status == 422
+    for more in ({}, {"negative_prompt": "a man"}):
+        with pytest.raises(Refused, match="another extension") as caught:
+            operated.draw(f"{PROMPT} {trouble}", **more)
+        assert caught.value.status == 422
     operated.probe()
+    assert operated.draw(f"{PROMPT} {trouble}").images
 
 
-def test_a_prefix_that_does_not_fit_refuses_every_image(operated: Webui) -> None:
-    folder = Path(operated.arguments[-1])
-    for source, said in (("wrong_family", "SD 2.x"), ("broken", "no safetensors"), (None, "none")):
-        if source is None:
-            (folder / "locked.safetensors").unlink()
-        else:
-            shutil.copy(folder / f"{source}.safetensors", folder / "locked.safetensors")
-        for args in ((), (False, "front"), (True, "front")):
-            with pytest.raises(Refused, match=said) as caught:
-                operated.draw(PROMPT, *args)
-            assert caught.value.status == 422
+def test_settings_that_take_it_off_are_locked(operated: Webui) -> None:
+    want = operated.draw(PROMPT).pixels
+    for setting, value in (("disabled_extensions", ["apl-prefix"]), ("apl_on_by_default", True)):
+        with pytest.raises(Refused, match="it is locked"):
+            operated.draw(PROMPT, override_settings={setting: value})
+        assert operated.draw(PROMPT).pixels == want
+
+
+def test_a_file_that_changes_is_not_what_the_process_holds(operated: Webui) -> None:
+    folder, want = Path(operated.arguments[-1]), operated.draw(PROMPT).pixels
+    for source in ("wrong_family", "broken", None):
+        (folder / "locked.safetensors").unlink()
+        shutil.copy(folder / f"{source or 'bracket'}.safetensors", folder / "locked.safetensors")
+        assert operated.draw(PROMPT).pixels == want
