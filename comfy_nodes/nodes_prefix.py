@@ -116,8 +116,9 @@ class ApplyPrefix(io.ComfyNode):
             node_id="APL_ApplyPrefix",
             display_name="APL Apply Prefix",
             category=CATEGORY,
-            description="Returns a CLIP with which every text is anonymised, in every chunk. Use "
-            "it for the positive prompt only. An empty text stays as it is.",
+            description="Returns a CLIP with which every text is anonymized, in every chunk. Use "
+            "it for the positive prompt, and for a negative one that can draw (CFG below 1). An "
+            "empty text stays as it is.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of your checkpoint; it is not changed."),
                 PrefixType.Input("prefix", tooltip="The prefix; it has to fit the checkpoint."),
@@ -164,7 +165,7 @@ class PrefixConditioning(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     tooltip="Share of the sampling after which the prefix begins; before it the "
-                    "prompt is NOT anonymised. Leave it at 0 to be protected throughout.",
+                    "prompt is NOT anonymized. Leave it at 0 to be protected throughout.",
                 ),
                 io.Float.Input(
                     "end",
@@ -173,7 +174,7 @@ class PrefixConditioning(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     tooltip="Share of the sampling after which the prefix ends; after it the "
-                    "prompt is NOT anonymised. Leave it at 1 to be protected throughout.",
+                    "prompt is NOT anonymized. Leave it at 1 to be protected throughout.",
                 ),
             ],
             outputs=[
