@@ -11,7 +11,6 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from apl_core.errors import HostError
@@ -113,7 +112,6 @@ def misspelled(word: str, name: str, where: str) -> HostError:
     return _error(f"<{word}:{name}>", where, found, f"write <apl:{name}>")
 
 
-@lru_cache(maxsize=256)
 def _read(text: str, where: str) -> tuple[str, tuple[Tag, ...]]:
     """A text with its tags spelled as the webui reads them, and these tags; HostError."""
     tags: list[Tag] = []
