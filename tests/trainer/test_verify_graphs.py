@@ -175,5 +175,11 @@ def test_the_matrix_has_what_the_server_has_nodes_for() -> None:
     assert "LoRA" not in cases and "hires fix" not in cases
     odd = cases["extra data {'extra_pnginfo': 5}"]
     assert odd.bodies[0]["extra_data"] == {"extra_pnginfo": 5} and "extra_data" not in odd.bare[0]
+    for case in cases.values():  # a comparison with another seed would show nothing
+        seeds = {
+            str(body["prompt"]["sampler"]["inputs"].get("seed"))
+            for body in (case.bodies[0], *case.bare)
+        }
+        assert len(seeds) == 1, case.name
     named = [case for case in cases.values() if PERSON in str(case.bodies)]
     assert {case.name for case in cases.values()} - {case.name for case in named} == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -170,7 +171,7 @@ class Matrix:
         ]
         fine = {"prompt": plain()}
         stray, ours = (
-            {"prompt": {**plain(), "stray": {"class_type": name}}}
+            {"prompt": {**graph, "stray": {"class_type": name}}}
             for name in ("CLIPTextEncode", "APL_LoadPrefix")
         )
         unknown = plain()
@@ -181,14 +182,15 @@ class Matrix:
             case("one branch only", plain(), partial_execution_targets=["save"]),
             case("unknown node", unknown),
             # a bare ComfyUI 0.33 stops working over it, and is asked without
-            Case("node without inputs", (stray,), (fine,), (fine,)),
-            Case("our node without inputs", (ours,), (fine,), (fine,)),
+            Case("node without inputs", (stray,), ({"prompt": graph},), (fine,)),
+            Case("our node without inputs", (ours,), ({"prompt": graph},), (fine,)),
         ]
 
     def _own(self) -> Case:
         """This project's node, with a range that leaves the first half out."""
-        graph = graphs.own_range(self._plain(), self._name)
-        return Case("our node, last half only", ({"prompt": graph},), ({"prompt": self._plain()},))
+        bare = self._plain()
+        graph = graphs.own_range(copy.deepcopy(bare), self._name)
+        return Case("our node, last half only", ({"prompt": graph},), ({"prompt": bare},))
 
     def _swept(self) -> list[Case]:
         """Every node that encodes, and every node with a positive and a negative, turned round."""
