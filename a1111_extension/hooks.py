@@ -19,6 +19,7 @@ from .webui import module
 
 _OWNER = "apl-prefix"
 _CACHE_ENTRY = "apl"
+"""Our entry among the tags of other networks, and our own tags among them."""
 
 
 def install(host: Host) -> None:
@@ -72,7 +73,9 @@ def _conditioning(host: Host, original: Any) -> Any:
         _refuse_left_over(host, p, required_prompts)
         negative = getattr(required_prompts, "is_negative_prompt", False)
         if asked is not None and (not negative or covers_negative(p)):
-            function = partial(_encode, host, asked, function)
+            # an empty text draws nobody, but a network beside it may: then it is covered as well
+            networks = set(extra_network_data or ()) - {_CACHE_ENTRY}
+            function = partial(_encode, host, asked, function, bool(networks))
             # the host only compares this argument: nothing of another mode is taken for ours
             extra_network_data = {**(extra_network_data or {}), _CACHE_ENTRY: asked.key}
         try:
@@ -90,6 +93,7 @@ def _encode(
     host: Host,
     asked: Request,
     function: Any,
+    every_text: bool,
     model: Any,
     prompts: Any,
     steps: int,
@@ -100,7 +104,7 @@ def _encode(
     try:
         host.refuse_settings()
         require_fit(host, asked.name, asked.prefix, model)
-        run = Run(asked.name, asked.prefix.rows(host.device()))
+        run = Run(asked.name, asked.prefix.rows(host.device()), every_text)
         try:
             with running(run):
                 conds = function(model, prompts, steps, hires_steps, use_old_scheduling)

@@ -145,6 +145,22 @@ def test_a_default_that_is_gone_is_refused_and_nothing_is_guessed(a1111: Webui) 
         a1111.post("/sdapi/v1/options", {"apl_default_prefix": ""})
 
 
+def test_a_network_alone_is_drawn_with_the_prefix(a1111: Webui) -> None:
+    for prompt in (
+        "<lora:random_lora:0.7>",
+        "\u00a0<lora:random_lora:0.7>",
+        "<apl:front><lora:x:1>",
+    ):
+        a1111.probe()
+        bare = a1111.draw(prompt.replace("<apl:front>", ""), False)
+        covered = a1111.draw(prompt, True, "front")
+        seen = a1111.seen()
+        assert covered.pixels != bare.pixels
+        assert not any(torch.equal(one, other) for one in seen[2:] for other in seen[:2])
+    assert ticked(a1111, "") == a1111.draw("").pixels  # nobody is named, nothing is changed
+    assert ticked(a1111, "<apl:front>") == a1111.draw("").pixels
+
+
 def test_a_second_pass_without_the_prefix_is_not_drawn(a1111: Webui) -> None:
     a1111.probe(trouble="second pass")
     try:
