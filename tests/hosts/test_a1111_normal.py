@@ -214,6 +214,33 @@ def test_a_negative_prompt_that_draws_has_the_prefix(a1111: Webui, name: str) ->
     assert not any(torch.equal(one, other) for one in unconds for other in bare_unconds)
 
 
+def test_one_switch_covers_every_negative_prompt(a1111: Webui) -> None:
+    """`guidance.COVERS_NEGATIVE`, off as delivered: equal to the same text as a prompt."""
+    more = {**HIRES, "negative_prompt": NAME, "hr_negative_prompt": "ugly"}
+
+    def unconds(*args: object) -> list[torch.Tensor]:
+        a1111.draw(PROMPT, *args, **more)
+        return a1111.seen("uncond")
+
+    a1111.probe()
+    a1111.draw(NAME, True, "front", hr_prompt="ugly", **HIRES)
+    want = a1111.seen()
+    a1111.probe()
+    bare = unconds(True, "front")
+    a1111.probe(trouble="switch")
+    try:
+        covered = unconds(True, "front")
+        a1111.probe(trouble="switch")
+        off = unconds()
+    finally:
+        a1111.probe()
+    again = unconds(True, "front")
+    assert len(covered) == len(want) and all(map(torch.equal, covered, want))
+    assert not any(map(torch.equal, covered, bare))
+    for seen in (off, again):
+        assert len(seen) == len(bare) and all(map(torch.equal, seen, bare))
+
+
 def test_guidance_of_another_extension_draws_from_the_prefix(a1111: Webui) -> None:
     a1111.probe()
     a1111.draw(NAME, True, "front")

@@ -111,6 +111,7 @@ def _trouble(which):
         "after the swap": lambda: _replaced(
             processing.StableDiffusionProcessingTxt2Img, "get_conds", _own_conds
         ),
+        "switch": lambda: _replaced(sys.modules["apl_a1111.guidance"], "COVERS_NEGATIVE", True),
         "guidance": lambda: _replaced(
             sd_samplers_cfg_denoiser.CFGDenoiser, "combine_denoised", _only_the_negative
         ),
