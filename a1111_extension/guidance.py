@@ -14,7 +14,10 @@ from typing import Any
 from .webui import module
 
 COVERS_NEGATIVE = False
-"""Whether the negative prompt always gets the prefix; if not, only where it could draw."""
+"""Whether the negative prompt always gets the prefix; if not, only where it could draw.
+
+Off, for it costs people where something stands in the negative prompt (docs/negative.md).
+"""
 
 
 def covers_negative(p: Any) -> bool:
