@@ -179,7 +179,9 @@ def judge(
     if UNSEEN not in kinds:
         return said(COVERED if lines is not None else UNLIKE_BARE)
     if lines is not None:
-        return said(TRACED, "" if bare is None else "the reference drew nothing to compare with")
+        return said(
+            TRACED, "" if bare is None else "the reference drew nothing of its size to compare with"
+        )
     return said(UNPROVEN, "its metadata says so; there is no trace and no picture beside it")
 
 
