@@ -112,6 +112,8 @@ LOOKS: dict[str, tuple[float, float | None, str]] = {
     "equal, the name acts": (100, 125, LIKE),
     "near, the name acts": (104, 125, LIKE),
     "equal, the name acts faintly": (100, 101, LIKE),
+    "near, the name acts little and the cover as much": (103, 105, UNLIKE),
+    "nearer, the name acts little": (100, 105, LIKE),
     "faint, the cover as much as the name": (101, 101, NO_TEXT),
     "equal, the name does nothing": (100, 100, NO_TEXT),
     "equal, there is no name": (100, None, LIKE),

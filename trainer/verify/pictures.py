@@ -1,7 +1,8 @@
 """Is a picture the one that an unprotected server makes? Judged by pixels, never by what it says.
 
 Two pictures are near if their mean absolute difference is under a tenth of that between the covered
-and the bare picture of the plain request.
+and the bare picture of the plain request; where texts act less than there (another text moves the
+bare picture less), under as much less.
 """
 
 from __future__ import annotations
@@ -74,9 +75,10 @@ def look(
         return Look(LIKE, part)
     if moved == 0:
         return Look(NO_TEXT, part, 0.0)
-    acts = moved / scale.names  # the texts may act so faintly that any two pictures are near
-    faint = acts < NEAR and part >= NEAR * acts
-    return Look(NO_TEXT if faint else LIKE, part, acts)
+    acts = min(1.0, moved / scale.names)  # texts may act so faintly that any pictures are near
+    if part < NEAR * acts:
+        return Look(LIKE, part, acts)
+    return Look(NO_TEXT if acts < NEAR else UNLIKE, part, acts)
 
 
 def _pixels(data: bytes) -> Any:
