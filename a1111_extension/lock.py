@@ -14,7 +14,9 @@ from .refusal import refusal
 from .webui import module
 
 _OWNER = "apl-prefix-lock"
-_OLD_EMPHASIS = "use_old_emphasis_implementation"
+_OLD_EMPHASIS, _CLIP_SKIP = "use_old_emphasis_implementation", "CLIP_stop_at_last_layers"
+_LAYERS = 12
+"""Of CLIP-L: with a longer skip no layer has read a text, and so none the prefix beside it."""
 _LOCKED = {
     *("disabled_extensions", "disable_all_extensions", "restore_config_state_file", _OLD_EMPHASIS),
     *(config.ON_BY_DEFAULT, config.DEFAULT_PREFIX, config.FOLDERS),
@@ -29,6 +31,8 @@ def install(host: Host) -> None:
     others = [name for name in settings.get("disabled_extensions", []) if name != own]
     settings |= {"disabled_extensions": others, "restore_config_state_file": ""}
     settings[_OLD_EMPHASIS] = False
+    if settings.get(_CLIP_SKIP, 1) > _LAYERS:
+        settings[_CLIP_SKIP] = 1
     shared.cmd_opts.disable_extension_access = True  # its tab installs, updates and takes off
     places = [
         (type(shared.opts), "__setattr__", _setting),
@@ -43,18 +47,22 @@ def install(host: Host) -> None:
 def _setting(host: Host, original: Any) -> Any:
     @wraps(original)
     def __setattr__(options: Any, key: str, value: Any) -> None:
-        if key in _LOCKED and value != getattr(options, key, value):
+        found = _refused(options, key, value)
+        if found:
             host.tally.refused += 1
-            raise refusal(
-                HostError(
-                    f"change the setting {key}",
-                    "it is locked while this server anonymizes every picture",
-                    "leave it out",
-                )
-            )
+            raise refusal(HostError(f"change the setting {key}", found, "leave it out"))
         original(options, key, value)
 
     return __setattr__
+
+
+def _refused(options: Any, key: str, value: Any) -> str:
+    """Why a setting may not have this value, or an empty text."""
+    if key in _LOCKED and value != getattr(options, key, value):
+        return "it is locked while this server anonymizes every picture"
+    if key == _CLIP_SKIP and isinstance(value, (int, float)) and value > _LAYERS:
+        return f"it leaves no layer of the text encoder that reads the prefix ({_LAYERS} at most)"
+    return ""
 
 
 def _routes(host: Host, original: Any) -> Any:

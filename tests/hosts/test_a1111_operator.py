@@ -194,6 +194,20 @@ def test_no_request_changes_what_keeps_it_on(operated: Webui, setting: str) -> N
     assert {key: after[key] for key in SETTINGS} == {key: settings[key] for key in SETTINGS}
 
 
+def test_a_clip_skip_that_leaves_no_layer_is_refused(operated: Webui, bare: Webui) -> None:
+    deepest, beyond = ({"CLIP_stop_at_last_layers": layers} for layers in (12, 13))
+    operated.post("/sdapi/v1/options", {"CLIP_stop_at_last_layers": 1})  # what is not saved sticks
+    bare.post("/sdapi/v1/options", {"CLIP_stop_at_last_layers": 1})
+    drawn = operated.draw(NAME, override_settings=deepest)
+    assert drawn.distance(bare.draw(NAME, override_settings=deepest)) > NEAR
+    want = operated.draw(NAME)
+    for more in ({"override_settings_restore_afterwards": False}, {}):
+        with pytest.raises(Refused, match="no layer of the text encoder") as caught:
+            operated.draw(NAME, override_settings=beyond, **more)
+        assert caught.value.status == 422
+        assert operated.draw(NAME).pixels == want.pixels
+
+
 def test_the_page_and_the_status_say_so(operated: Webui) -> None:
     status = operated.get("/apl/status")
     assert status["enforced"] == "locked" and status["usable"]

@@ -265,26 +265,6 @@ def _routes(_demo, app):
     def reload():
         shared.state.request_restart()
 
-    @app.post("/probe/disabled")
-    def disable(names: list = Body(...)):  # noqa: B008
-        """Past every lock, as a defect of the host would."""
-        shared.opts.data["disabled_extensions"] = names
-
-    @app.post("/probe/misfit")
-    def misfit(name: str = Body(...)):
-        """Let the checkpoint of this name count as one of another family."""
-        from apl_a1111 import hosts
-        from modules import sd_models
-
-        original = _bare(hosts.A1111.key)
-
-        def key(host, engine):
-            loaded = sd_models.model_data.sd_model.sd_checkpoint_info.name_for_extra
-            return "clip_h" if loaded == name else original(host, engine)
-
-        key.__wrapped__ = original
-        hosts.A1111.key = key
-
     @app.get("/probe/model")
     def model():
         forge = hasattr(shared.sd_model, "forge_objects")
