@@ -49,7 +49,7 @@ _OWN = re.compile(
 """Fields that are not drawn by their type: texts, what is fixed, and what is built further down."""
 
 _LEFT_OUT = re.compile(
-    r"save|outdir|_dir|dirs|directories|path|folder|file|checkpoint|vae|unet$|hypernet|model|train"
+    r"^apl_|save|outdir|_dir|dirs|directories|path|folder|file|checkpoint|vae|unet$|hypernet|model|train"
     r"|dataset|profil|notification|interrogate|deepbooru|localization|gradio|font|explanation|api_"
     r"|extension|restore_|fp8|cache|upcast|t5|face_rest|code_former|compile|auto_launch|log|hash"
     r"|pnginfo|infotext|send_|grid|do_not_show|return_|images|attention_opt|sd_lora|backcompat"
