@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BUILTIN = "extensions-builtin"
@@ -28,11 +29,23 @@ def preload(parser: argparse.ArgumentParser) -> None:
         help="anonymise every image with this prefix, whatever a request says",
     )
     options, _ = parser.parse_known_args()
-    if options.apl_enforce and (reason := _switched_off(options)):
+    name = options.apl_enforce or os.environ.get("APL_ENFORCE")
+    if name and (reason := _switched_off(options)):
         raise SystemExit(
-            f"The prefix {options.apl_enforce!r} is enforced and APL Prefix is switched off by "
-            f"{reason}. Fix: switch it on, or start without enforcing."
+            f"The prefix {name!r} is enforced and APL Prefix is switched off by {reason}. "
+            "Fix: switch it on, or start without enforcing."
         )
+    if name and not _builtin() and not any(one.startswith("--apl-enforce") for one in sys.argv):
+        logging.getLogger("apl").warning(
+            "APL_ENFORCE alone does not keep a later start without APL Prefix from drawing bare. "
+            "Fix: start with --apl-enforce %s.",
+            name,
+        )
+
+
+def _builtin() -> bool:
+    """Whether this clone lies where the webui preloads everything, whatever is switched off."""
+    return os.path.basename(os.path.dirname(HERE)) == BUILTIN
 
 
 def _switched_off(options: argparse.Namespace) -> str:
@@ -42,7 +55,7 @@ def _switched_off(options: argparse.Namespace) -> str:
             settings = json.load(file)
     except (OSError, ValueError, AttributeError):
         settings = {}
-    ours = {"all"} if os.path.basename(os.path.dirname(HERE)) == BUILTIN else {"all", "extra"}
+    ours = {"all"} if _builtin() else {"all", "extra"}
     for which in ours:
         if getattr(options, f"disable_{which}_extensions", False):
             return f"--disable-{which}-extensions"

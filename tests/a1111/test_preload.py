@@ -75,3 +75,14 @@ def test_without_enforcement_nothing_ends_and_other_settings_do_not_matter(
     monkeypatch.setattr("sys.argv", ["launch.py", "--apl-enforce", "house"])
     settings = {"disabled_extensions": ["another"], "disable_all_extensions": "none"}
     assert run(tmp_path / "b" / "apl", settings).apl_enforce == "house"
+
+
+def test_the_variable_alone_is_called_weak_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["launch.py"])
+    monkeypatch.setenv("APL_ENFORCE", "house")
+    assert run(tmp_path / "extensions-builtin" / "apl", {}).apl_enforce == "house"
+    assert not caplog.records
+    assert run(tmp_path / "extensions" / "apl", {}).apl_enforce == "house"
+    assert "--apl-enforce house" in caplog.text
