@@ -79,12 +79,15 @@ def _conditioning(host: Host, original: Any) -> Any:
             # the host only compares this argument: nothing of another mode is taken for ours
             extra_network_data = {**(extra_network_data or {}), _CACHE_ENTRY: asked.key}
         try:
-            return original(
+            conds = original(
                 p, function, required_prompts, steps, caches, extra_network_data, hires_steps
             )
         except Refused:
             _count_refused(host, p)
             raise
+        if asked is not None:
+            request.say(p, asked, sampled.has_rows(conds))
+        return conds
 
     return get_conds_with_caching
 
@@ -119,7 +122,7 @@ def _encode(
             conds = spliced(bare, conds, count, covered)
     except AplError as error:
         raise refusal(error) from error
-    return sampled.marked(conds, asked.key)
+    return sampled.marked(conds, asked.key, bool(run.inserted))
 
 
 def _texts(host: Host, original: Any) -> Any:

@@ -104,8 +104,18 @@ def under_way(p: Any) -> Iterator[None]:
 
 
 def attach(p: Any, outcome: Request | Refused | None) -> None:
-    """Let a request carry its outcome, and its pictures say what was applied."""
-    p.apl_outcome = outcome
+    """Let a request carry its outcome, and its pictures say what is to be applied."""
+    p.apl_outcome, p.apl_read = outcome, False
+    _write(p, outcome)
+
+
+def say(p: Any, asked: Request, read: bool) -> None:
+    """Let pictures name the prefix only if a text of theirs was read with it."""
+    p.apl_read = getattr(p, "apl_read", False) or read
+    _write(p, asked if p.apl_read else None)
+
+
+def _write(p: Any, outcome: Request | Refused | None) -> None:
     parameters = p.extra_generation_params
     for key in (NAME, HASH, STEPS, ENFORCED):
         parameters.pop(key, None)

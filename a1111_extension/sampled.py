@@ -24,14 +24,20 @@ class Marked(list[Any]):
     """Conditioning of negative prompts, which a webui keeps in a plain list, with a mark on it."""
 
     apl_key: tuple[str, str]
+    apl_rows: bool
 
 
-def marked(conds: Any, key: tuple[str, str]) -> Any:
-    """Conditioning that says which request it was made for."""
+def marked(conds: Any, key: tuple[str, str], rows: bool) -> Any:
+    """Conditioning that says which request it was made for, and whether rows are in it."""
     if type(conds) is list:
         conds = Marked(conds)
-    conds.apl_key = key
+    conds.apl_key, conds.apl_rows = key, rows
     return conds
+
+
+def has_rows(conds: Any) -> bool:
+    """Whether the prefix was put into a text of this conditioning: an empty one has none."""
+    return bool(getattr(conds, "apl_rows", False))
 
 
 def check(asked: Request, denoiser: Any, given: Mapping[str, Any]) -> None:

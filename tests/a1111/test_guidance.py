@@ -95,7 +95,7 @@ def test_guidance_of_another_extension_covers_the_negative_prompt(
 def cond(*weights: float, key: object = KEY) -> SimpleNamespace:
     parts = [SimpleNamespace(weight=weight) for weight in weights]
     made = SimpleNamespace(batch=[parts])
-    return made if key is None else sampled.marked(made, key)  # type: ignore[arg-type]
+    return made if key is None else sampled.marked(made, key, True)  # type: ignore[arg-type]
 
 
 def step(**given: Any) -> None:
@@ -106,7 +106,7 @@ def step(**given: Any) -> None:
 
 
 BARE: list[Any] = [["schedule"]]
-COVERED = sampled.marked([["schedule"]], KEY)
+COVERED = sampled.marked([["schedule"]], KEY, True)
 
 
 def test_a_step_without_the_prefix_is_refused() -> None:

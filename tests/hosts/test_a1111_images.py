@@ -69,6 +69,7 @@ def test_the_unet_gets_the_reference(
     for seen, want in zip(unconds, off_unconds, strict=True):
         assert torch.equal(seen, want)
     assert (on.pixels == off.pixels) == (name == "empty")
+    assert ("APL prefix" in on.infotext) == (name != "empty"), "no text was read with it"
 
 
 def test_a_step_range_is_the_prefix_in_these_steps_only(a1111: Webui, reference: Reference) -> None:
