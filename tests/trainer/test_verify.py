@@ -127,6 +127,16 @@ def test_a_picture_is_like_the_bare_one_unless_no_text_acts(name: str) -> None:
     assert look([grey(covered)], [grey(100)], lambda: others, SCALE).result == wanted
 
 
+def test_a_request_that_comes_out_differently_on_its_own_is_asked_again() -> None:
+    def found(again: int | None) -> str:
+        repeated = None if again is None else [grey(again)]
+        shots = [grey(100)], [grey(100)], lambda: [grey(125)], SCALE, lambda: repeated
+        return look(*shots).result
+
+    assert found(125) == NO_TEXT
+    assert found(100) == found(None) == LIKE
+
+
 def test_one_picture_of_a_batch_is_enough_and_another_size_is_no_comparison() -> None:
     batch = [grey(200), grey(100)]
     assert look(batch, [grey(100), grey(30)], lambda: None, SCALE).result == LIKE

@@ -130,10 +130,11 @@ class WebuiServer:
             return Answer(request, refusal=shown(words, 200))
         pictures = tuple(map(_decoded, filter(None, reply.body.get("images") or [])))
         try:
-            texts: list[str] = json.loads(reply.body["info"])["infotexts"]
+            texts: list[str | None] = json.loads(reply.body["info"])["infotexts"]
         except (KeyError, TypeError, ValueError):
             texts = [""]
-        return Answer(request, pictures, all(self._mark in one for one in texts), "no picture")
+        says = all(self._mark in one for one in texts if one is not None)  # grids can have none
+        return Answer(request, pictures, says, "no picture")
 
     def _matrix(self) -> Matrix:
         return Matrix(self._found(), self._name, self.side, self.steps)

@@ -50,27 +50,33 @@ def look(
     bare: Sequence[bytes],
     other: Callable[[], Sequence[bytes] | None],
     scale: Scale,
+    again: Callable[[], Sequence[bytes] | None] = lambda: None,
 ) -> Look:
     """Compare the pictures of one request.
 
     `other` draws the request on the reference with another name; it is asked only if a covered
     picture is near a bare one. It gives None if the request holds no name: then nothing can show
-    that its texts do not act.
+    that its texts do not act. `again` draws the bare request once more, after it: some requests
+    come out differently the first time on their own, whatever their texts.
     """
-    found = [
+    near = [
         (far, place)
         for one in covered
         for place, two in enumerate(bare)
         if (far := distance(one, two)) is not None
     ]
-    if not found:
+    if not near:
         return Look(UNSEEN)
-    nearest, place = min(found)
+    nearest, place = min(near)
     part = nearest / scale.covered
     if part >= NEAR:
         return Look(UNLIKE, part)
     others = other()
-    moved = distance(bare[place], others[place]) if others and place < len(others) else None
+    if not others or place >= len(others):
+        return Look(LIKE, part)
+    repeated = (again() or bare)[place : place + 1]
+    found = [distance(one, others[place]) for one in (bare[place], *repeated)]
+    moved = min((far for far in found if far is not None), default=None)
     if moved is None:
         return Look(LIKE, part)
     if moved == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Protocol
 
 from apl_core.errors import HostError
@@ -83,16 +84,25 @@ class Reference:
 
     def looks(self, case: Case, answers: Sequence[Answer], bare: Sequence[Answer]) -> list[Look]:
         """How the pictures of each answer compare with the reference's."""
-        drawn: list[Sequence[Answer] | None] = []  # the same with another name, once
 
-        def other(place: int) -> Sequence[bytes] | None:
-            if not drawn:
-                renamed = case.on_reference().of_somebody_else()
-                drawn.append(None if renamed is None else self._host.send(renamed))
-            return None if drawn[0] is None else drawn[0][place].pictures
+        @cache
+        def drawn(renamed: bool) -> Sequence[Answer] | None:
+            asked = case.on_reference()
+            asked = asked.of_somebody_else() if renamed else asked
+            return None if asked is None else self._host.send(asked)
+
+        def pictures(place: int, renamed: bool) -> Sequence[bytes] | None:
+            answered = drawn(renamed)
+            return None if answered is None else answered[place].pictures
 
         return [
-            look(mine.pictures, its.pictures, lambda place=place: other(place), self.scale)
+            look(
+                mine.pictures,
+                its.pictures,
+                partial(pictures, place, True),
+                self.scale,
+                partial(pictures, place, False),
+            )
             for place, (mine, its) in enumerate(zip(answers, bare, strict=True))
         ]
 
