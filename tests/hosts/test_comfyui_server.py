@@ -219,8 +219,11 @@ def merging(kind: str, covered: str) -> Graph:
     if kind in plain:
         slots = {"clip1": ["model", 1], "clip2": ["model", 1], covered: ["late", 0]}
         graph["odd"] = {"class_type": kind, "inputs": {**slots, **plain[kind]}}
-        if kind == "CLIPMergeSubtract":
-            graph["odd"]["inputs"]["multiplier"] = 0.3
+        if kind == "CLIPMergeSubtract":  # of equal weights nothing would be left
+            twice = {"clip1": ["model", 1], "clip2": ["model", 1]}
+            graph["twice"] = {"class_type": "CLIPMergeAdd", "inputs": twice}
+            other = "clip1" if covered == "clip2" else "clip2"
+            graph["odd"]["inputs"] |= {other: ["twice", 0], "multiplier": 0.3}
         graph["pos"]["inputs"]["clip"] = ["odd", 0]
     elif kind == "CLIPSave":
         inputs = {"clip": ["late", 0], "filename_prefix": "clip/apl"}
