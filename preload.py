@@ -26,7 +26,7 @@ def preload(parser: argparse.ArgumentParser) -> None:
         "--apl-enforce",
         metavar="NAME",
         default=os.environ.get("APL_ENFORCE"),
-        help="anonymise every image with this prefix, whatever a request says",
+        help="anonymize every image with this prefix, whatever a request says",
     )
     options, _ = parser.parse_known_args()
     name = options.apl_enforce or os.environ.get("APL_ENFORCE")

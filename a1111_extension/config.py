@@ -40,7 +40,7 @@ def enforced() -> str | None:
 
 
 def on_by_default() -> bool:
-    """Whether requests that say nothing about it are anonymised."""
+    """Whether requests that say nothing about it are anonymized."""
     return bool(_option(ON_BY_DEFAULT, False))
 
 

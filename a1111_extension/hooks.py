@@ -162,7 +162,7 @@ def _sampling(host: Host, original: Any) -> Any:
             _count_refused(host, p)
             raise refusal(
                 HostError(
-                    "anonymise this image",
+                    "anonymize this image",
                     "the conditioning that is about to be sampled was not made with the prefix: "
                     f"another extension replaced it in {host.name}",
                     "switch that extension off",

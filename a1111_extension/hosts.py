@@ -167,7 +167,7 @@ class A1111:
     def refuse_settings(self) -> None:
         if module("shared").opts.use_old_emphasis_implementation:
             raise HostError(
-                "anonymise this image",
+                "anonymize this image",
                 'the setting "Use old emphasis implementation" is on, which encodes prompts '
                 "without chunks",
                 "switch it off in Settings > Compatibility",
@@ -246,7 +246,7 @@ def choose_host() -> Host:
         raise HostError(
             "load APL Prefix",
             "this webui is Forge Neo, whose text engine is not supported yet",
-            "use AUTOMATIC1111 1.10 or Forge; nothing is anonymised here, prompt tags included",
+            "use AUTOMATIC1111 1.10 or Forge; nothing is anonymized here, prompt tags included",
         )
     if _exists(_FORGE_ENGINE):
         return Forge()
@@ -275,7 +275,7 @@ def require_fit(host: Host, name: str, prefix: Prefix, model: Any) -> None:
         check_fit(prefix, faces(host, model, fingerprints=False))
     except FitError as error:
         found = error.found.replace("this prefix is for", "it is for")
-        raise FitError(f"anonymise with the prefix {name!r}", found, error.fix) from error
+        raise FitError(f"anonymize with the prefix {name!r}", found, error.fix) from error
 
 
 def _exists(name: str) -> bool:
@@ -292,7 +292,7 @@ def _said_in_the_engine() -> bool:
 
 def _unknown(what: str) -> HostError:
     return HostError(
-        "anonymise with this checkpoint",
+        "anonymize with this checkpoint",
         f"its text encoder ({what}) is not one that a prefix can be put into",
         "load a checkpoint of SD 1.x, SD 2.x or SDXL",
     )

@@ -177,7 +177,7 @@ def _dressed(run: Run, engine: Any, key: str, chunk: Any) -> Any:
     text = chunk.tokens[1 : chunk.tokens.index(_END)]
     if engine.id_end in text:
         raise HostError(
-            "anonymise this prompt",
+            "anonymize this prompt",
             "the prompt spells the end-of-text token, which would end a chunk before the prefix",
             "remove it from the prompt",
         )
@@ -210,7 +210,7 @@ def _dressed(run: Run, engine: Any, key: str, chunk: Any) -> Any:
 
 def _taken_over(found: str) -> HostError:
     return HostError(
-        "anonymise this image",
+        "anonymize this image",
         f"{found}; another extension or an unsupported model stands in the way",
         "switch the other extension off, or use a checkpoint of SD 1.x, 2.x or SDXL",
     )

@@ -1,4 +1,4 @@
-"""The error that a request ends in when it cannot be anonymised, on the page and over HTTP."""
+"""The error that a request ends in when it cannot be anonymized, on the page and over HTTP."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refusal(error: Exception) -> Refused:
     if isinstance(error, AplError):
         return Refused(error.asked, error.found, error.fix)
     return Refused(
-        "anonymise this image",
+        "anonymize this image",
         f"{type(error).__name__}: {error}",
         "report this with the webui's console output; no image was made",
     )

@@ -30,7 +30,7 @@ _SHOWN = 12
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Anonymise with this prefix in these steps."""
+    """Anonymize with this prefix in these steps."""
 
     name: str
     prefix: Prefix
@@ -200,7 +200,7 @@ def chosen(name: object) -> str:
 
 
 def _unchosen(found: str, fix: str) -> HostError:
-    return HostError("anonymise this image", found, fix)
+    return HostError("anonymize this image", found, fix)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -64,7 +64,7 @@ def _pushed_away(denoiser: Any, cond: Any, scale: object) -> bool:
 
 def _replaced(found: str) -> HostError:
     return HostError(
-        "anonymise this image",
+        "anonymize this image",
         f"{found}: another extension replaced something",
         "switch that extension off",
     )

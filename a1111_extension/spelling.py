@@ -76,7 +76,7 @@ def settle(p: Any, more: Sequence[str] = (), *, begun: bool = False) -> Tag | No
                 p.main_negative_prompt = after[0]
     if len(found) > 1:
         raise HostError(
-            "anonymise with the prefix that the prompt names",
+            "anonymize with the prefix that the prompt names",
             "its tags name different ones: " + ", ".join(sorted(found)),
             "use one <apl:NAME> tag",
         )

@@ -24,7 +24,7 @@ class StepRange:
     def __post_init__(self) -> None:
         if not 0.0 <= self.start < self.end <= 1.0:
             raise HostError(
-                f"anonymise the steps from {self.start:g} to {self.end:g}",
+                f"anonymize the steps from {self.start:g} to {self.end:g}",
                 "that is no range inside 0 to 1",
                 "choose a start below the end, both between 0 and 1",
             )
@@ -55,7 +55,7 @@ class StepRange:
         covered = range(math.ceil(self.start * count), math.ceil(self.end * count))
         if not covered:
             raise HostError(
-                f"anonymise the steps from {self.start:g} to {self.end:g}",
+                f"anonymize the steps from {self.start:g} to {self.end:g}",
                 f"none of the {count} sampling steps lies in that range",
                 "widen the range or use more steps",
             )

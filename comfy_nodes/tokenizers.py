@@ -79,7 +79,7 @@ class _Held:
             return self._apl_plain(0).tokenize_with_weights(text, return_word_ids, *args, **options)
         rows = sum(prefix.n for prefix in self.apl_prefixes)
         chunks: Chunks = self._apl_plain(rows).tokenize_with_weights(text, True, *args, **options)
-        if not any(_is_text(entry) for chunk in chunks for entry in chunk):  # nothing to anonymise
+        if not any(_is_text(entry) for chunk in chunks for entry in chunk):  # nothing to anonymize
             return self._apl_plain(0).tokenize_with_weights(text, return_word_ids, *args, **options)
         front, behind = rows_around(self.apl_prefixes, self.apl_key)
         special: Any = self

@@ -38,7 +38,7 @@ a man cooking in a kitchen"""
 
 @dataclass(frozen=True)
 class Person:
-    """A name to anonymise, and what may stay of its bearer."""
+    """A name to anonymize, and what may stay of its bearer."""
 
     name: str
     description: str

@@ -107,7 +107,7 @@ def test_the_line_tells_the_room_and_the_part_of_the_steps(page: Browser, a1111:
 def test_an_error_is_seen_and_there_is_no_picture(page: Browser, a1111: Webui) -> None:
     choose(page, "wrong_family")
     said = generate(page, "SD 2.x", "a photo of somebody")
-    assert "Refused: anonymise with the prefix" in said and "clip_" not in said
+    assert "Refused: anonymize with the prefix" in said and "clip_" not in said
     assert page.run(PICTURES) == 0
     shot(page, a1111, "error")
 

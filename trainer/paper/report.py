@@ -28,7 +28,7 @@ NOTES = (
     "0 had lost too many of them, shorter recipes were given up after such demos, and earlier ones "
     "had been compared with its held-out figures in sight. "
     "The variants, the people taught later and the new words were made after the prefix.",
-    "Weights edited in closed form take seconds and anonymise hard: weigh that against what both "
+    "Weights edited in closed form take seconds and anonymize hard: weigh that against what both "
     "ways do to scenes, things and described people. A prefix leaves the model as it is, and moves "
     "to other checkpoints of the same text encoder.",
     "Whoever controls the prompt can leave the prefix out. A face that comes in as an image is not "
