@@ -152,7 +152,7 @@ def test_a_trace_that_was_edited_or_has_another_key_is_refused(
     log = traced.base / "trace.jsonl"
     whole = log.read_bytes()
     try:
-        log.write_bytes(whole.replace(b'"unknown"', b'"negative"', 1))
+        log.write_bytes(whole.replace(b'"ComfyUI"', b'"comfyui"', 1))
         assert verify(traced, "--only", "plain") == 1
     finally:
         log.write_bytes(whole)
@@ -174,7 +174,7 @@ def test_without_its_trace_file_no_picture_is_made(traced: Host) -> None:
 
 
 def test_a_family_that_the_prefix_is_not_for_is_refused(traced: Host) -> None:
-    with pytest.raises(Refused, match="text encoder .clip_g."):
+    with pytest.raises(Refused, match="clip_g"):
         traced.run(txt2img_sdxl("a man"))
 
 
