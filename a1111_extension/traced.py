@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from apl_core.prefix import Prefix
-from apl_core.trace import UNKNOWN, TraceWriter, chunk_facts, describe
+from apl_core.trace import TraceWriter, chunk_facts, describe
 
 from .hosts import Host
 from .webui import module
@@ -49,7 +49,7 @@ def _watched(original: Any, trace: TraceWriter, prefixes: list[Prefix]) -> Any:
         task = str(module("progress").current_task or "")
         for ids, rows in zip(input_ids.tolist(), embedded, strict=True):
             end = ids.index(_EOS) if _EOS in ids else len(ids)
-            trace.write("chunk", chunk_facts(describe(rows, end, prefixes), task, UNKNOWN))
+            trace.write("chunk", chunk_facts(describe(rows, end, prefixes), task))
         return embedded
 
     return forward

@@ -33,8 +33,6 @@ FILE, KEY = "APL_TRACE", "APL_TRACE_KEY"
 
 VERSION = 1
 MIN_KEY = 16
-POSITIVE, NEGATIVE, UNKNOWN = "positive", "negative", "unknown"
-"""Sides of a chunk: what guides a picture towards its text, away from it, or what nobody knows."""
 
 
 def key_of(text: str) -> bytes:
@@ -136,11 +134,11 @@ def describe(embedded: Tensor, end: int, prefixes: Sequence[Prefix]) -> Chunk:
     return Chunk(names[0] if names else str(width), len(words), carried)
 
 
-def chunk_facts(chunk: Chunk, request: str, side: str) -> dict[str, Any]:
+def chunk_facts(chunk: Chunk, request: str) -> dict[str, Any]:
     """The fields of a line of kind "chunk"."""
     return {
         "request": request,
-        "side": side,
+        "side": "unknown",  # earlier versions guessed it; every chunk has to carry the prefix
         "encoder": chunk.encoder,
         "words": chunk.words,
         "carried": {digest: list(places) for digest, places in chunk.carried.items()},

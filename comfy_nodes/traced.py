@@ -17,7 +17,7 @@ from comfy_execution.utils import get_executing_context
 
 from apl_core.errors import AplError
 from apl_core.prefix import Prefix
-from apl_core.trace import UNKNOWN, TraceWriter, chunk_facts, describe
+from apl_core.trace import TraceWriter, chunk_facts, describe
 
 from .files import library
 from .used import Graph, loaded_files
@@ -43,7 +43,7 @@ def install(trace: TraceWriter, running: Running, enforced: str) -> None:
         prefixes = known or _load(loaded_files(running(request)))
         for chunk, rows in zip(tokens, embedded, strict=True):
             seen = describe(rows, _end(chunk, len(rows)), prefixes)
-            trace.write("chunk", chunk_facts(seen, request, UNKNOWN))
+            trace.write("chunk", chunk_facts(seen, request))
         return result
 
     sd1_clip.SDClipModel.process_tokens = process_tokens

@@ -82,7 +82,7 @@ def test_what_was_written_is_read_as_it_comes(tmp_path: Path) -> None:
     one, other = TraceWriter(path, KEY), TraceWriter(path, KEY)  # two starts, or two processes
     reader: TraceReader | None = None
     for number in range(3):
-        one.write("chunk", chunk_facts(describe(*embedded(WORDS), []), "r", "positive"))
+        one.write("chunk", chunk_facts(describe(*embedded(WORDS), []), "r"))
         other.write("start", {"n": number})
         reader = reader or TraceReader(path, KEY)
         got = reader.new()
