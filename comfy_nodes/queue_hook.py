@@ -30,14 +30,12 @@ def install() -> None:
 
     Raises AplError where a prefix is to be enforced and cannot be read: the server may not start.
     """
-    server = PromptServer.instance
+    server, name = PromptServer.instance, os.environ.get("APL_ENFORCE", "")
     trace = TraceWriter.of(os.environ)
     if trace is not None:
         from . import traced  # nothing of it is there unless it is asked for
 
-        enforced = os.environ.get("APL_ENFORCE", "")
-        traced.install(trace, lambda one: running(server.prompt_queue, one), enforced)
-    name = os.environ.get("APL_ENFORCE", "")
+        traced.install(trace, lambda one: running(server.prompt_queue, one), name)
     status: dict[str, Any] = {"enforced": None, "digest": None, "hash": None, "usable": None}
     if name:
         from . import operator_mode  # in normal mode nothing of the host is touched
