@@ -118,12 +118,14 @@ def _cfg(dice: random.Random) -> float:
     return dice.choice((0.0, 0.5, 1.0, 7.0, 7.0, 30.0, 100.0))
 
 
+def _wired(pos: Any, neg: Any, latent: Any) -> dict[str, Any]:
+    """What all samplers are given."""
+    return {"model": ["model", 0], "positive": pos, "negative": neg, "latent_image": latent}
+
+
 def _ksampler(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any) -> Wires:
     inputs = {
-        "model": ["model", 0],
-        "positive": pos,
-        "negative": neg,
-        "latent_image": latent,
+        **_wired(pos, neg, latent),
         "seed": dice.randrange(2**31),
         "steps": dice.randint(1, 3),
         "cfg": _cfg(dice),
@@ -135,10 +137,7 @@ def _ksampler(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: A
 def _advanced(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any) -> Wires:
     steps = dice.randint(2, 3)
     inputs = {
-        "model": ["model", 0],
-        "positive": pos,
-        "negative": neg,
-        "latent_image": latent,
+        **_wired(pos, neg, latent),
         "noise_seed": dice.randrange(2**31),
         "steps": steps,
         "cfg": _cfg(dice),
@@ -151,10 +150,7 @@ def _advanced(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: A
 
 def _custom(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any) -> Wires:
     inputs = {
-        "model": ["model", 0],
-        "positive": pos,
-        "negative": neg,
-        "latent_image": latent,
+        **_wired(pos, neg, latent),
         "noise_seed": dice.randrange(2**31),
         "cfg": _cfg(dice),
         "add_noise": True,
