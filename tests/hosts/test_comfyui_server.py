@@ -16,6 +16,7 @@ import comfyui_host
 import comfyui_probes
 import pytest
 import torch
+from comfyui_attacks import applied
 from comfyui_examples import completed, examples, on_random_weights, to_workflow
 from comfyui_host import Graph, Host, Refused, txt2img, txt2img_sdxl
 from PIL import Image
@@ -80,21 +81,25 @@ def picture(host: Host, graph: Graph) -> bytes:
     return pixels(png)
 
 
-def applied(graph: Graph, file: str) -> Graph:
-    """The graph with APL Apply Prefix in front of the positive text's encoder."""
-    load = {"class_type": "APL_LoadPrefix", "inputs": {"file": file}}
-    inputs = {"clip": graph["pos"]["inputs"]["clip"], "prefix": ["load", 0]}
-    pos = {**graph["pos"], "inputs": {**graph["pos"]["inputs"], "clip": ["apply", 0]}}
-    apply = {"class_type": "APL_ApplyPrefix", "inputs": inputs}
-    return {**graph, "load": load, "apply": apply, "pos": pos}
-
-
 def conditioned(graph: Graph, file: str) -> Graph:
     """The graph with APL Prefix Conditioning as the positive text's encoder."""
     inputs = {**graph["pos"]["inputs"], "prefix": ["load", 0], "start": 0.0, "end": 1.0}
     pos = {"class_type": "APL_PrefixConditioning", "inputs": inputs}
     load = {"class_type": "APL_LoadPrefix", "inputs": {"file": file}}
     return {**graph, "load": load, "pos": pos}
+
+
+def beside(graph: Graph, file: str = "front") -> Graph:
+    """The graph with a second picture that is drawn without the prefix."""
+    graph = applied(graph, file)
+    graph["bare"] = {**graph["pos"], "inputs": {**graph["pos"]["inputs"], "clip": ["model", 1]}}
+    for node, takes, source in (
+        ("sampler", "positive", "bare"),
+        ("decode", "samples", "sampler2"),
+        ("save", "images", "decode2"),
+    ):
+        graph[f"{node}2"] = {**graph[node], "inputs": {**graph[node]["inputs"], takes: [source, 0]}}
+    return graph
 
 
 def test_without_our_nodes_the_picture_is_the_hosts_own(host: Host, tmp_path: Path) -> None:
@@ -118,11 +123,7 @@ def test_sdxl(host: Host) -> None:
 
 def test_with_and_without_prefix_in_one_graph_and_again_from_the_cache(host: Host) -> None:
     plain, prefixed = txt2img(PROMPT, seed=5), applied(txt2img(PROMPT, seed=5), "bracket")
-    both = {**prefixed, "bare": plain["pos"]}
-    for node, takes in (("sampler", "positive"), ("decode", "samples"), ("save", "images")):
-        bare = {"sampler": "bare", "decode": "sampler2", "save": "decode2"}[node]
-        inputs = {**plain[node]["inputs"], takes: [bare, 0]}
-        both[f"{node}2"] = {**plain[node], "inputs": inputs}
+    both = beside(plain, "bracket")
     entry = host.run(both).entry["outputs"]
     found = [pixels(host.view(entry[node]["images"][0])) for node in ("save", "save2")]
     assert found == [picture(host, prefixed), picture(host, plain)]
@@ -174,19 +175,6 @@ def dangling(graph: Graph) -> Graph:
     """The graph as the page sends it where APL Apply Prefix is bypassed."""
     graph = applied(graph, "front")
     graph["pos"]["inputs"]["clip"] = graph.pop("apply")["inputs"]["clip"]
-    return graph
-
-
-def beside(graph: Graph) -> Graph:
-    """The graph with a second picture that is drawn without the prefix."""
-    graph = applied(graph, "front")
-    graph["bare"] = {**graph["pos"], "inputs": {**graph["pos"]["inputs"], "clip": ["model", 1]}}
-    for node, takes, source in (
-        ("sampler", "positive", "bare"),
-        ("decode", "samples", "sampler2"),
-        ("save", "images", "decode2"),
-    ):
-        graph[f"{node}2"] = {**graph[node], "inputs": {**graph[node]["inputs"], takes: [source, 0]}}
     return graph
 
 
