@@ -27,13 +27,7 @@ def register() -> None:
         gr.Dropdown,
         lambda: {"choices": _choices()},
     )
-    add(
-        config.FOLDERS,
-        "",
-        "More folders with prefix files, one a line",
-        gr.Textbox,
-        {"lines": 3},
-    )
+    add(config.FOLDERS, "", "More folders with prefix files, one a line", gr.Textbox, {"lines": 3})
 
 
 def _choices() -> list[str]:

@@ -38,7 +38,7 @@ _PARTS = tuple(
         ("a text encoder", r"(^|\.)(text_model|(token|position)_embedding|resblocks|shared)\."),
         ("a network's weights", r"\.(weight|bias|alpha|scale|running_mean)$"),
     )
-)  # fmt: skip
+)
 _BUNDLED = re.compile(r"^bundle_emb\.([^.\n]*)", re.MULTILINE)
 
 

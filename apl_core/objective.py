@@ -81,9 +81,13 @@ class Lesson:
         """The examples at `rows`."""
         index = torch.tensor(rows, device=self.t.device)
         return Lesson(
-            tuple(self.kinds[i] for i in rows), tuple(self.prompts[i] for i in rows),
-            self.x_t[index], self.t[index], self.target[index], self.swap[index],
-        )  # fmt: skip
+            tuple(self.kinds[i] for i in rows),
+            tuple(self.prompts[i] for i in rows),
+            self.x_t[index],
+            self.t[index],
+            self.target[index],
+            self.swap[index],
+        )
 
     @staticmethod
     def join(lessons: Sequence[Lesson]) -> Lesson:
@@ -91,9 +95,11 @@ class Lesson:
         return Lesson(
             tuple(k for one in lessons for k in one.kinds),
             tuple(p for one in lessons for p in one.prompts),
-            torch.cat([one.x_t for one in lessons]), torch.cat([one.t for one in lessons]),
-            torch.cat([one.target for one in lessons]), torch.cat([one.swap for one in lessons]),
-        )  # fmt: skip
+            torch.cat([one.x_t for one in lessons]),
+            torch.cat([one.t for one in lessons]),
+            torch.cat([one.target for one in lessons]),
+            torch.cat([one.swap for one in lessons]),
+        )
 
 
 def encode_unique(
@@ -109,9 +115,15 @@ def encode_unique(
 
 
 @torch.no_grad()
-def teach(encoder: TextEncoderPort, denoiser: DenoiserPort, examples: Sequence[Example],
-          t: Tensor, noise: Tensor, repulsion: float = 0.0,
-          contrasts: bool = True) -> Lesson:  # fmt: skip
+def teach(
+    encoder: TextEncoderPort,
+    denoiser: DenoiserPort,
+    examples: Sequence[Example],
+    t: Tensor,
+    noise: Tensor,
+    repulsion: float = 0.0,
+    contrasts: bool = True,
+) -> Lesson:
     """Noise examples at steps t (B,) with noise (B, C, H, W) and compute their fixed targets.
 
     One run of the frozen denoiser, without gradient; with repulsion or `contrasts` it also holds

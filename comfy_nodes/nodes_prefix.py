@@ -36,7 +36,7 @@ class LoadPrefix(io.ComfyNode):
                     options=library().names(),
                     tooltip="A .safetensors file in models/apl or an extra model path named apl: a "
                     "prefix, or a textual inversion.",
-                ),
+                )
             ],
             outputs=[
                 PrefixType.Output("prefix", display_name="prefix", tooltip="The prefix."),

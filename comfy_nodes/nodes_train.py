@@ -131,10 +131,7 @@ class TrainPrefix(io.ComfyNode):
 
 
 def _config(
-    one: dict[str, Any],
-    people: Sequence[Person],
-    start: Prefix | None,
-    kinds: set[Kind],
+    one: dict[str, Any], people: Sequence[Person], start: Prefix | None, kinds: set[Kind]
 ) -> TrainConfig:
     """A run's settings with these kinds; a prefix to go on from decides where vectors stand."""
     batch, steps, judged = one["batch"], one["steps"], bool(held_out(people)[1])

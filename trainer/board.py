@@ -25,16 +25,21 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise AplError(
-                "write TensorBoard's files", "the package tensorboard is not installed",
+                "write TensorBoard's files",
+                "the package tensorboard is not installed",
                 "pip install tensorboard, or leave --tensorboard out",
-            ) from error  # fmt: skip
+            ) from error
         self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
 
     def __enter__(self) -> Board:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._writer.close()
 
     def __call__(self, event: Event) -> None:

@@ -42,9 +42,16 @@ NOTES = (
 )
 
 
-def run_demo(model: PocketModel, config: TrainConfig, out: Path, paper: Paper,
-             listeners: Sequence[Listener], control: Control, say: Callable[[str], None],
-             workers: int | None = None) -> dict[str, float] | None:  # fmt: skip
+def run_demo(
+    model: PocketModel,
+    config: TrainConfig,
+    out: Path,
+    paper: Paper,
+    listeners: Sequence[Listener],
+    control: Control,
+    say: Callable[[str], None],
+    workers: int | None = None,
+) -> dict[str, float] | None:
     """Learn, measure and report into `out`; None when the training was stopped before its end."""
     folder = RunFolder(out)
     folder.create(config)
@@ -54,10 +61,16 @@ def run_demo(model: PocketModel, config: TrainConfig, out: Path, paper: Paper,
 
 
 def learn_and_measure(
-    model: PocketModel, config: TrainConfig, folder: RunFolder, origin: Origin, paper: Paper,
-    listeners: Sequence[Listener], control: Control, say: Callable[[str], None],
+    model: PocketModel,
+    config: TrainConfig,
+    folder: RunFolder,
+    origin: Origin,
+    paper: Paper,
+    listeners: Sequence[Listener],
+    control: Control,
+    say: Callable[[str], None],
     workers: int | None = None,
-) -> dict[str, float] | None:  # fmt: skip
+) -> dict[str, float] | None:
     """The same in a folder that has its settings already: begins a run there or goes on with it."""
     start, out = time.perf_counter(), folder.path
     processes = cores() if workers is None else 1
@@ -67,10 +80,7 @@ def learn_and_measure(
         return None
     with Studio(model.folder, EVALUATION_STEPS, workers) as studio:
         outcome = examine(model, studio, paper, prefix)
-    seconds = {
-        "seconds.prefix_training": training,
-        "seconds.total": time.perf_counter() - start,
-    }
+    seconds = {"seconds.prefix_training": training, "seconds.total": time.perf_counter() - start}
     flat = outcome.flat | seconds
     write_text(out / "figures.json", json.dumps(flat, indent=1, sort_keys=True) + "\n")
     write_report(outcome, model, prefix, folder, flat)
@@ -91,8 +101,9 @@ def verdict(flat: dict[str, float]) -> str:
     )
 
 
-def write_report(outcome: Outcome, model: PocketModel, prefix: Prefix, folder: RunFolder,
-                 flat: dict[str, float]) -> None:  # fmt: skip
+def write_report(
+    outcome: Outcome, model: PocketModel, prefix: Prefix, folder: RunFolder, flat: dict[str, float]
+) -> None:
     """Write sheet.png, curves.png and report.html into the run folder."""
     out = folder.path
     save_before_after(outcome, out / "sheet.png")
@@ -105,16 +116,21 @@ def write_report(outcome: Outcome, model: PocketModel, prefix: Prefix, folder: R
         "Picture change on name-free prompts": f"{flat['drift.change']:.4f} (mean square); another "
         f"seed changes {flat['drift.change_of_seed']:.4f}",
         "Again": "apl demo",
-    }  # fmt: skip
+    }
     write_page(
-        out / "report.html", "What a prefix does to faces",
+        out / "report.html",
+        "What a prefix does to faces",
         "The same prompts with the same seeds, without the prefix above and with it below: four "
         "people it learned from, four it never saw, and four prompts that name nobody. "
         + verdict(flat),
-        [Picture(out / "sheet.png", "No prefix above, the same seeds with the prefix below."),
-         Picture(out / "curves.png", "Loss while learning, and what it leads to.")],
-        [outcome.table()], facts, NOTES,
-    )  # fmt: skip
+        [
+            Picture(out / "sheet.png", "No prefix above, the same seeds with the prefix below."),
+            Picture(out / "curves.png", "Loss while learning, and what it leads to."),
+        ],
+        [outcome.table()],
+        facts,
+        NOTES,
+    )
 
 
 def small(config: TrainConfig) -> TrainConfig:

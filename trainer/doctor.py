@@ -56,14 +56,13 @@ PACKAGES = (
     *([Package("tomli", "tomli", "2.0")] if sys.version_info < (3, 11) else []),
     Package("gradio", "gradio", without="`apl ui`, the web page", needed=False),
     Package(
-        "open-clip-torch", "open_clip",
-        without=f"attributes of generated faces and the CLIP score {_REAL}", needed=False,
+        "open-clip-torch",
+        "open_clip",
+        without=f"attributes of generated faces and the CLIP score {_REAL}",
+        needed=False,
     ),
-    Package(
-        "facexlib", "facexlib",
-        without=f"finding and comparing faces {_REAL}", needed=False,
-    ),
-)  # fmt: skip
+    Package("facexlib", "facexlib", without=f"finding and comparing faces {_REAL}", needed=False),
+)
 
 _CLONE = Path(__file__).resolve().parents[1]
 """Inside a host the clone lies two folders below it, in custom_nodes or extensions."""

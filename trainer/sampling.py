@@ -46,8 +46,9 @@ class Sampler:
     guided: range = range(sys.maxsize)
 
     @torch.no_grad()
-    def draw(self, requests: Sequence[Request], rows: Rows | None,
-             progress: Progress | None = None) -> Tensor:  # fmt: skip
+    def draw(
+        self, requests: Sequence[Request], rows: Rows | None, progress: Progress | None = None
+    ) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1]; in the negatives the rows stand if they are everywhere.
 
         A picture depends on its own request alone (up to rounding): prompts of equal length in
@@ -83,9 +84,11 @@ class Sampler:
 
         x = noise()
         scheduler = DDIMScheduler(
-            trained_betas=_betas(self.denoiser.schedule.alphas_cumprod), clip_sample=False,
-            set_alpha_to_one=False, timestep_spacing="trailing",
-        )  # fmt: skip
+            trained_betas=_betas(self.denoiser.schedule.alphas_cumprod),
+            clip_sample=False,
+            set_alpha_to_one=False,
+            timestep_spacing="trailing",
+        )
         scheduler.set_timesteps(self.steps)
         for step in scheduler.timesteps:
             t = torch.full((len(x),), int(step), device=device)

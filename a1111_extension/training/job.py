@@ -29,9 +29,15 @@ _LATENT = 8
 
 _SIZE = 512
 _BASE = TrainConfig(
-    steps=1000, rate=0.002, batch_identity=2, batch_things=1, batch_people=2, micro_batch=1,
-    pool=0, check_every=0,
-)  # fmt: skip
+    steps=1000,
+    rate=0.002,
+    batch_identity=2,
+    batch_things=1,
+    batch_people=2,
+    micro_batch=1,
+    pool=0,
+    check_every=0,
+)
 """A card that already holds the webui's model has room for one example at a time."""
 
 
@@ -61,14 +67,19 @@ class Plan:
                 "load the checkpoint that it began with",
             )
         if order.look:
-            raise ConfigError("look at the pictures before they are learnt from",
-                              "a run on the loaded checkpoint keeps them as latents",
-                              "leave that out, or train with `apl ui`")  # fmt: skip
+            raise ConfigError(
+                "look at the pictures before they are learnt from",
+                "a run on the loaded checkpoint keeps them as latents",
+                "leave that out, or train with `apl ui`",
+            )
         settings = read_toml(folder / SETTINGS)
         size, quick = settings.pop("size", _SIZE), order.preset == "quick"
         if not isinstance(size, int) or not 64 <= size <= 1024 or size % 64:
-            raise ConfigError("train on pictures of this size", f"{size} pixels",
-                              "give a multiple of 64 from 64 to 1024")  # fmt: skip
+            raise ConfigError(
+                "train on pictures of this size",
+                f"{size} pixels",
+                "give a multiple of 64 from 64 to 1024",
+            )
         if run.config.is_file():
             config = TrainConfig.from_mapping(read_toml(run.config))
         else:
@@ -113,9 +124,14 @@ class Plan:
             tell(Phase("drawing the pictures to learn from", done, total))
 
         latents = make_latents(
-            run.path / "latents.safetensors", encoder, denoiser, prompts, shape, drawn,
+            run.path / "latents.safetensors",
+            encoder,
+            denoiser,
+            prompts,
+            shape,
+            drawn,
             self.draw_steps,
-        )  # fmt: skip
+        )
 
         def preview(rows: Rows, path: Path) -> None:
             """Without the prefix above, with it below."""
@@ -132,9 +148,16 @@ class Plan:
 
         named = Model(encoder, denoiser, model.sd_checkpoint_info.name_for_extra)
         return Trainer(
-            self.config, named, Material(prompts, latents), run, None, preview,
-            [tell], control, names_trained=len(self.names),
-        )  # fmt: skip
+            self.config,
+            named,
+            Material(prompts, latents),
+            run,
+            None,
+            preview,
+            [tell],
+            control,
+            names_trained=len(self.names),
+        )
 
 
 def _show(event: Event, control: Control) -> None:

@@ -108,12 +108,26 @@ class TrainConfig:
 
 
 PAPER = TrainConfig(
-    recipe="paper", vectors=10, behind=0, target="empty", repulsion=0.0,
-    weight_identity=1.0, weight_things=1.0, weight_people=1.0,
-    batch_identity=1, batch_things=1, batch_people=0,
-    steps=10_000, rate=1e-3, warmup=0, decay="constant", init="uniform", pool=0,
-    check_every=500, save_every=500,
-)  # fmt: skip
+    recipe="paper",
+    vectors=10,
+    behind=0,
+    target="empty",
+    repulsion=0.0,
+    weight_identity=1.0,
+    weight_things=1.0,
+    weight_people=1.0,
+    batch_identity=1,
+    batch_things=1,
+    batch_people=0,
+    steps=10_000,
+    rate=1e-3,
+    warmup=0,
+    decay="constant",
+    init="uniform",
+    pool=0,
+    check_every=500,
+    save_every=500,
+)
 """The authors' step: batch 1 by a coin between identity and general, Adam 1e-3, no schedule."""
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -126,16 +140,32 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "autocast": ("off", "bf16", "fp16"),
 }
 _RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**31 - 1), "vectors": (1, MAX_ROWS), "behind": (0, MAX_ROWS),
-    "repulsion": (0, 10), "lowest_t": (0, 900), "lowest_t_free": (0, 900),
-    "weight_identity": (0, 1e3), "weight_things": (0, 1e3),
-    "weight_people": (0, 1e3), "contrast": (0, 1e3), "empty": (0, 1),
-    "batch_identity": (1, 4096), "batch_things": (0, 4096), "batch_people": (0, 4096),
-    "micro_batch": (0, 4096), "steps": (1, 10_000_000),
-    "rate": (1e-9, 10), "warmup": (0, 1_000_000), "clip": (0, 1e6), "warm_steps": (0, 1_000_000),
-    "pool": (0, 1_000_000), "pool_uses": (0, 1_000_000), "check_every": (0, 10_000_000),
-    "patience": (0, 10_000), "save_every": (1, 10_000_000),
-}  # fmt: skip
+    "seed": (0, 2**31 - 1),
+    "vectors": (1, MAX_ROWS),
+    "behind": (0, MAX_ROWS),
+    "repulsion": (0, 10),
+    "lowest_t": (0, 900),
+    "lowest_t_free": (0, 900),
+    "weight_identity": (0, 1e3),
+    "weight_things": (0, 1e3),
+    "weight_people": (0, 1e3),
+    "contrast": (0, 1e3),
+    "empty": (0, 1),
+    "batch_identity": (1, 4096),
+    "batch_things": (0, 4096),
+    "batch_people": (0, 4096),
+    "micro_batch": (0, 4096),
+    "steps": (1, 10_000_000),
+    "rate": (1e-9, 10),
+    "warmup": (0, 1_000_000),
+    "clip": (0, 1e6),
+    "warm_steps": (0, 1_000_000),
+    "pool": (0, 1_000_000),
+    "pool_uses": (0, 1_000_000),
+    "check_every": (0, 10_000_000),
+    "patience": (0, 10_000),
+    "save_every": (1, 10_000_000),
+}
 
 
 def _fault(name: str, found: str, fix: str) -> ConfigError:
@@ -177,23 +207,54 @@ def _value_faults(config: TrainConfig) -> list[ConfigError]:
             problems.append(_fault(name, f"{value} is out of range", f"give {low} to {high}"))
     paper = config.recipe == "paper"
     rules: list[tuple[bool, str, str, str]] = [
-        (config.behind > config.vectors, "behind",
-         f"{config.behind} of {config.vectors} vectors cannot stand behind the text",
-         "at most as many as vectors"),
-        (0 < config.pool < config.batch, "pool", f"{config.pool} examples do not fill a batch",
-         f"at least {config.batch}, or 0 for no pool"),
-        (config.patience > 0 and not config.check_every, "patience",
-         "nothing is measured with check_every = 0", "give check_every, or patience = 0"),
-        (paper and config.repulsion > 0, "repulsion", "the paper's step has none that counts",
-         "leave it at 0"),
-        (paper and config.empty > 0, "empty", "the paper's step has no empty texts",
-         "leave it at 0"),
-        (paper and not config.batch_things, "batch_things",
-         "the paper's coin falls on general examples half of the time", "give 1 or more"),
-        (paper and config.optimizer != "adam", "optimizer", "the paper's step is Adam's",
-         "leave it at adam"),
-        (paper and config.batch_people > 0, "batch_people",
-         "the paper's coin knows identity and general examples only", "leave it at 0"),
-    ]  # fmt: skip
+        (
+            config.behind > config.vectors,
+            "behind",
+            f"{config.behind} of {config.vectors} vectors cannot stand behind the text",
+            "at most as many as vectors",
+        ),
+        (
+            0 < config.pool < config.batch,
+            "pool",
+            f"{config.pool} examples do not fill a batch",
+            f"at least {config.batch}, or 0 for no pool",
+        ),
+        (
+            config.patience > 0 and not config.check_every,
+            "patience",
+            "nothing is measured with check_every = 0",
+            "give check_every, or patience = 0",
+        ),
+        (
+            paper and config.repulsion > 0,
+            "repulsion",
+            "the paper's step has none that counts",
+            "leave it at 0",
+        ),
+        (
+            paper and config.empty > 0,
+            "empty",
+            "the paper's step has no empty texts",
+            "leave it at 0",
+        ),
+        (
+            paper and not config.batch_things,
+            "batch_things",
+            "the paper's coin falls on general examples half of the time",
+            "give 1 or more",
+        ),
+        (
+            paper and config.optimizer != "adam",
+            "optimizer",
+            "the paper's step is Adam's",
+            "leave it at adam",
+        ),
+        (
+            paper and config.batch_people > 0,
+            "batch_people",
+            "the paper's coin knows identity and general examples only",
+            "leave it at 0",
+        ),
+    ]
     problems += [_fault(name, found, fix) for wrong, name, found, fix in rules if wrong]
     return problems

@@ -56,9 +56,10 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if self.config.exists() or self.state.exists():
                 raise RunError(
-                    f"start a run in {self.path}", "there is a run in this folder already",
+                    f"start a run in {self.path}",
+                    "there is a run in this folder already",
                     f"choose another folder, or go on with `apl resume {self.path}`",
-                )  # fmt: skip
+                )
             write_text(self.config, config.to_toml())
 
     @contextlib.contextmanager
@@ -71,9 +72,10 @@ class RunFolder:
                 _lock(file.fileno())
             except OSError as error:
                 raise RunError(
-                    f"train in {self.path}", "another process is training in this folder",
+                    f"train in {self.path}",
+                    "another process is training in this folder",
                     "wait for it, stop it, or choose another folder",
-                ) from error  # fmt: skip
+                ) from error
             yield
 
     def save_state(self, state: State) -> None:

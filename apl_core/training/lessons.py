@@ -36,8 +36,15 @@ def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
 class Curriculum:
     """Gives every step its lesson; the same step always gets the same one."""
 
-    def __init__(self, config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPort,
-                 source: Source, group: Group, progress: PhaseReport) -> None:  # fmt: skip
+    def __init__(
+        self,
+        config: TrainConfig,
+        encoder: TextEncoderPort,
+        denoiser: DenoiserPort,
+        source: Source,
+        group: Group,
+        progress: PhaseReport,
+    ) -> None:
         self.config, self.encoder, self.denoiser = config, encoder, denoiser
         self.source, self.group, self.progress = source, group, progress
         self._number, self._batches = -1, dict[int, Lesson]()
@@ -126,9 +133,15 @@ class Curriculum:
 
         def run(some: list[int]) -> None:
             with autocast(self.config, device):
-                part = teach(self.encoder, self.denoiser, [examples[i] for i in some],
-                             t[some], noise[some], self.config.repulsion,
-                             self.config.contrast > 0)  # fmt: skip
+                part = teach(
+                    self.encoder,
+                    self.denoiser,
+                    [examples[i] for i in some],
+                    t[some],
+                    noise[some],
+                    self.config.repulsion,
+                    self.config.contrast > 0,
+                )
             x_ts.append(part.x_t)
             targets.append(part.target)
             swaps.append(part.swap)
@@ -139,10 +152,13 @@ class Curriculum:
         self._micro.each(mine, run)
         gather = self.group.gather
         return Lesson(
-            tuple(e.kind for e in examples), tuple(e.prompt for e in examples),
-            gather(torch.cat(x_ts), total), t.to(device), gather(torch.cat(targets), total),
+            tuple(e.kind for e in examples),
+            tuple(e.prompt for e in examples),
+            gather(torch.cat(x_ts), total),
+            t.to(device),
+            gather(torch.cat(targets), total),
             gather(torch.cat(swaps), total),
-        )  # fmt: skip
+        )
 
     def _levels(self, examples: Sequence[Example], random: torch.Generator) -> torch.Tensor:
         """Steps of the schedule to noise examples at, (B,): name-free ones from their own on.

@@ -32,7 +32,7 @@ from .events import (
     Previewer,
     Saved,
     Stepped,
-)  # fmt: skip
+)
 from .folder import RunFolder
 from .frozen import frozen
 from .initial import initial_rows, norm_ratio
@@ -62,10 +62,19 @@ class Trainer:
     rows are kept. Without one the last rows are the result.
     """
 
-    def __init__(self, config: TrainConfig, model: Model, source: Source, folder: RunFolder,
-                 judge: Judge | None = None, previewer: Previewer | None = None,
-                 listeners: Sequence[Listener] = (), control: Control | None = None,
-                 start: Prefix | None = None, names_trained: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Model,
+        source: Source,
+        folder: RunFolder,
+        judge: Judge | None = None,
+        previewer: Previewer | None = None,
+        listeners: Sequence[Listener] = (),
+        control: Control | None = None,
+        start: Prefix | None = None,
+        names_trained: int = 0,
+    ) -> None:
         self.config, self.model, self.source, self.folder = config, model, source, folder
         self.judge, self.previewer, self.listeners = judge, previewer, tuple(listeners)
         self.control = control or Control()
@@ -74,9 +83,10 @@ class Trainer:
         self.micro = MicroBatch(config.micro_batch)
         if config.patience and judge is None:
             raise ConfigError(
-                "set patience", "nothing measures the prefix in this run",
+                "set patience",
+                "nothing measures the prefix in this run",
                 "give a judge, or patience = 0",
-            )  # fmt: skip
+            )
 
     def run(self) -> Prefix:
         """Train to the end, or until asked to stop; returns the best prefix so far.
@@ -98,9 +108,10 @@ class Trainer:
             progress = self._resumed() or self._begun(curriculum)
             if self.group.agree(progress.step) != progress.step:
                 raise RunError(
-                    f"train in {self.folder.path}", "the processes do not see the same state",
+                    f"train in {self.folder.path}",
+                    "the processes do not see the same state",
                     "give all of them the same folder, on a disk that they share",
-                )  # fmt: skip
+                )
             why = self._steps(progress, curriculum)
             prefix = self._kept(progress)
             if first:
@@ -148,9 +159,15 @@ class Trainer:
             vectors.grad = torch.zeros_like(vectors)  # also where this process's share is empty
         lesson = curriculum.lesson(progress.step)
         loss, losses = gradient(
-            config, self.model.encoder, self.model.denoiser, lesson, rows, self.group,
-            progress.scale, self.micro,
-        )  # fmt: skip
+            config,
+            self.model.encoder,
+            self.model.denoiser,
+            lesson,
+            rows,
+            self.group,
+            progress.scale,
+            self.micro,
+        )
         gradients = {k: v.grad for k, v in rows.vectors.items() if v.grad is not None}
         self.group.add_up(list(gradients.values()))
         rate = learning_rate(config, progress.step)
@@ -166,9 +183,10 @@ class Trainer:
             progress.scale /= 2
         else:
             raise RunError(
-                f"learn step {progress.step + 1}", f"the loss is not a finite number ({loss})",
+                f"learn step {progress.step + 1}",
+                f"the loss is not a finite number ({loss})",
                 "lower `rate`, or train with autocast off; the last saved state is unharmed",
-            )  # fmt: skip
+            )
         return loss, losses, rate
 
     def _check(self, progress: Progress) -> None:
@@ -200,9 +218,11 @@ class Trainer:
             base_model=self.model.name,
             fingerprints={key: fingerprint(table) for key, table in tables.items()},
             recipe=f"{self.config.recipe}, target {self.config.target}",
-            steps=step, seed=self.config.seed, names_trained=self.names_trained,
+            steps=step,
+            seed=self.config.seed,
+            names_trained=self.names_trained,
             figures=dict(progress.best_figures),
-        )  # fmt: skip
+        )
         return Prefix(vectors, self.config.behind, card)
 
     def _begun(self, curriculum: Curriculum) -> Progress:
@@ -226,10 +246,11 @@ class Trainer:
             )
         if (start.n, start.behind) != (config.vectors, config.behind):
             raise ConfigError(
-                "go on from a prefix", f"it has {start.n} vectors, {start.behind} of them behind, "
+                "go on from a prefix",
+                f"it has {start.n} vectors, {start.behind} of them behind, "
                 f"the settings say {config.vectors} and {config.behind}",
                 f"set vectors = {start.n} and behind = {start.behind}",
-            )  # fmt: skip
+            )
 
     def _save(self, progress: Progress) -> None:
         if self.group.rank == 0:
@@ -256,8 +277,15 @@ class Trainer:
         if self.group.rank:
             return
         if isinstance(event, Stepped):
-            self.folder.log({"step": event.step, "loss": event.loss, **event.losses,
-                             "rate": event.rate, "seconds": event.seconds})  # fmt: skip
+            self.folder.log(
+                {
+                    "step": event.step,
+                    "loss": event.loss,
+                    **event.losses,
+                    "rate": event.rate,
+                    "seconds": event.seconds,
+                }
+            )
         elif isinstance(event, Checked):
             self.folder.log({"step": event.step, "score": event.score, **event.figures})
         for listener in self.listeners:

@@ -48,10 +48,11 @@ class MicroBatch:
                 raise
             if len(part) == 1:
                 raise RunError(
-                    "learn a prefix", "the device has not enough memory for a single example",
+                    "learn a prefix",
+                    "the device has not enough memory for a single example",
                     "give the --vram preset of your card, a smaller --size, or close other "
                     "programs",
-                ) from error  # fmt: skip
+                ) from error
         self.size = (
             len(part) // 2
         )  # here, outside of the handler, the failed run's tensors are gone

@@ -69,11 +69,13 @@ class Progress:
             moments: dict[str, Tensor] = self.optimizer.state.get(leaf, {})
             tensors |= {f"moments.{key}.{entry}": v for entry, v in moments.items()}
         numbers = {
-            "step": self.step, "scale": self.scale,
-            "best_step": self.best_step, "best_figures": self.best_figures,
+            "step": self.step,
+            "scale": self.scale,
+            "best_step": self.best_step,
+            "best_figures": self.best_figures,
             "lowest": [self.lowest.score, *self.lowest.each] if self.best else None,
             "without_gain": self.without_gain,
-        }  # fmt: skip
+        }
         return State(tensors, numbers)
 
     @staticmethod
@@ -99,9 +101,10 @@ class Progress:
         wanted = {key: (config.vectors, width) for key, width in widths.items()}
         if found != wanted:
             raise RunError(
-                "resume the run", f"its state holds {found}, settings and model ask for {wanted}",
+                "resume the run",
+                f"its state holds {found}, settings and model ask for {wanted}",
                 "put settings and model back as they were, or start a run in another folder",
-            )  # fmt: skip
+            )
         progress = Progress.begin(Rows({k: groups["rows"][k] for k in widths}), config, device)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups["moments"].items():
@@ -112,10 +115,11 @@ class Progress:
         for entries in moments.values():
             if set(entries) != _MOMENTS[config.optimizer]:
                 raise RunError(
-                    "resume the run", f"its state remembers {', '.join(sorted(entries))}, which is "
+                    "resume the run",
+                    f"its state remembers {', '.join(sorted(entries))}, which is "
                     f"not what the optimizer {config.optimizer} needs",
                     "put settings back as they were, or start a run in another folder",
-                )  # fmt: skip
+                )
         fresh = progress.optimizer.state_dict()["param_groups"]
         progress.optimizer.load_state_dict({"state": moments, "param_groups": fresh})
         numbers = state.numbers

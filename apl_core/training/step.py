@@ -29,9 +29,16 @@ def autocast(
     return torch.autocast(device.type, _DTYPES[config.autocast])
 
 
-def gradient(config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson,
-             rows: Rows, group: Group, scale: float,
-             micro: MicroBatch | None = None) -> tuple[float, dict[str, float]]:  # fmt: skip
+def gradient(
+    config: TrainConfig,
+    encoder: TextEncoderPort,
+    denoiser: DenoiserPort,
+    lesson: Lesson,
+    rows: Rows,
+    group: Group,
+    scale: float,
+    micro: MicroBatch | None = None,
+) -> tuple[float, dict[str, float]]:
     """Add the gradient of `scale` times the loss to the rows; loss and error per kind of example.
 
     Every kind counts by its weight: sum over kinds of w_kind * mean error. Micro-batches and the
@@ -69,8 +76,13 @@ def _mean(each: Tensor, kinds: Sequence[Kind], kind: Kind) -> float:
     return float(each[[k == kind for k in kinds]].mean())
 
 
-def _errors(config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson,
-            rows: Rows) -> Tensor:  # fmt: skip
+def _errors(
+    config: TrainConfig,
+    encoder: TextEncoderPort,
+    denoiser: DenoiserPort,
+    lesson: Lesson,
+    rows: Rows,
+) -> Tensor:
     if config.recipe != "paper":
         weighting = cast(Weighting, config.weighting)
         rows = replace(rows, everywhere=config.empty > 0)
@@ -78,8 +90,9 @@ def _errors(config: TrainConfig, encoder: TextEncoderPort, denoiser: DenoiserPor
     return paper_errors(encoder, denoiser, lesson, rows)
 
 
-def paper_errors(encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson,
-                 rows: Rows) -> Tensor:  # fmt: skip
+def paper_errors(
+    encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson, rows: Rows
+) -> Tensor:
     """The authors' loss per example: MSE(p, n - g (sg p - n)), g = 1, p and sg p two forwards.
 
     The residual is (1 + g)(p - n), so the gradient is ours times (1 + g) = 2.

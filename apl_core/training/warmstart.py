@@ -20,8 +20,13 @@ from .lessons import Curriculum
 _REUSE, _LAST = 8, 8
 
 
-def warm_start(config: TrainConfig, encoder: TextEncoderPort, curriculum: Curriculum, rows: Rows,
-               progress: PhaseReport) -> Rows:  # fmt: skip
+def warm_start(
+    config: TrainConfig,
+    encoder: TextEncoderPort,
+    curriculum: Curriculum,
+    rows: Rows,
+    progress: PhaseReport,
+) -> Rows:
     """Rows after `warm_steps` Adam steps on hidden states alone; prompts of one chunk only."""
     leaves = {k: v.detach().clone().requires_grad_() for k, v in rows.vectors.items()}
     live = Rows(leaves, rows.behind)

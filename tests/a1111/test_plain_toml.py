@@ -10,8 +10,20 @@ from apl_core.training.config import TrainConfig
 from apl_trainer.data.plain_toml import loads
 
 GOOD = 'steps = 1_000 # many\n\n# a comment\nrate = 2e-3\nrecipe = "a # b \\" c"\nyes = true\n'
-BAD = ("steps", "steps = ", "a = 1\na = 2", "[table]", "a.b = 1", "a = [1]", "a = {}", "a = 'x'",
-       "a = nul", "a = null", 'a = "x', "a = 1 2")  # fmt: skip
+BAD = (
+    "steps",
+    "steps = ",
+    "a = 1\na = 2",
+    "[table]",
+    "a.b = 1",
+    "a = [1]",
+    "a = {}",
+    "a = 'x'",
+    "a = nul",
+    "a = null",
+    'a = "x',
+    "a = 1 2",
+)
 
 
 def test_it_reads_what_this_project_writes() -> None:

@@ -76,7 +76,7 @@ def test_latents_are_made_once_and_examples_are_the_same_for_the_same_generator(
         path = tmp_path / "latents.safetensors"
         return make_latents(
             path, encoder, denoiser, prompts, SHAPE, lambda *at: told.append(at), 20
-        )  # fmt: skip
+        )
 
     latents = make()
     assert latents.shape == (len(prompts), *SHAPE) and bool(latents.isfinite().all())
@@ -145,9 +145,14 @@ def test_a_run_that_began_keeps_its_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"), [("size = 65", "multiple of 64"), ("vectors = 0", "vectors"),
-                           ("step = 4", "did you mean steps"), ("steps", "TOML")],
-)  # fmt: skip
+    ("settings", "said"),
+    [
+        ("size = 65", "multiple of 64"),
+        ("vectors = 0", "vectors"),
+        ("step = 4", "did you mean steps"),
+        ("steps", "TOML"),
+    ],
+)
 def test_settings_that_make_no_sense(tmp_path: Path, settings: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Plan.of(ordered(tmp_path, settings), HOST, loaded(tmp_path / "first.safetensors"))

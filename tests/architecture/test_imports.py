@@ -7,8 +7,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"diffusers", "transformers", "gradio", "open_clip", "facexlib", "matplotlib", "PIL",
-         "tokenizers", "modules", "comfy", "apl_trainer", "apl_a1111", "apl_comfy"}  # fmt: skip
+HEAVY = {
+    "diffusers",
+    "transformers",
+    "gradio",
+    "open_clip",
+    "facexlib",
+    "matplotlib",
+    "PIL",
+    "tokenizers",
+    "modules",
+    "comfy",
+    "apl_trainer",
+    "apl_a1111",
+    "apl_comfy",
+}
 CORE = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in sorted((ROOT / "apl_core").rglob("*.py"))
@@ -19,8 +32,11 @@ def modules_after(code: str) -> set[str]:
     """Top-level modules in a process that has run some code."""
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return {name.split(".")[0] for name in done.stdout.split()}
 
 

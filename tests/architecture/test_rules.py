@@ -96,9 +96,10 @@ def test_a_file_has_a_subject_and_is_short(path: Path) -> None:
 
 def test_the_one_pickle_reader_is_weights_only() -> None:
     loads = [
-        node for node in ast.walk(tree(ROOT / PICKLE_READER))
+        node
+        for node in ast.walk(tree(ROOT / PICKLE_READER))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
-    ]  # fmt: skip
+    ]
     assert loads
     for node in loads:
         given = {k.arg: ast.unparse(k.value) for k in node.keywords}

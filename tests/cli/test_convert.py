@@ -254,7 +254,8 @@ PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "code in a plain pickle": (lambda p: p.write_bytes(pickle.dumps(_Evil())), "no torch file"),
     "truncated": (lambda p: cut(authors_file(p, alz=ROWS)), "no torch file|refuses"),
     "old torch": (
-        lambda p: torch.save({"a": ROWS}, p, _use_new_zipfile_serialization=False), "torch 1.6",
+        lambda p: torch.save({"a": ROWS}, p, _use_new_zipfile_serialization=False),
+        "torch 1.6",
     ),
     "packed": (repacked, "packed"),
     "folded": (folded, "larger than the file"),
@@ -270,26 +271,30 @@ PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "too many, of no size": (tensor_file(torch.zeros(1, 768).expand(10**9, 768)), "1000000000 vec"),
     "of no size": (tensor_file(torch.zeros(1).expand(10**6, 10**6)), "1000000x1000000"),
     "an output part": (
-        lambda p: torch.save({"clip_l": ROWS, "clip_l_out": ROWS}, p), "clip_l_out.*behind the",
+        lambda p: torch.save({"clip_l": ROWS, "clip_l_out": ROWS}, p),
+        "clip_l_out.*behind the",
     ),
     "for SD 3": (
         lambda p: torch.save({"clip_l": ROWS, "t5xxl": torch.ones(10, 4096)}, p),
         "clip_l, t5xxl .*'t5xxl' is 10x4096",
     ),
     "no such pair": (
-        lambda p: torch.save({"a": ROWS, "b": torch.ones(10, 1024)}, p), "no model has together",
+        lambda p: torch.save({"a": ROWS, "b": torch.ones(10, 1024)}, p),
+        "no model has together",
     ),
     "unequal halves": (
-        lambda p: torch.save({"clip_l": ROWS, "clip_g": torch.ones(2, 1280)}, p), "different num",
+        lambda p: torch.save({"clip_l": ROWS, "clip_g": torch.ones(2, 1280)}, p),
+        "different num",
     ),
     "a LoRA": (
-        lambda p: torch.save({"lora_te_x.lora_down.weight": ROWS}, p), "this is a LoRA, not",
+        lambda p: torch.save({"lora_te_x.lora_down.weight": ROWS}, p),
+        "this is a LoRA, not",
     ),
     "NaN": (tensor_file(torch.full((2, 768), torch.inf)), "not finite"),
     "whole numbers": (tensor_file(torch.ones(2, 768, dtype=torch.int64)), "int64"),
     "sparse": (tensor_file(torch.ones(2, 768).to_sparse()), "sparse"),
     "without data": (tensor_file(torch.ones(2, 768, device="meta")), "plain floats"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", PICKLES)

@@ -46,8 +46,17 @@ def test_generate_draws_into_a_new_folder(apl: Apl, prefix: Path, tmp_path: Path
 def test_generate_refuses_a_text_that_spells_a_mark(
     apl: Apl, prefix: Path, tmp_path: Path, prompt: str, negative: str
 ) -> None:
-    code, out, err = apl("generate", "--prefix", prefix, "--out", tmp_path / "x.png",
-                         "--negative", negative, "a photo of a red house", prompt)  # fmt: skip
+    code, out, err = apl(
+        "generate",
+        "--prefix",
+        prefix,
+        "--out",
+        tmp_path / "x.png",
+        "--negative",
+        negative,
+        "a photo of a red house",
+        prompt,
+    )
     assert (code, out) == (1, "") and "spells out the token" in err
     assert not os.listdir(tmp_path)
 
@@ -57,7 +66,19 @@ def test_a_data_set_refuses_a_text_that_spells_a_mark(apl: Apl, tmp_path: Path, 
     names = tmp_path / "names.txt"
     names.write_text("Ann\nBo\nCy\n" + (f"Andy {MARK}\n" if where == "names" else ""))
     more = ["--negative", MARK] if where == "negative" else []
-    code, out, err = apl("dataset", "--names", names, "--out", tmp_path / "out", "--count", 1,
-                         "--things", 1, "--people", 1, *more)  # fmt: skip
+    code, out, err = apl(
+        "dataset",
+        "--names",
+        names,
+        "--out",
+        tmp_path / "out",
+        "--count",
+        1,
+        "--things",
+        1,
+        "--people",
+        1,
+        *more,
+    )
     assert (code, out) == (1, "") and "spells out the token" in err
     assert os.listdir(tmp_path) == ["names.txt"]

@@ -32,10 +32,14 @@ def test_a_prefix_is_told_in_plain_words(tmp_path: Path, apl: Apl) -> None:
     code, out, err = apl("inspect", file)
     assert (code, err) == (0, "")
     for part in (
-        "APL prefix", "SD 1.x (clip_l 768)", "5 vectors: 3 in front of the text, 2 behind it",
-        "Trained on: SD 1.5", "Figure prefix.face_found: 0.99", "Lengths of its rows, clip_l",
+        "APL prefix",
+        "SD 1.x (clip_l 768)",
+        "5 vectors: 3 in front of the text, 2 behind it",
+        "Trained on: SD 1.5",
+        "Figure prefix.face_found: 0.99",
+        "Lengths of its rows, clip_l",
         "Give --checkpoint",
-    ):  # fmt: skip
+    ):
         assert part in out
 
 
@@ -58,13 +62,14 @@ CHECKPOINTS: dict[str, tuple[tuple[str, ...], dict[str, dict[str, str]]]] = {
         {"text_encoder/model.safetensors": {"embeddings.token_embedding.weight": "clip_h"}},
     ),
     "pocket": (
-        ("pocket",), {"model.safetensors": {"text.embeddings.token_embedding.weight": "pocket"}},
+        ("pocket",),
+        {"model.safetensors": {"text.embeddings.token_embedding.weight": "pocket"}},
     ),
     "pocket, transformers 4": (
         ("pocket",),
         {"model.safetensors": {"text.text_model.embeddings.token_embedding.weight": "pocket"}},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
@@ -120,10 +125,11 @@ def test_another_encoder_of_the_family_is_told_and_another_family_fails(
 @pytest.mark.parametrize(
     ("names", "family"),
     [
-        ({"emb_params": 768}, "SD 1.x"), ({"<token>": 1024}, "SD 2.x"),
+        ({"emb_params": 768}, "SD 1.x"),
+        ({"<token>": 1024}, "SD 2.x"),
         ({"clip_l": 768, "clip_g": 1280}, "SDXL"),
     ],
-)  # fmt: skip
+)
 def test_textual_inversions_of_other_programs_are_known(
     tmp_path: Path, apl: Apl, names: dict[str, int], family: str
 ) -> None:
@@ -139,7 +145,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "noise": (lambda p: p.write_bytes(bytes(range(256)) * 40), "no safetensors"),
     "truncated": (lambda p: cut(written(p, "clip_l")), "cut off|does not lie"),
     "oversized": (
-        lambda p: saved(p, clip_l=torch.zeros(FILE_BYTES // 4 // 768 + 1, 768)), "at most",
+        lambda p: saved(p, clip_l=torch.zeros(FILE_BYTES // 4 // 768 + 1, 768)),
+        "at most",
     ),
     "NaN": (lambda p: saved(p, clip_l=torch.full((2, 768), torch.nan)), "not finite"),
     "wrong width": (lambda p: saved(p, clip_l=torch.zeros(2, 700)), "700"),
@@ -149,7 +156,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "half of SDXL": (lambda p: saved(p, clip_g=torch.zeros(1, 1280), x=torch.ones(1)), "clip_g"),
     "missing": (lambda p: None, "no such file"),
     "a folder": (lambda p: p.mkdir(), "regular file|no prefix yet"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -234,7 +241,8 @@ UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
         "width 768",
     ),
     "NaN": (
-        lambda d: saved(d / "n.safetensors", **{LDM_1: table("clip_l") * torch.nan}), "not finite",
+        lambda d: saved(d / "n.safetensors", **{LDM_1: table("clip_l") * torch.nan}),
+        "not finite",
     ),
     "ckpt": (lambda d: (torch.save({}, d / "m.ckpt"), d / "m.ckpt")[1], "pickle"),
     "truncated": (lambda d: cut(sd1(d)) or d / "sd1.safetensors", "cut off"),
@@ -253,7 +261,7 @@ UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
         ).parents[1],
         "refiner",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", UNFIT)
@@ -266,10 +274,12 @@ def test_checkpoints_without_a_usable_encoder_are_told(tmp_path: Path, apl: Apl,
 
 def test_bad_usage_is_exit_code_2(tmp_path: Path, apl: Apl) -> None:
     for arguments in (
-        ["inspect"], ["convert", "a"], ["convert", "a", "b", "--to", "pt"],
+        ["inspect"],
+        ["convert", "a"],
+        ["convert", "a", "b", "--to", "pt"],
         ["convert", "a", "b", "--key", "clip_x"],
         ["inspect", "a", "--checkpoint", "b", "--model", "c"],
-    ):  # fmt: skip
+    ):
         code, out, err = apl(*arguments)
         assert (code, out) == (2, "") and err.count("\n") == 1
 
@@ -283,9 +293,12 @@ def test_the_installed_command_prints_anything_and_loads_no_network_library(tmp_
     )
     arguments = ["inspect", file, "--checkpoint", sd1(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"Title: Zo? ? ??" in done.stdout and b"\x1b" not in done.stdout
     assert done.stdout.strip().endswith(b"[]")

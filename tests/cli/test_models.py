@@ -94,8 +94,10 @@ def test_a_folder_of_files_names_the_checkpoints_in_it(real: Path, tmp_path: Pat
         said = told(folder)
         assert "give one of these files: " in said
         files = said.partition("give one of these files: ")[2].rstrip(".").split(", ")
-        assert sorted(files) == [str(root / "Stable-diffusion/mine.SAFETENSORS"),
-                                 str(root / "Stable-diffusion/old/two.safetensors")]  # fmt: skip
+        assert sorted(files) == [
+            str(root / "Stable-diffusion/mine.SAFETENSORS"),
+            str(root / "Stable-diffusion/old/two.safetensors"),
+        ]
 
 
 def test_a_folder_of_pipelines_names_them(real: Path, tmp_path: Path) -> None:
@@ -125,12 +127,20 @@ def test_other_folders_are_described(tmp_path: Path) -> None:
 
 
 VERBS = [
-    "generate --prefix P --model M cat", "evaluate --prefix P --model M --size 64 --out O",
-    "train --model M --out O --size 64", "dataset --names builtin --model M --out O",
-    "demo --model M --out O", "bench kill --model M --out O", "bench speed --model M --out O",
-    "bench paper --model M --out O", "bench negative --model M --out O", "pocket card --model M",
-    "inspect P --model M", "inspect P --checkpoint M", "pocket build --seed 0 --from M --out O",
-]  # fmt: skip
+    "generate --prefix P --model M cat",
+    "evaluate --prefix P --model M --size 64 --out O",
+    "train --model M --out O --size 64",
+    "dataset --names builtin --model M --out O",
+    "demo --model M --out O",
+    "bench kill --model M --out O",
+    "bench speed --model M --out O",
+    "bench paper --model M --out O",
+    "bench negative --model M --out O",
+    "pocket card --model M",
+    "inspect P --model M",
+    "inspect P --checkpoint M",
+    "pocket build --seed 0 --from M --out O",
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)

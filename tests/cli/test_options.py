@@ -75,9 +75,14 @@ NUMBERS = [
 
 @pytest.mark.parametrize(("verb", "option", "sound", "wrong"), NUMBERS)
 def test_a_number_out_of_range_is_told_before_any_work(
-    apl: Apl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    verb: str, option: str, sound: tuple[str, ...], wrong: tuple[str, ...],
-) -> None:  # fmt: skip
+    apl: Apl,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    option: str,
+    sound: tuple[str, ...],
+    wrong: tuple[str, ...],
+) -> None:
     monkeypatch.chdir(tmp_path)
     prompt = ["a cat"] if verb == GENERATE else []
     for value in sound:
@@ -90,14 +95,22 @@ def test_a_number_out_of_range_is_told_before_any_work(
 
 FILES = [(GENERATE, "--out", ".png"), ("convert in.pt", "", ".safetensors")]
 FOLDERS = [
-    (EVALUATE, "--out"), ("dataset --names builtin", "--out"), ("train", "--out"),
+    (EVALUATE, "--out"),
+    ("dataset --names builtin", "--out"),
+    ("train", "--out"),
     ("demo", "--out"),
-    ("bench speed", "--out"), ("bench host a1111", "--out"), ("bench train", "--out"),
-    ("bench fuzz", "--out"), ("bench kill", "--out"), ("bench paper", "--out"),
+    ("bench speed", "--out"),
+    ("bench host a1111", "--out"),
+    ("bench train", "--out"),
+    ("bench fuzz", "--out"),
+    ("bench kill", "--out"),
+    ("bench paper", "--out"),
     ("bench negative", "--out"),
-    ("pocket build --seed 1", "--out"), ("ui", "--runs"), ("ui", "--apl-dir"),
+    ("pocket build --seed 1", "--out"),
+    ("ui", "--runs"),
+    ("ui", "--apl-dir"),
     ("fetch face-detection", "--weights"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("model", [[], ["--model", "m.safetensors"]])
@@ -130,9 +143,17 @@ def test_a_file_that_cannot_be_written_is_told_before_any_work(
     (tmp_path / f"folder{ending}").mkdir()
     given = [verb.split(), ["a cat"] if verb == GENERATE else [], [option] if option else []]
     line = [part for parts in given for part in parts]
-    wrong = [tmp_path / "x", tmp_path, tmp_path / f"folder{ending}", tmp_path / f"file/x{ending}",
-             tmp_path / f"file/below/x{ending}", tmp_path / (300 * "x" + ending), "", ending,
-             f"/proc/x{ending}"]  # fmt: skip
+    wrong = [
+        tmp_path / "x",
+        tmp_path,
+        tmp_path / f"folder{ending}",
+        tmp_path / f"file/x{ending}",
+        tmp_path / f"file/below/x{ending}",
+        tmp_path / (300 * "x" + ending),
+        "",
+        ending,
+        f"/proc/x{ending}",
+    ]
     for path in wrong:
         code, out, err = apl(*line, path)
         assert (code, out) == (2, "") and err.count("\n") == 1, path
@@ -162,16 +183,20 @@ def test_a_default_place_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 IGNORED = [
-    (f"{GENERATE} cat --size 64 --clip-skip 1 --prediction v --tokenizer t",
-     "--tokenizer, --clip-skip, --prediction, --size"),
+    (
+        f"{GENERATE} cat --size 64 --clip-skip 1 --prediction v --tokenizer t",
+        "--tokenizer, --clip-skip, --prediction, --size",
+    ),
     (f"{EVALUATE} --steps 4 --weights w --clip-skip 2", "--clip-skip, --steps, --weights"),
     (f"{EVALUATE} --seed 0 --rank 0", "--seed, --rank"),
     (f"{DATASET} --size 64 --half --device cpu --weights w", "--size, --half, --device, --weights"),
     (f"{DATASET} --no-face-filter --tries 40", "--tries"),
-    ("train --out o --data d --per-name 8 --draw-steps 20 --size 64 --vram 4 --device cpu "
-     "--compile --clip-skip 1 --prediction v --tokenizer t",
-     "--tokenizer, --clip-skip, --prediction, --per-name, --draw-steps, --data, --vram, --size, "
-     "--device, --compile"),
+    (
+        "train --out o --data d --per-name 8 --draw-steps 20 --size 64 --vram 4 --device cpu "
+        "--compile --clip-skip 1 --prediction v --tokenizer t",
+        "--tokenizer, --clip-skip, --prediction, --per-name, --draw-steps, --data, --vram, --size, "
+        "--device, --compile",
+    ),
     ("train --out o --model m.safetensors --data d --per-name 8", "--per-name"),
     (f"{EVALUATE} --model m.safetensors --gallery g --gallery-seeds 4", "--gallery-seeds"),
     (f"{VERIFY} --checkpoint c --graph g", "--checkpoint, --graph"),
@@ -181,7 +206,7 @@ IGNORED = [
     (f"{DATASET} --guidance 1 --negative blurry", "--negative"),
     (f"{EVALUATE} --model m.safetensors --guidance 1 --negative blurry", "--negative"),
     ("fetch --from f --sha256 " + 64 * "a", "--from, --sha256"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("line", "told"), IGNORED)

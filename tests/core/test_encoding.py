@@ -265,8 +265,7 @@ def test_pooled_output_sees_the_rows_and_is_the_first_chunks(behind: int) -> Non
 
 
 @pytest.mark.parametrize(
-    "vectors",
-    [{"clip_l": 32}, {"clip_l": 32, "clip_g": 32}, {"clip_h": 32, "clip_g": 48}],
+    "vectors", [{"clip_l": 32}, {"clip_l": 32, "clip_g": 32}, {"clip_h": 32, "clip_g": 48}]
 )
 def test_rows_for_other_encoders_are_refused(vectors: dict[str, int]) -> None:
     encoder, _ = two_towers()

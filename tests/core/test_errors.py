@@ -15,8 +15,7 @@ def test_one_readable_paragraph() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    ["PrefixFileError", "FitError", "PromptError", "LibraryError", "RunError", "HostError"],
+    "kind", ["PrefixFileError", "FitError", "PromptError", "LibraryError", "RunError", "HostError"]
 )
 def test_children_survive_pickle(kind: str) -> None:
     error: AplError = getattr(errors, kind)("a", "b", "c")

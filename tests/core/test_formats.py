@@ -200,10 +200,7 @@ BAD_BYTES: dict[str, tuple[bytes, str]] = {
         raw({"__metadata__": {"apl.recipe": "x" * (VALUE_BYTES + 1)}, "pocket": ROW}, DATA),
         "longer",
     ),
-    "long key": (
-        raw({"__metadata__": {"ü" * 40_000: "x"}, "pocket": ROW}, DATA),
-        "longer",
-    ),
+    "long key": (raw({"__metadata__": {"ü" * 40_000: "x"}, "pocket": ROW}, DATA), "longer"),
     "long value that is not text": (
         raw({"__metadata__": {"a": ["x" * (VALUE_BYTES + 1)]}, "pocket": ROW}, DATA),
         "not text",

@@ -90,12 +90,14 @@ def test_another_file_is_told_for_what_it_is(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize(
     "tensors",
     [
-        {"clip_l_out": ROW_OF_768}, {"emb_params_out": ROW_OF_768}, {"t5_out": ROW_OF_768},
+        {"clip_l_out": ROW_OF_768},
+        {"emb_params_out": ROW_OF_768},
+        {"t5_out": ROW_OF_768},
         {"clip_l": ROW_OF_768, "clip_l_out": ROW_OF_768},
         {"clip_l": ROW_OF_768, "clip_g": torch.ones(1, 1280), "clip_g_out": torch.ones(1, 1280)},
     ],
     ids=lambda one: list(one)[-1],
-)  # fmt: skip
+)
 def test_what_stands_behind_an_encoder_is_no_prefix(
     tmp_path: Path, tensors: dict[str, torch.Tensor]
 ) -> None:

@@ -161,10 +161,13 @@ def test_texts_are_encoded_once_each_and_come_back_in_order() -> None:
 def test_picking_examples_keeps_them_together() -> None:
     random = torch.Generator().manual_seed(1)
     lesson = Lesson(
-        ("identity", "things", "people"), ("a", "b", "c"), torch.randn(3, 1, generator=random),
-        torch.tensor([7, 8, 9]), torch.randn(3, 1, generator=random),
+        ("identity", "things", "people"),
+        ("a", "b", "c"),
         torch.randn(3, 1, generator=random),
-    )  # fmt: skip
+        torch.tensor([7, 8, 9]),
+        torch.randn(3, 1, generator=random),
+        torch.randn(3, 1, generator=random),
+    )
     picked = lesson.pick([2, 0])
     assert picked.kinds == ("people", "identity") and picked.prompts == ("c", "a")
     assert picked.t.tolist() == [9, 7] and len(picked) == 2

@@ -88,10 +88,7 @@ KINDS: dict[str, Kind] = {
     "unbalanced": Kind("a (photo of a man", [[[[("a ", 1.0), ("photo of a man", 1.1)]]]]),
     "hires": Kind("a man", [[say("a man")]], request=HIRES),
     "hires prompt": Kind(
-        "a cat",
-        [[CAT], [DOG]],
-        [[(0, 0)], [(0, 0)], [(1, 0)]],
-        {**HIRES, "hr_prompt": "a dog"},
+        "a cat", [[CAT], [DOG]], [[(0, 0)], [(0, 0)], [(1, 0)]], {**HIRES, "hr_prompt": "a dog"}
     ),
     "img2img": Kind("a man", [[say("a man")]], request={"init_images": [picture()]}),
 }

@@ -131,9 +131,16 @@ def learn(family, model, keys):
     run.create(config)
     named = Model(encoder, denoiser, family)
     trainer = Trainer(
-        config, named, Material(prompts, latents), run, None, None, [told.append], Control(),
+        config,
+        named,
+        Material(prompts, latents),
+        run,
+        None,
+        None,
+        [told.append],
+        Control(),
         names_trained=2,
-    )  # fmt: skip
+    )
     trainer.run()
     prefix = read_prefix(run.prefix)
     losses = [row["loss"] for row in run.rows() if row.get("loss") is not None]

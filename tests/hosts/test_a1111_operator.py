@@ -98,11 +98,17 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "no-break spaces": {"prompt": "\u00a0\u00a0<lora:random_lora:1>"},
     "nothing": {"prompt": ""},
     "hires, its negative": {
-        **HIRES, "prompt": "x", "hr_prompt": " :-1", "hr_negative_prompt": NAME
+        **HIRES,
+        "prompt": "x",
+        "hr_prompt": " :-1",
+        "hr_negative_prompt": NAME,
     },
     "refiner": {
-        "prompt": " :-1", "negative_prompt": NAME, "steps": 4,
-        "refiner_checkpoint": "second", "refiner_switch_at": 0.5,
+        "prompt": " :-1",
+        "negative_prompt": NAME,
+        "steps": 4,
+        "refiner_checkpoint": "second",
+        "refiner_switch_at": 0.5,
     },
     "img2img": {"prompt": " :-1", "negative_prompt": NAME, **TURNED},
     "img2img alternative": {"prompt": NAME, **TURNED, **ALTERNATIVE},
@@ -113,7 +119,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "the token's end": {"prompt": f"x <|endoftext|> {NAME}"},
     "the negative's end": {"prompt": " :-1", "negative_prompt": f"x <|endoftext|> {NAME}"},
     "padding": {"prompt": f"{NAME} x " * 30, "override_settings": {"pad_cond_uncond": True}},
-}  # fmt: skip
+}
 REFUSED = {"the token's end", "the negative's end"}
 
 

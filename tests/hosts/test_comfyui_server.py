@@ -332,8 +332,10 @@ def test_the_identity_check_with_facexlib_and_random_weights(host: Host, tmp_pat
     packages = [importlib.util.find_spec(name) for name in ("facexlib", "cv2")]
     same = subprocess.run(
         [str(comfyui_host.python(host.source)), "-c", "import sys; print(*sys.version_info[:2])"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     if not all(packages) or same.stdout.split() != [str(part) for part in sys.version_info[:2]]:
         pytest.skip("facexlib is not installed here, or for another Python than the host's")
     from apl_trainer.evaluation.facexlib_reader import new_networks, weights_of

@@ -214,12 +214,20 @@ def test_the_demo_leaves_everything_it_promises(
     assert prefix.card.names_trained == 112
     figures = json.loads((run / "figures.json").read_text())
     wanted = {
-        "base.identity_top1.trained", "base.identity_top1.heldout",
-        "prefix.identity_top1.trained", "prefix.identity_top1.heldout",
-        "prefix.identity_top5.trained", "prefix.identity_top5.heldout", "floor.identity_top1",
-        "base.objects", "drift.objects", "drift.people", "prefix.face_found",
-        "seconds.prefix_training", "seconds.total",
-    }  # fmt: skip
+        "base.identity_top1.trained",
+        "base.identity_top1.heldout",
+        "prefix.identity_top1.trained",
+        "prefix.identity_top1.heldout",
+        "prefix.identity_top5.trained",
+        "prefix.identity_top5.heldout",
+        "floor.identity_top1",
+        "base.objects",
+        "drift.objects",
+        "drift.people",
+        "prefix.face_found",
+        "seconds.prefix_training",
+        "seconds.total",
+    }
     assert wanted <= set(figures)
     documented = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
     for key in figures:
@@ -233,15 +241,43 @@ def test_the_demo_leaves_everything_it_promises(
 
     again = tmp_path / "picture.png"
     prompt = f"a photo of {names[0]}"
-    assert main(["generate", "--prefix", str(run / "prefix.safetensors"), "--steps", "2",
-                 "--count", "1", "--out", str(again), prompt]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "generate",
+                "--prefix",
+                str(run / "prefix.safetensors"),
+                "--steps",
+                "2",
+                "--count",
+                "1",
+                "--out",
+                str(again),
+                prompt,
+            ]
+        )
+        == 0
+    )
     assert again.stat().st_size > 1000
 
 
 def test_a_stopped_run_goes_on_to_the_same_prefix(tmp_path: Path) -> None:
-    common = ["--steps", "4", "--set", "pool=0", "--set", "batch_identity=2",
-              "--set", "batch_things=1", "--set", "batch_people=2", "--set", "check_every=0",
-              "--set", "save_every=2"]  # fmt: skip
+    common = [
+        "--steps",
+        "4",
+        "--set",
+        "pool=0",
+        "--set",
+        "batch_identity=2",
+        "--set",
+        "batch_things=1",
+        "--set",
+        "batch_people=2",
+        "--set",
+        "check_every=0",
+        "--set",
+        "save_every=2",
+    ]
     assert main(["train", "--out", str(tmp_path / "straight"), *common]) == 0
     assert main(["train", "--out", str(tmp_path / "cut"), *common]) == 0
     state = tmp_path / "cut" / "state.earlier.safetensors"

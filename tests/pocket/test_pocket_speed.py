@@ -11,7 +11,7 @@ from apl_trainer.pocket.model import load_pocket
 
 SMALL = replace(
     POCKET, batch_identity=1, batch_things=1, batch_people=1, pool=0, steps=4, check_every=2
-)  # fmt: skip
+)
 
 
 def test_a_recipe_is_asked_once_at_least_and_stops_when_its_time_is_up() -> None:

@@ -16,9 +16,16 @@ from apl_trainer.pocket.model import load_pocket
 from apl_trainer.pocket.together import run_together
 
 CONFIG = replace(
-    POCKET, steps=4, pool=18, batch_identity=3, batch_things=2, batch_people=3, check_every=4,
-    save_every=2, rate=1e-4,
-)  # fmt: skip
+    POCKET,
+    steps=4,
+    pool=18,
+    batch_identity=3,
+    batch_things=2,
+    batch_people=3,
+    check_every=4,
+    save_every=2,
+    rate=1e-4,
+)
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="gloo needs a POSIX system here")
 

@@ -113,8 +113,11 @@ def test_clips_vocabulary_is_unpacked_as_clip_numbers_it(tmp_path: Path) -> None
     assert len(read) == 512 + 3 + 2
     letter = 64  # "a" is the 65th printable character
     assert read("! a b anna", add_special_tokens=False).input_ids == [
-        256, 256 + letter, 256 + letter + 1, 514,
-    ]  # fmt: skip
+        256,
+        256 + letter,
+        256 + letter + 1,
+        514,
+    ]
     assert (read.bos_token_id, read.eos_token_id) == (515, 516)
 
 

@@ -37,9 +37,11 @@ def started(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     """A process that writes what it says into `log`."""
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", *command], stdout=stream, stderr=stream,
+            [sys.executable, "-m", *command],
+            stdout=stream,
+            stderr=stream,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        )
 
 
 def wait_for(ready: Callable[[], bool], child: subprocess.Popen[bytes], log: Path) -> None:
@@ -77,8 +79,16 @@ def test_torchrun_learns_what_one_process_learns(root: Path, tmp_path: Path) -> 
     batch are added: the rate is low, for Adam enlarges it.
     """
     rate = 1e-4
-    more = ["--names", str(root / "names.txt"), "--per-name=1", "--draw-steps=1", "--steps=4",
-            f"--rate={rate}", "--set=pool=10", "--set=contrast=0.1"]  # fmt: skip
+    more = [
+        "--names",
+        str(root / "names.txt"),
+        "--per-name=1",
+        "--draw-steps=1",
+        "--steps=4",
+        f"--rate={rate}",
+        "--set=pool=10",
+        "--set=contrast=0.1",
+    ]
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -114,8 +124,13 @@ def test_a_compiled_u_net_gives_the_same_prefix(
     monkeypatch.setattr(torch.nn.Module, "compile", compile_)
     monkeypatch.setattr("apl_trainer.checkpoints.compiling.check_compiler", lambda device: None)
     monkeypatch.setattr("apl_trainer.checkpoints.learn.check_compiler", lambda device: None)
-    more = ["--data", str(root / "data"), "--set=batch_things=0", "--set=repulsion=0.0",
-            "--set=batch_people=0"]  # fmt: skip
+    more = [
+        "--data",
+        str(root / "data"),
+        "--set=batch_things=0",
+        "--set=repulsion=0.0",
+        "--set=batch_people=0",
+    ]
     assert main(arguments(root, tmp_path / "compiled", *more, "--compile")) == 0
     assert len(built) == 1
     assert main(arguments(root, tmp_path / "plain", *more)) == 0
@@ -124,9 +139,8 @@ def test_a_compiled_u_net_gives_the_same_prefix(
 
 
 def test_without_a_compiler_it_is_said_before_the_run_begins(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(function: Any) -> Any:
         def run(*given: Any) -> None:
             raise RuntimeError("No working C++ compiler found in cxx\nand a page of more")

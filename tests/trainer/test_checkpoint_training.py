@@ -70,8 +70,14 @@ def source_of(root: Path, model: CheckpointModel, config: TrainConfig, kept: boo
     )
 
 
-def train(root: Path, model: CheckpointModel, out: Path, config: TrainConfig | None = None,
-          denoiser: Any = None, kept: bool = True) -> Prefix:  # fmt: skip
+def train(
+    root: Path,
+    model: CheckpointModel,
+    out: Path,
+    config: TrainConfig | None = None,
+    denoiser: Any = None,
+    kept: bool = True,
+) -> Prefix:
     config = config or settings()
     folder = RunFolder(out)
     folder.create(config)
@@ -216,7 +222,7 @@ def test_the_gradient_is_the_authors(root: Path, model: CheckpointModel, recipe:
     config = replace(config, repulsion=0.0)
     example = source_of(root, model, replace(config, target="empty")).draw(
         "identity", 1, torch.Generator().manual_seed(1)
-    )  # fmt: skip
+    )
     networks = [*model.encoder.modules, *model.denoiser.modules]
     before = checksum(networks)
     noise, t = torch.randn(1, *example[0].latent.shape), torch.tensor([400])
@@ -328,10 +334,16 @@ def test_held_out_rows_of_a_data_set_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "data" / "metadata.jsonl"
     rows = [json.loads(line) for line in path.read_text().split("\n")]
     told = [
-        {"file": r["file_name"], "prompt": r["text"], "kind": r["kind"], "name": r.get("name", ""),
-         "neutral": r["text"], "split": "heldout" if r.get("name") == NAMES[0] else "train"}
+        {
+            "file": r["file_name"],
+            "prompt": r["text"],
+            "kind": r["kind"],
+            "name": r.get("name", ""),
+            "neutral": r["text"],
+            "split": "heldout" if r.get("name") == NAMES[0] else "train",
+        }
         for r in rows
-    ]  # fmt: skip
+    ]
     path.write_text("\n".join(json.dumps(row) for row in told) + "\n")
     found = read_data(tmp_path / "data", settings())
     assert len(found) == len(rows) - 1 and NAMES[0] not in {row.name for row in found}

@@ -118,16 +118,21 @@ def test_a_prefix_in_front_is_diffusers_textual_inversion(
         for tokenizer, encoder, key in parts:
             save_file({"<apl>": rows[key]}, tmp_path / f"{key}.safetensors")
             pipe.load_textual_inversion(
-                str(tmp_path / f"{key}.safetensors"), token="<apl>", tokenizer=tokenizer,
-                text_encoder=encoder, local_files_only=True,
-            )  # fmt: skip
+                str(tmp_path / f"{key}.safetensors"),
+                token="<apl>",
+                tokenizer=tokenizer,
+                text_encoder=encoder,
+                local_files_only=True,
+            )
         from apl_core.prefix import Rows
 
         ours = model.encoder.encode([PROMPTS[0]], Rows(rows))
         found = pipe.encode_prompt(
-            f"<apl> {PROMPTS[0]}", device="cpu", num_images_per_prompt=1,
+            f"<apl> {PROMPTS[0]}",
+            device="cpu",
+            num_images_per_prompt=1,
             do_classifier_free_guidance=False,
-        )  # fmt: skip
+        )
         torch.testing.assert_close(ours.cross, found[0])
         plain = model.encoder.encode([PROMPTS[0]], None)
         assert (ours.cross - plain.cross).abs().max() > 0.01
@@ -159,9 +164,12 @@ def test_v_prediction_is_found(written: dict[str, Path], tmp_path: Path) -> None
     pipeline("sd2", v=True).save_pretrained(tmp_path / "v")
     assert recognise(tmp_path / "v").prediction == "v"
     marked = write_file(
-        "sdxl", pipe_of("sdxl"), tmp_path / "v.safetensors",
-        v_pred=torch.tensor([]), ztsnr=torch.tensor([]),
-    )  # fmt: skip
+        "sdxl",
+        pipe_of("sdxl"),
+        tmp_path / "v.safetensors",
+        v_pred=torch.tensor([]),
+        ztsnr=torch.tensor([]),
+    )
     found = recognise(marked)
     assert (found.prediction, found.zero_snr) == ("v", True)
     weights = load_file(written["sd2 file"])
@@ -210,12 +218,9 @@ UNET_IN = "model__diffusion_model__input_blocks__0__0__weight"
         ({"model__diffusion_model__middle_block__0": None}, "incomplete or of another build"),
         ({"model__diffusion_model__extra": torch.zeros(2)}, "1 weights have no place"),
         ({"model__diffusion_model__x__scale_weight": torch.zeros(1)}, "quantised"),
-        (
-            {UNET_IN: torch.zeros(32, 4, 3, 3).to(torch.float8_e4m3fn)},
-            "quantised (F8_E4M3)",
-        ),
+        ({UNET_IN: torch.zeros(32, 4, 3, 3).to(torch.float8_e4m3fn)}, "quantised (F8_E4M3)"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_used_is_refused(
     written: dict[str, Path], tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
@@ -241,10 +246,15 @@ def test_files_that_are_no_checkpoint_are_refused(written: dict[str, Path], tmp_
     }
     save_file(refiner, tmp_path / "refiner.safetensors")
     for name, said in (
-        ("cut", "cut off"), ("old", "pickle"), ("text", "cut off"), ("lora", "LoRA"),
-        ("ti", "textual inversion"), ("foreign", "something.else"), ("refiner", "refiner"),
+        ("cut", "cut off"),
+        ("old", "pickle"),
+        ("text", "cut off"),
+        ("lora", "LoRA"),
+        ("ti", "textual inversion"),
+        ("foreign", "something.else"),
+        ("refiner", "refiner"),
         ("nowhere", "there is no"),
-    ):  # fmt: skip
+    ):
         ending = "ckpt" if name == "old" else "safetensors"
         with pytest.raises(AplError) as caught:
             recognise(tmp_path / f"{name}.{ending}")

@@ -38,8 +38,15 @@ from apl_trainer.sampling import Request
 MODEL = load_pocket()
 NAMES = tuple(person.name for person in MODEL.world.people[:3])
 AMOUNTS = Amounts(count=3, tries=6, things=3, people=2, heldout_share=0.34)
-FLAGS = ("--count=3", "--tries=6", "--things=3", "--people=2", "--heldout-share=0.34",
-         "--steps=2", "--batch=2")  # fmt: skip
+FLAGS = (
+    "--count=3",
+    "--tries=6",
+    "--things=3",
+    "--people=2",
+    "--heldout-share=0.34",
+    "--steps=2",
+    "--batch=2",
+)
 
 
 def tools(**changes: Any) -> Tools:
@@ -53,8 +60,13 @@ def tasks(names: tuple[str, ...] = NAMES, amounts: Amounts = AMOUNTS) -> list[Ta
     return name_tasks(splits, amounts, True) + general_tasks(amounts, 2, 0)
 
 
-def made(folder: Path, work: list[Task] | None = None, gender: bool = True,
-         maker: Tools | None = None, amounts: Amounts = AMOUNTS) -> Outcome:  # fmt: skip
+def made(
+    folder: Path,
+    work: list[Task] | None = None,
+    gender: bool = True,
+    maker: Tools | None = None,
+    amounts: Amounts = AMOUNTS,
+) -> Outcome:
     used = maker or tools()
     used.maker.remember(folder)
     make(used, work or tasks(), folder)
@@ -135,9 +147,10 @@ def test_killed_twice_and_resumed_it_is_the_same(straight: Path, tmp_path: Path)
     code = "import sys; from apl_trainer.cli import main; sys.exit(main(sys.argv[1:]))"
     for pictures in (2, 7):
         child = subprocess.Popen(
-            [sys.executable, "-c", code, *command(folder, names)], stderr=subprocess.DEVNULL,
+            [sys.executable, "-c", code, *command(folder, names)],
+            stderr=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        )
         while len(list(folder.glob("images/*/*/*.png"))) < pictures:
             assert child.poll() is None, "it ended before it could be killed"
             time.sleep(0.002)
@@ -257,16 +270,21 @@ def test_given_pictures_with_captions_are_taken(tmp_path: Path) -> None:
     given = tmp_path / "given"
     (given / "people").mkdir(parents=True)
     random = np.random.default_rng(0)
-    for name, caption in (("people/a.png", "somebody"), ("b.jpg", "a red car\n"),
-                          ("c.webp", "an old woman")):  # fmt: skip
+    for name, caption in (
+        ("people/a.png", "somebody"),
+        ("b.jpg", "a red car\n"),
+        ("c.webp", "an old woman"),
+    ):
         Image.fromarray(random.integers(0, 255, (40, 50, 3), np.uint8)).save(given / name)
         (given / name).with_suffix(".txt").write_text(caption, encoding="utf-8")
     work = tasks()[:2] + given_tasks(given, AMOUNTS, 0, NAMES)
     outcome = made(tmp_path / "out", work)
     found = {e.prompt: e for e in outcome.entries if e.kind != "identity"}
     assert {p: e.kind for p, e in found.items()} == {
-        "somebody": "people", "a red car": "things", "an old woman": "people",
-    }  # fmt: skip
+        "somebody": "people",
+        "a red car": "things",
+        "an old woman": "people",
+    }
     assert all(e.seed is None for e in found.values())
     with Image.open(tmp_path / "out" / found["a red car"].file) as image:
         assert image.size == (32, 32)
@@ -283,9 +301,12 @@ def test_the_command_tells_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*run, "--no-face-filter", "--descriptions=person"]) == 0
     told = capsys.readouterr()
     assert json.loads(told.out) == {
-        "complete": True, "pictures": {"identity": 2}, "unknown": [], "without_face": [],
+        "complete": True,
+        "pictures": {"identity": 2},
+        "unknown": [],
+        "without_face": [],
         "with_few_faces": [],
-    }  # fmt: skip
+    }
     assert "names to learn from are few" in told.err
     for entry in read_metadata(tmp_path / "out"):
         assert entry.neutral == entry.prompt.replace(entry.name, "a person")
@@ -309,9 +330,13 @@ def test_the_command_tells_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFix
     ],
 )
 def test_bad_usage_is_told_before_anything_is_drawn(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    lines: str, flags: list[str], told: str,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    lines: str,
+    flags: list[str],
+    told: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("names.txt").write_text(lines, encoding="utf-8")
     assert main(["dataset", "--names", "names.txt", "--out", "out", *flags]) == 2
@@ -344,9 +369,24 @@ def test_a_real_checkpoint_draws_the_built_in_prompts(
     checkpoint, names = tmp_path / "slim", tmp_path / "names.txt"
     pipeline("sd1").save_pretrained(checkpoint)
     names.write_text("Ann Lee\nBo Ray\n", encoding="utf-8")
-    run = ["dataset", "--model", str(checkpoint), "--names", str(names), "--size=64", "--steps=2",
-           "--count=2", "--things=1", "--people=1", "--batch=2", "--device=cpu",
-           "--out", str(tmp_path / "out"), "--weights", str(tmp_path)]  # fmt: skip
+    run = [
+        "dataset",
+        "--model",
+        str(checkpoint),
+        "--names",
+        str(names),
+        "--size=64",
+        "--steps=2",
+        "--count=2",
+        "--things=1",
+        "--people=1",
+        "--batch=2",
+        "--device=cpu",
+        "--out",
+        str(tmp_path / "out"),
+        "--weights",
+        str(tmp_path),
+    ]
     assert main(run) == 1
     told = capsys.readouterr().err
     assert "apl fetch face-detection" in told and "apl fetch clip-b32" in told

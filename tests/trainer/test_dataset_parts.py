@@ -28,14 +28,21 @@ from apl_trainer.data.prompts import built_in_names, generator, list_book
 from apl_trainer.data.table import Line
 
 TEXT = st.text(min_size=1, max_size=40).filter(lambda text: text.strip())
-PARTS = st.text(st.characters(categories=("L", "N"), include_characters="-_ ."), min_size=1,
-                max_size=12).filter(lambda text: text.strip(". "))  # fmt: skip
+PARTS = st.text(
+    st.characters(categories=("L", "N"), include_characters="-_ ."), min_size=1, max_size=12
+).filter(lambda text: text.strip(". "))
 
 
 @st.composite
 def entries(draw: Any) -> list[Entry]:
-    files = draw(st.lists(st.lists(PARTS, min_size=1, max_size=3).map("/".join), unique=True,
-                          min_size=1, max_size=5))  # fmt: skip
+    files = draw(
+        st.lists(
+            st.lists(PARTS, min_size=1, max_size=3).map("/".join),
+            unique=True,
+            min_size=1,
+            max_size=5,
+        )
+    )
     made: list[Entry] = []
     for file in files:
         kind = draw(st.sampled_from(KINDS))
@@ -58,21 +65,34 @@ def test_metadata_comes_back_as_it_was_written(
     assert len(path.read_text(encoding="utf-8").splitlines()) == len(made), "a line is a line"
 
 
-GOOD = {"file": "a.png", "kind": "things", "prompt": "a car", "name": "", "neutral": "a car",
-        "seed": 1, "split": "train"}  # fmt: skip
+GOOD = {
+    "file": "a.png",
+    "kind": "things",
+    "prompt": "a car",
+    "name": "",
+    "neutral": "a car",
+    "seed": 1,
+    "split": "train",
+}
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"file": "../a.png"}, "no file below"), ({"file": "/a.png"}, "no file below"),
-        ({"file": "C:\\a.png"}, "no file below"), ({"file": ""}, "no file below"),
-        ({"kind": "cars"}, "not one of identity"), ({"split": "test"}, "not one of train"),
-        ({"seed": 1.5}, "whole number"), ({"seed": True}, "whole number"),
-        ({"name": "Ann"}, "have a name"), ({"neutral": "a boat"}, "neutral prompt"),
-        ({"prompt": None}, "should be text"), ({"kind": "identity"}, "have a name"),
+        ({"file": "../a.png"}, "no file below"),
+        ({"file": "/a.png"}, "no file below"),
+        ({"file": "C:\\a.png"}, "no file below"),
+        ({"file": ""}, "no file below"),
+        ({"kind": "cars"}, "not one of identity"),
+        ({"split": "test"}, "not one of train"),
+        ({"seed": 1.5}, "whole number"),
+        ({"seed": True}, "whole number"),
+        ({"name": "Ann"}, "have a name"),
+        ({"neutral": "a boat"}, "neutral prompt"),
+        ({"prompt": None}, "should be text"),
+        ({"kind": "identity"}, "have a name"),
     ],
-)  # fmt: skip
+)
 def test_every_bad_line_of_the_metadata_is_told(
     tmp_path: Path, change: dict[str, Any], told: str
 ) -> None:
@@ -170,8 +190,12 @@ def test_file_names_are_plain_and_tell_names_apart(one: str, other: str) -> None
 def test_general_pictures_are_as_many_as_asked() -> None:
     tasks = general_tasks(Amounts(things=7, people=4, heldout_share=0.5), 3, 0)
     assert [(t.kind, t.wanted) for t in tasks] == [
-        ("things", 3), ("things", 3), ("things", 1), ("people", 3), ("people", 1)
-    ]  # fmt: skip
+        ("things", 3),
+        ("things", 3),
+        ("things", 1),
+        ("people", 3),
+        ("people", 1),
+    ]
     assert len({task.key for task in tasks}) == 5
 
 
@@ -192,13 +216,17 @@ def test_a_majority_describes_and_ties_say_nothing() -> None:
     [
         ({}, "a person"),
         ({"gender": "man", "age": "old", "glasses": "no"}, "an old man"),
-        ({"gender": "woman", "hair_length": "long", "hair_colour": "red", "glasses": "yes"},
-         "a woman with long red hair and glasses"),
-        ({"hair_length": "bald", "hair_colour": "grey", "beard": "beard"},
-         "a person with a bald head and a beard"),
+        (
+            {"gender": "woman", "hair_length": "long", "hair_colour": "red", "glasses": "yes"},
+            "a woman with long red hair and glasses",
+        ),
+        (
+            {"hair_length": "bald", "hair_colour": "grey", "beard": "beard"},
+            "a person with a bald head and a beard",
+        ),
         ({"age": "middle-aged", "hair_colour": "black"}, "a middle-aged person with black hair"),
     ],
-)  # fmt: skip
+)
 def test_attributes_in_words(values: dict[str, str], words: str) -> None:
     assert phrase(values) == words
 
@@ -306,8 +334,9 @@ def test_known_names_have_pictures_that_are_alike() -> None:
         return list(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     centres = random.normal(size=(6, 64))
-    faces = {f"known {i}": unit(c + 0.3 * random.normal(size=(4, 64)))
-             for i, c in enumerate(centres)}  # fmt: skip
+    faces = {
+        f"known {i}": unit(c + 0.3 * random.normal(size=(4, 64))) for i, c in enumerate(centres)
+    }
     faces["nobody"] = unit(random.normal(size=(8, 64)))
     found = known(faces | {"single": faces["nobody"][:1]})
     assert found["single"] is None
@@ -328,8 +357,16 @@ def test_pictures_without_captions_and_broken_ones_are_told_at_once(tmp_path: Pa
         given_tasks(tmp_path, Amounts(), 0, ["Ann Lee"])
     told = str(caught.value)
     assert len(caught.value.problems) == 4 and "4 of 5 pictures" in told
-    for part in ("b.png", "cannot be read", "c.png", "caption is missing", "d.png", "empty",
-                 "e.png", "names Ann Lee"):  # fmt: skip
+    for part in (
+        "b.png",
+        "cannot be read",
+        "c.png",
+        "caption is missing",
+        "d.png",
+        "empty",
+        "e.png",
+        "names Ann Lee",
+    ):
         assert part in told
     assert "a.png:" not in told
 

@@ -39,9 +39,13 @@ def packed(content: Any, **how: Any) -> bytes:
 def test_both_of_torch_s_layouts_are_read(tmp_path: Path, new: bool, protocol: int) -> None:
     shared = torch.arange(12.0).reshape(3, 4)
     content = NETWORK.state_dict() | {
-        "part": shared[1:, ::2], "turned": shared.T, "same": shared, "none": torch.zeros(0, 3),
-        "scalar": torch.tensor(3, dtype=torch.int64), "bf": torch.ones(2, dtype=torch.bfloat16),
-    }  # fmt: skip
+        "part": shared[1:, ::2],
+        "turned": shared.T,
+        "same": shared,
+        "none": torch.zeros(0, 3),
+        "scalar": torch.tensor(3, dtype=torch.int64),
+        "bf": torch.ones(2, dtype=torch.bfloat16),
+    }
     file = tmp_path / "a.pth"
     file.write_bytes(packed(content, _use_new_zipfile_serialization=new, pickle_protocol=protocol))
     found = read_tensors(file)
@@ -100,8 +104,10 @@ def test_views_beyond_their_storage_are_refused(tmp_path: Path) -> None:
         read_tensors(file)
 
 
-BASE = {new: packed({"a": torch.arange(6.0), "b": torch.ones(2, 2)},
-                    _use_new_zipfile_serialization=new) for new in (True, False)}  # fmt: skip
+BASE = {
+    new: packed({"a": torch.arange(6.0), "b": torch.ones(2, 2)}, _use_new_zipfile_serialization=new)
+    for new in (True, False)
+}
 
 
 @given(st.booleans(), st.data())

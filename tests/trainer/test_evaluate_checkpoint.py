@@ -29,11 +29,29 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(root: Path, out: Path, *more: str) -> list[str]:
     return [
-        "evaluate", "--model", str(root / "sd1.safetensors"), "--tokenizer",
-        str(root / "sd1" / "tokenizer"), "--prefix", str(root / "prefix.safetensors"), "--size",
-        "64", "--steps", "1", "--seeds", "2", "--free", "2", "--device", "cpu", "--out", str(out),
-        "--weights", str(root / "none"), *more,
-    ]  # fmt: skip
+        "evaluate",
+        "--model",
+        str(root / "sd1.safetensors"),
+        "--tokenizer",
+        str(root / "sd1" / "tokenizer"),
+        "--prefix",
+        str(root / "prefix.safetensors"),
+        "--size",
+        "64",
+        "--steps",
+        "1",
+        "--seeds",
+        "2",
+        "--free",
+        "2",
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+        "--weights",
+        str(root / "none"),
+        *more,
+    ]
 
 
 def test_the_command_without_weights_says_what_is_missing_and_measures_drift(
@@ -48,9 +66,11 @@ def test_the_command_without_weights_says_what_is_missing_and_measures_drift(
         assert word in said.err
     flat = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert set(flat) == {
-        "change.pixels.prefix", "change.pixels.random", "change.pixels.reseeded",
+        "change.pixels.prefix",
+        "change.pixels.random",
+        "change.pixels.reseeded",
         "change.share_of_a_seed",
-    }  # fmt: skip
+    }
     report = read_report(tmp_path)
     assert len(report["not_measured"]) == 2
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -65,10 +85,17 @@ def test_a_data_set_brings_names_groups_and_descriptions(root: Path, tmp_path: P
     data, said = tmp_path / "data", {NAMES[0]: "an old man", NAMES[2]: "a woman with red hair"}
     data.mkdir()
     entries = [
-        Entry(f"{i}.png", "identity", f"a photo of {name}, smiling", name,
-              f"a photo of {said[name]}, smiling", i, "train" if name in TRAINED else "heldout")
+        Entry(
+            f"{i}.png",
+            "identity",
+            f"a photo of {name}, smiling",
+            name,
+            f"a photo of {said[name]}, smiling",
+            i,
+            "train" if name in TRAINED else "heldout",
+        )
         for i, name in enumerate(said)
-    ]  # fmt: skip
+    ]
     entries.append(Entry("t.png", "things", "a red circle", "", "a red circle", 9, "heldout"))
     write_metadata(data, entries)
     assert descriptions_in(entries) == said
@@ -76,8 +103,11 @@ def test_a_data_set_brings_names_groups_and_descriptions(root: Path, tmp_path: P
     assert main(arguments(root, out, "--data", str(data))) == 0
     labels = [path.name.split("-")[0] for path in (out / "pictures" / "none").iterdir()]
     assert {group: labels.count(group) for group in labels} == {
-        "trained": 2, "heldout": 2, "people": 2, "things": 2,
-    }  # fmt: skip
+        "trained": 2,
+        "heldout": 2,
+        "people": 2,
+        "things": 2,
+    }
 
 
 def test_the_built_in_names_are_two_groups() -> None:
@@ -88,9 +118,8 @@ def test_the_built_in_names_are_two_groups() -> None:
 
 @facexlib
 def test_the_command_reads_faces_once_their_weights_are_there(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And draws what they need then: the gallery, and the baselines that only readers look at."""
     from apl_trainer.evaluation import sight
     from apl_trainer.evaluation.facexlib_reader import new_networks
@@ -118,9 +147,8 @@ def test_the_command_reads_faces_once_their_weights_are_there(
 
 
 def test_ctrl_c_ends_in_words(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(self: Surveyor, tell: Any, rank: int, of: int) -> int:
         self.room.draw([self.rolls["none"].cut(0, 1)], lambda count: None)
         raise KeyboardInterrupt

@@ -35,9 +35,12 @@ def test_evaluate_writes_figures_with_intervals_and_a_page(
     figures = report["figures"]
     assert printed["intervals"] == figures
     for key in (
-        "base.identity_cosine.heldout", "prefix.identity_cosine_max.trained",
-        "prefix.anonymous.heldout", "change.features.prefix", "change.kid.reseeded",
-    ):  # fmt: skip
+        "base.identity_cosine.heldout",
+        "prefix.identity_cosine_max.trained",
+        "prefix.anonymous.heldout",
+        "change.features.prefix",
+        "change.kid.reseeded",
+    ):
         found = figures[key]
         assert found["value"] is None or found["low"] <= found["value"] <= found["high"]
     for condition in ("base", "prefix"):

@@ -38,9 +38,7 @@ def test_frechet_of_gaussians_whose_covariances_commute() -> None:
     basis = np.linalg.qr(normal(0, 6, 6).double().numpy())[0]
     one, other = np.array([1.0, 2, 3, 4, 5, 0]), np.array([4.0, 1, 0, 2, 7, 9])
     shift = normal(1, 6).double().numpy()
-    found = frechet(
-        shift, (basis * one) @ basis.T, np.zeros(6), (basis * other) @ basis.T
-    )  # fmt: skip
+    found = frechet(shift, (basis * one) @ basis.T, np.zeros(6), (basis * other) @ basis.T)
     wanted = (shift**2).sum() + ((np.sqrt(one) - np.sqrt(other)) ** 2).sum()
     assert found == pytest.approx(wanted)
 

@@ -40,9 +40,15 @@ def test_a_row_of_a_data_set_is_told(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [DEEP, "[]", '{"checkpoint": 3, "names": null}', '{"checkpoint": "a", "names": null, '
-             '"size": "big"}', '{"model": "x"}'],
-)  # fmt: skip
+    "text",
+    [
+        DEEP,
+        "[]",
+        '{"checkpoint": 3, "names": null}',
+        '{"checkpoint": "a", "names": null, "size": "big"}',
+        '{"model": "x"}',
+    ],
+)
 def test_a_runs_origin_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "origin.json").write_text(text)
     with pytest.raises(RunError, match="Fix:"):
@@ -69,8 +75,15 @@ def test_a_page_shows_a_run_whatever_its_files_hold(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_data_set_lie_below_it(tmp_path: Path) -> None:
-    row = {"task": "t", "index": 0, "sha256": "", "template": "", "seed": 0, "votes": {},
-           "embedding": ""}  # fmt: skip
+    row = {
+        "task": "t",
+        "index": 0,
+        "sha256": "",
+        "template": "",
+        "seed": 0,
+        "votes": {},
+        "embedding": "",
+    }
     (tmp_path / PARTS).mkdir()
     files = ("../../x.png", "/x.png", "C:x.png", 3, "images/x.png")
     lines = [DEEP, *(json.dumps(row | {"file": file}) for file in files)]
@@ -104,9 +117,11 @@ def test_a_checkpoint_with_endless_layers_is_refused_before_it_is_built(tmp_path
 
 def test_weights_of_impossible_shapes_are_refused(tmp_path: Path) -> None:
     text = "cond_stage_model.model."
-    names = {f"{text}token_embedding.weight": torch.ones(3),
-             f"{text}transformer.resblocks.0.attn.in_proj_weight": torch.ones(1),
-             "model.diffusion_model.input_blocks.0.0.weight": torch.ones(2)}  # fmt: skip
+    names = {
+        f"{text}token_embedding.weight": torch.ones(3),
+        f"{text}transformer.resblocks.0.attn.in_proj_weight": torch.ones(1),
+        "model.diffusion_model.input_blocks.0.0.weight": torch.ones(2),
+    }
     save_file(names, tmp_path / "x.safetensors")
     with pytest.raises(AplError, match="Fix:"):
         recognise(tmp_path / "x.safetensors")

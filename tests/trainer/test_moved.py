@@ -15,8 +15,11 @@ from apl_trainer.pocket import BUILT_IN
 from apl_trainer.pocket.learn import Origin
 from apl_trainer.ui.order import Order
 
-OLD = ("/gone/apl-prefix/trainer/pocket/weights", "C:\\gone\\trainer\\pocket\\weights",
-       "/gone/site-packages/apl_trainer/pocket/weights")  # fmt: skip
+OLD = (
+    "/gone/apl-prefix/trainer/pocket/weights",
+    "C:\\gone\\trainer\\pocket\\weights",
+    "/gone/site-packages/apl_trainer/pocket/weights",
+)
 
 
 def origin(folder: Path) -> dict[str, object]:
@@ -84,8 +87,20 @@ def test_resume_goes_on_with_a_run_of_a_clone_that_moved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    few = ["--steps", "2", "--set", "pool=18", "--set", "check_every=0", "--set",
-           "batch_identity=3", "--set", "batch_things=2", "--set", "batch_people=3"]  # fmt: skip
+    few = [
+        "--steps",
+        "2",
+        "--set",
+        "pool=18",
+        "--set",
+        "check_every=0",
+        "--set",
+        "batch_identity=3",
+        "--set",
+        "batch_things=2",
+        "--set",
+        "batch_people=3",
+    ]
     assert main(["train", "--out", str(out), *few]) == 0
     assert "built-in" in (out / "origin.json").read_text(encoding="utf-8")
     first = (out / "prefix.safetensors").read_bytes()

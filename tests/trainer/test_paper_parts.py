@@ -133,9 +133,7 @@ def test_first_chunk_only_is_the_prefix_there_and_nothing_later(model: PocketMod
     rows = random_rows(model.encoder, 6, 3)
     encoder = FirstChunkOnly(model.encoder.towers)
     short = ["a photo of a man", ""]
-    assert torch.equal(
-        encoder.encode(short, rows).cross, model.encoder.encode(short, rows).cross
-    )  # fmt: skip
+    assert torch.equal(encoder.encode(short, rows).cross, model.encoder.encode(short, rows).cross)
     text = "a " * 69 + "red circle"  # 69 tokens are what one chunk and six rows leave
     found = encoder.encode([text], rows).cross
     every = model.encoder.encode([text], rows).cross
@@ -155,10 +153,12 @@ def test_the_edit_is_the_least_squares_solution_of_the_stacked_system() -> None:
     still = 0.2 * (0.7 * kept.within / kept.count).diagonal().mean().item()
     sides = [
         (old.double().numpy() / math.sqrt(40), new.double().numpy() @ w.T / math.sqrt(40)),
-        (keep.double().numpy() * math.sqrt(0.7 / 60),
-         keep.double().numpy() @ w.T * math.sqrt(0.7 / 60)),
+        (
+            keep.double().numpy() * math.sqrt(0.7 / 60),
+            keep.double().numpy() @ w.T * math.sqrt(0.7 / 60),
+        ),
         (np.eye(6) * math.sqrt(still), w.T * math.sqrt(still)),
-    ]  # fmt: skip
+    ]
     a, b = (np.concatenate([s[i] for s in sides]) for i in range(2))
     wanted = np.linalg.lstsq(a, b, rcond=None)[0].T
     assert np.allclose(found.numpy(), wanted, atol=1e-4)

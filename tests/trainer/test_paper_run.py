@@ -22,10 +22,16 @@ from apl_trainer.pocket.model import PocketModel, load_pocket
 
 PLAN = replace(TINY, ablations=("names=4",))
 KEYS = (
-    "identity.heldout.worst_variation", "face_found.worst", "fidelity.objects.drop",
-    "fidelity.people.drop", "transfer.heldout.worst", "personalised.before", "personalised.after",
-    "chunks.every", "chunks.first_only",
-)  # fmt: skip
+    "identity.heldout.worst_variation",
+    "face_found.worst",
+    "fidelity.objects.drop",
+    "fidelity.people.drop",
+    "transfer.heldout.worst",
+    "personalised.before",
+    "personalised.after",
+    "chunks.every",
+    "chunks.first_only",
+)
 
 
 @pytest.fixture(scope="module")

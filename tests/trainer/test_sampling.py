@@ -13,8 +13,11 @@ from apl_trainer.pocket.model import load_pocket
 from apl_trainer.sampling import Request, Sampler
 
 MODEL = load_pocket()
-REQUESTS = [Request("a photo of a red house", 3), Request("a portrait of a woman", 4, "a hat"),
-            Request("a photo of a man", 5)]  # fmt: skip
+REQUESTS = [
+    Request("a photo of a red house", 3),
+    Request("a portrait of a woman", 4, "a hat"),
+    Request("a photo of a man", 5),
+]
 
 
 def drawn_by_hand(

@@ -29,9 +29,14 @@ def columns_of(image: Image.Image) -> list[tuple[int, int]]:
     return list(zip(edges[::2], edges[1::2] - 1, strict=True))
 
 
-@given(text=st.lists(st.text(st.characters(min_codepoint=33, max_codepoint=382), min_size=1),
-                     min_size=1, max_size=12).map(" ".join),
-       width=st.integers(40, 300))  # fmt: skip
+@given(
+    text=st.lists(
+        st.text(st.characters(min_codepoint=33, max_codepoint=382), min_size=1),
+        min_size=1,
+        max_size=12,
+    ).map(" ".join),
+    width=st.integers(40, 300),
+)
 def test_no_letter_of_a_caption_is_cut_and_no_line_is_too_wide(text: str, width: int) -> None:
     pen = module._Pen()
     lines = pen.wrapped(text, width)

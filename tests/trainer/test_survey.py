@@ -114,16 +114,20 @@ def test_figures_are_those_of_the_pictures(model: CheckpointModel, drawn: Path) 
     assert figures["change.pixels.prefix"].value == pytest.approx(moved, rel=1e-4)
     assert flat_figures(found)["change.share_of_a_seed"] > 0
     assert [t.title for t in tables(found)] == [
-        "Identity, trained names", "Identity, held-out names", "Drift",
-    ]  # fmt: skip
+        "Identity, trained names",
+        "Identity, held-out names",
+        "Drift",
+    ]
 
 
 def test_pictures_without_a_face_are_not_anonymous(model: CheckpointModel, drawn: Path) -> None:
     found = surveyed(model, drawn, Eyes(ByNoise(blind=3)))
     for condition in ("base", "prefix"):
         for group in ("trained", "heldout"):
-            get = {k: found.figures[f"{condition}.{k}.{group}"] for k in
-                   ("anonymous", "face_found", "identity_top1")}  # fmt: skip
+            get = {
+                k: found.figures[f"{condition}.{k}.{group}"]
+                for k in ("anonymous", "face_found", "identity_top1")
+            }
             assert get["face_found"].value < 1
             named = get["identity_top1"].value * get["face_found"].value
             assert get["anonymous"].value == pytest.approx(get["face_found"].value - named)
@@ -224,8 +228,16 @@ def test_a_device_that_is_full_draws_fewer_at_once(
 def test_a_folder_of_pictures_is_a_gallery(
     model: CheckpointModel, drawn: Path, tmp_path: Path
 ) -> None:
-    for number, label in enumerate(("Anna_Brill/a", "bero danta/b", "cuno gral", "dita fommel",
-                                    "somebody else/c", "dita fommel/again")):  # fmt: skip
+    for number, label in enumerate(
+        (
+            "Anna_Brill/a",
+            "bero danta/b",
+            "cuno gral",
+            "dita fommel",
+            "somebody else/c",
+            "dita fommel/again",
+        )
+    ):
         file = tmp_path / f"{label}.png"
         file.parent.mkdir(exist_ok=True)
         noise = torch.rand(30, 41 + number, 3, generator=torch.Generator().manual_seed(number))
@@ -311,9 +323,17 @@ def test_real_readers_with_random_weights_measure_everything(
             head.conv1x1.bias[1::2] += 8
     eyes = Eyes(FacexlibFaces(networks, 0.5), OpenClip("ViT-S-32-alt", None))
     found = surveyed(model, drawn, eyes, plan=replace(PLAN, seeds=2, gallery=1, free=2))
-    for key in ("prefix.identity_top1.heldout", "prefix.clip_score.trained", "base.face_found",
-                "random.clip_score.things", "change.features.prefix", "change.meaning.reseeded",
-                "change.fid.random", "change.kid.prefix", "prefix.face_found.people"):  # fmt: skip
+    for key in (
+        "prefix.identity_top1.heldout",
+        "prefix.clip_score.trained",
+        "base.face_found",
+        "random.clip_score.things",
+        "change.features.prefix",
+        "change.meaning.reseeded",
+        "change.fid.random",
+        "change.kid.prefix",
+        "prefix.face_found.people",
+    ):
         assert found.figures[key].count > 0, key
     write_survey(tmp_path, found, {"Model": "a slim one", "Faces": "random weights"})
     report = read_report(tmp_path)

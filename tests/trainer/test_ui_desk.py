@@ -72,8 +72,15 @@ def ended(desk: Desk, name: str, **status: object) -> Path:
 
 def test_models_are_found_below_the_roots_and_nowhere_else(desk: Desk, tmp_path: Path) -> None:
     models = tmp_path / "models"
-    for file in ("sd/a.safetensors", "folder/model_index.json", "folder/unet/x.safetensors",
-                 "w/world.json", "w/model.safetensors", ".h/b.safetensors", "c.ckpt"):  # fmt: skip
+    for file in (
+        "sd/a.safetensors",
+        "folder/model_index.json",
+        "folder/unet/x.safetensors",
+        "w/world.json",
+        "w/model.safetensors",
+        ".h/b.safetensors",
+        "c.ckpt",
+    ):
         (models / file).parent.mkdir(parents=True, exist_ok=True)
         (models / file).touch()
     (tmp_path / "secret.safetensors").touch()
@@ -81,11 +88,21 @@ def test_models_are_found_below_the_roots_and_nowhere_else(desk: Desk, tmp_path:
     (models / "loop").symlink_to(models)
     kinds = {title: choice.kind for title, choice in desk.shelf.models().items()}
     assert kinds == {
-        POCKET: "pocket", "folder": "checkpoint", "sd/a.safetensors": "checkpoint", "w": "pocket",
-    }  # fmt: skip
+        POCKET: "pocket",
+        "folder": "checkpoint",
+        "sd/a.safetensors": "checkpoint",
+        "w": "pocket",
+    }
     assert desk.shelf.model("sd/a.safetensors").path == models / "sd" / "a.safetensors"
-    for bad in ("link.safetensors", "../secret.safetensors", str(tmp_path / "secret.safetensors"),
-                "https://example.org/a.safetensors", "", None, ["folder"]):  # fmt: skip
+    for bad in (
+        "link.safetensors",
+        "../secret.safetensors",
+        str(tmp_path / "secret.safetensors"),
+        "https://example.org/a.safetensors",
+        "",
+        None,
+        ["folder"],
+    ):
         with pytest.raises(LibraryError):
             desk.shelf.model(bad)
 
@@ -256,8 +273,12 @@ def test_curves_are_sound_svg_whatever_the_rows_hold() -> None:
     metrics += [{"step": 1200, "loss": None}, {"step": 1201, "score": None, "drift_people": -0.2}]
     effect = effect_chart(metrics, 2000)
     assert effect.count("<circle") == 3 and "identity 20" in effect and "people -20" in effect
-    for svg in (loss_chart(metrics, 2000), effect, loss_chart([], 0),
-                effect_chart([{"step": 1, "score": 0.1, "identity": 0.0}], 1)):  # fmt: skip
+    for svg in (
+        loss_chart(metrics, 2000),
+        effect,
+        loss_chart([], 0),
+        effect_chart([{"step": 1, "score": 0.1, "identity": 0.0}], 1),
+    ):
         figure = ElementTree.fromstring(svg)
         assert figure.tag == "figure" and "nan" not in svg
         for text in figure.iter("polyline"):

@@ -44,10 +44,20 @@ def served(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from apl_trainer.cli import script; script()", "ui",
-               "--runs", str(tmp_path / "runs"), "--apl-dir", str(tmp_path / "apl"),
-               "--models", str(tmp_path / "models"),
-               "--port", str(port)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        "from apl_trainer.cli import script; script()",
+        "ui",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--apl-dir",
+        str(tmp_path / "apl"),
+        "--models",
+        str(tmp_path / "models"),
+        "--port",
+        str(port),
+    ]
     pipeline("sd1").save_pretrained(tmp_path / "models" / "slim")
     log = tmp_path / "server.log"
     with log.open("wb") as stream:

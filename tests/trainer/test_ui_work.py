@@ -96,8 +96,11 @@ def test_pictures_are_looked_at_and_descriptions_changed_before_it_learns(tmp_pa
     assert "data:image/png" in contact(first) and first.prefix is None
     text = shown_text(first.path)
     assert text.split("\n")[0].endswith(": a person") and len(text.split("\n")) == 5
-    for bad, why in (("Ann Lee: like Ann Lee", "holds the name"), ("Ann Lee", "no colon"),
-                     ("Somebody: a man", "none of its names")):  # fmt: skip
+    for bad, why in (
+        ("Ann Lee: like Ann Lee", "holds the name"),
+        ("Ann Lee", "no colon"),
+        ("Somebody: a man", "none of its names"),
+    ):
         with pytest.raises(ConfigError, match=why):
             desk.learn("real", bad)
     assert desk.look("real").state == "looking"

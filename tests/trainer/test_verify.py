@@ -207,11 +207,7 @@ LEAKS = {
 
 @pytest.mark.parametrize("name", LEAKS)
 def test_a_leak_that_only_pictures_show_is_found(
-    name: str,
-    covered: StandIn,
-    bare: StandIn,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    name: str, covered: StandIn, bare: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     covered.leak = LEAKS[name]  # trace and metadata say what they say of a covered picture
     both = [*traced(covered), "--reference", bare.url, "--only", "plain", "--only", name]

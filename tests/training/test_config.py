@@ -98,9 +98,15 @@ def test_a_number_is_finite(value: float) -> None:
 
 @pytest.mark.parametrize(
     ("given", "kind"),
-    [({"steps": 10.0}, "float"), ({"steps": True}, "bool"), ({"rate": False}, "bool"),
-     ({"target": 3}, "int"), ({"steps": None}, "NoneType"), ({"recipe": ["paper"]}, "list")],
-)  # fmt: skip
+    [
+        ({"steps": 10.0}, "float"),
+        ({"steps": True}, "bool"),
+        ({"rate": False}, "bool"),
+        ({"target": 3}, "int"),
+        ({"steps": None}, "NoneType"),
+        ({"recipe": ["paper"]}, "list"),
+    ],
+)
 def test_a_value_has_its_type(given: dict[str, Any], kind: str) -> None:
     [problem] = problems_of(given)
     assert kind in problem
@@ -145,8 +151,12 @@ def test_the_paper_s_recipe_is_the_authors_table() -> None:
 
 def test_a_run_teaches_each_example_or_those_of_its_pool() -> None:
     counts = {"batch_identity": 3, "batch_things": 2, "batch_people": 1, "steps": 10}
-    for changes, taught in (({"pool": 0}, 60), ({"pool": 24}, 24), ({"pool": 90}, 60),
-                            ({"pool": 24, "pool_uses": 4}, 60)):  # fmt: skip
+    for changes, taught in (
+        ({"pool": 0}, 60),
+        ({"pool": 24}, 24),
+        ({"pool": 90}, 60),
+        ({"pool": 24, "pool_uses": 4}, 60),
+    ):
         config = TrainConfig.from_mapping({**counts, **changes})
         assert (config.samples, config.taught) == (60, taught)
     paper = TrainConfig.from_mapping({"recipe": "paper", "steps": 10})

@@ -58,10 +58,19 @@ def run_of(config: TrainConfig, folder: Path, **more: Any) -> list[Event]:
         ("pool", {"pool": 18, "pool_uses": 5}),
         ("muon", {"optimizer": "muon"}),
         ("warm", {"warm_steps": 5, "init": "normal", "repulsion": 0.0}),
-        ("paper", {"recipe": "paper", "batch_identity": 1, "batch_things": 1, "batch_people": 0,
-                   "repulsion": 0.0, "decay": "constant"}),
+        (
+            "paper",
+            {
+                "recipe": "paper",
+                "batch_identity": 1,
+                "batch_things": 1,
+                "batch_people": 0,
+                "repulsion": 0.0,
+                "decay": "constant",
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_golden_losses(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     events = run_of(settings(rate=1e-3, check_every=0, **changes), tmp_path)
     losses = [e.loss for e in events if isinstance(e, Stepped)]
@@ -336,8 +345,16 @@ def test_fp16_halves_its_scale_and_goes_on(tmp_path: Path, monkeypatch: Any) -> 
 
     true_gradient, scales = loop.gradient, []
 
-    def overflowing(config: Any, encoder: Any, denoiser: Any, lesson: Any, rows: Rows,
-                    group: Any, scale: float, micro: Any) -> Any:  # fmt: skip
+    def overflowing(
+        config: Any,
+        encoder: Any,
+        denoiser: Any,
+        lesson: Any,
+        rows: Rows,
+        group: Any,
+        scale: float,
+        micro: Any,
+    ) -> Any:
         scales.append(scale)
         found = true_gradient(config, encoder, denoiser, lesson, rows, group, scale, micro)
         if len(scales) == 2:

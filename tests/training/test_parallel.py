@@ -17,10 +17,14 @@ PLANS: dict[str, dict[str, Any]] = {
     "fresh targets": {"steps": 6},
     "kept targets": {"steps": 6, "pool": 13, "pool_uses": 4, "batch_identity": 3},
     "one example": {
-        "steps": 6, "recipe": "paper", "batch_identity": 1, "batch_things": 1, "batch_people": 0,
+        "steps": 6,
+        "recipe": "paper",
+        "batch_identity": 1,
+        "batch_things": 1,
+        "batch_people": 0,
         "repulsion": 0.0,
     },
-}  # fmt: skip
+}
 
 
 def free_port() -> int:

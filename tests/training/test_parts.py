@@ -71,8 +71,9 @@ def test_two_encoders_get_rows_of_their_own_widths() -> None:
     encoder = xl_model().encoder
     rows = initial_rows(TrainConfig(vectors=3, behind=0), encoder, generator(0, "initial"))
     assert {k: tuple(v.shape) for k, v in rows.vectors.items()} == {
-        "clip_l": (3, 768), "clip_g": (3, 1280),
-    }  # fmt: skip
+        "clip_l": (3, 768),
+        "clip_g": (3, 1280),
+    }
 
 
 def test_norm_ratio_is_the_longest_row_over_the_longest_token() -> None:
@@ -124,8 +125,9 @@ def test_name_free_examples_are_noised_from_a_level_of_their_own_on() -> None:
 
 
 def test_a_warm_start_draws_prompts_to_their_targets() -> None:
-    config = TrainConfig(vectors=4, behind=2, warm_steps=40, batch_identity=4, batch_things=4,
-                         batch_people=4)  # fmt: skip
+    config = TrainConfig(
+        vectors=4, behind=2, warm_steps=40, batch_identity=4, batch_things=4, batch_people=4
+    )
     curriculum = Curriculum(
         config, MODEL.encoder, MODEL.denoiser, TinySource(), Group(), lambda *_: None
     )

@@ -22,10 +22,15 @@ PLANS: dict[str, dict[str, Any]] = {
     "micro-batches": {"micro_batch": 4, "clip": 0.5},
     "muon": {"optimizer": "muon", "rate": 0.01},
     "warm": {"warm_steps": 3, "save_every": 5},
-    "paper": {"recipe": "paper", "batch_identity": 1, "batch_things": 1, "batch_people": 0,
-              "repulsion": 0.0},
+    "paper": {
+        "recipe": "paper",
+        "batch_identity": 1,
+        "batch_things": 1,
+        "batch_people": 0,
+        "repulsion": 0.0,
+    },
     "patience": {"patience": 2, "steps": 30, "check_every": 2, "rate": 0.05},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("plan", PLANS)

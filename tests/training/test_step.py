@@ -135,8 +135,10 @@ def test_networks_are_put_back_after_an_error() -> None:
 def test_the_authors_gradient_is_twice_ours() -> None:
     lesson = curriculum(settings(repulsion=0.0, target="person")).lesson(0)
     ours, loss = gradient_of(settings(repulsion=0.0), lesson, some_rows())
-    weights = {f"weight_{kind}": getattr(settings(), f"weight_{kind}") for kind in
-               ("identity", "things", "people")}  # fmt: skip
+    weights = {
+        f"weight_{kind}": getattr(settings(), f"weight_{kind}")
+        for kind in ("identity", "things", "people")
+    }
     theirs, their_loss = gradient_of(paper(**weights), lesson, some_rows())
     assert float(nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), 0)) >= 0.9999
     assert float(theirs.norm() / ours.norm()) == pytest.approx(2, rel=1e-4)

@@ -197,7 +197,4 @@ def _training(stock: dict[str, Any], run_name: str) -> dict[str, Any]:
     made = {"width": 64, "height": 64, "pictures_per_name": 1, "picture_steps": 2, "cfg": 5.0}
     rest = {"target": "person", "run_name": run_name, "seed": 0, "preview_every": 0}
     inputs = {**wires, **texts, **sizes, **made, **rest}
-    return {
-        "model": stock["model"],
-        "train": {"class_type": "APL_TrainPrefix", "inputs": inputs},
-    }
+    return {"model": stock["model"], "train": {"class_type": "APL_TrainPrefix", "inputs": inputs}}

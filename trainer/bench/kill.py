@@ -45,9 +45,20 @@ Say = Callable[[str], None]
 def settings(seed: int, steps: int = _STEPS) -> TrainConfig:
     """A run of the smallest batches that saves after every other step."""
     return TrainConfig(
-        seed=seed, weighting="x0", vectors=3, behind=1, batch_identity=1, batch_things=1,
-        batch_people=1, steps=steps, pool=6, warmup=2, rate=0.005, check_every=0, save_every=2,
-    )  # fmt: skip
+        seed=seed,
+        weighting="x0",
+        vectors=3,
+        behind=1,
+        batch_identity=1,
+        batch_things=1,
+        batch_people=1,
+        steps=steps,
+        pool=6,
+        warmup=2,
+        rate=0.005,
+        check_every=0,
+        save_every=2,
+    )
 
 
 def run(model: PocketModel, out: Path, kills: int, seed: int, say: Say) -> dict[str, float]:
@@ -249,9 +260,13 @@ class Child:
     """
 
     def __init__(
-        self, model: PocketModel, config: TrainConfig, folder: Path,
-        file_bytes: int | None = None, nobody: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        model: PocketModel,
+        config: TrainConfig,
+        folder: Path,
+        file_bytes: int | None = None,
+        nobody: bool = False,
+    ) -> None:
         self.step = self.saves = 0
         self.is_writing = False
         self.step_seconds = self.save_seconds = 0.02
@@ -318,9 +333,13 @@ class Child:
 
 
 def _child(
-    model: PocketModel, config: TrainConfig, folder: Path, pipe: int, file_bytes: int | None,
+    model: PocketModel,
+    config: TrainConfig,
+    folder: Path,
+    pipe: int,
+    file_bytes: int | None,
     nobody: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Train in the forked process and leave it; nothing of the parent may run here."""
     code = 3
 

@@ -32,10 +32,15 @@ from ..watch import Bar
 
 NEGATIVES = ("empty", "hat", "name")
 _KEYS = {
-    "identity_top1.trained": "identity trained", "identity_top1.heldout": "held-out",
-    "face_found": "faces", "people": "people", "people.gender": "gender", "things": "things",
-    "objects": "objects", "change": "change",
-}  # fmt: skip
+    "identity_top1.trained": "identity trained",
+    "identity_top1.heldout": "held-out",
+    "face_found": "faces",
+    "people": "people",
+    "people.gender": "gender",
+    "things": "things",
+    "objects": "objects",
+    "change": "change",
+}
 _LESS = ("identity_top1.trained", "identity_top1.heldout", "change")
 """Of these figures less is better; of the others more."""
 _WAYS = {"none": "no prefix", "positive": "positive", "both": "both sides"}
@@ -216,9 +221,10 @@ def _ask(out: Path, model: PocketModel, prefixes: Mapping[str, Prefix], size: Si
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if before | asked != asked | before:
         raise AplError(
-            f"measure in {out}", "another measurement is in this folder (see asked.json)",
+            f"measure in {out}",
+            "another measurement is in this folder (see asked.json)",
             "choose another folder",
-        )  # fmt: skip
+        )
     asked |= before
     write_text(file, json.dumps(asked, indent=1, sort_keys=True) + "\n")
 
@@ -240,9 +246,10 @@ def _learnt(model: PocketModel, config: TrainConfig, folder: RunFolder) -> Prefi
         origin.save(folder)
     if folder.config.read_text(encoding="utf-8") != config.to_toml():
         raise AplError(
-            f"learn in {folder.path}", "the run in this folder has other settings",
+            f"learn in {folder.path}",
+            "the run in this folder has other settings",
             "choose another folder",
-        )  # fmt: skip
+        )
     if folder.prefix.exists():
         return read_prefix(folder.prefix)
     return run_together(model, config, folder, origin, [Bar()], Control(), cores())

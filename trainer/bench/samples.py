@@ -27,15 +27,36 @@ LIBRARY = (
     "\U0001f469\u200d\U0001f680\n\U0001fae9\nv1.2\n"
 ).encode()
 MATERIAL = json.dumps(
-    {"checkpoint": "/a/sd.safetensors", "names": ["Ada Lind"], "per_name": 8, "size": 512,
-     "device": "cpu", "draw_steps": 20}, indent=1,
-).encode()  # fmt: skip
+    {
+        "checkpoint": "/a/sd.safetensors",
+        "names": ["Ada Lind"],
+        "per_name": 8,
+        "size": 512,
+        "device": "cpu",
+        "draw_steps": 20,
+    },
+    indent=1,
+).encode()
 PEOPLE = [
-    {"file": "a.png", "kind": "identity", "prompt": "a photo of Ada Lind", "name": "Ada Lind",
-     "neutral": "a photo of a person", "seed": 1, "split": "train"},
-    {"file": "b.png", "kind": "people", "prompt": "a man", "name": "", "neutral": "a man",
-     "seed": None, "split": "train"},
-]  # fmt: skip
+    {
+        "file": "a.png",
+        "kind": "identity",
+        "prompt": "a photo of Ada Lind",
+        "name": "Ada Lind",
+        "neutral": "a photo of a person",
+        "seed": 1,
+        "split": "train",
+    },
+    {
+        "file": "b.png",
+        "kind": "people",
+        "prompt": "a man",
+        "name": "",
+        "neutral": "a man",
+        "seed": None,
+        "split": "train",
+    },
+]
 DATA = b"".join(json.dumps(row).encode() + b"\n" for row in PEOPLE)
 TABLE = (
     b"name,split,description,gender,age,hair_length,hair_colour,glasses,beard,pictures,known,by\n"
@@ -44,17 +65,37 @@ TABLE = (
 )
 PARTS = b"".join(
     json.dumps(
-        {"task": "identity/ada", "index": index, "file": f"images/{index}.png", "sha256": "0" * 64,
-         "template": "a photo of {}", "seed": index, "votes": {"age": [0.5, 0.5]},
-         "embedding": "", "spare": False}
-    ).encode() + b"\n"
+        {
+            "task": "identity/ada",
+            "index": index,
+            "file": f"images/{index}.png",
+            "sha256": "0" * 64,
+            "template": "a photo of {}",
+            "seed": index,
+            "votes": {"age": [0.5, 0.5]},
+            "embedding": "",
+            "spare": False,
+        }
+    ).encode()
+    + b"\n"
     for index in range(4)
-)  # fmt: skip
+)
 STATUS = json.dumps(
-    {"state": "working", "doing": "learning", "done": 3, "total": 8, "step": 3, "steps": 8,
-     "previews": 1, "process": 4194304, "error": "", "said": "done", "base.scene": 0.5},
+    {
+        "state": "working",
+        "doing": "learning",
+        "done": 3,
+        "total": 8,
+        "step": 3,
+        "steps": 8,
+        "previews": 1,
+        "process": 4194304,
+        "error": "",
+        "said": "done",
+        "base.scene": 0.5,
+    },
     indent=1,
-).encode()  # fmt: skip
+).encode()
 EMBEDDINGS: tuple[dict[str, torch.Tensor], ...] = (
     {"text_encoders_0": torch.ones(2, 768), "text_encoders_1": torch.ones(2, 1280)},
     {"<s0>": torch.ones(768), "<s1>": torch.ones(2, 768)},
@@ -63,9 +104,7 @@ EMBEDDINGS: tuple[dict[str, torch.Tensor], ...] = (
 )
 """Textual inversions in other spellings, and what looks like one."""
 
-CARD = PrefixCard(
-    title="t", steps=3, seed=4, figures={"a": 0.5}, fingerprints={"pocket": "s1:"}
-)  # fmt: skip
+CARD = PrefixCard(title="t", steps=3, seed=4, figures={"a": 0.5}, fingerprints={"pocket": "s1:"})
 
 
 def prefixes() -> list[bytes]:

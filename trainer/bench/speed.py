@@ -106,8 +106,9 @@ class _Bench:
         return spent / samples
 
 
-def quality_curve(model: PocketModel, config: TrainConfig, seconds: float,
-                  say: Callable[[str], None]) -> Curve:  # fmt: skip
+def quality_curve(
+    model: PocketModel, config: TrainConfig, seconds: float, say: Callable[[str], None]
+) -> Curve:
     """The best judge's score so far against seconds of training, up to a budget of seconds.
 
     A recipe is asked once at least, however small the budget.

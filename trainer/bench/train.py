@@ -40,19 +40,27 @@ from ..models.towers import ClipTower
 
 SD15: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 SDXL: dict[str, Any] = {
-    "sample_size": 128, "cross_attention_dim": 2048, "block_out_channels": (320, 640, 1280),
+    "sample_size": 128,
+    "cross_attention_dim": 2048,
+    "block_out_channels": (320, 640, 1280),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10), "attention_head_dim": (5, 10, 20),
-    "use_linear_projection": True, "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
-}  # fmt: skip
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
 """The published architectures, as arguments for UNet2DConditionModel."""
 
 _CLIP_L = {
-    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-    "num_attention_heads": 12, "vocab_size": 49408,
-}  # fmt: skip
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "vocab_size": 49408,
+}
 _TEXT_BYTES = {"sd15": 123_060_480 * 4, "sdxl": (123_060_480 + 694_659_840) * 2}
 _POOL = 1 << 20
 Say = Callable[[str], None]
@@ -105,8 +113,9 @@ def random_network(build: Callable[[], nn.Module], dtype: torch.dtype, device: t
 class Step:
     """One recipe on one model: seconds per sample of its steps."""
 
-    def __init__(self, encoder: ReferenceEncoder, denoiser: UnetDenoiser, config: TrainConfig,
-                 side: int) -> None:  # fmt: skip
+    def __init__(
+        self, encoder: ReferenceEncoder, denoiser: UnetDenoiser, config: TrainConfig, side: int
+    ) -> None:
         self.encoder, self.denoiser, self.config = encoder, denoiser, config
         self.group = Group()
         self.curriculum = Curriculum(
@@ -165,8 +174,14 @@ def _sized(config: TrainConfig, batch: int) -> TrainConfig:
     return replace(sized, pool=batch, pool_uses=0, repulsion=0.0, micro_batch=0)
 
 
-def step_times(unet_config: dict[str, Any], side: int, batches: Sequence[int], rounds: int,
-               device: torch.device, say: Say) -> dict[str, float]:  # fmt: skip
+def step_times(
+    unet_config: dict[str, Any],
+    side: int,
+    batches: Sequence[int],
+    rounds: int,
+    device: torch.device,
+    say: Say,
+) -> dict[str, float]:
     """Seconds per sample of the authors' step and of ours at each batch.
 
     The variants take turns; medians. Ours pays for its kept teacher predictions by the share that
@@ -225,8 +240,15 @@ def expected_peaks() -> dict[str, float]:
     return found
 
 
-def run(out: Path, side: int, batches: Sequence[int], rounds: int, device: torch.device, say: Say,
-        unet_config: dict[str, Any] | None = None) -> dict[str, float]:  # fmt: skip
+def run(
+    out: Path,
+    side: int,
+    batches: Sequence[int],
+    rounds: int,
+    device: torch.device,
+    say: Say,
+    unet_config: dict[str, Any] | None = None,
+) -> dict[str, float]:
     """All of it; writes figures.json into `out`. Figures of a GPU are there only if one is."""
     if device.type == "cpu":
         torch.set_num_threads(1)

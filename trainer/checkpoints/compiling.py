@@ -25,9 +25,10 @@ def check_compiler(device: torch.device) -> None:
     except Exception as error:  # a missing compiler, a broken one, no Triton: each its own kind
         needed = "a C++ compiler" if device.type == "cpu" else "Triton and a C compiler"
         raise ConfigError(
-            _ASKED, f"it does not work here ({_said(error)})",
+            _ASKED,
+            f"it does not work here ({_said(error)})",
             f"install {needed}, or leave --compile out, which gives the same prefix up to rounding",
-        ) from error  # fmt: skip
+        ) from error
 
 
 @contextmanager
@@ -42,9 +43,10 @@ def compiling(asked: bool) -> Iterator[None]:
         yield
     except TorchDynamoException as error:
         raise AplError(
-            _ASKED, f"it fails on this network ({_said(error)})",
+            _ASKED,
+            f"it fails on this network ({_said(error)})",
             "leave --compile out; in a run that has begun, set compile to false in origin.json",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _said(error: Exception) -> str:

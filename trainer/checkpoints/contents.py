@@ -31,8 +31,15 @@ def sound(path: Path) -> Generator[None, None, None]:
     """Turn what hostile or broken shapes and configs lead to into the error for a checkpoint."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
-            StopIteration) as error:  # fmt: skip
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+        StopIteration,
+    ) as error:
         found = f"its build makes no sense ({type(error).__name__}: {shown(str(error), 80)})"
         raise refuse(path, found, "download it again, or " + FIX) from error
 

@@ -39,8 +39,7 @@ class LiveBytes(TorchDispatchMode):
         self.peak = 0
         self._known: set[int] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (),
-                           kwargs: Any = None) -> Any:  # fmt: skip
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {_storage(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
@@ -67,8 +66,13 @@ def _storage(tensor: Tensor) -> int:
 class _LeanAttention:
     """Attention as a GPU's fused kernels do it, without the matrix of all weights."""
 
-    def __call__(self, attn: Any, hidden_states: Tensor,
-                 encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:  # fmt: skip
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
         given = hidden_states if encoder_hidden_states is None else encoder_hidden_states
 
         def heads(values: Tensor) -> Tensor:
@@ -79,9 +83,16 @@ class _LeanAttention:
         return attn.to_out[0](fused(q, k, v, None, True)[0].transpose(1, 2).flatten(2))
 
 
-def unet_cost(unet: UNet2DConditionModel, batch: int, side: int, dtype: torch.dtype,
-              checkpointing: bool, width: int, weight_gradients: bool = False,
-              tokens: int = 77) -> Cost:  # fmt: skip
+def unet_cost(
+    unet: UNet2DConditionModel,
+    batch: int,
+    side: int,
+    dtype: torch.dtype,
+    checkpointing: bool,
+    width: int,
+    weight_gradients: bool = False,
+    tokens: int = 77,
+) -> Cost:
     """Cost of predicting noise for `batch` latents of `side` x `side` and going back to the text.
 
     `unet` is on the meta device; `width` is the text's. With `weight_gradients` the frozen weights
@@ -103,8 +114,10 @@ def unet_cost(unet: UNet2DConditionModel, batch: int, side: int, dtype: torch.dt
         added: Mapping[str, Tensor] | None = None
         if config.addition_embed_type == "text_time":
             pooled = config.projection_class_embeddings_input_dim - 6 * 256
-            added = {"text_embeds": torch.empty(batch, pooled, dtype=dtype),
-                     "time_ids": torch.empty(batch, 6, dtype=dtype)}  # fmt: skip
+            added = {
+                "text_embeds": torch.empty(batch, pooled, dtype=dtype),
+                "time_ids": torch.empty(batch, 6, dtype=dtype),
+            }
     with LiveBytes() as live, FlopCounterMode(display=False) as flops:
         found: Any = unet(x_t, t, cross, added_cond_kwargs=added)
         forward = flops.get_total_flops()

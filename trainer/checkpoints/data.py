@@ -66,8 +66,10 @@ class Row:
             contrast = swapped if swapped != self.text else ""
             return Example(self.kind, latent, self.text, self.text, contrast)
         texts: dict[Target, str] = {
-            "empty": "", "description": self.neutral, "person": self.nameless,
-        }  # fmt: skip
+            "empty": "",
+            "description": self.neutral,
+            "person": self.nameless,
+        }
         return Example(self.kind, latent, self.text, texts[target])
 
 
@@ -79,9 +81,10 @@ def read_data(folder: Path, config: TrainConfig) -> tuple[Row, ...]:
         lines = read_text(path).split("\n")
     except (OSError, ValueError) as error:
         raise ConfigError(
-            asked, f"{METADATA} is missing or unreadable ({shown(str(error), 80)})",
+            asked,
+            f"{METADATA} is missing or unreadable ({shown(str(error), 80)})",
             "give a folder with pictures and a metadata.jsonl",
-        ) from error  # fmt: skip
+        ) from error
     rows: dict[int, Row] = {}
     faults: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -148,8 +151,13 @@ def _row(folder: Path, line: str, config: TrainConfig) -> Row | str:
     if given.get("split") == "heldout":
         return ""
     fields: dict[str, str] = {}
-    for key, old in (("file_name", "file"), ("text", "prompt"), ("kind", ""), ("name", ""),
-                     ("neutral", "")):  # fmt: skip
+    for key, old in (
+        ("file_name", "file"),
+        ("text", "prompt"),
+        ("kind", ""),
+        ("name", ""),
+        ("neutral", ""),
+    ):
         value = given.get(key, given.get(old, ""))
         if not isinstance(value, str):
             return f"{key} is no text"
@@ -192,8 +200,9 @@ class LatentCache:
         self._paths: dict[Path, Path] = {}
         self._held: dict[Path, Tensor] = {}
 
-    def prepare(self, files: Sequence[Path], progress: Callable[[str, int, int], None],
-                group: Group) -> None:  # fmt: skip
+    def prepare(
+        self, files: Sequence[Path], progress: Callable[[str, int, int], None], group: Group
+    ) -> None:
         """Encode what is not there yet, shared out among processes; ConfigError for bad files."""
         unique = list(dict.fromkeys(files))
         faults: list[str] = []
@@ -274,8 +283,9 @@ class DataSource:
     as they meet it while a picture is being drawn under the prefix.
     """
 
-    def __init__(self, rows: Sequence[Row], latents: Callable[[Path], Tensor],
-                 config: TrainConfig) -> None:  # fmt: skip
+    def __init__(
+        self, rows: Sequence[Row], latents: Callable[[Path], Tensor], config: TrainConfig
+    ) -> None:
         self.by_kind: Mapping[str, list[Row]] = {
             kind: [row for row in rows if row.kind == kind] for kind in KINDS
         }

@@ -12,15 +12,7 @@ from apl_core.texts import read_text
 
 from ..data.settings import parse_json
 from .contents import Contents, refuse, sound
-from .recognise import (
-    BETAS,
-    Network,
-    Recognised,
-    Text,
-    check_channels,
-    check_family,
-    stored_as,
-)  # fmt: skip
+from .recognise import BETAS, Network, Recognised, Text, check_channels, check_family, stored_as
 from .shapes import check_layers
 from .texts import plain_names
 
@@ -54,13 +46,20 @@ def _recognised(path: Path, prediction: Prediction | None) -> Recognised:
     steps, start, end = BETAS
     betas = (
         int(scheduler.get("num_train_timesteps", steps)),
-        float(scheduler.get("beta_start", start)), float(scheduler.get("beta_end", end)),
-    )  # fmt: skip
+        float(scheduler.get("beta_start", start)),
+        float(scheduler.get("beta_end", end)),
+    )
     return Recognised(
-        path, FAMILIES[frozenset(t.key for t in texts)], texts, unet, vae,
-        prediction or kind or "eps", stored_as(unet.contents, ""), betas,
+        path,
+        FAMILIES[frozenset(t.key for t in texts)],
+        texts,
+        unet,
+        vae,
+        prediction or kind or "eps",
+        stored_as(unet.contents, ""),
+        betas,
         bool(scheduler.get("rescale_betas_zero_snr")),
-    )  # fmt: skip
+    )
 
 
 def _text(path: Path, part: str) -> Text:
@@ -110,7 +109,8 @@ def _json(path: Path, name: str) -> dict[str, Any]:
             raise ValueError("no object")
     except (OSError, ValueError) as error:
         raise refuse(
-            path, f"{name} is missing or broken ({shown(str(error), 80)})",
+            path,
+            f"{name} is missing or broken ({shown(str(error), 80)})",
             "give the whole folder of a diffusers pipeline",
-        ) from error  # fmt: skip
+        ) from error
     return found

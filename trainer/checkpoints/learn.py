@@ -87,9 +87,10 @@ class Material:
         except (OSError, ValueError, TypeError, KeyError) as error:
             said = shown(str(error), 120)
             raise RunError(
-                f"resume {folder.path}", f"origin.json is missing or broken ({said})",
+                f"resume {folder.path}",
+                f"origin.json is missing or broken ({said})",
                 "give the folder of a run that `apl train` began",
-            ) from error  # fmt: skip
+            ) from error
 
     def _is(self, name: str, kind: type) -> bool:
         value = getattr(self, name)
@@ -103,10 +104,13 @@ def load_material(material: Material, say: Callable[[str], None]) -> CheckpointM
     device = own_device(material.device)
     preset = preset_for(found, material.vram, device)
     options = Options(
-        None if material.tokenizer is None else Path(material.tokenizer), material.clip_skip,
-        cast("Prediction | None", material.prediction), dtype_for(preset, device),
-        text_dtype_for(found, preset, device), str(device),
-    )  # fmt: skip
+        None if material.tokenizer is None else Path(material.tokenizer),
+        material.clip_skip,
+        cast("Prediction | None", material.prediction),
+        dtype_for(preset, device),
+        text_dtype_for(found, preset, device),
+        str(device),
+    )
     if material.compile:
         check_compiler(device)
     model = load_checkpoint(Path(material.checkpoint), options, say)
@@ -120,10 +124,15 @@ def load_material(material: Material, say: Callable[[str], None]) -> CheckpointM
     return model
 
 
-def checkpoint_run(model: CheckpointModel, config: TrainConfig, folder: RunFolder,
-                   material: Material, listeners: Sequence[Listener] = (),
-                   control: Control | None = None,
-                   start: Prefix | None = None) -> Trainer:  # fmt: skip
+def checkpoint_run(
+    model: CheckpointModel,
+    config: TrainConfig,
+    folder: RunFolder,
+    material: Material,
+    listeners: Sequence[Listener] = (),
+    control: Control | None = None,
+    start: Prefix | None = None,
+) -> Trainer:
     """A trainer on a checkpoint, its latents encoded and its VAE moved out of the way."""
     group = Group()
 
@@ -150,11 +159,16 @@ def checkpoint_run(model: CheckpointModel, config: TrainConfig, folder: RunFolde
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return Trainer(
-        config, Model(model.encoder, model.denoiser, model.name),
-        DataSource(rows, cache.get, config), folder, listeners=listeners, control=control,
-        start=start, names_trained=len(names_in(rows)),
+        config,
+        Model(model.encoder, model.denoiser, model.name),
+        DataSource(rows, cache.get, config),
+        folder,
+        listeners=listeners,
+        control=control,
+        start=start,
+        names_trained=len(names_in(rows)),
         previewer=Previews(sampler, names_in(rows), heldout_names(data)),
-    )  # fmt: skip
+    )
 
 
 def names_in(rows: Sequence[Row]) -> list[str]:

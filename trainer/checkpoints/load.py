@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
-)  # fmt: skip
+)
 from torch import Tensor, nn
 
 from apl_core.encoding import ReferenceEncoder
@@ -33,8 +33,11 @@ from .tokenizer import find_tokenizer
 GUIDANCE, STEPS = 7.0, 20
 
 _OLD_ATTENTION = (
-    (".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")
-)  # fmt: skip
+    (".query.", ".to_q."),
+    (".key.", ".to_k."),
+    (".value.", ".to_v."),
+    (".proj_attn.", ".to_out.0."),
+)
 
 
 @dataclass(frozen=True)
@@ -68,23 +71,33 @@ class CheckpointModel:
         side = (size or self.recognised.size) // self.latents.pixels
         return self.latents.channels, side, side
 
-    def sampler(self, steps: int = STEPS, guidance: float = GUIDANCE,
-                size: int | None = None, batch: int = 4) -> Sampler:  # fmt: skip
+    def sampler(
+        self,
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
+        size: int | None = None,
+        batch: int = 4,
+    ) -> Sampler:
         """DDIM with classifier-free guidance."""
         shape = self.latent_shape(size)
         return Sampler(self.encoder, self.denoiser, self.latents, shape, guidance, steps, batch)
 
 
-def load_checkpoint(path: Path, options: Options | None = None,
-                    say: Callable[[str], None] = lambda _: None) -> CheckpointModel:  # fmt: skip
+def load_checkpoint(
+    path: Path, options: Options | None = None, say: Callable[[str], None] = lambda _: None
+) -> CheckpointModel:
     """Recognise a checkpoint and load it, offline; AplError if anything of it does not fit."""
     options = options or Options()
     found = recognise(path, options.prediction)
     say(found.sentence)
     with sound(path):
         towers = [load_tower(found, text, options) for text in found.texts]
-        unet = cast(UNet2DConditionModel, fill(found.path, "U-Net", new_unet(found.unet),
-                    unet_weights(found.unet, options.dtype)))  # fmt: skip
+        unet = cast(
+            UNet2DConditionModel,
+            fill(
+                found.path, "U-Net", new_unet(found.unet), unet_weights(found.unet, options.dtype)
+            ),
+        )
         new, weights = new_vae(found.vae), _vae_weights(found.vae)
         vae = cast(AutoencoderKL, fill(found.path, "VAE", new, weights))
         denoiser = UnetDenoiser(unet, schedule_of(found), found.prediction)
@@ -161,7 +174,7 @@ def load_tower(found: Recognised, text: Text, options: Options) -> ClipTower:
             f"read the checkpoint {shown(str(found.path))}",
             f"its vocabulary has {len(tokenizer)} tokens, {text.key} knows {rows}",
             "give the tokenizer that belongs to it with --tokenizer",
-        )  # fmt: skip
+        )
     pad = cast(int, tokenizer.eos_token_id) if text.key == "clip_l" else 0
     skip = skip_of(text, found.family, options.clip_skip)
     return ClipTower(text.key, model, tokenizer, pad, skip, text.norm)
@@ -173,15 +186,17 @@ def skip_of(text: Text, family: str, clip_skip: int | None) -> int:
     skip = text.skip if clip_skip is None else text.skip + clip_skip - usual
     if not 0 <= skip < int(text.config["num_hidden_layers"]):
         raise ConfigError(
-            "set clip skip", f"{clip_skip} is not possible for {text.key} of this {family} model",
+            "set clip skip",
+            f"{clip_skip} is not possible for {text.key} of this {family} model",
             f"leave it out, which means {usual}, or give {usual - text.skip} to "
             f"{usual - text.skip + int(text.config['num_hidden_layers']) - 1}",
-        )  # fmt: skip
+        )
     return skip
 
 
-def check_reading(found: Recognised, tokenizer: Path | None, clip_skip: int | None,
-                  texts: Iterable[str]) -> None:  # fmt: skip
+def check_reading(
+    found: Recognised, tokenizer: Path | None, clip_skip: int | None, texts: Iterable[str]
+) -> None:
     """AplError if texts could not be encoded as asked for: told before weights are read."""
     for text in found.texts:
         skip_of(text, found.family, clip_skip)

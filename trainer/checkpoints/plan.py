@@ -18,9 +18,7 @@ from .load import new_unet
 from .recognise import Recognised
 from .texts import new_text_model
 
-REAL = TrainConfig(
-    target="person", rate=2e-3, steps=600, pool=576, check_every=100, save_every=50,
-)  # fmt: skip
+REAL = TrainConfig(target="person", rate=2e-3, steps=600, pool=576, check_every=100, save_every=50)
 """The recipe's defaults on real checkpoints, whose token embeddings are short: not yet tried on
 pretrained weights."""
 
@@ -40,12 +38,13 @@ class Preset:
 
 CPU = Preset(half=False, checkpointing=False, micro=2)
 PRESETS: Mapping[int, Preset] = {
-    4: Preset(size=512), 6: Preset(micro=2, size=768), 8: Preset(micro=4, size=768),
-    12: Preset(micro=12), 24: Preset(checkpointing=False, micro=0),
-}  # fmt: skip
-PRESETS_XL: Mapping[int, Preset] = {
-    8: Preset(size=512), 12: Preset(micro=1), 24: Preset(micro=8),
-}  # fmt: skip
+    4: Preset(size=512),
+    6: Preset(micro=2, size=768),
+    8: Preset(micro=4, size=768),
+    12: Preset(micro=12),
+    24: Preset(checkpointing=False, micro=0),
+}
+PRESETS_XL: Mapping[int, Preset] = {8: Preset(size=512), 12: Preset(micro=1), 24: Preset(micro=8)}
 
 
 def own_device(asked: str | None) -> torch.device:
@@ -83,9 +82,10 @@ def preset_for(found: Recognised, vram: int | None, device: torch.device) -> Pre
     fitting = [size for size in table if size <= gigabytes]
     if not fitting:
         raise ConfigError(
-            f"train on {gigabytes} GB", f"{found.family} needs a card of {min(table)} GB or more",
+            f"train on {gigabytes} GB",
+            f"{found.family} needs a card of {min(table)} GB or more",
             "use an SD 1.x checkpoint, or a bigger card",
-        )  # fmt: skip
+        )
     return table[max(fitting)]
 
 
@@ -102,8 +102,9 @@ def text_dtype_for(found: Recognised, preset: Preset, device: torch.device) -> t
     return dtype_for(preset, device) if found.family == "SDXL" else torch.float32
 
 
-def fitted(config: TrainConfig, preset: Preset, dtype: torch.dtype,
-           given: Mapping[str, object]) -> TrainConfig:  # fmt: skip
+def fitted(
+    config: TrainConfig, preset: Preset, dtype: torch.dtype, given: Mapping[str, object]
+) -> TrainConfig:
     """The settings with the preset's micro-batch and precision where the user named none."""
     autocast = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "off")
     wanted = {"micro_batch": preset.micro, "autocast": autocast}
@@ -144,8 +145,9 @@ class Forecast:
         return "\n".join(pieces)
 
 
-def forecast(found: Recognised, config: TrainConfig, preset: Preset, size: int,
-             device: torch.device) -> Forecast:  # fmt: skip
+def forecast(
+    found: Recognised, config: TrainConfig, preset: Preset, size: int, device: torch.device
+) -> Forecast:
     """Counted on the meta device; the time is that of this machine's measured matrix products.
 
     The text encoder's and the VAE's own work is small beside the U-Net's and not counted.

@@ -35,8 +35,9 @@ _TEXTS = (
 _CHANNELS = {
     9: "an inpainting model (9 input channels)",
     8: "a model that edits pictures (8 input channels)",
-    7: "an upscaler (7 input channels)", 5: "a depth model (5 input channels)",
-}  # fmt: skip
+    7: "an upscaler (7 input channels)",
+    5: "a depth model (5 input channels)",
+}
 _FOREIGN = (
     ("joint_blocks.", "Stable Diffusion 3"),
     ("double_blocks.", "Flux or one of its kin"),
@@ -135,9 +136,15 @@ def _recognised(path: Path, prediction: Prediction | None) -> Recognised:
     said = prediction or _prediction(contents, family)
     vae = Network(contents, VAE, vae_config(contents, SCALING[family]))
     return Recognised(
-        path, family, texts, Network(contents, UNET, config), vae, said,
-        stored_as(contents, UNET), zero_snr="ztsnr" in contents.shapes,
-    )  # fmt: skip
+        path,
+        family,
+        texts,
+        Network(contents, UNET, config),
+        vae,
+        said,
+        stored_as(contents, UNET),
+        zero_snr="ztsnr" in contents.shapes,
+    )
 
 
 def check_channels(path: Path, config: Mapping[str, Any]) -> None:

@@ -23,23 +23,45 @@ from .data import METADATA
 
 NEGATIVE = "blurry, deformed, disfigured, cropped, text, watermark"
 TEMPLATES = (
-    "a photo of {}", "a portrait of {}", "a close-up photo of the face of {}",
-    "{} smiling at the camera", "{} in a street", "{} giving a speech", "{} sitting in a cafe",
+    "a photo of {}",
+    "a portrait of {}",
+    "a close-up photo of the face of {}",
+    "{} smiling at the camera",
+    "{} in a street",
+    "{} giving a speech",
+    "{} sitting in a cafe",
     "a black and white photo of {}",
-)  # fmt: skip
+)
 PEOPLE = (
-    "a man with short dark hair", "a woman with long blonde hair", "an old man with a grey beard",
-    "an old woman with glasses", "a young man with curly hair", "a young woman with red hair",
-    "a bald man in a suit", "a woman with a headscarf", "a teenager with freckles",
+    "a man with short dark hair",
+    "a woman with long blonde hair",
+    "an old man with a grey beard",
+    "an old woman with glasses",
+    "a young man with curly hair",
+    "a young woman with red hair",
+    "a bald man in a suit",
+    "a woman with a headscarf",
+    "a teenager with freckles",
     "a man with a moustache",
-)  # fmt: skip
+)
 THINGS = (
-    "a red bicycle leaning on a wall", "a bowl of oranges on a table", "a lighthouse by the sea",
-    "a cat asleep on a sofa", "a mountain lake at dawn", "a wooden chair in an empty room",
-    "a tram in a snowy street", "a field of sunflowers", "a steaming cup of tea",
-    "an old stone bridge", "a sailing boat in the fog", "a shelf full of books",
-    "a dog running on a beach", "a plate of pasta", "a forest path in autumn", "a city at night",
-)  # fmt: skip
+    "a red bicycle leaning on a wall",
+    "a bowl of oranges on a table",
+    "a lighthouse by the sea",
+    "a cat asleep on a sofa",
+    "a mountain lake at dawn",
+    "a wooden chair in an empty room",
+    "a tram in a snowy street",
+    "a field of sunflowers",
+    "a steaming cup of tea",
+    "an old stone bridge",
+    "a sailing boat in the fog",
+    "a shelf full of books",
+    "a dog running on a beach",
+    "a plate of pasta",
+    "a forest path in autumn",
+    "a city at night",
+)
 LEAST_NAMES = 4
 
 
@@ -56,9 +78,10 @@ def jobs(names: Sequence[str], per_name: int, seed: int) -> list[Job]:
     """What is drawn for a list of names, and as many people without a name and things each."""
     if len(names) < LEAST_NAMES:
         raise ConfigError(
-            "learn from names", f"there {'is' if len(names) == 1 else 'are'} {len(names)}",
+            "learn from names",
+            f"there {'is' if len(names) == 1 else 'are'} {len(names)}",
             f"give {LEAST_NAMES} or more; the more, the better it holds for others",
-        )  # fmt: skip
+        )
     found: list[Job] = []
 
     def add(row: dict[str, str]) -> None:
@@ -82,8 +105,13 @@ def _naming_nobody(prompts: Sequence[str], names: Sequence[str]) -> Sequence[str
     return [prompt for prompt in prompts if not everybody.find(prompt)] or prompts
 
 
-def draw_data(sampler: Sampler, work: Sequence[Job], folder: Path,
-              progress: Callable[[str, int, int], None], group: Group) -> None:  # fmt: skip
+def draw_data(
+    sampler: Sampler,
+    work: Sequence[Job],
+    folder: Path,
+    progress: Callable[[str, int, int], None],
+    group: Group,
+) -> None:
     """Draw the pictures that are not there yet and write `metadata.jsonl`; AplError on a bad disk.
 
     Killed and called again it goes on; several processes share the work.

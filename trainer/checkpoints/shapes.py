@@ -46,9 +46,10 @@ def _unet_config(contents: Contents, shapes: Mapping[str, tuple[int, ...]]) -> d
     deepest = levels[-1][0][1]
     if not regular or not middle or deepest not in (0, middle):
         raise refuse(
-            contents.path, "its U-Net is a pruned one (blocks of one level differ)",
+            contents.path,
+            "its U-Net is a pruned one (blocks of one level differ)",
             "give it as a diffusers folder, which says how it is built",
-        )  # fmt: skip
+        )
     widths = [level[0][0] for level in levels]
     depths = [level[0][1] for level in levels]
     linear = any(name.endswith("proj_in.weight") and len(s) == 2 for name, s in shapes.items())
@@ -93,16 +94,20 @@ def vae_config(contents: Contents, scaling: float) -> dict[str, Any]:
         latent = shapes["decoder.conv_in.weight"][1]
     except KeyError as error:
         raise refuse(
-            contents.path, f"weights of its VAE are missing ({error})",
+            contents.path,
+            f"weights of its VAE are missing ({error})",
             "give a checkpoint with its VAE in it",
-        ) from error  # fmt: skip
+        ) from error
     return {
-        "in_channels": 3, "out_channels": 3, "latent_channels": latent,
-        "block_out_channels": widths, "scaling_factor": scaling,
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": latent,
+        "block_out_channels": widths,
+        "scaling_factor": scaling,
         "layers_per_block": _count(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
         "down_block_types": ["DownEncoderBlock2D"] * count,
         "up_block_types": ["UpDecoderBlock2D"] * count,
-    }  # fmt: skip
+    }
 
 
 def check_layers(config: Mapping[str, Any]) -> None:

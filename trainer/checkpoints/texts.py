@@ -58,15 +58,17 @@ def text_config(shapes: Mapping[str, Any], quick: bool) -> dict[str, Any]:
     if max(layers, default=0) > LAYERS:
         raise ValueError(f"layer {max(layers)}")
     return {
-        "vocab_size": vocabulary, "hidden_size": width,
+        "vocab_size": vocabulary,
+        "hidden_size": width,
         "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"].shape[0],
         "num_hidden_layers": max(layers, default=-1) + 1,
         "num_attention_heads": max(width // _HEAD_WIDTH, 1),
         "max_position_embeddings": shapes["embeddings.position_embedding.weight"].shape[0],
         "hidden_act": "quick_gelu" if quick else "gelu",
         "projection_dim": width if projection is None else projection.shape[0],
-        "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1,
-    }  # fmt: skip
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,
+    }
 
 
 def new_text_model(config: Mapping[str, Any], projection: bool) -> torch.nn.Module:

@@ -32,17 +32,18 @@ def find_tokenizer(asked_for: Path | None, beside: Path) -> CLIPTokenizer:
             return _read(folder)
     if asked_for:
         raise AplError(
-            f"read the tokenizer in {shown(str(asked_for))}", "vocab.json or merges.txt is missing",
+            f"read the tokenizer in {shown(str(asked_for))}",
+            "vocab.json or merges.txt is missing",
             "give the `tokenizer` folder of any SD diffusers pipeline",
-        )  # fmt: skip
+        )
     packed = open_clip_file()
     if packed is None:
         raise AplError(
-            "find CLIP's vocabulary", "a single checkpoint file brings none, and open_clip, which "
-            "does, is not installed",
+            "find CLIP's vocabulary",
+            "a single checkpoint file brings none, and open_clip, which does, is not installed",
             "python -m pip install open_clip_torch, or give --tokenizer DIR with vocab.json and "
             "merges.txt (the `tokenizer` folder of any SD diffusers pipeline)",
-        )  # fmt: skip
+        )
     with TemporaryDirectory() as folder:
         unpack(packed, Path(folder))
         return _read(Path(folder))
@@ -81,6 +82,7 @@ def _read(folder: Path) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a broken vocabulary raises anything
         raise AplError(
-            f"read the tokenizer in {shown(str(folder))}", shown(str(error), 120),
+            f"read the tokenizer in {shown(str(folder))}",
+            shown(str(error), 120),
             "give a folder with the vocab.json and merges.txt of CLIP",
-        ) from error  # fmt: skip
+        ) from error

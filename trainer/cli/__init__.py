@@ -19,9 +19,10 @@ _GROUPS = (demo, dataset, learn, ui, pictures, evaluate, files, bench, verify, p
 def parser() -> Parser:
     """All verbs with their options."""
     top = Parser(
-        prog="apl", description="Learn and use prompt prefixes that anonymize faces.",
+        prog="apl",
+        description="Learn and use prompt prefixes that anonymize faces.",
         epilog="Start with: apl demo",
-    )  # fmt: skip
+    )
     top.add_argument("--version", action="version", version=f"apl {__version__}")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     for group in _GROUPS:

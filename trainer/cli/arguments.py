@@ -134,14 +134,14 @@ def check_share(given: argparse.Namespace) -> None:
         raise ConfigError("take a share", f"--rank {given.rank} of {given.of}", "count from 0")
 
 
-def refuse_ignored(given: argparse.Namespace, names: tuple[str, ...], found: str,
-                   fix: str) -> None:  # fmt: skip
+def refuse_ignored(given: argparse.Namespace, names: tuple[str, ...], found: str, fix: str) -> None:
     """ConfigError for every option of `names` that is given although nothing would use it."""
     values = {name: getattr(given, name) for name in names}
     told = [
-        f"--{name.replace('_', '-')}" for name, value in values.items()
+        f"--{name.replace('_', '-')}"
+        for name, value in values.items()
         if not (value is None or value is False or value == "")
-    ]  # fmt: skip
+    ]
     if told:
         raise ConfigError(f"use {', '.join(told)}", found, fix)
 
@@ -150,14 +150,18 @@ def refuse_idle_negative(given: argparse.Namespace) -> None:
     """ConfigError for a negative prompt beside a CFG scale of 1, at which it is not run."""
     if given.guidance == 1:
         refuse_ignored(
-            given, ("negative",), "at --guidance 1 no negative prompt is run",
+            given,
+            ("negative",),
+            "at --guidance 1 no negative prompt is run",
             "leave one of the two out",
-        )  # fmt: skip
+        )
 
 
 def refuse_on_pocket(given: argparse.Namespace, names: tuple[str, ...]) -> None:
     """ConfigError for options of `names` that are given and have no meaning on a pocket model."""
     refuse_ignored(
-        given, names, "a pocket model draws at 32x32 on the CPU, with its own words and vocabulary",
+        given,
+        names,
+        "a pocket model draws at 32x32 on the CPU, with its own words and vocabulary",
         "leave it out, or give a checkpoint with --model",
-    )  # fmt: skip
+    )

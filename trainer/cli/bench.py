@@ -16,9 +16,12 @@ def add(verbs: Verbs) -> None:
     bench = verbs.add_parser("bench", help="measure speed, memory and overhead")
     inner = bench.add_subparsers(metavar="WHAT", required=True)
     speed = verb(
-        inner, "speed", run_speed, "this recipe against the authors': step cost, time to quality",
+        inner,
+        "speed",
+        run_speed,
+        "this recipe against the authors': step cost, time to quality",
         "apl bench speed --minutes 10 --out bench/speed",
-    )  # fmt: skip
+    )
     add_model(speed)
     speed.add_argument(
         "--minutes", type=arguments.minutes, default=10.0, help="most time for each recipe"
@@ -27,17 +30,23 @@ def add(verbs: Verbs) -> None:
         "--out", type=arguments.out_folder, default="bench/speed", help="folder for the figures"
     )
     host = verb(
-        inner, "host", run_host, "what the prefix costs in a host, in the host's own process",
+        inner,
+        "host",
+        run_host,
+        "what the prefix costs in a host, in the host's own process",
         "apl bench host comfyui",
-    )  # fmt: skip
+    )
     host.add_argument("host", choices=("comfyui", "a1111"), help="a host as the tests find it")
     host.add_argument(
         "--out", type=arguments.out_folder, default="bench", help="folder for the figures"
     )
     train = verb(
-        inner, "train", run_train, "a step on a whole, random SD 1.5, beside the authors'",
+        inner,
+        "train",
+        run_train,
+        "a step on a whole, random SD 1.5, beside the authors'",
         "apl bench train --side 16 --out bench/train",
-    )  # fmt: skip
+    )
     train.add_argument("--side", type=_side, default=16, help="side of the latents (512x512: 64)")
     train.add_argument(
         "--batch", type=arguments.whole(1, 4096), nargs="+", default=[4], help="our batches to try"
@@ -53,9 +62,12 @@ def add(verbs: Verbs) -> None:
         "--out", type=arguments.out_folder, default="bench/train", help="folder for the figures"
     )
     fuzz = verb(
-        inner, "fuzz", run_fuzz, "broken files of every kind, against limits of time and memory",
+        inner,
+        "fuzz",
+        run_fuzz,
+        "broken files of every kind, against limits of time and memory",
         "apl bench fuzz --files 200000 --out bench/fuzz",
-    )  # fmt: skip
+    )
     fuzz.add_argument(
         "--files", type=arguments.whole(1, 10**9), default=200_000, help="broken files in all"
     )
@@ -66,9 +78,12 @@ def add(verbs: Verbs) -> None:
         "--out", type=arguments.out_folder, default="bench/fuzz", help="folder for the figures"
     )
     kill = verb(
-        inner, "kill", run_kill, "trainings killed at random moments, and on full disks",
+        inner,
+        "kill",
+        run_kill,
+        "trainings killed at random moments, and on full disks",
         "apl bench kill --kills 100 --out bench/kill",
-    )  # fmt: skip
+    )
     add_model(kill)
     kill.add_argument("--kills", type=arguments.whole(1, 10**6), default=100, help="kills in all")
     kill.add_argument("--seed", type=arguments.seed, default=0, help="seed of the random moments")
@@ -76,10 +91,12 @@ def add(verbs: Verbs) -> None:
         "--out", type=arguments.out_folder, default="bench/kill", help="folder for the figures"
     )
     negative = verb(
-        inner, "negative", run_negative,
+        inner,
+        "negative",
+        run_negative,
         "the prefix in negative and empty prompts too: what it changes on the pocket model",
         "apl bench negative --seeds 0,1,2 --out bench/negative",
-    )  # fmt: skip
+    )
     add_model(negative)
     negative.add_argument(
         "--seeds", type=_seeds, default="0,1,2", help="a prefix is learnt of each"
@@ -111,9 +128,12 @@ def add(verbs: Verbs) -> None:
     )
     negative.add_argument("--json", action="store_true", help="print figures.json, not the table")
     paper = verb(
-        inner, "paper", run_paper, "the paper's five experiments, beside baselines and an eraser",
+        inner,
+        "paper",
+        run_paper,
+        "the paper's five experiments, beside baselines and an eraser",
         "apl bench paper --quick --out bench/paper",
-    )  # fmt: skip
+    )
     add_model(paper)
     paper.add_argument("--prefix", type=Path, help="a prefix file (one is learnt)")
     paper.add_argument("--quick", action="store_true", help="minutes: few names, short trainings")
@@ -243,8 +263,10 @@ def run_paper(given: argparse.Namespace) -> int:
     flat = run_paper(model, given.out, plan, given.prefix, workers, share, command)
     if flat is None:
         left = ", ".join(missing_parts(given.out, plan))
-        print(f"this share is done. Parts that are left to others: {left}\n"
-              f"Once {given.out / 'parts'} holds all, {command} writes the report.")  # fmt: skip
+        print(
+            f"this share is done. Parts that are left to others: {left}\n"
+            f"Once {given.out / 'parts'} holds all, {command} writes the report."
+        )
         return 0
     if given.json:
         print(json.dumps(flat, indent=1))

@@ -23,13 +23,17 @@ READING = ("tokenizer", "clip_skip", "prediction")
 Verbs = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
 
 
-def verb(verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], about: str,
-         example: str) -> argparse.ArgumentParser:  # fmt: skip
+def verb(
+    verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], about: str, example: str
+) -> argparse.ArgumentParser:
     """Add a verb with a one-line description and an example."""
     added = verbs.add_parser(
-        name, help=about, description=about, epilog=f"example: {example}",
+        name,
+        help=about,
+        description=about,
+        epilog=f"example: {example}",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
+    )
     added.set_defaults(run=run)
     return added
 
@@ -44,16 +48,21 @@ def add_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[repo
 def add_any_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]
     """The options that choose a pocket model or a real checkpoint, and how that one is read."""
     verb.add_argument(
-        "--model", type=Path, default=None, metavar="PATH",
+        "--model",
+        type=Path,
+        default=None,
+        metavar="PATH",
         help="checkpoint (.safetensors), diffusers folder or pocket model's folder (built-in one)",
-    )  # fmt: skip
+    )
     verb.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="CLIP's vocab.json and merges.txt, if needed"
     )
     verb.add_argument(
-        "--clip-skip", type=arguments.clip_skip, metavar="N",
+        "--clip-skip",
+        type=arguments.clip_skip,
+        metavar="N",
         help="as hosts count it; 1 is the last",
-    )  # fmt: skip
+    )
     verb.add_argument(
         "--prediction", choices=("eps", "v"), help="what the checkpoint predicts, if not found out"
     )
@@ -72,10 +81,11 @@ def load_model(folder: Path | None) -> PocketModel:
 
     if folder is not None and folder.exists() and is_checkpoint(folder):
         raise AplError(
-            f"load {folder}", "this verb works on pocket models only, and this is none",
+            f"load {folder}",
+            "this verb works on pocket models only, and this is none",
             "give a pocket model's folder, or leave --model out; on a checkpoint, look at pictures "
             "of many names with `apl generate`",
-        )  # fmt: skip
+        )
     return load_pocket(folder or BUILT_IN)
 
 

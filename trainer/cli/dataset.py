@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 
 _FEW = 20
 _REAL_ONLY = (
-    *READING, "size", "templates", "things_prompts", "people_prompts", "half", "device", "weights",
-)  # fmt: skip
+    *READING,
+    "size",
+    "templates",
+    "things_prompts",
+    "people_prompts",
+    "half",
+    "device",
+    "weights",
+)
 _MANY = 100_000
 _TOLD = 12
 
@@ -37,13 +44,16 @@ _TOLD = 12
 def add(verbs: Verbs) -> None:
     """Add `dataset` and `fetch`."""
     made = verb(
-        verbs, "dataset", run_dataset,
+        verbs,
+        "dataset",
+        run_dataset,
         "draw pictures of names with the model itself, describe them, and write a data set",
         "apl dataset --model sd15.safetensors --names builtin --out data/figures",
-    )  # fmt: skip
+    )
     add_any_model(made)
-    made.add_argument("--names", required=True, metavar="FILE",
-                      help="text file, one name a line, or `builtin`")  # fmt: skip
+    made.add_argument(
+        "--names", required=True, metavar="FILE", help="text file, one name a line, or `builtin`"
+    )
     made.add_argument(
         "--out", type=arguments.out_folder, required=True, help="the data set's folder"
     )
@@ -58,34 +68,53 @@ def add(verbs: Verbs) -> None:
     )
     made.add_argument("--json", action="store_true", help="print what was made as JSON")
     fetched = verb(
-        verbs, "fetch", run_fetch,
+        verbs,
+        "fetch",
+        run_fetch,
         "bring one of the few weights that optional parts need; without NAME, list them",
         "apl fetch face-detection",
-    )  # fmt: skip
+    )
     fetched.add_argument("name", nargs="?", metavar="NAME", help="which")
     whence = fetched.add_mutually_exclusive_group()
-    whence.add_argument("--from", type=Path, metavar="FILE",
-                        help="take a file that is here instead of downloading it")  # fmt: skip
+    whence.add_argument(
+        "--from",
+        type=Path,
+        metavar="FILE",
+        help="take a file that is here instead of downloading it",
+    )
     whence.add_argument("--url", type=_address, help="another address of the same file")
-    fetched.add_argument("--sha256", type=_hash, metavar="HEX",
-                         help="expect this hash instead of ours")  # fmt: skip
-    fetched.add_argument("--weights", type=arguments.out_folder, metavar="DIR",
-                         help="where to put it ($APL_WEIGHTS, or the user's cache)")  # fmt: skip
+    fetched.add_argument(
+        "--sha256", type=_hash, metavar="HEX", help="expect this hash instead of ours"
+    )
+    fetched.add_argument(
+        "--weights",
+        type=arguments.out_folder,
+        metavar="DIR",
+        help="where to put it ($APL_WEIGHTS, or the user's cache)",
+    )
 
 
 def _add_amounts(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--heldout", type=Path, metavar="FILE",
-                      help="names to measure on only, one a line")  # fmt: skip
-    made.add_argument("--heldout-share", type=arguments.decimal(0, 0.9), default=0.2,
-                      help="share that is held out: of general pictures, and of names without "
-                      "--heldout")  # fmt: skip
+    made.add_argument(
+        "--heldout", type=Path, metavar="FILE", help="names to measure on only, one a line"
+    )
+    made.add_argument(
+        "--heldout-share",
+        type=arguments.decimal(0, 0.9),
+        default=0.2,
+        help="share that is held out: of general pictures, and of names without --heldout",
+    )
     some, any_number = arguments.whole(1, _MANY), arguments.whole(0, _MANY)
     made.add_argument("--count", type=some, default=12, help="pictures a name")
     made.add_argument("--tries", type=some, help="pictures drawn at most for them (3 x count)")
     made.add_argument("--things", type=any_number, default=200, help="name-free pictures of things")
     made.add_argument("--people", type=any_number, default=200, help="name-free pictures of people")
-    made.add_argument("--general", type=Path, metavar="DIR",
-                      help="take general pictures with .txt captions as well")  # fmt: skip
+    made.add_argument(
+        "--general",
+        type=Path,
+        metavar="DIR",
+        help="take general pictures with .txt captions as well",
+    )
 
 
 def _add_pictures(made: argparse.ArgumentParser) -> None:
@@ -111,11 +140,16 @@ def _add_pictures(made: argparse.ArgumentParser) -> None:
 
 
 def _add_eyes(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--no-face-filter", action="store_true",
-                      help="keep every picture, needs no facexlib")  # fmt: skip
-    made.add_argument("--descriptions", choices=("voted", "person"), default="voted",
-                      help="what stands for a name: attributes voted over its pictures, or just "
-                      "`a person`, which needs no open_clip")  # fmt: skip
+    made.add_argument(
+        "--no-face-filter", action="store_true", help="keep every picture, needs no facexlib"
+    )
+    made.add_argument(
+        "--descriptions",
+        choices=("voted", "person"),
+        default="voted",
+        help="what stands for a name: attributes voted over its pictures, or just "
+        "`a person`, which needs no open_clip",
+    )
     made.add_argument("--no-gender", action="store_true", help="leave gender out of descriptions")
     made.add_argument("--weights", type=Path, metavar="DIR", help="where `apl fetch` put them")
 
@@ -155,13 +189,17 @@ def run_fetch(given: argparse.Namespace) -> int:
     folder = weights_folder(given.weights)
     if given.name is None:
         arguments.refuse_ignored(
-            given, ("from", "url", "sha256"), "nothing is fetched without a name",
+            given,
+            ("from", "url", "sha256"),
+            "nothing is fetched without a name",
             "give the name of a weight; `apl fetch` lists them",
-        )  # fmt: skip
+        )
         for one in WEIGHTS:
             print(_listed(one, folder))
-        print("SHA-256: as several unrelated public projects record it for this file.\n"
-              "Nothing is downloaded unless you say `apl fetch NAME`.")  # fmt: skip
+        print(
+            "SHA-256: as several unrelated public projects record it for this file.\n"
+            "Nothing is downloaded unless you say `apl fetch NAME`."
+        )
         return 0
     one, source = weight(given.name), getattr(given, "from")
     print(f"{one.name}: from {shown(str(source or given.url or one.url), 400)}")
@@ -196,9 +234,10 @@ def _check(given: argparse.Namespace, pocket: bool) -> None:
         )
     if given.tries is not None and given.tries < given.count:
         raise ConfigError(
-            f"make {given.count} pictures a name", f"--tries {given.tries} is less than that",
+            f"make {given.count} pictures a name",
+            f"--tries {given.tries} is less than that",
             "give --tries as many or more",
-        )  # fmt: skip
+        )
 
 
 def _address(text: str) -> str:
@@ -245,9 +284,15 @@ def _pocket(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
     torch.set_num_threads(1)  # two OpenMP threads on a busy two-core machine are slower than one
     model = load_model(given.model)
     tools = pocket_tools(
-        model, given.seed, given.steps, given.guidance or GUIDANCE, given.batch,
-        not given.no_face_filter, given.descriptions == "voted", given.negative or "",
-    )  # fmt: skip
+        model,
+        given.seed,
+        given.steps,
+        given.guidance or GUIDANCE,
+        given.batch,
+        not given.no_face_filter,
+        given.descriptions == "voted",
+        given.negative or "",
+    )
     return tools, model.encoder
 
 
@@ -266,10 +311,17 @@ def _real(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
     size = given.size or found.size
     device = str(own_device(given.device))
     choices = Choices(
-        given.seed, given.steps, given.guidance or GUIDANCE, size, given.batch,
-        book.negative if given.negative is None else given.negative, not given.no_face_filter,
-        given.descriptions == "voted", weights_folder(given.weights), device,
-    )  # fmt: skip
+        given.seed,
+        given.steps,
+        given.guidance or GUIDANCE,
+        size,
+        given.batch,
+        book.negative if given.negative is None else given.negative,
+        not given.no_face_filter,
+        given.descriptions == "voted",
+        weights_folder(given.weights),
+        device,
+    )
     faces, attributes = optional_eyes(choices)
     dtype = torch.float16 if given.half else torch.float32
     options = Options(
@@ -288,8 +340,9 @@ def tqdm_write(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def _tasks(given: argparse.Namespace, tools: Tools, amounts: Amounts,
-           splits: dict[str, Split]) -> list[Task]:  # fmt: skip
+def _tasks(
+    given: argparse.Namespace, tools: Tools, amounts: Amounts, splits: dict[str, Split]
+) -> list[Task]:
     from ..data.plan import general_tasks, name_tasks
 
     named = name_tasks(splits, amounts, tools.faces is not None)
@@ -317,8 +370,13 @@ def _told(given: argparse.Namespace, outcome: Outcome, splits: dict[str, Split])
     kinds = [entry.kind for entry in outcome.entries]
     counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
     if given.json:
-        told = {"complete": True, "pictures": counts, "unknown": outcome.unknown,
-                "without_face": outcome.faceless, "with_few_faces": outcome.short}  # fmt: skip
+        told = {
+            "complete": True,
+            "pictures": counts,
+            "unknown": outcome.unknown,
+            "without_face": outcome.faceless,
+            "with_few_faces": outcome.short,
+        }
         print(json.dumps(told, ensure_ascii=False))
         return 0
     pictures = ", ".join(f"{count} {kind}" for kind, count in counts.items())

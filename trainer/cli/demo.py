@@ -11,9 +11,12 @@ from .common import Verbs, add_model, load_model, verb
 def add(verbs: Verbs) -> None:
     """Add `demo`."""
     demo = verb(
-        verbs, "demo", run, "learn a prefix on the pocket model, measure it, and show it",
+        verbs,
+        "demo",
+        run,
+        "learn a prefix on the pocket model, measure it, and show it",
         "apl demo --out runs",
-    )  # fmt: skip
+    )
     add_model(demo)
     demo.add_argument(
         "--out", type=arguments.out_folder, default="runs", help="folder that gets the run"

@@ -23,36 +23,63 @@ from .common import (
     load_real,
     read_fitting,
     verb,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from ..evaluation.survey import Eyes, Plan, Survey
 
 _REAL_ONLY = (
-    *READING, "heldout", "data", "gallery", "templates", "things_prompts", "people_prompts",
-    "negative", "steps", "guidance", "size", "device", "weights", "seed", "gallery_seeds", "batch",
-    "rank", "of",
-)  # fmt: skip
+    *READING,
+    "heldout",
+    "data",
+    "gallery",
+    "templates",
+    "things_prompts",
+    "people_prompts",
+    "negative",
+    "steps",
+    "guidance",
+    "size",
+    "device",
+    "weights",
+    "seed",
+    "gallery_seeds",
+    "batch",
+    "rank",
+    "of",
+)
 _POCKET = {"names": "64", "seeds": 4, "free": 128}
-_REAL = {"seeds": 4, "free": 32, "gallery_seeds": 4, "steps": 20, "batch": 4, "seed": 0, "rank": 0,
-         "of": 1}  # fmt: skip
+_REAL = {
+    "seeds": 4,
+    "free": 32,
+    "gallery_seeds": 4,
+    "steps": 20,
+    "batch": 4,
+    "seed": 0,
+    "rank": 0,
+    "of": 1,
+}
 _some = arguments.whole(1, 1000)
 
 
 def add(verbs: Verbs) -> None:
     """Add `evaluate`."""
     evaluate = verb(
-        verbs, "evaluate", run_evaluate, "measure a prefix: identity, faces, fidelity, drift",
+        verbs,
+        "evaluate",
+        run_evaluate,
+        "measure a prefix: identity, faces, fidelity, drift",
         "apl evaluate --model sd15.safetensors --prefix mine.safetensors --names names.txt "
         "--heldout others.txt --out measured",
-    )  # fmt: skip
+    )
     add_any_model(evaluate)
     evaluate.add_argument("--prefix", type=Path, required=True, help="the prefix file")
     evaluate.add_argument(
-        "--names", metavar="FILE|N",
+        "--names",
+        metavar="FILE|N",
         help="on a checkpoint: names it was learnt from, one a line, or `builtin`; on a pocket "
         "model: how many names a group (64)",
-    )  # fmt: skip
+    )
     evaluate.add_argument("--seeds", type=_some, help="pictures a name (4)")
     evaluate.add_argument(
         "--free",
@@ -67,14 +94,26 @@ def add(verbs: Verbs) -> None:
 
 
 def _add_real(real: argparse._ArgumentGroup) -> None:  # pyright: ignore[reportPrivateUsage]
-    real.add_argument("--heldout", "--held-out", type=Path, metavar="FILE",
-                      help="names that the prefix has never seen, one a line")  # fmt: skip
-    real.add_argument("--data", type=Path, metavar="DIR",
-                      help="take names, who is held out, and descriptions from a data set of "
-                      "`apl dataset`")  # fmt: skip
-    real.add_argument("--gallery", type=Path, metavar="DIR",
-                      help="pictures of everybody in a subfolder each, in place of the model's "
-                      "own pictures without prefix")  # fmt: skip
+    real.add_argument(
+        "--heldout",
+        "--held-out",
+        type=Path,
+        metavar="FILE",
+        help="names that the prefix has never seen, one a line",
+    )
+    real.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="take names, who is held out, and descriptions from a data set of `apl dataset`",
+    )
+    real.add_argument(
+        "--gallery",
+        type=Path,
+        metavar="DIR",
+        help="pictures of everybody in a subfolder each, in place of the model's "
+        "own pictures without prefix",
+    )
     real.add_argument("--gallery-seeds", type=_some, help="own pictures a name for the gallery (4)")
     real.add_argument("--seed", type=arguments.seed, help="decides prompts and noises (0)")
     real.add_argument("--steps", type=arguments.steps, help="DDIM steps (20)")
@@ -100,9 +139,11 @@ def run_evaluate(given: argparse.Namespace) -> int:
         arguments.refuse_on_pocket(given, _REAL_ONLY)
     elif given.gallery is not None:
         arguments.refuse_ignored(
-            given, ("gallery_seeds",), "the gallery is given with --gallery and not drawn",
+            given,
+            ("gallery_seeds",),
+            "the gallery is given with --gallery and not drawn",
             "leave one of the two out",
-        )  # fmt: skip
+        )
     for name, value in (_REAL if real else _POCKET).items():
         if getattr(given, name) is None:
             setattr(given, name, value)
@@ -117,14 +158,16 @@ def _on_pocket(given: argparse.Namespace) -> int:
 
     if not given.names.isdecimal() or not int(given.names):
         raise ConfigError(
-            f"measure {shown(given.names, 60)} names", "a pocket model has its own people",
+            f"measure {shown(given.names, 60)} names",
+            "a pocket model has its own people",
             "give how many, such as --names 64, or a checkpoint with --model",
-        )  # fmt: skip
+        )
     if not given.free:
         raise ConfigError(
-            "measure on no name-free prompts", "a pocket model's table needs some",
+            "measure on no name-free prompts",
+            "a pocket model's table needs some",
             "give --free 1 or more, or leave it out",
-        )  # fmt: skip
+        )
     model = load_model(given.model)
     prefix = read_fitting(given.prefix, model)
     paper = Paper.of(model.world, int(given.names), given.seeds, given.free)
@@ -157,10 +200,19 @@ def _on_checkpoint(given: argparse.Namespace) -> int:
     found = recognise(given.model, given.prediction)
     guidance = _guidance(given)
     plan = Plan(
-        who.trained, who.heldout, who.descriptions, given.seeds, given.free, given.gallery_seeds,
-        given.seed, book.negative if given.negative is None else given.negative, given.steps,
-        guidance, picture_size(found, CPU, given.size), given.batch,
-    )  # fmt: skip
+        who.trained,
+        who.heldout,
+        who.descriptions,
+        given.seeds,
+        given.free,
+        given.gallery_seeds,
+        given.seed,
+        book.negative if given.negative is None else given.negative,
+        given.steps,
+        guidance,
+        picture_size(found, CPU, given.size),
+        given.batch,
+    )
     if given.gallery is not None:
         pictures_of_people(given.gallery, plan.names)
     device = str(own_device(given.device))
@@ -187,8 +239,10 @@ def _on_checkpoint(given: argparse.Namespace) -> int:
         survey = surveyor.measure(tell)
     except KeyboardInterrupt:
         bar.close()
-        print(f"\nstopped. What is drawn lies in {shown(str(given.out))}; the same command goes on",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"\nstopped. What is drawn lies in {shown(str(given.out))}; the same command goes on",
+            file=sys.stderr,
+        )
         return 1
     bar.close()
     facts = _facts(given, plan, eyes, found.sentence, device)
@@ -226,10 +280,11 @@ def _who(given: argparse.Namespace) -> _Who:
         )
     if not trained and not heldout:
         raise ConfigError(
-            "measure a prefix on a checkpoint", "there are no names to measure",
+            "measure a prefix on a checkpoint",
+            "there are no names to measure",
             "give --names FILE or `builtin` for names it was learnt from, --heldout FILE for "
             "others, or --data DIR",
-        )  # fmt: skip
+        )
     check_apart(trained, heldout)
     return _Who(tuple(trained), tuple(heldout), descriptions_in(entries))
 
@@ -255,12 +310,14 @@ def _eyes(given: argparse.Namespace, device: str) -> Eyes:
     return eyes_for(weights_folder(given.weights), device)
 
 
-def _facts(given: argparse.Namespace, plan: Plan, eyes: Eyes, sentence: str,
-           device: str) -> dict[str, str]:  # fmt: skip
+def _facts(
+    given: argparse.Namespace, plan: Plan, eyes: Eyes, sentence: str, device: str
+) -> dict[str, str]:
     gallery = (
         f"{plan.gallery} pictures a name of this model without prefix, other seeds than measured"
-        if given.gallery is None else "pictures of the user's"
-    )  # fmt: skip
+        if given.gallery is None
+        else "pictures of the user's"
+    )
     return {
         "Model": f"{given.model.name}: {sentence}",
         "Names": f"{len(plan.trained)} trained, {len(plan.heldout)} held out, "

@@ -26,27 +26,33 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     """Register the verbs of this group."""
     inspect = verb(
-        verbs, "inspect", _inspect,
+        verbs,
+        "inspect",
+        _inspect,
         "say what is in a prefix or textual-inversion file, or which prefixes a folder offers; "
         "1 if something is broken, left out or does not fit",
         "apl inspect my.safetensors --checkpoint sd15.safetensors",
-    )  # fmt: skip
+    )
     inspect.add_argument(
         "file", type=Path, metavar="FILE", help="any file, or a folder of prefixes"
     )
     against = inspect.add_mutually_exclusive_group()
     against.add_argument(
-        "--checkpoint", type=Path, metavar="FILE",
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
         help="checkpoint to compare it with: safetensors file or diffusers folder",
-    )  # fmt: skip
+    )
     add_model(against)
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
     convert = verb(
-        verbs, "convert", _convert,
+        verbs,
+        "convert",
+        _convert,
         "turn a textual inversion (safetensors, or a .pt that you trust) into a prefix, or back",
         "apl convert APL-v1.1-9999.pt apl.safetensors",
-    )  # fmt: skip
+    )
     convert.add_argument("file", type=Path, metavar="IN", help="prefix, embedding or .pt")
     convert.add_argument(
         "out", type=arguments.new_safetensors, metavar="OUT", help="new .safetensors file"
@@ -55,19 +61,24 @@ def add(verbs: Verbs) -> None:
         "--to", choices=("prefix", "embedding"), default="prefix", help="what OUT will be"
     )
     convert.add_argument(
-        "--key", choices=("clip_l", "clip_h"),
+        "--key",
+        choices=("clip_l", "clip_h"),
         help="text encoder that the vectors of IN are for (a .pt for one encoder: clip_l)",
-    )  # fmt: skip
+    )
     convert.add_argument(
-        "--placeholder", metavar="NAME",
+        "--placeholder",
+        metavar="NAME",
         help="whose vectors of IN, if it holds several embeddings; in an embedding that is "
         "written, the token for diffusers",
-    )  # fmt: skip
+    )
 
     doctor = verb(
-        verbs, "doctor", _doctor,
-        "say what is installed, which device there is and what would not work", "apl doctor",
-    )  # fmt: skip
+        verbs,
+        "doctor",
+        _doctor,
+        "say what is installed, which device there is and what would not work",
+        "apl doctor",
+    )
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -162,9 +173,11 @@ def _norms(prefix: Prefix, tables: Mapping[str, Tensor]) -> dict[str, _Norms]:
 
 
 def _in_words(
-    report: FileReport, source: Path | None, norms: Mapping[str, _Norms],
+    report: FileReport,
+    source: Path | None,
+    norms: Mapping[str, _Norms],
     fit: FitReport | FitError | None,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     from apl_core.names import SUFFIX, name_fault
 
     lines = [report.text()]
@@ -196,22 +209,31 @@ def _rows_in_words(numbers: Sequence[int]) -> str:
 
 
 def _as_json(
-    report: FileReport, source: Path | None, norms: Mapping[str, _Norms],
+    report: FileReport,
+    source: Path | None,
+    norms: Mapping[str, _Norms],
     fit: FitReport | FitError | None,
-) -> dict[str, object]:  # fmt: skip
+) -> dict[str, object]:
     prefix = report.prefix
     table: dict[str, object] = {
-        "file": str(report.path), "bytes": report.size, "kind": report.kind,
-        "usable": prefix is not None, "problem": str(report.problem) if report.problem else None,
+        "file": str(report.path),
+        "bytes": report.size,
+        "kind": report.kind,
+        "usable": prefix is not None,
+        "problem": str(report.problem) if report.problem else None,
         "tensors": dict(report.tensors),
-    }  # fmt: skip
+    }
     if prefix is None:
         return table
     table |= {
-        "family": prefix.family, "encoders": prefix.widths, "vectors": prefix.n,
-        "in_front": prefix.rows_in_front, "behind": prefix.behind, "digest": prefix.digest,
+        "family": prefix.family,
+        "encoders": prefix.widths,
+        "vectors": prefix.n,
+        "in_front": prefix.rows_in_front,
+        "behind": prefix.behind,
+        "digest": prefix.digest,
         "card": _card(prefix.card),
-    }  # fmt: skip
+    }
     table["norms"] = {
         key: {
             "rows": norm.rows,

@@ -25,9 +25,14 @@ if TYPE_CHECKING:
     from ..pocket.learn import Origin
 
 _FLAGS = {
-    "recipe": str, "target": str, "steps": int, "rate": float, "vectors": int, "behind": int,
+    "recipe": str,
+    "target": str,
+    "steps": int,
+    "rate": float,
+    "vectors": int,
+    "behind": int,
     "seed": int,
-}  # fmt: skip
+}
 _OWN_PICTURES = {"per_name": 8, "draw_steps": 20}
 _REAL_ONLY = (*READING, *_OWN_PICTURES, "data", "vram", "size", "device", "compile")
 
@@ -35,9 +40,12 @@ _REAL_ONLY = (*READING, *_OWN_PICTURES, "data", "vram", "size", "device", "compi
 def add(verbs: Verbs) -> None:
     """Add `train` and `resume`."""
     train = verb(
-        verbs, "train", run_train, "learn a prefix into a run folder",
+        verbs,
+        "train",
+        run_train,
+        "learn a prefix into a run folder",
         "apl train --model sd15.safetensors --names names.txt --out runs/mine",
-    )  # fmt: skip
+    )
     add_any_model(train)
     train.add_argument("--out", type=arguments.out_folder, help="the run's folder; must be new")
     train.add_argument("--config", type=Path, help="settings as TOML (flags win over it)")
@@ -49,9 +57,10 @@ def add(verbs: Verbs) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting"
     )
     train.add_argument(
-        "--dry-run", action="store_true",
+        "--dry-run",
+        action="store_true",
         help="print the settings, on a checkpoint also expected memory and time, and stop",
-    )  # fmt: skip
+    )
     real = train.add_argument_group("on a real checkpoint")
     real.add_argument("--data", type=Path, metavar="DIR", help="pictures with a metadata.jsonl")
     real.add_argument("--vram", type=int, choices=(4, 6, 8, 12, 24), help="preset for a card of GB")
@@ -69,9 +78,12 @@ def add(verbs: Verbs) -> None:
         "--compile", action="store_true", help="let torch.compile build the U-Net's kernels first"
     )
     resume = verb(
-        verbs, "resume", run_resume, "go on with a run that was stopped or killed",
+        verbs,
+        "resume",
+        run_resume,
+        "go on with a run that was stopped or killed",
         "apl resume runs/mine",
-    )  # fmt: skip
+    )
     resume.add_argument("folder", type=Path, help="the run's folder")
     for each in (train, resume):
         each.add_argument(
@@ -133,9 +145,10 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     config = TrainConfig.from_mapping(settings, REAL)
     if (given.data is None) == (given.names is None):
         raise ConfigError(
-            "train on a checkpoint", "it needs pictures to learn from",
+            "train on a checkpoint",
+            "it needs pictures to learn from",
             "give --names FILE, and the model draws its own, or --data DIR with a metadata.jsonl",
-        )  # fmt: skip
+        )
     _own_pictures(given)
     device = own_device(given.device)
     found = recognise(given.model, given.prediction)
@@ -156,11 +169,19 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     if given.compile:
         check_compiler(device)
     material = Material(
-        str(given.model.resolve()), None if given.data is None else str(given.data.resolve()),
-        names, given.per_name, size, given.vram,
+        str(given.model.resolve()),
+        None if given.data is None else str(given.data.resolve()),
+        names,
+        given.per_name,
+        size,
+        given.vram,
         None if given.tokenizer is None else str(given.tokenizer.resolve()),
-        given.clip_skip, given.prediction, given.device, given.draw_steps, given.compile,
-    )  # fmt: skip
+        given.clip_skip,
+        given.prediction,
+        given.device,
+        given.draw_steps,
+        given.compile,
+    )
     with _together():
         folder = _new_folder(given.out, config, material)
         return _go(folder, config, material, start, given.tensorboard)
@@ -170,9 +191,11 @@ def _own_pictures(given: argparse.Namespace) -> None:
     """Fill in how own pictures are drawn; ConfigError if it is told and there are others."""
     if given.data is not None:
         arguments.refuse_ignored(
-            given, tuple(_OWN_PICTURES), "the pictures of --data are drawn already",
+            given,
+            tuple(_OWN_PICTURES),
+            "the pictures of --data are drawn already",
             "leave it out, or give --names instead of --data",
-        )  # fmt: skip
+        )
     for name, usual in _OWN_PICTURES.items():
         if getattr(given, name) is None:
             setattr(given, name, usual)
@@ -190,9 +213,10 @@ def run_resume(given: argparse.Namespace) -> int:
     folder = RunFolder(given.folder)
     if not folder.config.is_file():
         raise RunError(
-            f"resume {given.folder}", "there is no run in this folder (no config.toml)",
+            f"resume {given.folder}",
+            "there is no run in this folder (no config.toml)",
             "give the folder that `apl train --out` made",
-        )  # fmt: skip
+        )
     config = TrainConfig.from_mapping(read_toml(folder.config))
     material = Material.of(folder)
     with _together():
@@ -234,9 +258,14 @@ def _together() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _trainer(origin: Origin | Material, config: TrainConfig, folder: RunFolder,
-             listeners: list[Listener], control: Control,
-             start: Prefix | None) -> Trainer:  # fmt: skip
+def _trainer(
+    origin: Origin | Material,
+    config: TrainConfig,
+    folder: RunFolder,
+    listeners: list[Listener],
+    control: Control,
+    start: Prefix | None,
+) -> Trainer:
     from apl_core.training.parallel import Group
 
     from ..checkpoints.learn import Material, checkpoint_run, load_material
@@ -249,8 +278,13 @@ def _trainer(origin: Origin | Material, config: TrainConfig, folder: RunFolder,
     return pocket_run(pocket, config, folder, origin, listeners, control, start)
 
 
-def _go(folder: RunFolder, config: TrainConfig, origin: Origin | Material,
-        start: Prefix | None, tensorboard: bool) -> int:  # fmt: skip
+def _go(
+    folder: RunFolder,
+    config: TrainConfig,
+    origin: Origin | Material,
+    start: Prefix | None,
+    tensorboard: bool,
+) -> int:
     import torch
 
     from apl_core.training.events import Control

@@ -12,9 +12,12 @@ from .common import READING, Verbs, add_any_model, is_checkpoint, load_any, read
 def add(verbs: Verbs) -> None:
     """Add `generate`."""
     generate = verb(
-        verbs, "generate", run_generate, "draw prompts without and with a prefix, side by side",
+        verbs,
+        "generate",
+        run_generate,
+        "draw prompts without and with a prefix, side by side",
         'apl generate --prefix runs/demo/prefix.safetensors "a photo of a woman with red hair"',
-    )  # fmt: skip
+    )
     add_any_model(generate)
     generate.add_argument("prompts", nargs="+", help="what to draw")
     generate.add_argument("--prefix", type=Path, required=True, help="the prefix file")

@@ -16,9 +16,12 @@ def add(verbs: Verbs) -> None:
     pocket = verbs.add_parser("pocket", help="build pocket models")
     inner = pocket.add_subparsers(metavar="VERB", required=True)
     build = verb(
-        inner, "build", run, "make a pocket world from a seed; killed and called again, it goes on",
+        inner,
+        "build",
+        run,
+        "make a pocket world from a seed; killed and called again, it goes on",
         "apl pocket build --seed 1 --minutes 112 --out worlds/1",
-    )  # fmt: skip
+    )
     build.add_argument(
         "--seed", type=arguments.seed, required=True, help="seed of people, names and weights"
     )
@@ -27,13 +30,19 @@ def add(verbs: Verbs) -> None:
     )
     build.add_argument("--out", type=arguments.out_folder, required=True, help="the model's folder")
     build.add_argument(
-        "--from", dest="start", type=Path, metavar="DIR",
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="DIR",
         help="train the networks of this finished build of the same world for longer",
-    )  # fmt: skip
+    )
     card = verb(
-        inner, "card", run_card, "measure a pocket model without prefix and write its card",
+        inner,
+        "card",
+        run_card,
+        "measure a pocket model without prefix and write its card",
         "apl pocket card --model worlds/1",
-    )  # fmt: skip
+    )
     card.add_argument("--model", type=Path, required=True, help="the model's folder")
 
 
@@ -46,9 +55,10 @@ def run(given: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     if given.start is not None and (world := load_model(given.start).world.seed) != given.seed:
         raise ConfigError(
-            f"build world {given.seed} from {given.start}", f"that is world {world}",
+            f"build world {given.seed} from {given.start}",
+            f"that is world {world}",
             f"give --seed {world}, or leave --from out",
-        )  # fmt: skip
+        )
     build(given.out, given.seed, given.minutes, given.start)
     given.model = given.out
     return run_card(given)

@@ -12,18 +12,28 @@ from .common import Verbs, verb
 def add(verbs: Verbs) -> None:
     """Add `ui`."""
     ui = verb(
-        verbs, "ui", run, "serve the trainer's page on this machine",
+        verbs,
+        "ui",
+        run,
+        "serve the trainer's page on this machine",
         "apl ui --models models/checkpoints --apl-dir ComfyUI/models/apl",
-    )  # fmt: skip
+    )
     ui.add_argument("--runs", type=arguments.out_folder, default="runs", help="folder of the runs")
     ui.add_argument(
-        "--models", type=Path, action="append", default=[], metavar="DIR",
+        "--models",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
         help="a folder of models that the page may offer; may be given more than once",
-    )  # fmt: skip
+    )
     ui.add_argument(
-        "--apl-dir", type=arguments.out_folder, default=None, metavar="DIR",
+        "--apl-dir",
+        type=arguments.out_folder,
+        default=None,
+        metavar="DIR",
         help="where a host looks for prefixes: the page's button puts them there",
-    )  # fmt: skip
+    )
     ui.add_argument("--host", default="127.0.0.1", help="address to serve on")
     ui.add_argument("--port", type=arguments.whole(1, 65535), default=7862, help="port to serve on")
 

@@ -18,9 +18,12 @@ from .common import Verbs, verb
 def add(verbs: Verbs) -> None:
     """Add `verify`."""
     added = verb(
-        verbs, "verify", run, "try to get a picture past the prefix that a live server enforces",
+        verbs,
+        "verify",
+        run,
+        "try to get a picture past the prefix that a live server enforces",
         "apl verify --host comfyui http://127.0.0.1:8188 --trace trace.jsonl --key-file key.txt",
-    )  # fmt: skip
+    )
     added.add_argument("url", metavar="URL", help="address of the server, http://HOST:PORT")
     added.add_argument(
         "--host", choices=("comfyui", "a1111", "forge"), required=True, help="what it is"
@@ -196,7 +199,8 @@ def _graph(path: Path) -> dict[str, Any]:
     nodes = graph.values() if isinstance(graph, dict) else [None]
     if not all(isinstance(node, dict) and "class_type" in node for node in nodes):
         raise ConfigError(
-            f"read the graph {path}", "it is not in ComfyUI's API format",
+            f"read the graph {path}",
+            "it is not in ComfyUI's API format",
             "export it with Workflow > Export (API)",
-        )  # fmt: skip
+        )
     return graph

@@ -15,8 +15,28 @@ _WEBP_FLAGS = 0x2C  # that these three are there
 _JPEG_LEFT = (*range(0xE1, 0xEE), 0xEF, 0xFE)  # APP0 (JFIF) and APP14 (Adobe) say what colors mean
 _JPEG_BARE = (0x01, *range(0xD0, 0xD9))
 _SOS = 0xDA
-_TIFF_KEPT = {*range(254, 267), 273, 274, 277, 278, 279, 284, 292, 293, 317, *range(320, 326),
-              332, 338, 339, 340, 341, 347, *range(529, 533), 32997, 32998}  # fmt: skip
+_TIFF_KEPT = {
+    *range(254, 267),
+    273,
+    274,
+    277,
+    278,
+    279,
+    284,
+    292,
+    293,
+    317,
+    *range(320, 326),
+    332,
+    338,
+    339,
+    340,
+    341,
+    347,
+    *range(529, 533),
+    32997,
+    32998,
+}
 
 
 def without_notes(data: bytes) -> bytes | None:

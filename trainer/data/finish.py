@@ -51,8 +51,9 @@ class Outcome:
         return self.unfinished == 0
 
 
-def finish(tools: Tools, tasks: Sequence[Task], amounts: Amounts, folder: Path,
-           gender: bool = True) -> Outcome:  # fmt: skip
+def finish(
+    tools: Tools, tasks: Sequence[Task], amounts: Amounts, folder: Path, gender: bool = True
+) -> Outcome:
     """Write everything but the pictures, once all ranks have drawn theirs.
 
     Always from the pictures on the disk: the same pictures give the same files to the byte.
@@ -74,7 +75,7 @@ def finish(tools: Tools, tasks: Sequence[Task], amounts: Amounts, folder: Path,
             "no picture of any name shows exactly one face",
             "check --model and --steps, look at pictures with `apl generate`, "
             "or give --no-face-filter and another --out folder",
-        )  # fmt: skip
+        )
     lines = table.update(folder, _voted(tools, picked, gender), gender)
     entries = tuple(_entries(picked, {line.name: line.description for line in lines}))
     write_metadata(folder, entries)
@@ -146,8 +147,9 @@ def _small(path: Path) -> Tensor:
     return torch.from_numpy(np.asarray(small, np.float32) / 255).permute(2, 0, 1)
 
 
-def _manifest(tools: Tools, amounts: Amounts, entries: Sequence[Entry], sheets: Sequence[str],
-              folder: Path) -> None:  # fmt: skip
+def _manifest(
+    tools: Tools, amounts: Amounts, entries: Sequence[Entry], sheets: Sequence[str], folder: Path
+) -> None:
     files = [*(e.file for e in entries), *sheets, metadata.FILE, table.FILE, SETTINGS]
     counts: dict[str, Any] = {}
     for entry in entries:
@@ -156,10 +158,13 @@ def _manifest(tools: Tools, amounts: Amounts, entries: Sequence[Entry], sheets: 
     names = {(e.name, e.split) for e in entries if e.name}
     counts["names"] = {s: sum(split == s for _, split in names) for s in metadata.SPLITS}
     content = {
-        "format": 1, "model": tools.maker.model, "fingerprints": dict(tools.maker.fingerprints),
-        "settings": asdict(tools.maker) | asdict(amounts), "counts": counts,
+        "format": 1,
+        "model": tools.maker.model,
+        "fingerprints": dict(tools.maker.fingerprints),
+        "settings": asdict(tools.maker) | asdict(amounts),
+        "counts": counts,
         "files": {file: sha256_of(folder / file) for file in sorted(files)},
-    }  # fmt: skip
+    }
     path = folder / MANIFEST
     try:
         write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")

@@ -102,8 +102,14 @@ class Album:
                 del self.rows[place]
 
 
-def make(tools: Tools, tasks: Sequence[Task], folder: Path, rank: int = 0, of: int = 1,
-         advance: Advance | None = None) -> Album:  # fmt: skip
+def make(
+    tools: Tools,
+    tasks: Sequence[Task],
+    folder: Path,
+    rank: int = 0,
+    of: int = 1,
+    advance: Advance | None = None,
+) -> Album:
     """Draw all that is missing of this rank's share of the tasks; RunError if the disk is full.
 
     A picture depends on its task alone, not on ranks, kills or other tasks: pictures are drawn in
@@ -156,12 +162,16 @@ def _round(tools: Tools, task: Task, start: int, album: Album, log: Log) -> None
             continue
         file = task.file(index) if use else ""
         row = Row(
-            task.key, index, file, _printed(pictures[at], album.folder / file) if use else "",
+            task.key,
+            index,
+            file,
+            _printed(pictures[at], album.folder / file) if use else "",
             task.template(tools.maker, tools.book, index),
             None if task.source else task.seed(tools.maker, index),
             {k: [round(float(p), 4) for p in v[at]] for k, v in votes.items()} if use else {},
-            _packed(vectors[at]) if use and vectors is not None else "", bool(good[at]) and not use,
-        )  # fmt: skip
+            _packed(vectors[at]) if use and vectors is not None else "",
+            bool(good[at]) and not use,
+        )
         log.add(vars(row))
         rows[task.key, index] = row
 
@@ -175,9 +185,10 @@ def _drawn(tools: Tools, task: Task, places: Sequence[int]) -> Tensor:
         pictures = tools.painter.draw(requests, None).float().cpu()
     except torch.cuda.OutOfMemoryError as error:
         raise RunError(
-            asked, "the memory of the device is full",
+            asked,
+            "the memory of the device is full",
             "give --half, a smaller --size or a smaller --batch, with another --out folder",
-        ) from error  # fmt: skip
+        ) from error
     if not pictures.isfinite().all():
         found = "they hold values that are no numbers"
         raise RunError(asked, found, "leave --half out, and check the checkpoint")

@@ -89,11 +89,13 @@ class Amounts:
         problems = [
             ConfigError(f"--{name}", f"{value} is not within {low} to {_MANY}", "choose another")
             for name, value, low in (
-                ("count", self.count, 1), ("tries", self.tries, self.count),
-                ("things", self.things, 0), ("people", self.people, 0),
+                ("count", self.count, 1),
+                ("tries", self.tries, self.count),
+                ("things", self.things, 0),
+                ("people", self.people, 0),
             )
             if not low <= value <= _MANY
-        ]  # fmt: skip
+        ]
         if not 0 <= self.heldout_share <= 0.9:
             found = f"{self.heldout_share} is not within 0 to 0.9"
             problems.append(ConfigError("--heldout-share", found, "choose another"))
@@ -164,9 +166,10 @@ def split_names(
     if len(names) < 2 or len(names) == len(held):
         found = "there is only one name" if len(names) < 2 else "every name is held out"
         raise ConfigError(
-            "learn a prefix for anybody from names", found,
+            "learn a prefix for anybody from names",
+            found,
             "give several names to learn from, better 100 than 10, or `--names builtin`",
-        )  # fmt: skip
+        )
     return {name: "heldout" if name in held else "train" for name in names}
 
 

@@ -92,18 +92,37 @@ class PocketEyes:
         return self.model.recogniser(pictures)
 
 
-def pocket_tools(model: PocketModel, seed: int, steps: int, guidance: float, batch: int,
-                 face_filter: bool = True, voted: bool = True,
-                 negative: str = "") -> Tools:  # fmt: skip
+def pocket_tools(
+    model: PocketModel,
+    seed: int,
+    steps: int,
+    guidance: float,
+    batch: int,
+    face_filter: bool = True,
+    voted: bool = True,
+    negative: str = "",
+) -> Tools:
     """Everything that makes a data set on a pocket model."""
     eyes = PocketEyes(model)
     book = PocketBook(negative)
     table = model.encoder.token_embedding("pocket")
     maker = Maker(
-        model.name, {"pocket": fingerprint(table)}, book.digest, eyes.name if face_filter else "",
-        eyes.name if voted else "", book.negative, seed, steps, guidance, SIZE, batch,
-    )  # fmt: skip
+        model.name,
+        {"pocket": fingerprint(table)},
+        book.digest,
+        eyes.name if face_filter else "",
+        eyes.name if voted else "",
+        book.negative,
+        seed,
+        steps,
+        guidance,
+        SIZE,
+        batch,
+    )
     return Tools(
-        maker, model.sampler(steps, guidance), book,
-        eyes if face_filter else None, eyes if voted else None,
-    )  # fmt: skip
+        maker,
+        model.sampler(steps, guidance),
+        book,
+        eyes if face_filter else None,
+        eyes if voted else None,
+    )

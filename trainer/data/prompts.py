@@ -61,8 +61,12 @@ class ListBook:
     @property
     def digest(self) -> str:
         """SHA-256 of all lists, shortened."""
-        told = repr([sorted((k, sorted(v.items())) for k, v in self.lists.items()),
-                     sorted(self.whole.items())])  # fmt: skip
+        told = repr(
+            [
+                sorted((k, sorted(v.items())) for k, v in self.lists.items()),
+                sorted(self.whole.items()),
+            ]
+        )
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def named(self, random: np.random.Generator) -> str:
@@ -92,8 +96,9 @@ def built_in_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return read_names(LISTS / "names-train.txt"), read_names(LISTS / "names-heldout.txt")
 
 
-def list_book(templates: Path | None = None, things: Path | None = None,
-              people: Path | None = None) -> ListBook:  # fmt: skip
+def list_book(
+    templates: Path | None = None, things: Path | None = None, people: Path | None = None
+) -> ListBook:
     """The project's lists, or a user's files with one prompt a line in their place."""
     raw = tomllib.loads((LISTS / "prompts.toml").read_text(encoding="utf-8"))
     whole: dict[str, Sequence[str]] = {}
@@ -104,8 +109,9 @@ def list_book(templates: Path | None = None, things: Path | None = None,
     if slotless:
         raise ConfigError(
             f"read the templates in {shown(str(templates))}",
-            f"{shown(slotless[0], 80)!r} does not hold {SLOT} once", "write {} where the name goes",
-        )  # fmt: skip
+            f"{shown(slotless[0], 80)!r} does not hold {SLOT} once",
+            "write {} where the name goes",
+        )
     lists = {kind: raw[kind] for kind in ("identity", "people", "things")}
     return ListBook(lists, raw["negative"], whole)
 

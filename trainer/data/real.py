@@ -51,9 +51,10 @@ def optional_eyes(choices: Choices) -> tuple[FaceReader | None, AttributeReader 
         missed += lacking("open_clip", "open-clip-torch", [clip], place)
     if missed:
         raise AplError(
-            "make a data set", "; ".join(found for found, _ in missed),
+            "make a data set",
+            "; ".join(found for found, _ in missed),
             f"{' and '.join(dict.fromkeys(fix for _, fix in missed))}, or {WITHOUT}",
-        )  # fmt: skip
+        )
     here = {one.name: choices.weights / one.file for one in (detection, recognition, clip)}
     faces = attributes = None
     if choices.face_filter:
@@ -69,29 +70,44 @@ def eyes_here(choices: Choices) -> tuple[Choices, str]:
     detection, recognition, clip = map(weight, ("face-detection", "face-recognition", "clip-b32"))
     faces = not lacking("facexlib", "facexlib", [detection, recognition], choices.weights)
     words = not lacking("open_clip", "open-clip-torch", [clip], choices.weights)
-    missed = [text for here, text in ((faces, "no face was looked for"),
-                                      (words, "nobody was described")) if not here]  # fmt: skip
+    missed = [
+        text
+        for here, text in ((faces, "no face was looked for"), (words, "nobody was described"))
+        if not here
+    ]
     told = f"{' and '.join(missed)} (`apl fetch` lists what that needs)" if missed else ""
     return replace(choices, face_filter=faces, voted=words), told[:1].upper() + told[1:]
 
 
-def real_tools(model: CheckpointModel, book: ListBook, choices: Choices,
-               faces: FaceReader | None, attributes: AttributeReader | None,
-               reading: str = "") -> Tools:  # fmt: skip
+def real_tools(
+    model: CheckpointModel,
+    book: ListBook,
+    choices: Choices,
+    faces: FaceReader | None,
+    attributes: AttributeReader | None,
+    reading: str = "",
+) -> Tools:
     """Everything that makes a data set on a loaded checkpoint; `reading` says how it was read."""
     keys = model.encoder.widths
     maker = Maker(
-        model.name, {key: fingerprint(model.encoder.token_embedding(key)) for key in keys},
-        book.digest, faces.name if faces else "", attributes.name if attributes else "",
-        choices.negative, choices.seed, choices.steps, choices.guidance, choices.size,
-        choices.batch, reading,
-    )  # fmt: skip
+        model.name,
+        {key: fingerprint(model.encoder.token_embedding(key)) for key in keys},
+        book.digest,
+        faces.name if faces else "",
+        attributes.name if attributes else "",
+        choices.negative,
+        choices.seed,
+        choices.steps,
+        choices.guidance,
+        choices.size,
+        choices.batch,
+        reading,
+    )
     sampler = model.sampler(choices.steps, choices.guidance, choices.size, choices.batch)
     return Tools(maker, sampler, book, faces, attributes)
 
 
-def lacking(module: str, package: str, files: list[Weight],
-            weights: Path) -> list[tuple[str, str]]:  # fmt: skip
+def lacking(module: str, package: str, files: list[Weight], weights: Path) -> list[tuple[str, str]]:
     """(found, fix) of each thing that an optional part lacks."""
     found: list[tuple[str, str]] = []
     if importlib.util.find_spec(module) is None:

@@ -116,8 +116,9 @@ def write_descriptions(folder: Path, wanted: Mapping[str, str]) -> None:
         raise RunError(f"write {shown(str(path))}", *reason(error)) from error
 
 
-def _merged(line: Line, theirs: Mapping[str, str] | None, ours: list[dict[str, str]],
-            gender: bool) -> Line:  # fmt: skip
+def _merged(
+    line: Line, theirs: Mapping[str, str] | None, ours: list[dict[str, str]], gender: bool
+) -> Line:
     if theirs is None:
         return line
     before = ours or [dict.fromkeys(_EDITABLE, "")]

@@ -25,17 +25,34 @@ from apl_core.metadata import shown
 MAX_BYTES = 2 * 1024**3
 
 _DTYPES = {
-    "torch FloatStorage": torch.float32, "torch HalfStorage": torch.float16,
-    "torch DoubleStorage": torch.float64, "torch BFloat16Storage": torch.bfloat16,
-    "torch LongStorage": torch.int64, "torch IntStorage": torch.int32,
-    "torch ByteStorage": torch.uint8, "torch BoolStorage": torch.bool,
-}  # fmt: skip
+    "torch FloatStorage": torch.float32,
+    "torch HalfStorage": torch.float16,
+    "torch DoubleStorage": torch.float64,
+    "torch BFloat16Storage": torch.bfloat16,
+    "torch LongStorage": torch.int64,
+    "torch IntStorage": torch.int32,
+    "torch ByteStorage": torch.uint8,
+    "torch BoolStorage": torch.bool,
+}
 _TABLE, _TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _PUSHED = {
-    "BININT", "BININT1", "BININT2", "LONG1", "LONG", "INT", "BINFLOAT", "FLOAT", "BINUNICODE",
-    "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING",
-}  # fmt: skip
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "LONG",
+    "INT",
+    "BINFLOAT",
+    "FLOAT",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+    "UNICODE",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _MARK = object()
 
@@ -54,8 +71,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise _Refused(f"it is larger than {MAX_BYTES:,} bytes")
         with path.open("rb") as stream:
             table = _zipped(stream) if zipfile.is_zipfile(stream) else _plain(stream)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError,
-            struct.error, zipfile.BadZipFile, RuntimeError, OverflowError) as error:  # fmt: skip
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        struct.error,
+        zipfile.BadZipFile,
+        RuntimeError,
+        OverflowError,
+    ) as error:
         found = f"it is no plain state dict of torch ({shown(str(error), 120)})"
         raise AplError(asked, found, "fetch it again with `apl fetch`") from error
     whole: Any = table

@@ -54,24 +54,33 @@ _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download/v0.1.0"
 _LAION = "https://huggingface.co/laion/CLIP-ViT-B-32-laion2B-s34B-b79K/resolve"
 WEIGHTS = (
     Weight(
-        "face-detection", "detection_Resnet50_Final.safetensors",
-        f"{_FACEXLIB}/detection_Resnet50_Final.pth", 109_497_761,
-        "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d", "MIT",
+        "face-detection",
+        "detection_Resnet50_Final.safetensors",
+        f"{_FACEXLIB}/detection_Resnet50_Final.pth",
+        109_497_761,
+        "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
+        "MIT",
         "facexlib's RetinaFace: finds and counts the faces in a picture",
     ),
     Weight(
-        "face-recognition", "recognition_arcface_ir_se50.safetensors",
-        f"{_FACEXLIB}/recognition_arcface_ir_se50.pth", 175_367_323,
-        "a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28", "MIT",
+        "face-recognition",
+        "recognition_arcface_ir_se50.safetensors",
+        f"{_FACEXLIB}/recognition_arcface_ir_se50.pth",
+        175_367_323,
+        "a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
+        "MIT",
         "facexlib's ArcFace: whether two faces are of one person",
     ),
     Weight(
-        "clip-b32", "open_clip_vit_b_32_laion2b.safetensors",
+        "clip-b32",
+        "open_clip_vit_b_32_laion2b.safetensors",
         f"{_LAION}/1a25a446712ba5ee05982a381eed697ef9b435cf/open_clip_model.safetensors",
-        605_143_316, "ac4f8c4b88af6d963118cbf40ad93176d092abbedfcb752601ae1866352656e6", "MIT",
+        605_143_316,
+        "ac4f8c4b88af6d963118cbf40ad93176d092abbedfcb752601ae1866352656e6",
+        "MIT",
         "open_clip's ViT-B-32 (laion2b_s34b_b79k): descriptions, text fit, drift in meaning",
     ),
-)  # fmt: skip
+)
 """Hashes as several unrelated public projects record them; nothing was downloaded to check them."""
 
 
@@ -110,8 +119,14 @@ def missing(one: Weight) -> str:
     return f"{one.name} ({size} from {one.url}) is missing"
 
 
-def fetch(one: Weight, folder: Path, source: Path | None = None, url: str | None = None,
-          sha256: str | None = None, progress: Progress | None = None) -> Path:  # fmt: skip
+def fetch(
+    one: Weight,
+    folder: Path,
+    source: Path | None = None,
+    url: str | None = None,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Bring a weight into the folder, from a local file or its address, checked on the way.
 
     Nothing stands under its name before size and hash are right. AplError tells what was wrong.
@@ -174,18 +189,20 @@ class _Copy:
 
     def _wrong(self, found: str) -> AplError:
         return AplError(
-            self.asked, f"{found}; nothing was kept",
+            self.asked,
+            f"{found}; nothing was kept",
             "try again, or give a good copy with --from FILE",
-        )  # fmt: skip
+        )
 
 
 def _wanted(one: Weight, sha256: str | None, asked: str) -> str:
     given = (sha256 or one.sha256 or "").lower()
     if not given:
         raise ConfigError(
-            asked, "its SHA-256 is not known to this version",
+            asked,
+            "its SHA-256 is not known to this version",
             "find it at a source that you trust and give it with --sha256 HEX",
-        )  # fmt: skip
+        )
     if not _HEX.fullmatch(given):
         raise ConfigError(asked, "--sha256 is not 64 hexadecimal digits", "copy it whole")
     return given
@@ -229,6 +246,7 @@ def _remote(url: str, asked: str) -> _Readable:
 
 def _unreachable(asked: str, error: Exception) -> AplError:
     return AplError(
-        asked, f"the source did not answer ({shown(str(error), 120)})",
+        asked,
+        f"the source did not answer ({shown(str(error), 120)})",
         "try again later, or download it elsewhere and give it with --from FILE",
-    )  # fmt: skip
+    )

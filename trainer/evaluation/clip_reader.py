@@ -47,8 +47,9 @@ class OpenClip:
     Such as `ViT-B-32`; only vision transformers have `maps`.
     """
 
-    def __init__(self, name: str, weights: Path | None, device: str = "cpu",
-                 batch: int = 32) -> None:  # fmt: skip
+    def __init__(
+        self, name: str, weights: Path | None, device: str = "cpu", batch: int = 32
+    ) -> None:
         """Load `weights` (safetensors), or start at random with None; AplError if they misfit."""
         try:
             import open_clip  # pyright: ignore[reportMissingImports]
@@ -57,9 +58,10 @@ class OpenClip:
             raise AplError("score pictures with CLIP", found, _MISSING) from error
         if name not in open_clip.list_models():
             raise AplError(
-                f"score pictures with CLIP {name}", "open_clip has no model of this name",
+                f"score pictures with CLIP {name}",
+                "open_clip has no model of this name",
                 "take one of open_clip.list_models(), such as ViT-B-32",
-            )  # fmt: skip
+            )
         with _quiet(weights is not None):
             self.model: Any = open_clip.create_model(name, device=device).eval()
         self.tokenizer: Any = open_clip.get_tokenizer(name)
@@ -71,9 +73,10 @@ class OpenClip:
                 self.model.load_state_dict(load_file(weights))
             except Exception as error:  # a broken file raises anything
                 raise AplError(
-                    f"load {weights}", f"it is not {name}: {str(error).splitlines()[0]}",
+                    f"load {weights}",
+                    f"it is not {name}: {str(error).splitlines()[0]}",
                     "give that model's weights as safetensors",
-                ) from error  # fmt: skip
+                ) from error
 
     @torch.no_grad()
     def look(self, pictures: Tensor) -> Tensor:

@@ -59,8 +59,9 @@ class Darkroom:
         self.painter, self.folder, self.recipe = painter, folder, recipe
         self.size, self.batch = size, batch
 
-    def roll(self, name: str, labels: Sequence[str], requests: Sequence[Request],
-             rows: Rows | None) -> Roll:  # fmt: skip
+    def roll(
+        self, name: str, labels: Sequence[str], requests: Sequence[Request], rows: Rows | None
+    ) -> Roll:
         """The pictures of some requests, drawn or not; `labels` begin their files' names."""
         used = "" if rows is None else Prefix(rows.vectors, rows.behind).digest
         files: list[Path] = []
@@ -74,8 +75,9 @@ class Darkroom:
         """Places of the pictures that are not there, or broken."""
         return [i for i, file in enumerate(roll.files) if not self._sound(file)]
 
-    def draw(self, rolls: Sequence[Roll], advance: Callable[[int], object],
-             rank: int = 0, of: int = 1) -> None:  # fmt: skip
+    def draw(
+        self, rolls: Sequence[Roll], advance: Callable[[int], object], rank: int = 0, of: int = 1
+    ) -> None:
         """Draw what is missing of this rank's share; RunError for a full disk or device."""
         first = 0
         for roll in rolls:

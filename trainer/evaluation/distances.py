@@ -88,7 +88,5 @@ def kid_mean(one: Tensor, other: Tensor, parts: int = 8) -> Mean:
     count = max(min(parts, len(one) // 8, len(other) // 8), 1)
     random = torch.Generator().manual_seed(0)
     order = [torch.randperm(len(x), generator=random) for x in (one, other)]
-    values = [
-        kid(one[order[0][i::count]], other[order[1][i::count]]) for i in range(count)
-    ]  # fmt: skip
+    values = [kid(one[order[0][i::count]], other[order[1][i::count]]) for i in range(count)]
     return mean(values)

@@ -42,8 +42,9 @@ def new_networks(kind: Detector = "resnet50", device: str = "cpu") -> tuple[nn.M
     return detector.eval(), recogniser.eval().to(device)
 
 
-def load_networks(detector: Path, recogniser: Path, kind: Detector = "resnet50",
-                  device: str = "cpu") -> tuple[nn.Module, nn.Module]:  # fmt: skip
+def load_networks(
+    detector: Path, recogniser: Path, kind: Detector = "resnet50", device: str = "cpu"
+) -> tuple[nn.Module, nn.Module]:
     """Both networks with weights from safetensors files; AplError if those do not fit."""
     networks = new_networks(kind, device)
     for network, path in zip(networks, (detector, recogniser), strict=True):
@@ -52,18 +53,20 @@ def load_networks(detector: Path, recogniser: Path, kind: Detector = "resnet50",
             network.load_state_dict(weights)
         except Exception as error:  # a broken file raises anything, and none of it is for a user
             raise AplError(
-                f"load {path}", f"it does not hold the weights of {type(network).__name__}: "
+                f"load {path}",
+                f"it does not hold the weights of {type(network).__name__}: "
                 f"{str(error).splitlines()[0]}",
                 "give detection_Resnet50_Final and recognition_arcface_ir_se50 as safetensors",
-            ) from error  # fmt: skip
+            ) from error
     return networks
 
 
 class FacexlibFaces:
     """A FaceReader for photographs; of several faces in a picture the largest counts."""
 
-    def __init__(self, networks: tuple[nn.Module, nn.Module], threshold: float = 0.8,
-                 batch: int = 8) -> None:  # fmt: skip
+    def __init__(
+        self, networks: tuple[nn.Module, nn.Module], threshold: float = 0.8, batch: int = 8
+    ) -> None:
         self.detector: Any = networks[0]
         self.recogniser: Any = networks[1]
         self.threshold, self.batch = threshold, batch
@@ -84,8 +87,9 @@ class FacexlibFaces:
         if found.any():
             crops = [
                 self._crop(frames[i], *_largest(boxes[i], points[i]))
-                for i in range(len(pictures)) if found[i]
-            ]  # fmt: skip
+                for i in range(len(pictures))
+                if found[i]
+            ]
             device = next(self.recogniser.parameters()).device
             embedding[found] = self.recogniser(torch.stack(crops).to(device)).float().cpu()
         return Faces.of(embedding, found), [len(b) for b in boxes]

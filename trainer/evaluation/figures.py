@@ -43,8 +43,9 @@ def likeness(faces: Faces, who: Sequence[str], gallery: Gallery) -> dict[str, Me
     return found
 
 
-def text_fit(matcher: TextMatcher, pictures: Parts, texts: Sequence[str],
-             groups: Sequence[str] | None = None) -> Mean:  # fmt: skip
+def text_fit(
+    matcher: TextMatcher, pictures: Parts, texts: Sequence[str], groups: Sequence[str] | None = None
+) -> Mean:
     """CLIP score: mean cosine of each picture with its text."""
     scores: list[Tensor] = []
     start = 0
@@ -54,8 +55,12 @@ def text_fit(matcher: TextMatcher, pictures: Parts, texts: Sequence[str],
     return mean(torch.cat(scores).numpy(), groups)
 
 
-def changes(plain: Parts, others: dict[str, Parts], features: FeatureReader | None,
-            matcher: TextMatcher | None = None) -> dict[str, Mean]:  # fmt: skip
+def changes(
+    plain: Parts,
+    others: dict[str, Parts],
+    features: FeatureReader | None,
+    matcher: TextMatcher | None = None,
+) -> dict[str, Mean]:
     """How far pictures moved from the plain ones, pair by pair and as sets: `change.KIND.NAME`.
 
     Without a reader only pixels are compared.

@@ -37,9 +37,10 @@ class Gallery:
         missing = [n for n, count in zip(known, seen.tolist(), strict=True) if not count]
         if missing:
             raise AplError(
-                "make a gallery", f"no face was found in any picture of {', '.join(missing)}",
+                "make a gallery",
+                f"no face was found in any picture of {', '.join(missing)}",
                 "add pictures that show them, or leave them out",
-            )  # fmt: skip
+            )
         return Gallery(tuple(known), torch.nn.functional.normalize(sums, dim=1))
 
     def cosines(self, faces: Faces) -> Tensor:
@@ -66,14 +67,18 @@ class Identity:
     def figures(self) -> dict[str, Mean]:
         """The figures by name."""
         return {
-            "identity_cosine": self.cosine, "identity_cosine_max": self.cosine_max,
-            "identity_top1": self.top1, "identity_top5": self.top5,
-            "face_found": self.face_found, "anonymous": self.anonymous,
-        }  # fmt: skip
+            "identity_cosine": self.cosine,
+            "identity_cosine_max": self.cosine_max,
+            "identity_top1": self.top1,
+            "identity_top5": self.top5,
+            "face_found": self.face_found,
+            "anonymous": self.anonymous,
+        }
 
 
-def identity(faces: Faces, who: Sequence[str], gallery: Gallery,
-             others: Sequence[str | None] | None = None) -> Identity:  # fmt: skip
+def identity(
+    faces: Faces, who: Sequence[str], gallery: Gallery, others: Sequence[str | None] | None = None
+) -> Identity:
     """Figures of pictures whose prompts name `who`, with 95 % intervals over names.
 
     `cosine_max` takes the likeliest picture of each name. `anonymous` is the share of pictures
@@ -99,7 +104,10 @@ def identity(faces: Faces, who: Sequence[str], gallery: Gallery,
         if not np.isnan(value):
             best[name] = max(value, best.get(name, -1.0))
     return Identity(
-        mean(own.numpy(), who), mean(list(best.values()) or [np.nan]), mean(first, who),
-        mean(fifth, who), mean(found.float().numpy(), who),
+        mean(own.numpy(), who),
+        mean(list(best.values()) or [np.nan]),
+        mean(first, who),
+        mean(fifth, who),
+        mean(found.float().numpy(), who),
         mean((found & (rank >= 1)).float().numpy(), who),
-    )  # fmt: skip
+    )

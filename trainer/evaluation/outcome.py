@@ -69,32 +69,42 @@ def write_outcome(out: Path, model: PocketModel, prefix: Prefix, outcome: Outcom
         "Prefix": f"{prefix.n} vectors, {prefix.behind} behind the text, {prefix.short_digest}",
         "Pictures": f"{sum(len(d.pictures) for d in outcome.drawn.values())}",
     }
-    data = {
-        "format": 1, "facts": facts, "figures": {k: m.plain() for k, m in figures.items()},
-    }  # fmt: skip
+    data = {"format": 1, "facts": facts, "figures": {k: m.plain() for k, m in figures.items()}}
     write_text(out / "report.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
     save_before_after(outcome, out / "sheet.png", "train group")
     write_page(
-        out / "report.html", "A prefix, measured",
+        out / "report.html",
+        "A prefix, measured",
         "The same prompts and seeds without and with the prefix, beside plain baselines.",
         [Picture(out / "sheet.png", "No prefix above, the same seeds with the prefix below.")],
-        [outcome.table(), *_tables(figures)], facts, _NOTES,
-    )  # fmt: skip
+        [outcome.table(), *_tables(figures)],
+        facts,
+        _NOTES,
+    )
 
 
 def _tables(figures: dict[str, Mean]) -> list[Table]:
-    titles = {"base": "no prefix", "prefix": "learned prefix", "random": "random prefix",
-              "description": "description instead of name",
-              "negative": "name in the negative prompt",
-              "floor": "“a person” instead of name", "reseeded": "another seed"}  # fmt: skip
+    titles = {
+        "base": "no prefix",
+        "prefix": "learned prefix",
+        "random": "random prefix",
+        "description": "description instead of name",
+        "negative": "name in the negative prompt",
+        "floor": "“a person” instead of name",
+        "reseeded": "another seed",
+    }
     groups = [("trained", "trained"), ("held-out", "heldout")]
-    keys = [("cosine", "identity_cosine"), ("largest", "identity_cosine_max"),
-            ("anonymous", "anonymous")]  # fmt: skip
+    keys = [
+        ("cosine", "identity_cosine"),
+        ("largest", "identity_cosine_max"),
+        ("anonymous", "anonymous"),
+    ]
     columns = [(f"{k}, {g}", f"{{}}.{key}.{group}") for g, group in groups for k, key in keys]
     cosines = [
         [titles[n], *(figures[key.format(n)].percent() for _, key in columns)]
-        for n in titles if f"{n}.identity_cosine.trained" in figures
-    ]  # fmt: skip
+        for n in titles
+        if f"{n}.identity_cosine.trained" in figures
+    ]
     about = (
         "Cosine of the identity embedding with that of the person named, in percent: mean, mean of "
         "each name's likeliest picture, and share of pictures that show somebody else's face."
@@ -103,8 +113,9 @@ def _tables(figures: dict[str, Mean]) -> list[Table]:
     kinds = ("pixels", "features", "fid", "kid")
     changes = [
         [titles[n], *(f"{figures[f'change.{k}.{n}'].value:.4f}" for k in kinds)]
-        for n in titles if f"change.pixels.{n}" in figures
-    ]  # fmt: skip
+        for n in titles
+        if f"change.pixels.{n}" in figures
+    ]
     if changes:
         about = "Name-free pictures against those without prefix, same seeds."
         found.append(Table("Drift", about, ["", "pixels", "features", "FID", "KID"], changes))

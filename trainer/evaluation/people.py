@@ -76,8 +76,9 @@ def pictures_of_people(folder: Path, names: Sequence[str]) -> list[tuple[str, Pa
     there = {name for name, _ in found}
     problems = [
         ConfigError(asked, f"there is no picture of {shown(name, 80)}", fix)
-        for name in names if name not in there
-    ]  # fmt: skip
+        for name in names
+        if name not in there
+    ]
     if problems:
         raise ConfigError.of(asked, problems[:_TOLD])
     return found

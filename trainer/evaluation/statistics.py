@@ -35,9 +35,11 @@ class Mean:
         value, low, high = (plain[k] for k in ("value", "low", "high"))
         count = plain["count"]
         return Mean(
-            nan if value is None else value, nan if low is None else low,
-            nan if high is None else high, int(count or 0),
-        )  # fmt: skip
+            nan if value is None else value,
+            nan if low is None else low,
+            nan if high is None else high,
+            int(count or 0),
+        )
 
 
 def mean(

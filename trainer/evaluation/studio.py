@@ -49,12 +49,17 @@ class Studio:
     def __enter__(self) -> Studio:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def submit(self, requests: Sequence[Request], rows: Rows | None,
-               guidance: float = GUIDANCE) -> list[Future[Drawn]]:  # fmt: skip
+    def submit(
+        self, requests: Sequence[Request], rows: Rows | None, guidance: float = GUIDANCE
+    ) -> list[Future[Drawn]]:
         """Start drawing; the futures' results, joined in order, are the requests' pictures."""
         plain = None if rows is None else replace(rows, vectors=_plain(rows.vectors))
         parts = [requests[i : i + _SHARE] for i in range(0, len(requests), _SHARE)]
@@ -73,8 +78,9 @@ def _plain(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 _model = functools.cache(load_pocket)
 
 
-def _draw(folder: str, steps: int, guidance: float, requests: Sequence[Request],
-          rows: Rows | None) -> Drawn:  # fmt: skip
+def _draw(
+    folder: str, steps: int, guidance: float, requests: Sequence[Request], rows: Rows | None
+) -> Drawn:
     model = _model(Path(folder))
     with torch.no_grad():
         pictures = model.sampler(steps, guidance).draw(requests, rows)

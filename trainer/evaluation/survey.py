@@ -15,15 +15,7 @@ from ..checkpoints.load import CheckpointModel
 from ..data.prompts import SLOT, PromptBook, generator, number
 from ..sampling import Request
 from .clip_reader import OpenClip
-from .conditions import (
-    PERSON,
-    Condition,
-    Question,
-    Questions,
-    baselines,
-    random_rows,
-    reseeded,
-)  # fmt: skip
+from .conditions import PERSON, Condition, Question, Questions, baselines, random_rows, reseeded
 from .darkroom import Darkroom, Roll
 from .figures import changes, likeness, read_faces, text_fit
 from .people import People, pictures_of_people, read_people
@@ -62,12 +54,15 @@ class Plan:
         """Prompts and seeds; they depend on the seed, the name and the book alone."""
         free = {
             kind: tuple(
-                Question(SLOT, book.general(kind, generator(self.seed, *told)),
-                         number(self.seed, *told, "noise"))
+                Question(
+                    SLOT,
+                    book.general(kind, generator(self.seed, *told)),
+                    number(self.seed, *told, "noise"),
+                )
                 for told in (("evaluate", kind, i) for i in range(self.free))
             )
             for kind in ("people", "things")
-        }  # fmt: skip
+        }
         named = [
             tuple(self._question(book, name, i) for name in names for i in range(self.seeds))
             for names in (self.trained, self.heldout)
@@ -78,8 +73,9 @@ class Plan:
         """Pictures for the gallery: other seeds than those that are measured."""
         return [
             Question(GALLERY_PROMPT, name, number(self.seed, "gallery", name, i))
-            for name in self.names for i in range(self.gallery)
-        ]  # fmt: skip
+            for name in self.names
+            for i in range(self.gallery)
+        ]
 
     def _question(self, book: PromptBook, name: str, i: int) -> Question:
         told = "evaluate", name, i
@@ -113,8 +109,16 @@ class Survey:
 class Surveyor:
     """Measures a prefix on a checkpoint into a folder; killed and called again it goes on."""
 
-    def __init__(self, model: CheckpointModel, prefix: Prefix, plan: Plan, book: PromptBook,
-                 eyes: Eyes, gallery: Path | None, out: Path) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: CheckpointModel,
+        prefix: Prefix,
+        plan: Plan,
+        book: PromptBook,
+        eyes: Eyes,
+        gallery: Path | None,
+        out: Path,
+    ) -> None:
         self.plan, self.eyes, self.shelf = plan, eyes, gallery
         self.asked = plan.questions(book)
         asked = [q.request().prompt for q in (*self.asked.named, *self.asked.free)]
@@ -165,9 +169,7 @@ class Surveyor:
             figures |= changes(plain, dict(free), clip, clip)
         tell("reading", len(self.conditions) + 1, len(self.conditions) + 1)
         titles = {name: condition.title for name, condition in self.conditions.items()}
-        return Survey(
-            plan, self.asked, self.rolls, titles, figures, people, self.eyes.lacking
-        )  # fmt: skip
+        return Survey(plan, self.asked, self.rolls, titles, figures, people, self.eyes.lacking)
 
     def _conditions(self, model: CheckpointModel, prefix: Prefix) -> dict[str, Condition]:
         others = baselines(random_rows(model.encoder, prefix.n, prefix.behind))
@@ -223,8 +225,9 @@ def _groups(paper: Questions, roll: Roll) -> dict[str, Part]:
     return found
 
 
-def _identity(title: str, parts: Mapping[str, Part], seen: Mapping[str, Faces],
-              people: People) -> dict[str, Mean]:  # fmt: skip
+def _identity(
+    title: str, parts: Mapping[str, Part], seen: Mapping[str, Faces], people: People
+) -> dict[str, Mean]:
     found: dict[str, Mean] = {}
     named = [group for group in GROUPS if group in parts]
     for group in named:
@@ -249,8 +252,9 @@ def _shown(faces: Faces, who: Sequence[str] | None = None) -> Mean:
 def _labels(paper: Questions) -> list[str]:
     return [
         f"{group}-{i:05d}"
-        for group in (*GROUPS, "people", "things") for i in range(len(getattr(paper, group)))
-    ]  # fmt: skip
+        for group in (*GROUPS, "people", "things")
+        for i in range(len(getattr(paper, group)))
+    ]
 
 
 def _away_from(negative: str, request: Request) -> Request:

@@ -58,8 +58,10 @@ def notes(survey: Survey) -> list[str]:
         "alone."
     )
     if people is not None and people.gallery is None:
-        lines.append("No face was found in any picture of the gallery: nobody can be recognised, "
-                     "and nothing is said about identity.")  # fmt: skip
+        lines.append(
+            "No face was found in any picture of the gallery: nobody can be recognised, "
+            "and nothing is said about identity."
+        )
     if people is not None and people.gallery is not None:
         size = len(people.gallery.names)
         chance = f"by chance {100 / size:.1f} % are ranked first"
@@ -68,19 +70,26 @@ def notes(survey: Survey) -> list[str]:
             lines.append("Ranks among the first five are left out: the gallery has no more.")
         lines += _doubts(survey)
     if people is not None and people.faceless:
-        lines.append(f"No face in any gallery picture of {_listing(people.faceless)}: not in the "
-                     "identity figures.")  # fmt: skip
+        lines.append(
+            f"No face in any gallery picture of {_listing(people.faceless)}: not in the "
+            "identity figures."
+        )
     if people is not None and people.unknown:
-        lines.append(f"The model does not seem to know {_listing(people.unknown)}: gallery "
-                     "pictures of one are hardly more alike than of two. Such names look anonymous "
-                     "without any prefix.")  # fmt: skip
+        lines.append(
+            f"The model does not seem to know {_listing(people.unknown)}: gallery "
+            "pictures of one are hardly more alike than of two. Such names look anonymous "
+            "without any prefix."
+        )
     if any(".clip_score." in key for key in survey.figures):
-        lines.append("Text fit is CLIP's cosine of a picture with its prompt, in which “a person” "
-                     "stands for the name. FID and KID are of CLIP's picture embeddings: "
-                     "comparable between rows, with nothing else.")  # fmt: skip
+        lines.append(
+            "Text fit is CLIP's cosine of a picture with its prompt, in which “a person” "
+            "stands for the name. FID and KID are of CLIP's picture embeddings: "
+            "comparable between rows, with nothing else."
+        )
     if plan.free:
-        lines.append(f"Drift is over {2 * plan.free} name-free prompts; another seed is the "
-                     "yardstick.")  # fmt: skip
+        lines.append(
+            f"Drift is over {2 * plan.free} name-free prompts; another seed is the yardstick."
+        )
     return lines
 
 
@@ -89,12 +98,16 @@ def write_survey(out: Path, survey: Survey, facts: Mapping[str, str]) -> None:
     figures = {key: value.plain() for key, value in survey.figures.items()}
     people = survey.people
     data = {
-        "format": FORMAT, "facts": dict(facts), "figures": figures,
-        "numbers": flat_figures(survey), "not_measured": list(survey.lacking),
+        "format": FORMAT,
+        "facts": dict(facts),
+        "figures": figures,
+        "numbers": flat_figures(survey),
+        "not_measured": list(survey.lacking),
         "gallery": [] if people is None or people.gallery is None else list(people.gallery.names),
         "without_face": [] if people is None else list(people.faceless),
-        "unknown": [] if people is None else list(people.unknown), "notes": notes(survey),
-    }  # fmt: skip
+        "unknown": [] if people is None else list(people.unknown),
+        "notes": notes(survey),
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
         numbers = json.dumps(flat_figures(survey), indent=1, sort_keys=True)
@@ -104,10 +117,14 @@ def write_survey(out: Path, survey: Survey, facts: Mapping[str, str]) -> None:
         _save_sheet(survey, out / "sheet.png")
         caption = "The same prompts and seeds, without and with the prefix."
         write_page(
-            out / "report.html", "A prefix on a checkpoint, measured",
+            out / "report.html",
+            "A prefix on a checkpoint, measured",
             "The same prompts and seeds without and with the prefix, beside plain baselines.",
-            [Picture(out / "sheet.png", caption)], tables(survey), facts, notes(survey),
-        )  # fmt: skip
+            [Picture(out / "sheet.png", caption)],
+            tables(survey),
+            facts,
+            notes(survey),
+        )
     except OSError as error:
         raise RunError(f"write the report into {shown(str(out))}", *reason(error)) from error
 
@@ -118,20 +135,30 @@ def _doubts(survey: Survey) -> list[str]:
     for group in GROUPS:
         base = survey.figures.get(f"base.identity_top1.{group}")
         if base is not None and base.value < _UNSURE:
-            lines.append(f"Without prefix only {base.percent()} % of the pictures of "
-                         f"{_WORDS[group]} are recognised: what a prefix takes away can be no "
-                         "more than that.")  # fmt: skip
+            lines.append(
+                f"Without prefix only {base.percent()} % of the pictures of "
+                f"{_WORDS[group]} are recognised: what a prefix takes away can be no "
+                "more than that."
+            )
     return lines
 
 
 def _identity(survey: Survey, group: str) -> Table | None:
     if survey.people is None or f"base.face_found.{group}" not in survey.figures:
         return None
-    keys = {"identity_top1": "top-1", "identity_top5": "top-5", "identity_cosine": "cosine",
-            "identity_cosine_max": "largest", "anonymous": "anonymous",
-            "face_found": "face found"}  # fmt: skip
-    columns = [(title, f"{key}.{group}") for key, title in keys.items()
-               if f"base.{key}.{group}" in survey.figures]  # fmt: skip
+    keys = {
+        "identity_top1": "top-1",
+        "identity_top5": "top-5",
+        "identity_cosine": "cosine",
+        "identity_cosine_max": "largest",
+        "anonymous": "anonymous",
+        "face_found": "face found",
+    }
+    columns = [
+        (title, f"{key}.{group}")
+        for key, title in keys.items()
+        if f"base.{key}.{group}" in survey.figures
+    ]
     about = (
         "Percent with 95 % intervals. Top-1, top-5 and cosines: lower is more anonymous; the "
         "largest is the cosine of each name's likeliest picture. Anonymous: share of all pictures "
@@ -142,8 +169,11 @@ def _identity(survey: Survey, group: str) -> Table | None:
 
 def _fit(survey: Survey) -> Table | None:
     titles = {**_WORDS, "people": "people without name", "things": "things"}
-    columns = [(title, f"clip_score.{key}") for key, title in titles.items()
-               if f"base.clip_score.{key}" in survey.figures]  # fmt: skip
+    columns = [
+        (title, f"clip_score.{key}")
+        for key, title in titles.items()
+        if f"base.clip_score.{key}" in survey.figures
+    ]
     if not columns:
         return None
     about = "Cosine of each picture with the text as asked, the name taken out, in percent."
@@ -159,16 +189,22 @@ def _table(survey: Survey, title: str, about: str, columns: Sequence[tuple[str, 
 
 
 def _drift(survey: Survey) -> Table | None:
-    kinds = {"pixels": "pixels", "features": "features", "meaning": "meaning", "fid": "FID",
-             "kid": "KID"}  # fmt: skip
+    kinds = {
+        "pixels": "pixels",
+        "features": "features",
+        "meaning": "meaning",
+        "fid": "FID",
+        "kid": "KID",
+    }
     there = [kind for kind in kinds if f"change.{kind}.prefix" in survey.figures]
     if not there:
         return None
     names = {**survey.titles, "reseeded": "another seed"}
     rows = [
         [names[name], *(_change(survey.figures[f"change.{kind}.{name}"]) for kind in there)]
-        for name in _CHANGES if f"change.pixels.{name}" in survey.figures
-    ]  # fmt: skip
+        for name in _CHANGES
+        if f"change.pixels.{name}" in survey.figures
+    ]
     about = (
         "Name-free pictures against those without prefix, same seeds: mean squared pixel "
         "difference, perceptual distance on CLIP's patches, 1 - cosine of CLIP's picture "

@@ -53,9 +53,10 @@ class UnetDenoiser:
         pooled = conditioning.pooled
         if pooled is None:
             raise FitError(
-                "predict noise", "the U-Net wants pooled texts and the text encoders give none",
+                "predict noise",
+                "the U-Net wants pooled texts and the text encoders give none",
                 "use the text encoders of an SDXL model",
-            )  # fmt: skip
+            )
         height, width = (self.pixels * int(side) for side in x_t.shape[-2:])
         sizes = torch.tensor([height, width, 0, 0, height, width], device=x_t.device)
         ids = sizes.to(self.unet.dtype).expand(len(x_t), 6)

@@ -42,9 +42,10 @@ def read_pickle(path: Path, key: str | None = None, placeholder: str | None = No
     asked = f"convert {shown(str(path))}"
     if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_TORCH:
         raise AplError(
-            asked, f"torch {torch.__version__} cannot open a pickle safely",
+            asked,
+            f"torch {torch.__version__} cannot open a pickle safely",
             'python -m pip install "torch>=2.10", in an environment of its own if need be',
-        )  # fmt: skip
+        )
     blob = _bytes(path, asked)
     known: list[Any] = [(_Inert, "torch.nn.modules.container.ParameterDict")]
     try:
@@ -138,9 +139,10 @@ def _tensors(asked: str, content: object) -> dict[str, Tensor]:
                 tensors[own] = _plain(asked, cast(Tensor, value))
     if not tensors:
         raise AplError(
-            asked, "it holds no vectors of a textual inversion",
+            asked,
+            "it holds no vectors of a textual inversion",
             "use an embedding of the authors' code, A1111 or diffusers, not a checkpoint",
-        )  # fmt: skip
+        )
     return tensors
 
 

@@ -24,8 +24,15 @@ class ClipTower:
     every version of transformers.
     """
 
-    def __init__(self, key: str, model: nn.Module, tokenizer: Any, pad: int, skip: int = 0,
-                 norm: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        key: str,
+        model: nn.Module,
+        tokenizer: Any,
+        pad: int,
+        skip: int = 0,
+        norm: bool = False,
+    ) -> None:
         self.key, self.module, self.tokenizer, self.skip = key, model, tokenizer, skip
         self.bos, self.eos, self.pad = tokenizer.bos_token_id, tokenizer.eos_token_id, pad
         self.norm = norm

@@ -42,8 +42,9 @@ class Result:
         """Write it as JSON."""
         data = {
             "figures": {k: m.plain() for k, m in self.figures.items()},
-            "numbers": self.numbers, "sheets": self.sheets,
-        }  # fmt: skip
+            "numbers": self.numbers,
+            "sheets": self.sheets,
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
@@ -72,8 +73,12 @@ class Pool:
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
@@ -115,8 +120,13 @@ class Bench:
         """The prefix that all experiments are about."""
         return made_prefix(self.made("prefix")[0])
 
-    def draw(self, requests: Sequence[Request], rows: Rows | None = None,
-             folder: Path | None = None, first_only: bool = False) -> Shot:  # fmt: skip
+    def draw(
+        self,
+        requests: Sequence[Request],
+        rows: Rows | None = None,
+        folder: Path | None = None,
+        first_only: bool = False,
+    ) -> Shot:
         """Start drawing with this model, or with another edition of it that lies in `folder`."""
         plain = None if rows is None else (_plain(rows), rows.behind)
         place = folder or self.model.folder
@@ -136,8 +146,13 @@ def _plain(rows: Rows) -> dict[str, Tensor]:
     return {k: v.detach().cpu().clone() for k, v in rows.vectors.items()}
 
 
-def _draw(folder: Path, steps: int, requests: Sequence[Request],
-          plain: tuple[dict[str, Tensor], int] | None, first_only: bool) -> Drawn:  # fmt: skip
+def _draw(
+    folder: Path,
+    steps: int,
+    requests: Sequence[Request],
+    plain: tuple[dict[str, Tensor], int] | None,
+    first_only: bool,
+) -> Drawn:
     model = load_edition(folder)
     sampler = model.sampler(steps)
     if first_only:

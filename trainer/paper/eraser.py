@@ -47,8 +47,9 @@ def edit(weight: Tensor, erased: Moments, kept: Moments, preserve: float, ridge:
     return edited.to(weight.dtype)
 
 
-def pairs(encoder: ReferenceEncoder, names: Sequence[str], templates: Sequence[str],
-          neutral: str) -> tuple[Tensor, Tensor]:  # fmt: skip
+def pairs(
+    encoder: ReferenceEncoder, names: Sequence[str], templates: Sequence[str], neutral: str
+) -> tuple[Tensor, Tensor]:
     """States (N, D) of name prompts, and those that they are to be read as.
 
     Both rows are aligned at the end of the subject: a name's tokens go to the neutral subject's
@@ -74,15 +75,23 @@ def pairs(encoder: ReferenceEncoder, names: Sequence[str], templates: Sequence[s
 def projections(unet: nn.Module) -> list[nn.Linear]:
     """The key and value projections of all cross-attention layers."""
     return [
-        module for name, module in unet.named_modules()
+        module
+        for name, module in unet.named_modules()
         if isinstance(module, nn.Linear) and name.endswith(("attn2.to_k", "attn2.to_v"))
-    ]  # fmt: skip
+    ]
 
 
 @torch.no_grad()
-def erase(encoder: ReferenceEncoder, unet: nn.Module, names: Sequence[str],
-          templates: Sequence[str], neutral: str, keep: Sequence[str],
-          preserve: float = 0.5, ridge: float = 1e-3) -> int:  # fmt: skip
+def erase(
+    encoder: ReferenceEncoder,
+    unet: nn.Module,
+    names: Sequence[str],
+    templates: Sequence[str],
+    neutral: str,
+    keep: Sequence[str],
+    preserve: float = 0.5,
+    ridge: float = 1e-3,
+) -> int:
     """Edit `unet` in place so that listed names read as `neutral`; returns the bytes in fp16.
 
     `keep` are name-free prompts whose keys and values are to stay.

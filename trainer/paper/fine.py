@@ -37,8 +37,13 @@ class Material:
         return Material(torch.cat([p.latents for p in parts]), captions)
 
 
-def renders(model: PocketModel, people: tuple[Person, ...], counts: tuple[int, int, int],
-            seed: int, style: Callable[[Tensor], Tensor] | None = None) -> Material:  # fmt: skip
+def renders(
+    model: PocketModel,
+    people: tuple[Person, ...],
+    counts: tuple[int, int, int],
+    seed: int,
+    style: Callable[[Tensor], Tensor] | None = None,
+) -> Material:
     """(named, anonymous, things) many drawings with captions of one chunk."""
     rng = np.random.default_rng([model.world.seed, 31, seed])
     subjects = invent(model.world, people, counts, rng)
@@ -53,8 +58,9 @@ def renders(model: PocketModel, people: tuple[Person, ...], counts: tuple[int, i
     return Material(to_latents(style(pictures) if style else pictures), tuple(captions))
 
 
-def _noised(model: PocketModel, latents: Tensor, random: torch.Generator
-            ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def _noised(
+    model: PocketModel, latents: Tensor, random: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     schedule = model.denoiser.schedule
     noise = torch.randn(latents.shape, generator=random)
     t = torch.randint(schedule.steps, (len(latents),), generator=random)
@@ -63,8 +69,9 @@ def _noised(model: PocketModel, latents: Tensor, random: torch.Generator
     return schedule.q_sample(latents, noise, t), t, noise
 
 
-def _loss(model: PocketModel, latents: Tensor, given: Conditioning,
-          random: torch.Generator) -> Tensor:  # fmt: skip
+def _loss(
+    model: PocketModel, latents: Tensor, given: Conditioning, random: torch.Generator
+) -> Tensor:
     """Mean squared error of the clean latent that the prediction means."""
     x_t, t, noise = _noised(model, latents, random)
     error = model.denoiser.predict_noise(x_t, t, given) - noise
@@ -72,8 +79,9 @@ def _loss(model: PocketModel, latents: Tensor, given: Conditioning,
     return (error * sigma / signal).square().mean()
 
 
-def fine_tune(model: PocketModel, material: Material, steps: int, rate: float, batch: int,
-              seed: int = 0) -> None:  # fmt: skip
+def fine_tune(
+    model: PocketModel, material: Material, steps: int, rate: float, batch: int, seed: int = 0
+) -> None:
     """Teach the U-Net of `model` in place; its text encoder stays as it is.
 
     Every tenth caption is dropped, as in training, so that classifier-free guidance stays sound.
@@ -100,8 +108,16 @@ def fine_tune(model: PocketModel, material: Material, steps: int, rate: float, b
     unet.eval().requires_grad_(False)
 
 
-def invert(model: PocketModel, words: Sequence[str], material: Sequence[Material], rows: int,
-           steps: int, rate: float, batch: int, seed: int = 0) -> dict[str, Tensor]:  # fmt: skip
+def invert(
+    model: PocketModel,
+    words: Sequence[str],
+    material: Sequence[Material],
+    rows: int,
+    steps: int,
+    rate: float,
+    batch: int,
+    seed: int = 0,
+) -> dict[str, Tensor]:
     """Textual inversion (arXiv 2208.01618): learn `rows` token embeddings for every new word.
 
     `material` holds pictures of each word's subject, whose captions name it by the word. All
@@ -112,12 +128,11 @@ def invert(model: PocketModel, words: Sequence[str], material: Sequence[Material
     start = model.encoder.towers[0].tokenise("person")
     learnt = {
         word: (
-            table[start].mean(0) + 0.3 * table.std(0) * torch.randn(
-                rows, table.shape[1], generator=random
-            )
+            table[start].mean(0)
+            + 0.3 * table.std(0) * torch.randn(rows, table.shape[1], generator=random)
         ).requires_grad_()
         for word in words
-    }  # fmt: skip
+    }
     optimizer = torch.optim.Adam(learnt.values(), lr=rate)
     for step in range(steps):
         for group in optimizer.param_groups:

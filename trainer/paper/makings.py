@@ -166,7 +166,7 @@ def _dreambooth(model: PocketModel, out: Path, plan: Plan) -> Facts:
     prior = renders(model, _known(model), (count // 2, count // 4, count // 4), 12)
     fine_tune(
         model, Material.join([taught, prior]), plan.dreambooth_steps, _PERSON_RATE, plan.batch
-    )  # fmt: skip
+    )
     save_edition(model.folder, model.denoiser.unet, out)
     return {"steps": plan.dreambooth_steps, "people": len(people)}
 
@@ -180,9 +180,14 @@ def _inversion(model: PocketModel, out: Path, plan: Plan) -> Facts:
         captions = tuple(c.replace(person.name, inverted(person)) for c in drawn.captions)
         material.append(Material(drawn.latents, captions))
     words = invert(
-        model, [inverted(p) for p in people], material, WORD_ROWS, plan.inversion_steps,
-        _WORD_RATE, plan.batch,
-    )  # fmt: skip
+        model,
+        [inverted(p) for p in people],
+        material,
+        WORD_ROWS,
+        plan.inversion_steps,
+        _WORD_RATE,
+        plan.batch,
+    )
     save_edition(model.folder, None, out, words)
     return {"steps": plan.inversion_steps, "people": len(people)}
 

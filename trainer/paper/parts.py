@@ -76,11 +76,12 @@ def identity_part(bench: Bench) -> Result:
     }
     shots = {
         name: bench.draw(
-            [c.rewrite(q) for q in c.paper(paper).named], c.rows,
+            [c.rewrite(q) for q in c.paper(paper).named],
+            c.rows,
             eraser if name == "eraser" else None,
         )
         for name, c in conditions.items()
-    }  # fmt: skip
+    }
     drawn = {name: shot.result() for name, shot in shots.items()}
     figures: dict[str, Mean] = {}
     for name, condition in conditions.items():
@@ -102,19 +103,28 @@ def identity_part(bench: Bench) -> Result:
     return Result(figures, numbers, _identity_sheet(bench, paper, conditions, drawn))
 
 
-def _identity_sheet(bench: Bench, paper: Paper, conditions: dict[str, Condition],
-                    drawn: dict[str, Drawn]) -> dict[str, str]:  # fmt: skip
+def _identity_sheet(
+    bench: Bench, paper: Paper, conditions: dict[str, Condition], drawn: dict[str, Drawn]
+) -> dict[str, str]:
     brief = paper.brief()
     shown = [*brief.trained[:3], *brief.heldout[:3]]
-    titles = {"none": "no prefix", "prefix": "prefix", "eraser": "weights\nedited",
-              "description": "description", "negative": "negative\nprompt"}  # fmt: skip
+    titles = {
+        "none": "no prefix",
+        "prefix": "prefix",
+        "eraser": "weights\nedited",
+        "description": "description",
+        "negative": "negative\nprompt",
+    }
     asked = {n: conditions[n].paper(paper).named for n in titles}
     rows = [drawn[n].pictures[[asked[n].index(q) for q in shown]] for n in titles]
     groups = [("train group", len(brief.trained[:3])), ("held out", len(brief.heldout[:3]))]
     save_sheet(
-        rows, bench.sheet("identity.png"), list(titles.values()), [q.subject for q in shown],
+        rows,
+        bench.sheet("identity.png"),
+        list(titles.values()),
+        [q.subject for q in shown],
         groups=groups,
-    )  # fmt: skip
+    )
     return {"identity.png": "Trained names on the left, held-out names on the right; same seeds."}
 
 
@@ -129,12 +139,11 @@ def variations_part(bench: Bench) -> Result:
     tokenise, vectors = bench.model.encoder.towers[0].tokenise, bench.prefix.n
     asked: dict[tuple[str, str], list[Named]] = {
         (group, kind): variation(kind, members, plan.variation_seeds, _SEED, tokenise, vectors)
-        for group, members in people.items() for kind in VARIATIONS
-    }  # fmt: skip
+        for group, members in people.items()
+        for kind in VARIATIONS
+    }
     requests = [n.request() for named in asked.values() for n in named]
-    shots = {
-        "none": bench.draw(requests), "prefix": bench.draw(requests, bench.prefix.rows())
-    }  # fmt: skip
+    shots = {"none": bench.draw(requests), "prefix": bench.draw(requests, bench.prefix.rows())}
     figures: dict[str, Mean] = {}
     rows: list[torch.Tensor] = []
     for condition, shot in shots.items():
@@ -196,16 +205,19 @@ def fidelity_part(bench: Bench) -> Result:
         figures[f"change.kid.{name}"] = kid_mean(features, seen)
         value = fid(features, seen)
         figures[f"change.fid.{name}"] = Mean(value, np.nan, np.nan, len(seen))
-    share = (
-        figures["change.pixels.prefix"].value / figures["change.pixels.reseeded"].value
-    )  # fmt: skip
+    share = figures["change.pixels.prefix"].value / figures["change.pixels.reseeded"].value
     places = [*range(4), *range(middle, middle + 4)]
     places = [p for p in places if p < len(plain)]
-    titles = {"none": "no prefix", "prefix": "prefix", "eraser": "weights\nedited",
-              "reseeded": "other seed"}  # fmt: skip
+    titles = {
+        "none": "no prefix",
+        "prefix": "prefix",
+        "eraser": "weights\nedited",
+        "reseeded": "other seed",
+    }
     save_sheet(
-        [drawn[n].pictures[places] for n in titles], bench.sheet("fidelity.png"),
+        [drawn[n].pictures[places] for n in titles],
+        bench.sheet("fidelity.png"),
         list(titles.values()),
-    )  # fmt: skip
+    )
     sheets = {"fidelity.png": "Prompts that name nobody: people on the left, things on the right."}
     return Result(figures, {"change.share_of_a_seed": share}, sheets)

@@ -57,10 +57,12 @@ class _Exam:
         n, m = len(self.named), len(self.named) + len(self.people)
         found = recognised(self.bench, some(drawn, 0, n), [q.subject for q in self.named])
         return {
-            "heldout": found.top1, "cosine": found.cosine, "face_found": found.face_found,
+            "heldout": found.top1,
+            "cosine": found.cosine,
+            "face_found": found.face_found,
             "people": mean(as_asked(some(drawn, n, m), self.people, PEOPLE)),
             "things": mean(as_asked(some(drawn, m, None), self.things, THINGS)),
-        }  # fmt: skip
+        }
 
 
 def transfer_part(bench: Bench, variant: str) -> Result:
@@ -83,8 +85,9 @@ def transfer_part(bench: Bench, variant: str) -> Result:
     sheet = f"transfer-{variant}.png"
     save_sheet(
         [model, *(drawn[k].pictures[places] for k in ("none", "prefix"))],
-        bench.sheet(sheet), ("the model", f"{variant},\nno prefix", f"{variant},\nprefix"),
-    )  # fmt: skip
+        bench.sheet(sheet),
+        ("the model", f"{variant},\nno prefix", f"{variant},\nprefix"),
+    )
     seconds = {f"transfer.{variant}.seconds": facts["seconds"]}
     return Result(figures, seconds, {sheet: f"Variant {variant}: held-out names and two others."})
 
@@ -135,9 +138,10 @@ def chunks_part(bench: Bench) -> Result:
     named = variation("far back", people, 1, _FIRST, tokenise, bench.prefix.n)
     requests, rows = [n.request() for n in named], bench.prefix.rows()
     shots = {
-        "none": bench.draw(requests), "every": bench.draw(requests, rows),
+        "none": bench.draw(requests),
+        "every": bench.draw(requests, rows),
         "first_only": bench.draw(requests, rows, first_only=True),
-    }  # fmt: skip
+    }
     drawn = {name: shot.result() for name, shot in shots.items()}
     found = {n: recognised(bench, d, [q.who for q in named]) for n, d in drawn.items()}
     figures = {f"chunks.{n}": f.top1 for n, f in found.items()}
@@ -169,9 +173,11 @@ def _with(function: Callable[[Bench, str], Result], name: str) -> Part:
 def parts_of(plan: Plan) -> dict[str, Part]:
     """All parts of a plan, in the order of the report."""
     parts: dict[str, Part] = {
-        "reader": reader_part, "identity": identity_part, "variations": variations_part,
+        "reader": reader_part,
+        "identity": identity_part,
+        "variations": variations_part,
         "fidelity": fidelity_part,
-    }  # fmt: skip
+    }
     parts |= {f"transfer-{v}": _with(transfer_part, v) for v in VARIANTS}
     parts |= {f"personal-{r}": _with(personal_part, r) for r in ROUTES}
     parts["chunks"] = chunks_part
@@ -183,9 +189,13 @@ def needs(part: str) -> list[str]:
     """The makings that a part waits for."""
     kind, _, rest = part.partition("-")
     own = {
-        "identity": ["prefix", "eraser"], "fidelity": ["prefix", "eraser"],
-        "variations": ["prefix"], "chunks": ["prefix"], "reader": [],
-        "transfer": ["prefix", f"variant-{rest}"], "personal": ["prefix", rest],
+        "identity": ["prefix", "eraser"],
+        "fidelity": ["prefix", "eraser"],
+        "variations": ["prefix"],
+        "chunks": ["prefix"],
+        "reader": [],
+        "transfer": ["prefix", f"variant-{rest}"],
+        "personal": ["prefix", rest],
         "ablation": [] if rest == "none" else [part],
-    }  # fmt: skip
+    }
     return own[kind]

@@ -72,26 +72,68 @@ def ablation(name: str, plan: Plan) -> tuple[TrainConfig, int | None]:
 
 FULL = Plan(
     ablations=(
-        "recipe=apl", "recipe=paper", "vectors=1", "vectors=4", "vectors=20", "place=front",
-        "target=description", "target=empty", "init=normal", "init=uniform", "people=1",
-        "names=4", "names=16", "names=64",
-    ),
-)  # fmt: skip
+        "recipe=apl",
+        "recipe=paper",
+        "vectors=1",
+        "vectors=4",
+        "vectors=20",
+        "place=front",
+        "target=description",
+        "target=empty",
+        "init=normal",
+        "init=uniform",
+        "people=1",
+        "names=4",
+        "names=16",
+        "names=64",
+    )
+)
 """37 minutes on two quiet cores."""
 
 QUICK = Plan(
-    names=20, seeds=2, free=48, variation_names=20, variation_seeds=1, transfer_seeds=1,
-    transfer_free=16, personal=8, personal_seeds=3, steps=10, variant_steps=80,
-    variant_renders=600, dreambooth_steps=200, inversion_steps=320, prefix_steps=360,
-    ablation_steps=60, ablation_names=20, ablation_free=16,
+    names=20,
+    seeds=2,
+    free=48,
+    variation_names=20,
+    variation_seeds=1,
+    transfer_seeds=1,
+    transfer_free=16,
+    personal=8,
+    personal_seeds=3,
+    steps=10,
+    variant_steps=80,
+    variant_renders=600,
+    dreambooth_steps=200,
+    inversion_steps=320,
+    prefix_steps=360,
+    ablation_steps=60,
+    ablation_names=20,
+    ablation_free=16,
     ablations=("recipe=apl", "recipe=paper", "place=front"),
-)  # fmt: skip
+)
 """Seven and a half minutes on two quiet cores: every experiment is there, with wide intervals."""
 
 TINY = Plan(
-    names=2, seeds=2, free=2, variation_names=2, variation_seeds=1, transfer_seeds=1,
-    transfer_free=2, personal=2, personal_seeds=1, steps=2, variant_steps=1, variant_renders=12,
-    dreambooth_steps=1, inversion_steps=1, prefix_steps=2, pool=30, ablation_steps=2,
-    ablation_names=2, ablation_free=2, ablations=("recipe=paper", "names=4"), batch=4,
-)  # fmt: skip
+    names=2,
+    seeds=2,
+    free=2,
+    variation_names=2,
+    variation_seeds=1,
+    transfer_seeds=1,
+    transfer_free=2,
+    personal=2,
+    personal_seeds=1,
+    steps=2,
+    variant_steps=1,
+    variant_renders=12,
+    dreambooth_steps=1,
+    inversion_steps=1,
+    prefix_steps=2,
+    pool=30,
+    ablation_steps=2,
+    ablation_names=2,
+    ablation_free=2,
+    ablations=("recipe=paper", "names=4"),
+    batch=4,
+)
 """Seconds, for tests: everything runs and nothing is learnt."""

@@ -78,13 +78,23 @@ def _fillers(count: int) -> list[str]:
 
 
 VARIATIONS = (
-    "portrait", "scene", "lower case", "typo", "accents", "twice", "weights", "late", "far back",
-    "two people", "cyrillic",
-)  # fmt: skip
+    "portrait",
+    "scene",
+    "lower case",
+    "typo",
+    "accents",
+    "twice",
+    "weights",
+    "late",
+    "far back",
+    "two people",
+    "cyrillic",
+)
 
 
-def variation(kind: str, people: Sequence[Person], seeds: int, first: int,
-              tokenise: Tokenise, vectors: int) -> list[Named]:  # fmt: skip
+def variation(
+    kind: str, people: Sequence[Person], seeds: int, first: int, tokenise: Tokenise, vectors: int
+) -> list[Named]:
     """One kind of prompt about everybody of a group, `seeds` pictures each from seed `first` on.
 
     `vectors` are those of the prefix that the prompts are for, with or without it.
@@ -101,8 +111,9 @@ def variation(kind: str, people: Sequence[Person], seeds: int, first: int,
     return found
 
 
-def _prompt(kind: str, name: str, other: str, rng: np.random.Generator, tokenise: Tokenise,
-            vectors: int) -> str:  # fmt: skip
+def _prompt(
+    kind: str, name: str, other: str, rng: np.random.Generator, tokenise: Tokenise, vectors: int
+) -> str:
     make: dict[str, Callable[[], str]] = {
         "portrait": lambda: f"a close-up portrait of {name}",
         "scene": lambda: f"{name} wearing a red hat in front of a blue background",

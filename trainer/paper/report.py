@@ -59,8 +59,9 @@ def gather(results: Mapping[str, Result]) -> tuple[dict[str, Mean], dict[str, fl
     return figures, numbers
 
 
-def flat_figures(figures: Mapping[str, Mean], numbers: Mapping[str, float]
-                 ) -> dict[str, float | None]:  # fmt: skip
+def flat_figures(
+    figures: Mapping[str, Mean], numbers: Mapping[str, float]
+) -> dict[str, float | None]:
     """The flat numbers of figures.json; null where nothing could be measured."""
     values = {k: m.value for k, m in figures.items()} | dict(numbers)
     return {k: None if math.isnan(v) else v for k, v in sorted(values.items())}
@@ -73,23 +74,40 @@ def write_report(out: Path, results: Mapping[str, Result], facts: Facts) -> dict
     flat = flat_figures(figures, numbers)
     found = tables(figures, numbers, facts.plan)
     goals = [
-        {"key": t.key, "text": t.text, "limit": t.limit, "at_least": t.at_least,
-         "value": flat.get(t.key), "met": t.met(flat), "words": t.words(flat)}
+        {
+            "key": t.key,
+            "text": t.text,
+            "limit": t.limit,
+            "at_least": t.at_least,
+            "value": flat.get(t.key),
+            "met": t.met(flat),
+            "words": t.words(flat),
+        }
         for t in TARGETS
-    ]  # fmt: skip
+    ]
     sheets = {name: text for r in results.values() for name, text in r.sheets.items()}
     data: dict[str, Any] = {
-        "format": 1, "command": facts.command, "verdict": verdict(flat),
-        "model": {"name": facts.model, "sha256": facts.digest}, "prefix": dict(facts.prefix),
-        "plan": facts.plan.plain(), "targets": goals,
+        "format": 1,
+        "command": facts.command,
+        "verdict": verdict(flat),
+        "model": {"name": facts.model, "sha256": facts.digest},
+        "prefix": dict(facts.prefix),
+        "plan": facts.plan.plain(),
+        "targets": goals,
         "tables": [
-            {"title": t.title, "about": t.about, "columns": list(t.columns),
-             "rows": [list(r) for r in t.rows]} for t in found
+            {
+                "title": t.title,
+                "about": t.about,
+                "columns": list(t.columns),
+                "rows": [list(r) for r in t.rows],
+            }
+            for t in found
         ],
-        "figures": {k: m.plain() for k, m in figures.items()}, "numbers": numbers,
+        "figures": {k: m.plain() for k, m in figures.items()},
+        "numbers": numbers,
         "sheets": [{"file": f"sheets/{n}", "caption": c} for n, c in sheets.items()],
         "notes": list(NOTES),
-    }  # fmt: skip
+    }
     write_text(out / "report.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "figures.json", json.dumps(flat, indent=1) + "\n")
     write_text(out / "tables.md", f"{verdict(flat)}\n\n{markdown([_goals(flat), *found])}")
@@ -97,12 +115,18 @@ def write_report(out: Path, results: Mapping[str, Result], facts: Facts) -> dict
     shown = {
         "Model": f"{facts.model}, {facts.digest[:12]}",
         "Prefix": ", ".join(f"{k} {v}" for k, v in facts.prefix.items()),
-        "This run": f"{facts.seconds:.0f} s", "Again": facts.command,
-    }  # fmt: skip
+        "This run": f"{facts.seconds:.0f} s",
+        "Again": facts.command,
+    }
     write_page(
-        out / "report.html", "The paper's five experiments on the pocket model", verdict(flat),
-        pictures, [_goals(flat), *found], shown, NOTES,
-    )  # fmt: skip
+        out / "report.html",
+        "The paper's five experiments on the pocket model",
+        verdict(flat),
+        pictures,
+        [_goals(flat), *found],
+        shown,
+        NOTES,
+    )
     return flat
 
 
@@ -112,10 +136,14 @@ def _goals(flat: Mapping[str, float | None]) -> Table:
         return "not measured" if found is None else f"{100 * found:.1f}"
 
     rows = [
-        [t.text, value(t.key), f"{'>=' if t.at_least else '<='} {100 * t.limit:g}",
-         "yes" if t.met(flat) else "no"]
+        [
+            t.text,
+            value(t.key),
+            f"{'>=' if t.at_least else '<='} {100 * t.limit:g}",
+            "yes" if t.met(flat) else "no",
+        ]
         for t in TARGETS
-    ]  # fmt: skip
+    ]
     return Table("Goals", "In percent.", ["goal", "found", "wanted", "reached"], rows)
 
 

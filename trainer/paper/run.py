@@ -36,8 +36,15 @@ class Share:
         return names[self.rank :: self.of]
 
 
-def run_paper(model: PocketModel, out: Path, plan: Plan, prefix: Path | None, workers: int,
-              share: Share, command: str) -> dict[str, float | None] | None:  # fmt: skip
+def run_paper(
+    model: PocketModel,
+    out: Path,
+    plan: Plan,
+    prefix: Path | None,
+    workers: int,
+    share: Share,
+    command: str,
+) -> dict[str, float | None] | None:
     """The parts of this share, and the report once all parts are there; else None.
 
     Every part is a file `parts/NAME.json` that is used again; RunError when `out` holds a
@@ -46,10 +53,15 @@ def run_paper(model: PocketModel, out: Path, plan: Plan, prefix: Path | None, wo
     began = time.perf_counter()
     digest = _digest(model.folder / "model.safetensors")
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, {
-        "plan": plan.plain(), "model": digest, "recipe": POCKET.to_toml(),
-        "prefix": _digest(prefix) if prefix else None,
-    })  # fmt: skip
+    _claim(
+        out,
+        {
+            "plan": plan.plain(),
+            "model": digest,
+            "recipe": POCKET.to_toml(),
+            "prefix": _digest(prefix) if prefix else None,
+        },
+    )
     torch.set_num_threads(1)
     parts = parts_of(plan)
     missing = [p for p in share.parts(list(parts)) if not _file(out, p).exists()]
@@ -71,9 +83,10 @@ def run_paper(model: PocketModel, out: Path, plan: Plan, prefix: Path | None, wo
                 result = parts[name](bench)
             except BrokenProcessPool as error:
                 raise RunError(
-                    f"measure {name}", "a worker process was ended from outside (memory?)",
+                    f"measure {name}",
+                    "a worker process was ended from outside (memory?)",
                     "start the same command again, it goes on here; --workers 1 takes less memory",
-                ) from error  # fmt: skip
+                ) from error
             result.numbers[f"seconds.part.{name}"] = time.perf_counter() - start
             result.save(_file(out, name))
             advance()
@@ -113,6 +126,7 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
     other = [k for k, v in json.loads(text).items() if found.get(k) != v]
     if other:
         raise RunError(
-            f"go on with the benchmark in {out}", f"it was begun with another {', '.join(other)}",
+            f"go on with the benchmark in {out}",
+            f"it was begun with another {', '.join(other)}",
             "give another --out, or delete that folder",
-        )  # fmt: skip
+        )

@@ -12,14 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .dataset import Subjects, filler_text, invent
-from .lessons import (
-    Painter,
-    TextLesson,
-    painter_lesson,
-    recogniser_lesson,
-    text_lesson,
-    tokenise,
-)  # fmt: skip
+from .lessons import Painter, TextLesson, painter_lesson, recogniser_lesson, text_lesson, tokenise
 from .model import load_networks, load_recogniser
 from .networks import new_text_encoder, new_unet
 from .recogniser import Recogniser
@@ -86,8 +79,9 @@ def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> No
     seen = _seen_rows(subjects, world)
     ids = torch.stack([tokenise(tokenizer, [said[i] for i in seen]) for said in captions])
     fillers = tokenise(tokenizer, [filler_text(rng) for _ in range(200)])
-    lesson = painter_lesson(painter, pictures[seen], ids, tokenise(tokenizer, [""]), fillers,
-                            critic)  # fmt: skip
+    lesson = painter_lesson(
+        painter, pictures[seen], ids, tokenise(tokenizer, [""]), fillers, critic
+    )
     Stage("painter", painter.requires_grad_(True), work, seconds["painter"], 1e-3).run(lesson)
     weights = {f"text.{k}": v for k, v in painter.encoder.state_dict().items()}
     weights |= {f"unet.{k}": v for k, v in painter.unet.state_dict().items()}

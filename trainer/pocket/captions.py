@@ -18,14 +18,41 @@ TEMPLATES = (
     "{}",
 )
 FILLERS = (
-    "highly detailed", "sharp focus", "studio light", "soft colours", "digital art", "cartoon",
-    "flat design", "best quality", "clean lines", "simple shapes", "a drawing", "very beautiful",
-    "trending", "masterpiece", "bright", "calm mood", "centered", "award winning", "modern style",
-    "an old poster", "warm tones", "minimal", "4k", "friendly", "for a children's book",
-)  # fmt: skip
+    "highly detailed",
+    "sharp focus",
+    "studio light",
+    "soft colours",
+    "digital art",
+    "cartoon",
+    "flat design",
+    "best quality",
+    "clean lines",
+    "simple shapes",
+    "a drawing",
+    "very beautiful",
+    "trending",
+    "masterpiece",
+    "bright",
+    "calm mood",
+    "centered",
+    "award winning",
+    "modern style",
+    "an old poster",
+    "warm tones",
+    "minimal",
+    "4k",
+    "friendly",
+    "for a children's book",
+)
 
-_HAIR_STYLE = {"short": "short {} hair", "spiky": "spiky {} hair", "long": "long {} hair",
-               "bob": "a {} bob", "bun": "a {} hair bun", "curly": "curly {} hair"}  # fmt: skip
+_HAIR_STYLE = {
+    "short": "short {} hair",
+    "spiky": "spiky {} hair",
+    "long": "long {} hair",
+    "bob": "a {} bob",
+    "bun": "a {} hair bun",
+    "curly": "curly {} hair",
+}
 _BEARD = {
     "none": "no beard",
     "moustache": "a moustache",
@@ -33,9 +60,14 @@ _BEARD = {
     "goatee": "a goatee",
 }
 _WORDS = {
-    "skin": "{} skin", "face": "a {} face", "eyes": "{} eyes", "spacing": "{}-set eyes",
-    "brow": "{} brows", "mouth": "a {} mouth", "nose": "a {} nose",
-}  # fmt: skip
+    "skin": "{} skin",
+    "face": "a {} face",
+    "eyes": "{} eyes",
+    "spacing": "{}-set eyes",
+    "brow": "{} brows",
+    "mouth": "a {} mouth",
+    "nose": "a {} nose",
+}
 
 
 @dataclass(frozen=True)

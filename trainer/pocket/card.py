@@ -26,9 +26,10 @@ _BASE = {
     "face_found": "a face is found in a portrait",
     "scene": "hat, shirt, background beside a name, as asked",
     "people": "described people: gender, hair colour, background as asked",
-    "objects": "things as asked", "colours": "colours of things as asked",
+    "objects": "things as asked",
+    "colours": "colours of things as asked",
     "backgrounds": "backgrounds of things as asked",
-}  # fmt: skip
+}
 
 
 def write_card(folder: Path) -> Path:

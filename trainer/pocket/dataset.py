@@ -9,15 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .captions import (
-    anonymous_subject,
-    dress,
-    extras_of,
-    fillers,
-    pad_front,
-    things_words,
-    twice,
-)  # fmt: skip
+from .captions import anonymous_subject, dress, extras_of, fillers, pad_front, things_words, twice
 from .render import Scene, Things, draw_faces, draw_things, random_scene, random_things
 from .world import ATTRIBUTES, OFFSETS, Person, World, random_looks
 
@@ -124,8 +116,9 @@ class Subjects:
         return (pictures * 255).round().astype(np.uint8)
 
 
-def invent(world: World, people: tuple[Person, ...], counts: tuple[int, int, int],
-           rng: np.random.Generator) -> Subjects:  # fmt: skip
+def invent(
+    world: World, people: tuple[Person, ...], counts: tuple[int, int, int], rng: np.random.Generator
+) -> Subjects:
     """Make up (named, anonymous, things) many subjects; the named ones are `people`."""
     named, anonymous, things = counts
     index = {p.name: i for i, p in enumerate(world.people)}
@@ -134,12 +127,14 @@ def invent(world: World, people: tuple[Person, ...], counts: tuple[int, int, int
     known = np.array([world.people[i].look for i in who], np.int64).reshape(-1, len(ATTRIBUTES))
     shifts = np.array([world.people[i].offsets for i in who], np.float32).reshape(-1, OFFSETS)
     return Subjects(
-        np.concatenate([known, look]), np.concatenate([shifts, offsets]),
+        np.concatenate([known, look]),
+        np.concatenate([shifts, offsets]),
         np.concatenate([who, np.full(anonymous, -1)]).astype(np.int64),
-        random_scene(rng, named + anonymous), random_things(rng, things),
+        random_scene(rng, named + anonymous),
+        random_things(rng, things),
         tuple(p.name for p in world.people),
         tuple(p.name for p in world.people if p.split != "personal"),
-    )  # fmt: skip
+    )
 
 
 def filler_text(rng: np.random.Generator) -> str:

@@ -56,11 +56,12 @@ def things_questions(world: World, count: int, first: int = 70_000) -> list[Ques
     for i in range(count):
         second = things.kind[i, 1] >= 0
         asked = {
-            "thing0": int(things.kind[i, 0]), "colour0": int(things.colour[i, 0]),
+            "thing0": int(things.kind[i, 0]),
+            "colour0": int(things.colour[i, 0]),
             "thing1": int(things.kind[i, 1]) if second else len(THINGS),
             "colour1": int(things.colour[i, 1]) if second else len(COLOURS),
             "background": int(things.background[i]),
-        }  # fmt: skip
+        }
         template = str(rng.choice(TEMPLATES[:2]))
         questions.append(Question(template, things_words(things, i), first + i, asked))
     return questions

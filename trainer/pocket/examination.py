@@ -22,15 +22,23 @@ EVALUATION_STEPS = 10
 """DDIM steps of the pictures that are measured."""
 
 _COLUMNS = (
-    "identity_top1.trained", "identity_top1.heldout", "identity_top5.heldout", "face_found",
-    "scene", "people", "things",
-)  # fmt: skip
+    "identity_top1.trained",
+    "identity_top1.heldout",
+    "identity_top5.heldout",
+    "face_found",
+    "scene",
+    "people",
+    "things",
+)
 _TITLES = ("trained", "held-out", "held-out top-5", "face found", "scene", "people", "things")
 _ROWS = {
-    "none": "no prefix", "prefix": "learned prefix", "random": "random prefix",
-    "description": "description instead of name", "negative": "name in the negative prompt",
+    "none": "no prefix",
+    "prefix": "learned prefix",
+    "random": "random prefix",
+    "description": "description instead of name",
+    "negative": "name in the negative prompt",
     "floor": "“a person” instead of name",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -120,9 +128,12 @@ def save_before_after(
         outcome.drawn[n].pictures[[questions.index(q) for q in shown]] for n in ("none", "prefix")
     ]
     save_sheet(
-        rows, path, ("no prefix", "with prefix"), [question.subject for question in shown],
+        rows,
+        path,
+        ("no prefix", "with prefix"),
+        [question.subject for question in shown],
         groups=[(title, len(group)) for title, group in groups.items()],
-    )  # fmt: skip
+    )
 
 
 def _of_each_name(questions: Sequence[Question]) -> list[Question]:

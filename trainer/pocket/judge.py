@@ -60,9 +60,13 @@ class PocketJudge:
         )
         change = (pictures - self.plain[0]).square().flatten(1).mean(1)[n:]
         figures = {
-            "identity": identity, "identity_top1": (scores.argmax(1) == asked).float(),
-            "faces": faces, "drift_people": people, "drift_things": things, "change": change,
-        }  # fmt: skip
+            "identity": identity,
+            "identity_top1": (scores.argmax(1) == asked).float(),
+            "faces": faces,
+            "drift_people": people,
+            "drift_things": things,
+            "change": change,
+        }
         means = {name: float(values.mean()) for name, values in figures.items()}
         drift = max(means["drift_people"], 0) + max(means["drift_things"], 0)
         score = means["identity"] + drift + max(0.0, 0.98 - means["faces"])
@@ -104,9 +108,12 @@ class PocketPreviewer:
         free = sum(i >= len(judge.named) for i in places)
         groups = [("kept for choosing the step", len(places) - free), ("names nobody", free)]
         save_sheet(
-            [judge.plain[0][places], drawn], path, ("no prefix", "with prefix"), heads,
+            [judge.plain[0][places], drawn],
+            path,
+            ("no prefix", "with prefix"),
+            heads,
             groups=groups,
-        )  # fmt: skip
+        )
 
 
 def _soft(reading: Reading, questions: Sequence[Question], start: int) -> Tensor:

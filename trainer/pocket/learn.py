@@ -28,12 +28,25 @@ from .source import PocketSource, training_people
 from .world import Person, World
 
 POCKET = TrainConfig(
-    weighting="x0", lowest_t=500, lowest_t_free=200, repulsion=0.5, contrast=0.06,
-    vectors=32, behind=10,
-    weight_identity=2.2, weight_things=9.0, weight_people=8.0,
-    batch_identity=7, batch_things=4, batch_people=5, optimizer="muon", rate=0.06,
-    steps=450, pool=960, check_every=150,
-)  # fmt: skip
+    weighting="x0",
+    lowest_t=500,
+    lowest_t_free=200,
+    repulsion=0.5,
+    contrast=0.06,
+    vectors=32,
+    behind=10,
+    weight_identity=2.2,
+    weight_things=9.0,
+    weight_people=8.0,
+    batch_identity=7,
+    batch_things=4,
+    batch_people=5,
+    optimizer="muon",
+    rate=0.06,
+    steps=450,
+    pool=960,
+    check_every=150,
+)
 """The recipe's defaults on a pocket model, which predicts the clean latent."""
 
 
@@ -61,9 +74,10 @@ class Origin:
             return Origin(str(data["model"]), names)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"resume {folder.path}", f"origin.json is missing or broken ({error})",
+                f"resume {folder.path}",
+                f"origin.json is missing or broken ({error})",
                 "give the folder of a run that `apl train` or `apl demo` began",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def chosen_people(world: World, names: Sequence[str] | None) -> list[Person]:
@@ -97,19 +111,32 @@ def chosen_people(world: World, names: Sequence[str] | None) -> list[Person]:
     return [by_name[alike(name)] for name in names]
 
 
-def pocket_run(model: PocketModel, config: TrainConfig, folder: RunFolder, origin: Origin,
-               listeners: Sequence[Listener] = (), control: Control | None = None,
-               start: Prefix | None = None) -> Trainer:  # fmt: skip
+def pocket_run(
+    model: PocketModel,
+    config: TrainConfig,
+    folder: RunFolder,
+    origin: Origin,
+    listeners: Sequence[Listener] = (),
+    control: Control | None = None,
+    start: Prefix | None = None,
+) -> Trainer:
     """A trainer on a pocket model; an eighth of the people are kept for choosing the step."""
     people = chosen_people(model.world, origin.names)
     learnt, validation = training_people(people)
     judge = PocketJudge(model, validation) if config.check_every else None
     source = PocketSource(model, learnt, cast(Target, config.target), config.vectors)
     return Trainer(
-        config, Model(model.encoder, model.denoiser, model.name), source, folder,
-        judge=judge, previewer=PocketPreviewer(judge) if judge else None, listeners=listeners,
-        control=control, start=start, names_trained=len(learnt),
-    )  # fmt: skip
+        config,
+        Model(model.encoder, model.denoiser, model.name),
+        source,
+        folder,
+        judge=judge,
+        previewer=PocketPreviewer(judge) if judge else None,
+        listeners=listeners,
+        control=control,
+        start=start,
+        names_trained=len(learnt),
+    )
 
 
 def new_folder(parent: Path, name: str) -> Path:

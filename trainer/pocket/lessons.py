@@ -109,8 +109,9 @@ class TextLesson(nn.Module):
         return total + 0.2 * shift.square().mean() if len(shift) else total
 
 
-def text_lesson(model: TextLesson, tokenizer: CLIPTokenizer, world: World,
-                people: tuple[Person, ...]) -> Loss:  # fmt: skip
+def text_lesson(
+    model: TextLesson, tokenizer: CLIPTokenizer, world: World, people: tuple[Person, ...]
+) -> Loss:
     """Read what a caption says; captions are made up without end, nothing needs drawing."""
     rng = np.random.default_rng(3)
     counts = (6 * len(people), 600, 600)
@@ -165,8 +166,14 @@ def seen_difference(critic: Recogniser, predicted: Tensor, latents: Tensor) -> T
     return torch.stack(far).mean()
 
 
-def painter_lesson(painter: Painter, pictures: Tensor, captions: Tensor,
-                   empty: Tensor, fillers: Tensor, critic: Recogniser) -> Loss:  # fmt: skip
+def painter_lesson(
+    painter: Painter,
+    pictures: Tensor,
+    captions: Tensor,
+    empty: Tensor,
+    fillers: Tensor,
+    critic: Recogniser,
+) -> Loss:
     """Predict the clean latent; a tenth of the captions is dropped, a few batches are long.
 
     `captions` (V, N, 77) holds V captions of each picture, `empty` (1, 77) no words; in a long

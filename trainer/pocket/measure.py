@@ -36,8 +36,9 @@ class Paper(Questions):
         return Paper(
             tuple(identity_questions(world, trained, seeds)),
             tuple(identity_questions(world, heldout, seeds, 10_000)),
-            tuple(people_questions(world, free)), tuple(things_questions(world, free)),
-        )  # fmt: skip
+            tuple(people_questions(world, free)),
+            tuple(things_questions(world, free)),
+        )
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from .networks import (
     new_unet,
     to_latents,
     to_pictures,
-)  # fmt: skip
+)
 from .recogniser import Recogniser
 from .vocabulary import read_vocabulary
 from .world import World
@@ -68,9 +68,15 @@ class PocketModel:
         """DDPM in few steps, with guidance in the middle: fresh noise clears faces up."""
         shape = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
         return Sampler(
-            self.encoder, self.denoiser, PocketLatents(), shape, guidance, steps,
-            eta=ETA, guided=GUIDED,
-        )  # fmt: skip
+            self.encoder,
+            self.denoiser,
+            PocketLatents(),
+            shape,
+            guidance,
+            steps,
+            eta=ETA,
+            guided=GUIDED,
+        )
 
 
 def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
@@ -89,9 +95,10 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
         begun = (folder / "build").is_dir()
         fix = f", or go on with `apl pocket build --out {folder}`" if begun else ""
         raise AplError(
-            f"load the pocket model in {folder}", f"{', '.join(missing)} is missing",
+            f"load the pocket model in {folder}",
+            f"{', '.join(missing)} is missing",
             "give the folder of a finished build" + fix,
-        )  # fmt: skip
+        )
     world = World.load(folder / "world.json")
     tokenizer = read_vocabulary(folder)
     text, unet = load_networks(folder, len(tokenizer))

@@ -41,20 +41,34 @@ def new_text_encoder(vocabulary: int) -> CLIPTextModel:
     """CLIP's text transformer, 3 layers of width 128; BOS and EOS are the last two tokens."""
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=vocabulary, hidden_size=WIDTH, projection_dim=WIDTH,
-            intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4,
-            max_position_embeddings=77, bos_token_id=vocabulary - 2,
-            eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1,
+            vocab_size=vocabulary,
+            hidden_size=WIDTH,
+            projection_dim=WIDTH,
+            intermediate_size=4 * WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
         )
-    )  # fmt: skip
+    )
 
 
 def new_unet() -> UNet2DConditionModel:
     """A conditional U-Net on 8 x 8 latents that predicts x0 (diffusers' "sample")."""
-    blocks: dict[str, Any] = {"down_block_types": ("CrossAttnDownBlock2D",) * 2,
-                              "up_block_types": ("CrossAttnUpBlock2D",) * 2}  # fmt: skip
+    blocks: dict[str, Any] = {
+        "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+    }
     return UNet2DConditionModel(
-        sample_size=LATENT_SIZE, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS,
-        layers_per_block=1, block_out_channels=(64, 96), norm_num_groups=16,
-        cross_attention_dim=WIDTH, attention_head_dim=4, **blocks,
-    )  # fmt: skip
+        sample_size=LATENT_SIZE,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        block_out_channels=(64, 96),
+        norm_num_groups=16,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        **blocks,
+    )

@@ -56,10 +56,14 @@ class Recogniser(nn.Module):
         blocks: list[nn.Module] = []
         for before, after in pairwise(channels):
             blocks += [
-                nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(),
-                nn.Conv2d(after, after, 3, padding=1, groups=after // 16), nn.BatchNorm2d(after),
-                nn.ReLU(), nn.MaxPool2d(2),
-            ]  # fmt: skip
+                nn.Conv2d(before, after, 3, padding=1),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+                nn.Conv2d(after, after, 3, padding=1, groups=after // 16),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
         self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(160 * 4, 256), nn.ReLU())
         self.face = nn.Linear(256, 128)
         sizes = head_sizes(people)

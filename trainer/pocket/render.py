@@ -26,13 +26,26 @@ THINGS = ("circle", "square", "triangle", "house", "tree", "car", "flower", "sta
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
 
 _RGB = {
-    "red": (0.85, 0.15, 0.15), "orange": (0.95, 0.55, 0.1), "yellow": (0.95, 0.85, 0.2),
-    "green": (0.15, 0.6, 0.25), "blue": (0.15, 0.35, 0.85), "purple": (0.55, 0.2, 0.65),
-    "black": (0.08, 0.08, 0.1), "white": (0.97, 0.97, 0.97),
-}  # fmt: skip
+    "red": (0.85, 0.15, 0.15),
+    "orange": (0.95, 0.55, 0.1),
+    "yellow": (0.95, 0.85, 0.2),
+    "green": (0.15, 0.6, 0.25),
+    "blue": (0.15, 0.35, 0.85),
+    "purple": (0.55, 0.2, 0.65),
+    "black": (0.08, 0.08, 0.1),
+    "white": (0.97, 0.97, 0.97),
+}
 _BACKGROUND_RGB = np.array(
-    [(0.96, 0.96, 0.94), (0.6, 0.6, 0.62), (0.5, 0.7, 0.95),
-     (0.55, 0.82, 0.55), (0.97, 0.9, 0.5), (0.98, 0.7, 0.78)], np.float32)  # fmt: skip
+    [
+        (0.96, 0.96, 0.94),
+        (0.6, 0.6, 0.62),
+        (0.5, 0.7, 0.95),
+        (0.55, 0.82, 0.55),
+        (0.97, 0.9, 0.5),
+        (0.98, 0.7, 0.78),
+    ],
+    np.float32,
+)
 _COLOUR_RGB = np.array([_RGB[c] for c in COLOURS], np.float32)
 _HAT_RGB = np.array([_RGB[c] for c in ("white", "red", "blue", "green")], np.float32)
 _SKIN_RGB = np.array(
@@ -40,8 +53,16 @@ _SKIN_RGB = np.array(
     np.float32,
 )
 _HAIR_RGB = np.array(
-    [(0.1, 0.09, 0.1), (0.4, 0.24, 0.12), (0.93, 0.78, 0.35),
-     (0.78, 0.27, 0.08), (0.66, 0.66, 0.68), (0.2, 0.35, 0.9)], np.float32)  # fmt: skip
+    [
+        (0.1, 0.09, 0.1),
+        (0.4, 0.24, 0.12),
+        (0.93, 0.78, 0.35),
+        (0.78, 0.27, 0.08),
+        (0.66, 0.66, 0.68),
+        (0.2, 0.35, 0.9),
+    ],
+    np.float32,
+)
 _IRIS_RGB = np.array(
     [(0.35, 0.2, 0.08), (0.1, 0.4, 0.9), (0.1, 0.6, 0.2), (0.5, 0.52, 0.55)], np.float32
 )
@@ -108,8 +129,14 @@ class _Canvas:
         under = self.rgb[self.rows]
         self.rgb[self.rows] = under + cover[..., None] * (colour[:, None, None, :] - under)
 
-    def ellipse(self, cx: Array | float, cy: Array | float, a: Array | float, b: Array | float,
-                power: Array | float = 2.0) -> Array:  # fmt: skip
+    def ellipse(
+        self,
+        cx: Array | float,
+        cy: Array | float,
+        a: Array | float,
+        b: Array | float,
+        power: Array | float = 2.0,
+    ) -> Array:
         dx, dy = (
             np.abs(self.x - self.of(cx)) / self.of(a),
             np.abs(self.y - self.of(cy)) / self.of(b),
@@ -127,8 +154,14 @@ class _Canvas:
             np.abs(self.x - self.of(cx)) - self.of(a), np.abs(self.y - self.of(cy)) - self.of(b)
         )
 
-    def line(self, ax: Array | float, ay: Array | float, bx: Array | float, by: Array | float,
-             width: Array | float) -> Array:  # fmt: skip
+    def line(
+        self,
+        ax: Array | float,
+        ay: Array | float,
+        bx: Array | float,
+        by: Array | float,
+        width: Array | float,
+    ) -> Array:
         px, py = self.x - self.of(ax), self.y - self.of(ay)
         dx, dy = self.of(bx) - self.of(ax), self.of(by) - self.of(ay)
         along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy + 1e-9), 0, 1)
@@ -241,8 +274,14 @@ def draw_faces(look: NDArray[np.int64], offsets: Array, scene: Scene) -> Array:
     return c.finish(light)
 
 
-def _eyes(c: _Canvas, look: NDArray[np.int64], offsets: Array, hair: Array,
-          column: dict[str, NDArray[np.int64]], woman: NDArray[np.bool_]) -> None:  # fmt: skip
+def _eyes(
+    c: _Canvas,
+    look: NDArray[np.int64],
+    offsets: Array,
+    hair: Array,
+    column: dict[str, NDArray[np.int64]],
+    woman: NDArray[np.bool_],
+) -> None:
     apart = np.array([0.15, 0.2, 0.25], np.float32)[column["spacing"]]
     size = 0.105 + 0.015 * offsets[:, 0]
     y = -0.06 + 0.035 * offsets[:, 1]
@@ -288,9 +327,10 @@ class Things:
         """These scenes where `chosen` (B,) says so, and the others elsewhere."""
         each = chosen[:, None]
         return Things(
-            np.where(each, self.kind, other.kind), np.where(each, self.colour, other.colour),
+            np.where(each, self.kind, other.kind),
+            np.where(each, self.colour, other.colour),
             np.where(chosen, self.background, other.background),
-        )  # fmt: skip
+        )
 
 
 def random_things(rng: np.random.Generator, count: int, two: float = 1 / 3) -> Things:

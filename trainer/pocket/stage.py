@@ -23,8 +23,15 @@ class Stage:
     `folder`; a later Stage of the same name goes on from there. A finished stage does nothing.
     """
 
-    def __init__(self, name: str, module: nn.Module, folder: Path, seconds: float, rate: float,
-                 decay: float = 0.999) -> None:  # fmt: skip
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        folder: Path,
+        seconds: float,
+        rate: float,
+        decay: float = 0.999,
+    ) -> None:
         self.name, self.module = name, module
         self.seconds, self.rate, self.decay = seconds, rate, decay
         self.steps, self.spent = 0, 0.0

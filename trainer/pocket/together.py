@@ -31,9 +31,14 @@ def cores() -> int:
 
 
 def run_together(
-    model: PocketModel, config: TrainConfig, folder: RunFolder, origin: Origin,
-    listeners: Sequence[Listener], control: Control, processes: int,
-) -> Prefix:  # fmt: skip
+    model: PocketModel,
+    config: TrainConfig,
+    folder: RunFolder,
+    origin: Origin,
+    listeners: Sequence[Listener],
+    control: Control,
+    processes: int,
+) -> Prefix:
     """Learn in `processes` processes, of which this is the first; up to rounding the same result.
 
     The folder has its settings and its origin already.
@@ -80,8 +85,9 @@ def _member(store: str, rank: int, processes: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _help(folder: Path, config: TrainConfig, origin: Origin, store: str, rank: int,
-          processes: int) -> None:  # fmt: skip
+def _help(
+    folder: Path, config: TrainConfig, origin: Origin, store: str, rank: int, processes: int
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process tells all when to stop
     begin()
     with _member(store, rank, processes):

@@ -27,9 +27,11 @@ def write_vocabulary(texts: Iterable[str], merges: int, folder: Path) -> None:
         ]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=2 * len(alphabet) + merges, initial_alphabet=alphabet,
-        end_of_word_suffix=_SUFFIX, show_progress=False,
-    )  # fmt: skip
+        vocab_size=2 * len(alphabet) + merges,
+        initial_alphabet=alphabet,
+        end_of_word_suffix=_SUFFIX,
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(texts, trainer)
     pairs = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]][:merges]
     tokens = alphabet + [a + _SUFFIX for a in alphabet] + ["".join(pair) for pair in pairs]

@@ -28,9 +28,10 @@ def save_curves(rows: Rows, path: Path) -> None:
     left.set(xlabel="step", ylabel="mean squared error", yscale="log", title="loss per kind")
     left.legend(fontsize=8)
     for key, label in (
-        ("identity", "identity (validation names)"), ("drift_people", "drift on people"),
+        ("identity", "identity (validation names)"),
+        ("drift_people", "drift on people"),
         ("drift_things", "drift on things"),
-    ):  # fmt: skip
+    ):
         points = [(row["step"], 100 * row[key]) for row in checks if key in row]
         if points:
             right.plot(*zip(*points, strict=True), marker="o", ms=3, lw=1, label=label)

@@ -46,9 +46,15 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode()
 
 
-def write_page(path: Path, title: str, lead: str, pictures: Sequence[Picture],
-               tables: Sequence[Table], facts: Mapping[str, str],
-               notes: Sequence[str]) -> None:  # fmt: skip
+def write_page(
+    path: Path,
+    title: str,
+    lead: str,
+    pictures: Sequence[Picture],
+    tables: Sequence[Table],
+    facts: Mapping[str, str],
+    notes: Sequence[str],
+) -> None:
     """Write the report; everything that goes in is escaped."""
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True)
     page = environment.get_template("page.html").render(

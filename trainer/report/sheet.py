@@ -38,8 +38,13 @@ def png(image: Image.Image, path: Path) -> bytes:
     return stream.getvalue()
 
 
-def sheet(rows: Sequence[Tensor], labels: Sequence[str] = (), heads: Sequence[str] = (),
-          scale: int = _SCALE, groups: Sequence[tuple[str, int]] = ()) -> Image.Image:  # fmt: skip
+def sheet(
+    rows: Sequence[Tensor],
+    labels: Sequence[str] = (),
+    heads: Sequence[str] = (),
+    scale: int = _SCALE,
+    groups: Sequence[tuple[str, int]] = (),
+) -> Image.Image:
     """Rows of pictures (B, 3, H, W) in one image; labels stand left, heads above columns.
 
     `groups` are titles over so many columns each, with room between them. Texts are wrapped, and
@@ -111,8 +116,11 @@ class _Pen:
                     lines.append(line)
                     longer = word
                 while not self._fits(longer, width) and len(longer) > 1:
-                    cut = next(n for n in range(len(longer) - 1, 0, -1)
-                               if n == 1 or self._fits(longer[:n], width))  # fmt: skip
+                    cut = next(
+                        n
+                        for n in range(len(longer) - 1, 0, -1)
+                        if n == 1 or self._fits(longer[:n], width)
+                    )
                     lines.append(longer[:cut])
                     longer = longer[cut:]
                 line = longer
@@ -146,8 +154,13 @@ def _drawable(text: str, font: Any) -> str:
     return text
 
 
-def save_sheet(rows: Sequence[Tensor], path: Path, labels: Sequence[str] = (),
-               heads: Sequence[str] = (), scale: int = _SCALE,
-               groups: Sequence[tuple[str, int]] = ()) -> None:  # fmt: skip
+def save_sheet(
+    rows: Sequence[Tensor],
+    path: Path,
+    labels: Sequence[str] = (),
+    heads: Sequence[str] = (),
+    scale: int = _SCALE,
+    groups: Sequence[tuple[str, int]] = (),
+) -> None:
     """Write a sheet as PNG; makes the folder if needed. RunError if that fails."""
     png(sheet(rows, labels, heads, scale, groups), path)

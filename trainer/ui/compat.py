@@ -20,9 +20,10 @@ def gradio() -> Any:
         import gradio  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise AplError(
-            "open the trainer's page", f"Gradio cannot be imported ({error})",
+            "open the trainer's page",
+            f"Gradio cannot be imported ({error})",
             'pip install "apl-prefix[ui]", or from a clone: pip install -e ".[ui]"',
-        ) from error  # fmt: skip
+        ) from error
     return gradio
 
 

@@ -42,9 +42,10 @@ def loss_chart(rows: Rows, steps: int) -> str:
 def effect_chart(rows: Rows, steps: int) -> str:
     """Who is still drawn, and what is lost, in percent, on prompts kept for choosing."""
     shown = (
-        ("identity", "identity", "a"), ("drift_people", "drift people", "b"),
+        ("identity", "identity", "a"),
+        ("drift_people", "drift people", "b"),
         ("drift_things", "drift things", "c"),
-    )  # fmt: skip
+    )
     checks = [r for r in rows if "score" in r]  # a step's row calls its losses by the same names
     lines: list[Line] = []
     for key, label, tone in shown:

@@ -30,8 +30,9 @@ class Desk:
         self.shelf, self._runner = shelf, runner
         self._lock = threading.Lock()
 
-    def start(self, model: str, names: str, preset: str, settings: str, name: str,
-              look: bool = False) -> str:  # fmt: skip
+    def start(
+        self, model: str, names: str, preset: str, settings: str, name: str, look: bool = False
+    ) -> str:
         """Order a run and begin it; its name. Names and settings are texts, one a line.
 
         With `look` a run on a checkpoint waits for `learn` once its pictures are drawn.
@@ -71,9 +72,10 @@ class Desk:
             who, colon, text = line.partition(":")
             if line.strip() and not colon:
                 raise ConfigError(
-                    "read the descriptions", f"there is no colon in line {number}",
+                    "read the descriptions",
+                    f"there is no colon in line {number}",
                     "write NAME: DESCRIPTION",
-                )  # fmt: skip
+                )
             if line.strip():
                 wanted[who.strip()] = text.strip()
         write_descriptions(run.path / DATA, wanted)
@@ -90,9 +92,10 @@ class Desk:
             raise RunError(f"{what} {run.name}", "it is not going on", "resume it first")
         if run.learnt:
             raise RunError(
-                f"{what} {run.name}", "it has learnt and saved; now it is being measured",
+                f"{what} {run.name}",
+                "it has learnt and saved; now it is being measured",
                 "wait for the result",
-            )  # fmt: skip
+            )
         try:
             (run.path / what).touch()
         except OSError as error:
@@ -108,9 +111,10 @@ class Desk:
             raise RunError(f"use {run.name}", "it has no prefix yet", "wait for it, or stop it")
         if target is None:
             raise RunError(
-                f"use {run.name}", "the page does not know where hosts look for prefixes",
+                f"use {run.name}",
+                "the page does not know where hosts look for prefixes",
                 "start it with `apl ui --apl-dir FOLDER`, or download the prefix",
-            )  # fmt: skip
+            )
         read_prefix(run.prefix)
         data = run.prefix.read_bytes()
         path = _free(target, run.name, data)

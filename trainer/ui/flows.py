@@ -86,14 +86,7 @@ def learn_checkpoint(
 def _ordered(folder: Path, order: Order) -> tuple[TrainConfig, Any]:
     """Settings and material of a new run on a checkpoint; AplErrors before anything is loaded."""
     from ..checkpoints.learn import Material
-    from ..checkpoints.plan import (
-        REAL,
-        dtype_for,
-        fitted,
-        own_device,
-        picture_size,
-        preset_for,
-    )  # fmt: skip
+    from ..checkpoints.plan import REAL, dtype_for, fitted, own_device, picture_size, preset_for
     from ..checkpoints.recognise import recognise
     from ..checkpoints.selfmade import jobs
 
@@ -110,9 +103,12 @@ def _ordered(folder: Path, order: Order) -> tuple[TrainConfig, Any]:
     config = fitted(config, preset, dtype_for(preset, device), settings)
     jobs(order.names or (), per_name, config.seed)
     return config, Material(
-        order.model, names=order.names, per_name=per_name,
-        size=picture_size(found, preset, size), draw_steps=4 if quick else 20,
-    )  # fmt: skip
+        order.model,
+        names=order.names,
+        per_name=per_name,
+        size=picture_size(found, preset, size),
+        draw_steps=4 if quick else 20,
+    )
 
 
 def _longer(base: TrainConfig, preset: str) -> TrainConfig:

@@ -32,8 +32,9 @@ def shown_text(folder: Path) -> str:
     return "\n".join(f"{name}: {text}" for name, text in said.items())
 
 
-def looked_at(model: CheckpointModel, material: Material, folder: Path,
-              listener: Listener) -> Material:  # fmt: skip
+def looked_at(
+    model: CheckpointModel, material: Material, folder: Path, listener: Listener
+) -> Material:
     """Draw and describe what is missing of the data set; what to learn from.
 
     LookFirst unless somebody has approved it. Face filter and descriptions are used if what they
@@ -52,9 +53,19 @@ def looked_at(model: CheckpointModel, material: Material, folder: Path,
     book, size = list_book(None, None, None), material.size or model.recognised.size
     device = str(model.denoiser.device)
     choices, told = eyes_here(
-        Choices(0, material.draw_steps, 7.0, size, 4, book.negative, True, True,
-                weights_folder(None), device)
-    )  # fmt: skip
+        Choices(
+            0,
+            material.draw_steps,
+            7.0,
+            size,
+            4,
+            book.negative,
+            True,
+            True,
+            weights_folder(None),
+            device,
+        )
+    )
     tools = real_tools(model, book, choices, *optional_eyes(choices))
     amounts = Amounts(count, 3 * count, count * len(names), count * len(names))
     tasks = name_tasks(split_names(names, None, 0.2, 0), amounts, tools.faces is not None)

@@ -77,6 +77,7 @@ class Order:
         except (OSError, ValueError, KeyError, TypeError) as error:
             said = shown(str(error), 80)
             raise RunError(
-                f"go on with {folder}", f"neither {FILE} nor origin.json can be read ({said})",
+                f"go on with {folder}",
+                f"neither {FILE} nor origin.json can be read ({said})",
                 f"go on with it on the command line: apl resume {folder}",
-            ) from error  # fmt: skip
+            ) from error

@@ -20,22 +20,37 @@ _UNMEASURED = (
     "apl evaluate for figures."
 )
 STATES = {
-    "working": "at work", "looking": "waits for you", "stopped": "stopped", "failed": "failed",
-    "broken": "broken off", "done": "finished",
-}  # fmt: skip
+    "working": "at work",
+    "looking": "waits for you",
+    "stopped": "stopped",
+    "failed": "failed",
+    "broken": "broken off",
+    "done": "finished",
+}
 
 _CONDITIONS = {
-    "base": "no prefix", "prefix": "learned prefix", "random": "random prefix",
-    "description": "description instead of name", "negative": "name in the negative prompt",
+    "base": "no prefix",
+    "prefix": "learned prefix",
+    "random": "random prefix",
+    "description": "description instead of name",
+    "negative": "name in the negative prompt",
     "floor": "“a person” instead of name",
-}  # fmt: skip
+}
 _FIGURES = {
-    "identity_top1.trained": "trained names", "identity_top1.heldout": "held-out names",
-    "face_found": "face found", "scene": "scene", "people": "people", "things": "things",
-}  # fmt: skip
-_DOING = {"starting": "Starting", "saving": "Saving", "loading the model": "Loading the model",
-    "measuring": "Drawing and measuring", "drawing": "Drawing the before/after sheet",
-}  # fmt: skip
+    "identity_top1.trained": "trained names",
+    "identity_top1.heldout": "held-out names",
+    "face_found": "face found",
+    "scene": "scene",
+    "people": "people",
+    "things": "things",
+}
+_DOING = {
+    "starting": "Starting",
+    "saving": "Saving",
+    "loading the model": "Loading the model",
+    "measuring": "Drawing and measuring",
+    "drawing": "Drawing the before/after sheet",
+}
 
 
 def style(script: str) -> str:

@@ -31,11 +31,23 @@ def serve(shelf: Shelf, host: str, port: int | None, say: Callable[[str], None])
     """Serve the page until Ctrl-C; runs that are going on go on. RunError if the port is taken."""
     gr, blocks = gradio(), page(shelf)
     options = known(
-        blocks.launch, server_name=host, server_port=port, share=False, inbrowser=False,
-        quiet=True, show_error=True, prevent_thread_lock=True, show_api=False, ssr_mode=False,
-        footer_links=[], run_history=False, show_tips=False, allowed_paths=[],
-        blocked_paths=closed(gr), **looks(gr),
-    )  # fmt: skip
+        blocks.launch,
+        server_name=host,
+        server_port=port,
+        share=False,
+        inbrowser=False,
+        quiet=True,
+        show_error=True,
+        prevent_thread_lock=True,
+        show_api=False,
+        ssr_mode=False,
+        footer_links=[],
+        run_history=False,
+        show_tips=False,
+        allowed_paths=[],
+        blocked_paths=closed(gr),
+        **looks(gr),
+    )
     try:
         _, url, _ = blocks.launch(**options)
     except OSError as error:

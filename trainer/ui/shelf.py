@@ -56,9 +56,10 @@ class Shelf:
         found = self.models().get(title) if isinstance(title, str) else None
         if found is None:
             raise LibraryError(
-                f"find the model {shown(str(title), 80)!r}", "it is not on the list",
+                f"find the model {shown(str(title), 80)!r}",
+                "it is not on the list",
                 "choose one of the list; more folders are given with `apl ui --models FOLDER`",
-            )  # fmt: skip
+            )
         return found
 
     def runs(self) -> list[str]:
@@ -78,18 +79,20 @@ class Shelf:
         """The folder of a run; LibraryError for anything that is not on the list."""
         if not isinstance(name, str) or name not in self.runs():
             raise LibraryError(
-                f"find the run {shown(str(name), 80)!r}", "it is not on the list",
+                f"find the run {shown(str(name), 80)!r}",
+                "it is not on the list",
                 "choose one of the list",
-            )  # fmt: skip
+            )
         return self.runs_root / name
 
     def new_run(self, name: str) -> Path:
         """A folder for a new run: `name`, or `name-2`, `name-3` ... if that one is taken."""
         if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
             raise ConfigError(
-                f"call the run {shown(name, 80)!r}", "it is no plain name",
+                f"call the run {shown(name, 80)!r}",
+                "it is no plain name",
                 "use 1 to 60 letters, digits, - and _, beginning with a letter or a digit",
-            )  # fmt: skip
+            )
         number = 1
         while _taken(path := self.runs_root / (name if number == 1 else f"{name}-{number}")):
             number += 1

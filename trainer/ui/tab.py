@@ -56,11 +56,14 @@ class View:
         run = self._look(name)
         fresh: dict[str, Any] = {
             "runs": (tuple(desk.shelf.runs()), run.name if run else None),
-            "status": pieces.status(run), "charts": pieces.charts(run),
-            "preview": pieces.preview(run), "results": pieces.results(run, desk.shelf.apl_dir),
-            "contact": pieces.contact(run), "described": _described(run),
+            "status": pieces.status(run),
+            "charts": pieces.charts(run),
+            "preview": pieces.preview(run),
+            "results": pieces.results(run, desk.shelf.apl_dir),
+            "contact": pieces.contact(run),
+            "described": _described(run),
             **_usable(run, desk.shelf.apl_dir),
-        }  # fmt: skip
+        }
         updates: list[Any] = [
             gr.update() if said is None else gr.update(value=said, visible=bool(said))
         ]
@@ -86,11 +89,12 @@ def _usable(run: Run | None, apl_dir: Path | None) -> dict[str, bool]:
     """Which buttons make sense now, in the order of the outputs; the others are not shown."""
     asks = run is not None and run.going and not run.learnt
     return {
-        "start": run is None or not run.going, "asks": asks,
+        "start": run is None or not run.going,
+        "asks": asks,
         "looks": run is not None and run.state == "looking",
         "resume": run is not None and run.state in ("stopped", "failed", "broken") and run.began,
         "use": apl_dir is not None and run is not None and not run.going and run.prefix is not None,
-    }  # fmt: skip
+    }
 
 
 def _described(run: Run | None) -> str:
@@ -127,18 +131,32 @@ def build(gr: Any, desk: Desk) -> None:
             with gr.Column(visible=False) as looks:
                 contact = html(pieces.contact(None), elem_id="apl_contact")
                 described = gr.Textbox(
-                    label="What stands for each name (NAME: DESCRIPTION)", lines=6, max_lines=20,
+                    label="What stands for each name (NAME: DESCRIPTION)",
+                    lines=6,
+                    max_lines=20,
                     elem_id="apl_described",
-                )  # fmt: skip
+                )
                 learn = gr.Button("Learn from these", variant="primary", elem_id="apl_learn")
             charts = html(pieces.charts(None), elem_id="apl_charts")
             results = html(pieces.results(None, None), elem_id="apl_results")
             use = gr.Button("Use it now", variant="primary", elem_id="apl_use", visible=False)
             sheet = html(pieces.preview(None), elem_id="apl_sheet")
     outputs = [
-        notice, runs, status, charts, sheet, results, contact, described, start, asks, looks,
-        resume, use, sent,
-    ]  # fmt: skip
+        notice,
+        runs,
+        status,
+        charts,
+        sheet,
+        results,
+        contact,
+        described,
+        start,
+        asks,
+        looks,
+        resume,
+        use,
+        sent,
+    ]
 
     def on(button: Any, do: Callable[..., str], inputs: Sequence[Any], moves: bool = False) -> None:
         """Connect a button: `do` gives the run to show if it `moves` there, else what to say."""
@@ -181,9 +199,12 @@ def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
     model = gr.Dropdown(list(models), value=title, label="Model", elem_id="apl_model")
     about = html(pieces.about(_ABOUT[first.kind]))
     names = gr.Textbox(
-        label="Names to learn from", lines=7, max_lines=14, placeholder=_EMPTY[first.kind],
+        label="Names to learn from",
+        lines=7,
+        max_lines=14,
+        placeholder=_EMPTY[first.kind],
         elem_id="apl_names",
-    )  # fmt: skip
+    )
     with gr.Row():
         html(pieces.file_button("apl_names"))
         fill = gr.Button(
@@ -192,23 +213,28 @@ def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
     titles = {preset.title: preset.key for preset in PRESETS}
     preset = gr.Radio(list(titles), value=PRESETS[1].title, label="Preset", elem_id="apl_preset")
     look = gr.Checkbox(
-        label="Show me the pictures and descriptions before it learns", value=False,
-        elem_id="apl_look", visible=desk.shelf.looks and first.kind != "pocket",
-    )  # fmt: skip
+        label="Show me the pictures and descriptions before it learns",
+        value=False,
+        elem_id="apl_look",
+        visible=desk.shelf.looks and first.kind != "pocket",
+    )
     name = gr.Textbox(label="Name of the run", value="my-prefix", max_lines=1, elem_id="apl_name")
     with gr.Accordion("More settings", open=False, elem_id="apl_more"):
         settings = gr.Textbox(
-            label="Settings over those of the preset, as in a TOML file", lines=3,
-            placeholder="steps = 400\nseed = 1", elem_id="apl_settings",
-        )  # fmt: skip
+            label="Settings over those of the preset, as in a TOML file",
+            lines=3,
+            placeholder="steps = 400\nseed = 1",
+            elem_id="apl_settings",
+        )
 
     def chosen(title: str) -> tuple[str, Any, Any, Any]:
         kind = desk.shelf.model(title).kind
         return (
-            pieces.about(_ABOUT[kind]), gr.update(placeholder=_EMPTY[kind]),
+            pieces.about(_ABOUT[kind]),
+            gr.update(placeholder=_EMPTY[kind]),
             gr.update(visible=kind == "pocket"),
             gr.update(visible=desk.shelf.looks and kind != "pocket"),
-        )  # fmt: skip
+        )
 
     model.change(chosen, [model], [about, names, fill, look], show_progress="hidden")
     fill.click(desk.names_of, [model], [names], show_progress="hidden")

@@ -45,9 +45,13 @@ class Workers:
         try:
             with (folder / LOG).open("ab") as log:
                 child = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    start_new_session=posix, creationflags=flags,
-                )  # fmt: skip
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=posix,
+                    creationflags=flags,
+                )
         except OSError as error:
             raise RunError(f"begin a run in {folder}", *reason(error)) from error
         self._children.append(child)

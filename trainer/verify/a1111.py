@@ -90,10 +90,7 @@ class WebuiServer:
         """
         try:
             if changed := self._changed(before):
-                more = {
-                    "override_settings": changed,
-                    "override_settings_restore_afterwards": False,
-                }
+                more = {"override_settings": changed, "override_settings_restore_afterwards": False}
                 self._send(self._matrix().body(more))
             if changed := self._changed(before):
                 self.client.ask(_OPTIONS, changed)

@@ -187,7 +187,7 @@ class Matrix:
         }
         lines = f'{WHO}\n--prompt "a cat, {WHO}" --negative_prompt "x"'
         wanted = {
-            "prompts from file or textbox": ("list of prompts", {"List of prompt inputs": lines}),
+            "prompts from file or textbox": ("list of prompts", {"List of prompt inputs": lines})
         }
         for script, (name, values) in wanted.items():
             if script in self.found.scripts:

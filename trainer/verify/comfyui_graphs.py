@@ -132,9 +132,9 @@ def hires(graph: Graph, steps: int) -> Graph:
 def joined(graph: Graph, class_type: str, **more: Any) -> Graph:
     """Two texts, joined by a node."""
     graph["other"] = encode(f"{PERSON} {SALT} in a garden")
-    slots = {
-        "ConditioningCombine": ("conditioning_1", "conditioning_2"),
-    }.get(class_type, ("conditioning_to", "conditioning_from"))
+    slots = {"ConditioningCombine": ("conditioning_1", "conditioning_2")}.get(
+        class_type, ("conditioning_to", "conditioning_from")
+    )
     inputs = {slots[0]: ["pos", 0], slots[1]: ["other", 0], **more}
     graph["joined"] = {"class_type": class_type, "inputs": inputs}
     graph["sampler"]["inputs"]["positive"] = ["joined", 0]

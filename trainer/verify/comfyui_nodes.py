@@ -110,12 +110,7 @@ class Filler:
     """
 
     def __init__(
-        self,
-        nodes: Nodes,
-        graph: Graph,
-        dice: random.Random,
-        bold: float = 0.5,
-        side: int = _SIDE,
+        self, nodes: Nodes, graph: Graph, dice: random.Random, bold: float = 0.5, side: int = _SIDE
     ) -> None:
         self.nodes, self.graph, self.side = nodes, graph, side
         self._dice, self._bold = dice, bold
