@@ -18,9 +18,9 @@ def build(host: Host) -> list[tuple[Any, str, str]]:
     if module("shared").cmd_opts.disable_extension_access:
         return []
     apl_hosting.load(Path(__file__).resolve().parent.parent / "trainer", "apl_trainer")
-    from apl_trainer.ui import tab as page
+    from apl_trainer.ui import page
 
-    from .training.desk import desk_of
+    from .training.controller import desk_of
 
     gr = gradio()
     with gr.Blocks(analytics_enabled=False) as tab:

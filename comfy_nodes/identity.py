@@ -79,6 +79,7 @@ def _trainer_reader() -> Any:
     from apl_hosting import load
 
     load(Path(__file__).resolve().parents[1] / "trainer", "apl_trainer")
-    from apl_trainer.evaluation import facexlib_reader
 
-    return facexlib_reader
+    from apl_trainer.readers import facexlib
+
+    return facexlib

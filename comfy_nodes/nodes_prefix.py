@@ -12,8 +12,8 @@ from apl_core.errors import AplError, HostError
 from apl_core.prefix import Prefix
 
 from . import clips
-from .cards import card, norms
 from .files import library
+from .info_text import card, norms
 
 PrefixType = io.Custom("APL_PREFIX")
 CATEGORY = "APL"

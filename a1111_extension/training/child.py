@@ -17,9 +17,9 @@ def main() -> int:
     del sys.path[0]
     for folder, name in (("apl_core", "apl_core"), ("trainer", "apl_trainer")):
         apl_hosting.load(ROOT / folder, name)
-    from apl_trainer.ui import work
+    from apl_trainer.ui import worker_main
 
-    return work.main(sys.argv[1:])
+    return worker_main.main(sys.argv[1:])
 
 
 if __name__ == "__main__":

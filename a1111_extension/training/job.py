@@ -14,8 +14,8 @@ from PIL import Image
 
 from apl_core.errors import ConfigError, RunError
 from apl_core.prefix import Rows
+from apl_core.training.callbacks import Control, Event, Listener, Phase, Stepped
 from apl_core.training.config import TrainConfig
-from apl_core.training.events import Control, Event, Listener, Phase, Stepped
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 
@@ -54,8 +54,8 @@ class Plan:
     @staticmethod
     def of(folder: Path, host: Host, model: Any) -> Plan:
         """The plan of a run that was ordered, or began earlier, on a loaded model; AplErrors."""
-        from apl_trainer.data.settings import read_toml
-        from apl_trainer.ui.order import SETTINGS, Order
+        from apl_trainer.settings import read_toml
+        from apl_trainer.ui.run_request import SETTINGS, Order
 
         refuse_unfit(host, model)
         order, run = Order.of(folder), RunFolder(folder)
@@ -89,7 +89,7 @@ class Plan:
 
     def learn(self, host: Host, folder: Path, status: Any) -> str | None:
         """Do it; a sentence about what came out, None if it was stopped."""
-        from apl_trainer.ui.work import Watchers
+        from apl_trainer.ui.worker_main import Watchers
 
         control, run = Control(), RunFolder(folder)
         watchers = Watchers(folder, status, control, False)

@@ -42,10 +42,10 @@ class OnLoaded:
         """Nothing to take note of: a thread says in the folder how it ended."""
 
     def _run(self, folder: Path, plan: Plan) -> None:
-        from apl_trainer.ui import work
+        from apl_trainer.ui import worker_main
 
-        with _told_in(folder / work.LOG):
-            work.run(folder, partial(plan.learn, self._host))
+        with _told_in(folder / worker_main.LOG):
+            worker_main.run(folder, partial(plan.learn, self._host))
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ from ..formats import write_prefix
 from ..metadata import PrefixCard
 from ..ports import DenoiserPort, TextEncoderPort
 from ..prefix import Prefix, describe
-from .config import TrainConfig
-from .events import (
+from .batches import Curriculum, Source, generator
+from .callbacks import (
     Checked,
     Control,
     Event,
@@ -33,10 +33,10 @@ from .events import (
     Saved,
     Stepped,
 )
+from .config import TrainConfig
 from .folder import RunFolder
 from .frozen import frozen
 from .initial import initial_rows, norm_ratio
-from .lessons import Curriculum, Source, generator
 from .micro import MicroBatch
 from .parallel import Group
 from .progress import Progress

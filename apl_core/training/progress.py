@@ -12,8 +12,8 @@ from torch import Tensor
 from ..errors import RunError
 from ..metadata import shown
 from ..prefix import Rows
+from .callbacks import Judgement
 from .config import TrainConfig
-from .events import Judgement
 from .folder import State
 from .muon import Muon
 

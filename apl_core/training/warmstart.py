@@ -13,9 +13,9 @@ from torch import Tensor
 from ..objective import encode_unique, example_weights
 from ..ports import Conditioning, TextEncoderPort
 from ..prefix import Rows
+from .batches import Curriculum
+from .callbacks import PhaseReport
 from .config import TrainConfig
-from .events import PhaseReport
-from .lessons import Curriculum
 
 _REUSE, _LAST = 8, 8
 

@@ -18,17 +18,17 @@ from apl_core.errors import ConfigError, HostError, RunError
 from apl_core.formats import write_prefix
 from apl_core.objective import Kind, Target
 from apl_core.prefix import Prefix, Rows
+from apl_core.training.callbacks import Control, Event, Judgement, Stepped
 from apl_core.training.config import TrainConfig
-from apl_core.training.events import Control, Event, Judgement, Stepped
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.micro import out_of_memory
 
-from .borrowed import borrowed, load
-from .judge import HeldOut
 from .pictures import Painter, save, sheet
 from .ports import ComfyDenoiser, ComfyEncoder
 from .source import TEMPLATES, Person, Shown, ShownSource, held_out, kind_of, person_in
+from .trainable import borrowed, load
+from .validation import HeldOut
 
 LOOKED_AT = 3
 """Names in a preview."""

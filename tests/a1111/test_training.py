@@ -24,8 +24,8 @@ from apl_core.ports import Conditioning
 from apl_core.schedule import Schedule
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
-from apl_trainer.ui.order import Order
-from apl_trainer.ui.reading import read_run
+from apl_trainer.ui.run_request import Order
+from apl_trainer.ui.run_status import read_run
 
 SHAPE = (4, 2, 2)
 

@@ -18,7 +18,7 @@ PACKAGES = {
 
 FILES = [path for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*.py"))]
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
-PICKLE_READER = "trainer/models/embeddings.py"
+PICKLE_READER = "trainer/models/textual_inversion.py"
 """What `apl convert` reads the authors' .pt with."""
 
 

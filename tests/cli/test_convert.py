@@ -22,7 +22,7 @@ from written_files import cut, written
 from apl_core.errors import AplError
 from apl_core.formats import inspect_file, read_prefix
 from apl_core.limits import FILE_BYTES
-from apl_trainer.models.embeddings import read_pickle
+from apl_trainer.models.textual_inversion import read_pickle
 from apl_trainer.pocket.vocabulary import read_vocabulary, write_vocabulary
 
 Apl = Callable[..., tuple[int, str, str]]

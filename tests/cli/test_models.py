@@ -10,7 +10,7 @@ from slim_checkpoints import pipeline, write_file
 from written_files import saved, sd1, written
 
 from apl_core.errors import AplError
-from apl_trainer.checkpoints.places import kind_of
+from apl_trainer.checkpoints.model_paths import kind_of
 from apl_trainer.pocket import BUILT_IN
 
 Apl = Callable[..., tuple[int, str, str]]

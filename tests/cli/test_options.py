@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apl_core.errors import ConfigError
-from apl_trainer.checkpoints.plan import own_device
+from apl_trainer.checkpoints.presets import own_device
 from apl_trainer.cli import parser
 
 Apl = Callable[..., tuple[int, str, str]]

@@ -27,7 +27,7 @@ def noise(seed: int, height: int = 96, width: int = 64) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with random weights of both networks, in which every place looks like a face."""
-    from apl_trainer.evaluation.facexlib_reader import new_networks, weights_of
+    from apl_trainer.readers.facexlib import new_networks, weights_of
 
     torch.manual_seed(0)
     detector, recogniser = new_networks("mobile0.25")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from apl_core.encoding import ReferenceEncoder
 from apl_core.errors import FitError, PromptError
 from apl_core.prefix import Rows
-from apl_trainer.models.towers import ClipTower
+from apl_trainer.models.clip_text import ClipTower
 
 ENCODER = tiny_encoder()
 TOWER: Any = ENCODER.towers[0]

@@ -9,7 +9,7 @@ from apl_core.errors import ConfigError, RunError
 from apl_core.formats import FileReport, inspect_file
 from apl_core.limits import HEADER_BYTES
 from apl_core.training.folder import RunFolder
-from apl_trainer.bench.fuzz import BYTES, Kind, kinds, read_any_prefix, run, try_file, within
+from benchmarks.fuzz import BYTES, Kind, kinds, read_any_prefix, run, try_file, within
 
 FILES = 20
 """Files of each share of a kind; a prefix file has 40 shares."""
@@ -43,7 +43,7 @@ def test_the_bench_finds_what_is_no_error_of_ours_and_keeps_the_file(
 
     ways = (lambda rng, valid: rng.choice((b"a", b"b", b"l")) + valid,)
     odd = Kind("odd", "odd.bin", (b"x",), ways, careless, 1)
-    monkeypatch.setattr("apl_trainer.bench.fuzz.kinds", lambda folder: [odd])
+    monkeypatch.setattr("benchmarks.fuzz.kinds", lambda folder: [odd])
     figures = run(tmp_path, 9, 0, lambda text: None)
     assert 0 < figures["odd.holes"] < 9 and figures["all.holes"] == figures["odd.holes"]
     said = {file.read_text() for file in (tmp_path / "holes").glob("*.txt")}

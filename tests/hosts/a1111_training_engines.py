@@ -24,8 +24,8 @@ from sgm.modules.encoders.modules import ConcatTimestepEmbedderND, GeneralCondit
 
 from apl_core.errors import HostError
 from apl_core.formats import read_prefix
+from apl_core.training.callbacks import Control
 from apl_core.training.config import TrainConfig
-from apl_core.training.events import Control
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 

@@ -22,11 +22,11 @@ import comfy.sd
 import folder_paths
 import torch
 from apl_comfy.clips import apply_prefix, encode
-from apl_comfy.training.borrowed import borrowed
 from apl_comfy.training.pictures import Painter
 from apl_comfy.training.ports import ComfyDenoiser, ComfyEncoder
 from apl_comfy.training.run import Job, Watcher, new_folder, train
 from apl_comfy.training.source import Person
+from apl_comfy.training.trainable import borrowed
 
 from apl_core.errors import HostError
 from apl_core.formats import read_prefix

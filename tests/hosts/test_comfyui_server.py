@@ -338,7 +338,7 @@ def test_the_identity_check_with_facexlib_and_random_weights(host: Host, tmp_pat
     )
     if not all(packages) or same.stdout.split() != [str(part) for part in sys.version_info[:2]]:
         pytest.skip("facexlib is not installed here, or for another Python than the host's")
-    from apl_trainer.evaluation.facexlib_reader import new_networks, weights_of
+    from apl_trainer.readers.facexlib import new_networks, weights_of
 
     lent = tmp_path / "lent"
     lent.mkdir()

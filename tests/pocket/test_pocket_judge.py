@@ -9,8 +9,8 @@ from PIL import Image
 
 from apl_core.prefix import Rows
 from apl_trainer.evaluation.conditions import random_rows
-from apl_trainer.pocket.judge import PocketJudge, PocketPreviewer
 from apl_trainer.pocket.model import load_pocket
+from apl_trainer.pocket.validation import PocketJudge, PocketPreviewer
 
 
 def read(path: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from apl_trainer.pocket import BUILT_IN
 from apl_trainer.pocket.build import build
 from apl_trainer.pocket.dataset import Subjects, filler_text, invent
-from apl_trainer.pocket.lessons import (
+from apl_trainer.pocket.losses import (
     Painter,
     TextLesson,
     painter_lesson,
@@ -22,8 +22,8 @@ from apl_trainer.pocket.lessons import (
 )
 from apl_trainer.pocket.model import load_pocket
 from apl_trainer.pocket.networks import new_text_encoder, new_unet, to_latents
-from apl_trainer.pocket.recogniser import Recogniser
-from apl_trainer.pocket.stage import Stage
+from apl_trainer.pocket.recognizer import Recogniser
+from apl_trainer.pocket.timed_trainer import Stage
 from apl_trainer.pocket.vocabulary import read_vocabulary
 from apl_trainer.pocket.world import World
 

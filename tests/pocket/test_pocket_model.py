@@ -13,18 +13,18 @@ from apl_core.errors import AplError, ConfigError
 from apl_core.formats import read_prefix
 from apl_core.objective import Example
 from apl_trainer.cli import main
-from apl_trainer.contrast import other_gender
 from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.pocket import BUILT_IN
 from apl_trainer.pocket.captions import FILLERS
 from apl_trainer.pocket.card import read_renders
-from apl_trainer.pocket.learn import chosen_people
-from apl_trainer.pocket.measure import Paper
+from apl_trainer.pocket.metrics import Paper
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.networks import to_latents, to_pictures
 from apl_trainer.pocket.render import THINGS, thing_distances
 from apl_trainer.pocket.source import PocketSource, training_people
+from apl_trainer.pocket.train import chosen_people
 from apl_trainer.sampling import Request
+from apl_trainer.word_swap import other_gender
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from apl_trainer.bench.speed import compared, quality_curve, time_to
-from apl_trainer.pocket.learn import POCKET
 from apl_trainer.pocket.model import load_pocket
+from apl_trainer.pocket.train import POCKET
+from benchmarks.speed import compared, quality_curve, time_to
 
 SMALL = replace(
     POCKET, batch_identity=1, batch_things=1, batch_people=1, pool=0, steps=4, check_every=2

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from apl_core.formats import read_prefix
-from apl_core.training.events import Control, Stepped
+from apl_core.training.callbacks import Control, Stepped
 from apl_core.training.folder import RunFolder
-from apl_trainer.pocket.learn import POCKET, Origin
 from apl_trainer.pocket.model import load_pocket
-from apl_trainer.pocket.together import run_together
+from apl_trainer.pocket.multiprocess import run_together
+from apl_trainer.pocket.train import POCKET, Origin
 
 CONFIG = replace(
     POCKET,

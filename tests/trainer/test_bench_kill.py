@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from apl_core.training.folder import RunFolder, State
-from apl_trainer.bench.kill import run
 from apl_trainer.pocket.model import PocketModel, load_pocket
+from benchmarks.kill import run
 
 if not hasattr(os, "fork"):
     pytest.skip("the bench needs a system that forks", allow_module_level=True)

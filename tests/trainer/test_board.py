@@ -10,10 +10,10 @@ import torch
 from tiny_train import settings, train
 
 from apl_core.errors import AplError
-from apl_core.training.events import Previewed
+from apl_core.training.callbacks import Previewed
 from apl_core.training.folder import RunFolder
-from apl_trainer.board import Board
 from apl_trainer.report.sheet import save_sheet
+from apl_trainer.tensorboard_callback import Board
 
 
 def test_curves_and_previews_are_what_the_run_logged(tmp_path: Path) -> None:

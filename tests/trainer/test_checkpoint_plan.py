@@ -15,9 +15,9 @@ from apl_core.schedule import Schedule
 from apl_core.training.config import TrainConfig
 from apl_core.training.micro import forward_batch
 from apl_trainer.checkpoints import tokenizer
-from apl_trainer.checkpoints.contents import Contents
 from apl_trainer.checkpoints.cost import LiveBytes, unet_cost
-from apl_trainer.checkpoints.plan import (
+from apl_trainer.checkpoints.detect import Network, Recognised
+from apl_trainer.checkpoints.presets import (
     CPU,
     PRESETS,
     dtype_for,
@@ -26,7 +26,7 @@ from apl_trainer.checkpoints.plan import (
     picture_size,
     preset_for,
 )
-from apl_trainer.checkpoints.recognise import Network, Recognised
+from apl_trainer.checkpoints.safetensors_index import Contents
 
 DEVICE = torch.device("cpu")
 NOTHING = Network(Contents(Path("x"), {}, {}, {}), "model.", {})

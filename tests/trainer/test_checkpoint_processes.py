@@ -123,7 +123,7 @@ def test_a_compiled_u_net_gives_the_same_prefix(
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_)
     monkeypatch.setattr("apl_trainer.checkpoints.compiling.check_compiler", lambda device: None)
-    monkeypatch.setattr("apl_trainer.checkpoints.learn.check_compiler", lambda device: None)
+    monkeypatch.setattr("apl_trainer.checkpoints.train.check_compiler", lambda device: None)
     more = [
         "--data",
         str(root / "data"),

@@ -20,15 +20,15 @@ from apl_core.formats import read_prefix
 from apl_core.objective import Lesson, teach
 from apl_core.ports import Conditioning
 from apl_core.prefix import Prefix, Rows
+from apl_core.training.batches import Curriculum
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.frozen import frozen
-from apl_core.training.lessons import Curriculum
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
 from apl_core.training.step import gradient
-from apl_trainer.checkpoints.data import DataSource, LatentCache, read_data
 from apl_trainer.checkpoints.load import CheckpointModel, Options, load_checkpoint
+from apl_trainer.checkpoints.training_data import DataSource, LatentCache, read_data
 from apl_trainer.cli import main
 
 SIZE = 32
@@ -63,7 +63,7 @@ def source_of(root: Path, model: CheckpointModel, config: TrainConfig, kept: boo
     if kept:
         cache.prepare([row.file for row in rows], silent, Group())
         return DataSource(rows, cache.get, config)
-    from apl_trainer.checkpoints.data import read_picture
+    from apl_trainer.checkpoints.training_data import read_picture
 
     return DataSource(
         rows, lambda file: model.latents.encode(read_picture(file, SIZE)[None])[0], config
@@ -117,8 +117,8 @@ def test_micro_batches_give_the_same_prefix(
 
 
 def initial(model: CheckpointModel) -> Tensor:
+    from apl_core.training.batches import generator
     from apl_core.training.initial import initial_rows
-    from apl_core.training.lessons import generator
 
     return initial_rows(settings(), model.encoder, generator(0, "initial")).vectors["clip_l"]
 

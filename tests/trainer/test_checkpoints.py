@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from slim_checkpoints import FAMILIES, pipeline, write_file
 
 from apl_core.errors import AplError, ConfigError
+from apl_trainer.checkpoints.detect import recognise
 from apl_trainer.checkpoints.load import CheckpointModel, Options, load_checkpoint
-from apl_trainer.checkpoints.recognise import recognise
 
 PROMPTS = ["a photo of anna brill", "a red circle", ""]
 pipe_of = cache(pipeline)

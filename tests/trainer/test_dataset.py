@@ -22,16 +22,16 @@ from slim_checkpoints import pipeline
 
 from apl_core.errors import ConfigError, RunError
 from apl_core.training.config import TrainConfig
-from apl_trainer.checkpoints.data import read_data
+from apl_trainer.checkpoints.training_data import read_data
 from apl_trainer.cli import main
-from apl_trainer.data import making
+from apl_trainer.data import generate
+from apl_trainer.data.captioned_folder import given_tasks
 from apl_trainer.data.finish import Outcome, finish
-from apl_trainer.data.folder import given_tasks
-from apl_trainer.data.log import open_log
-from apl_trainer.data.making import Tools, make
+from apl_trainer.data.generate import Tools, make
 from apl_trainer.data.metadata import read_metadata
 from apl_trainer.data.plan import Amounts, Task, general_tasks, name_tasks, split_names
-from apl_trainer.data.pocket import pocket_tools
+from apl_trainer.json_log import open_log
+from apl_trainer.pocket.dataset_tools import pocket_tools
 from apl_trainer.pocket.model import load_pocket
 from apl_trainer.sampling import Request
 
@@ -111,7 +111,7 @@ def test_every_picture_is_in_the_metadata_and_every_file_in_the_manifest(straigh
 def test_kept_pictures_show_one_face_and_are_what_the_seed_draws(straight: Path) -> None:
     used = tools()
     for task in tasks():
-        rows, missing = making.Album(straight).of(task)
+        rows, missing = generate.Album(straight).of(task)
         assert missing is None
         if task.kind == "identity":
             drawn = used.painter.draw(

@@ -14,18 +14,18 @@ from PIL import Image
 from apl_core.errors import ConfigError
 from apl_core.objective import KINDS
 from apl_core.training.config import TrainConfig
-from apl_trainer.checkpoints.data import read_data
-from apl_trainer.data import table
-from apl_trainer.data.clip_eyes import SENTENCES
-from apl_trainer.data.describe import ATTRIBUTES, phrase, vote
-from apl_trainer.data.folder import given_tasks, read_picture
-from apl_trainer.data.known import LEAST, known
-from apl_trainer.data.log import open_log, read_rows
+from apl_trainer.checkpoints.training_data import read_data
+from apl_trainer.data import descriptions_csv
+from apl_trainer.data.captioned_folder import given_tasks, read_picture
+from apl_trainer.data.descriptions_csv import Line
 from apl_trainer.data.metadata import SPLITS, Entry, read_metadata, write_metadata
-from apl_trainer.data.names import check_apart
 from apl_trainer.data.plan import Amounts, Task, general_tasks, slug, split_names
-from apl_trainer.data.prompts import built_in_names, generator, list_book
-from apl_trainer.data.table import Line
+from apl_trainer.json_log import open_log, read_rows
+from apl_trainer.names import check_apart
+from apl_trainer.prompts import built_in_names, generator, list_book
+from apl_trainer.readers.clip_attributes import SENTENCES
+from apl_trainer.readers.concept_known import LEAST, known
+from apl_trainer.readers.descriptions import ATTRIBUTES, phrase, vote
 
 TEXT = st.text(min_size=1, max_size=40).filter(lambda text: text.strip())
 PARTS = st.text(
@@ -243,31 +243,33 @@ def line(name: str, **values: str) -> Line:
 
 def test_a_table_that_nobody_touched_follows_the_votes(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
-    table.update(tmp_path, [line("Ann", hair_colour="red")], True)
-    again = table.update(tmp_path, [line("Ann", hair_colour="grey")], True)
+    descriptions_csv.update(tmp_path, [line("Ann", hair_colour="red")], True)
+    again = descriptions_csv.update(tmp_path, [line("Ann", hair_colour="grey")], True)
     assert again[0].description == "a person with grey hair" and again[0].by == "voted"
 
 
 def test_attributes_can_be_changed_again_and_again(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     voted = [line("Ann", hair_colour="red", glasses="yes")]
-    table.update(tmp_path, voted, True)
+    descriptions_csv.update(tmp_path, voted, True)
     for before, after in (("red", "green"), ("green", "blue"), ("blue", "red")):
-        path = tmp_path / table.FILE
+        path = tmp_path / descriptions_csv.FILE
         text = path.read_text(encoding="utf-8")
         assert text.count(f",{before},") == 1
         path.write_text(text.replace(f",{before},", f",{after},"), encoding="utf-8")
-        again = table.update(tmp_path, voted, True)[0]
+        again = descriptions_csv.update(tmp_path, voted, True)[0]
         assert again.description == f"a person with {after} hair and glasses"
         assert again.by == ("voted" if after == "red" else "hand")
-        assert table.update(tmp_path, voted, True) == [again], "nothing new, nothing changed"
+        assert descriptions_csv.update(tmp_path, voted, True) == [again], (
+            "nothing new, nothing changed"
+        )
 
 
 def test_a_kill_between_votes_and_table_makes_no_hand_edits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever of the three writes is the last one that happened."""
-    real_text, real_bytes = table.write_text, table.write_bytes
+    real_text, real_bytes = descriptions_csv.write_text, descriptions_csv.write_bytes
 
     class Killed(BaseException):
         pass
@@ -275,7 +277,7 @@ def test_a_kill_between_votes_and_table_makes_no_hand_edits(
     for survived in (0, 1, 2):
         folder = tmp_path / str(survived)
         (folder / "parts").mkdir(parents=True)
-        table.update(folder, [line("Ann", hair_colour="red")], True)
+        descriptions_csv.update(folder, [line("Ann", hair_colour="red")], True)
         left = [survived]
 
         def dying(real: Any, left: list[int] = left) -> Any:
@@ -288,23 +290,23 @@ def test_a_kill_between_votes_and_table_makes_no_hand_edits(
             return write
 
         with monkeypatch.context() as patch:
-            patch.setattr(table, "write_text", dying(real_text))
-            patch.setattr(table, "write_bytes", dying(real_bytes))
+            patch.setattr(descriptions_csv, "write_text", dying(real_text))
+            patch.setattr(descriptions_csv, "write_bytes", dying(real_bytes))
             with pytest.raises(Killed):
-                table.update(folder, [line("Ann", hair_colour="grey")], True)
-        again = table.update(folder, [line("Ann", hair_colour="black")], True)
+                descriptions_csv.update(folder, [line("Ann", hair_colour="grey")], True)
+        again = descriptions_csv.update(folder, [line("Ann", hair_colour="black")], True)
         assert (again[0].description, again[0].by) == ("a person with black hair", "voted")
 
 
 def test_a_table_from_an_office_program_is_read(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     lines = [line("Ann", hair_colour="red"), line("Bo")]
-    table.update(tmp_path, lines, True)
+    descriptions_csv.update(tmp_path, lines, True)
     text = "name;description\r\nAnn;somebody tall\r\nZoe;a sailor\r\n"
-    (tmp_path / table.FILE).write_bytes(b"\xef\xbb\xbf" + text.encode())
-    again = table.update(tmp_path, lines, True)
+    (tmp_path / descriptions_csv.FILE).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    again = descriptions_csv.update(tmp_path, lines, True)
     assert [v.description for v in again] == ["somebody tall", "a person"]
-    written = (tmp_path / table.FILE).read_text(encoding="utf-8")
+    written = (tmp_path / descriptions_csv.FILE).read_text(encoding="utf-8")
     assert "Zoe,,a sailor" in written, "a line of a name that is not in this run stays"
 
 
@@ -321,10 +323,10 @@ def test_a_table_from_an_office_program_is_read(tmp_path: Path) -> None:
 )
 def test_a_broken_table_is_told_and_kept(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "parts").mkdir()
-    (tmp_path / table.FILE).write_text(text, encoding="utf-8")
+    (tmp_path / descriptions_csv.FILE).write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=told):
-        table.update(tmp_path, [line("Ann")], True)
-    assert (tmp_path / table.FILE).read_text(encoding="utf-8") == text
+        descriptions_csv.update(tmp_path, [line("Ann")], True)
+    assert (tmp_path / descriptions_csv.FILE).read_text(encoding="utf-8") == text
 
 
 def test_known_names_have_pictures_that_are_alike() -> None:

@@ -22,8 +22,8 @@ from torch import nn
 
 from apl_core.errors import AplError, ConfigError
 from apl_trainer.cli import main
-from apl_trainer.data.torchfile import read_tensors
-from apl_trainer.data.weights import WEIGHTS, Weight, fetch, missing, present, weight
+from apl_trainer.readers.torchfile import read_tensors
+from apl_trainer.readers.weights import WEIGHTS, Weight, fetch, missing, present, weight
 
 NETWORK = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2).half())
 
@@ -285,7 +285,7 @@ def test_the_command_lists_and_downloads_nothing_unasked(
 def test_without_the_optional_parts_it_is_told_what_is_missing_and_how_to_go_on(
     tmp_path: Path,
 ) -> None:
-    from apl_trainer.data.real import Choices, optional_eyes
+    from apl_trainer.data.checkpoint_tools import Choices, optional_eyes
 
     choices = Choices(0, 20, 7.0, 512, 4, "", True, True, tmp_path, "cpu")
     with pytest.raises(AplError) as caught:
@@ -304,8 +304,8 @@ def installed(name: str) -> bool:
 @pytest.mark.skipif(not installed("facexlib"), reason="facexlib is not installed")
 def test_facexlib_counts_faces_and_embeds_the_largest(tmp_path: Path) -> None:
     """The real architectures with random weights, through files as `apl fetch` leaves them."""
-    from apl_trainer.data.facexlib_eyes import LEAST_HEIGHT, load_eyes
-    from apl_trainer.evaluation.facexlib_reader import new_networks, weights_of
+    from apl_trainer.readers.face_filter import LEAST_HEIGHT, load_eyes
+    from apl_trainer.readers.facexlib import new_networks, weights_of
 
     torch.manual_seed(0)
     networks = new_networks()
@@ -334,9 +334,9 @@ def test_facexlib_counts_faces_and_embeds_the_largest(tmp_path: Path) -> None:
 @pytest.mark.skipif(not installed("open_clip"), reason="open_clip is not installed")
 def test_open_clip_gives_probabilities_of_all_attributes(tmp_path: Path) -> None:
     """The real architecture with random weights, from a file as `apl fetch` leaves it."""
-    from apl_trainer.data.clip_eyes import MODEL, load_clip
-    from apl_trainer.data.describe import vote
-    from apl_trainer.evaluation.clip_reader import OpenClip
+    from apl_trainer.readers.clip import OpenClip
+    from apl_trainer.readers.clip_attributes import MODEL, load_clip
+    from apl_trainer.readers.descriptions import vote
 
     torch.manual_seed(0)
     state = OpenClip(MODEL, None).model.state_dict()

@@ -14,8 +14,9 @@ from slim_survey import TRAINED, read_report, times, write_survey_root
 
 from apl_trainer.cli import evaluate, main
 from apl_trainer.data.metadata import Entry, descriptions_in, write_metadata
-from apl_trainer.data.prompts import built_in_names
-from apl_trainer.evaluation.survey import Surveyor
+from apl_trainer.evaluation.checkpoint_eval import Surveyor
+from apl_trainer.prompts import built_in_names
+from apl_trainer.readers import available
 
 facexlib = pytest.mark.skipif(
     not importlib.util.find_spec("facexlib"), reason="facexlib is not installed"
@@ -121,8 +122,7 @@ def test_the_command_reads_faces_once_their_weights_are_there(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And draws what they need then: the gallery, and the baselines that only readers look at."""
-    from apl_trainer.evaluation import sight
-    from apl_trainer.evaluation.facexlib_reader import new_networks
+    from apl_trainer.readers.facexlib import new_networks
 
     run = arguments(root, tmp_path / "out", "--names", str(root / "names.txt"), "--gallery-seeds=1")
     assert main([*run, "--json"]) == 0
@@ -134,7 +134,7 @@ def test_the_command_reads_faces_once_their_weights_are_there(
         assert detector.is_file() and recogniser.is_file() and device == "cpu"
         return new_networks("mobile0.25")
 
-    monkeypatch.setattr(sight, "load_networks", networks)
+    monkeypatch.setattr(available, "load_networks", networks)
     capsys.readouterr()
     assert main([*run, "--weights", str(tmp_path), "--json"]) == 0
     said = capsys.readouterr()

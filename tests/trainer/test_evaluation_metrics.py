@@ -20,8 +20,8 @@ from apl_trainer.evaluation.distances import (
     pixel_change,
 )
 from apl_trainer.evaluation.identity import Gallery, identity
-from apl_trainer.evaluation.readers import Faces
-from apl_trainer.evaluation.statistics import Mean, mean
+from apl_trainer.readers.protocols import Faces
+from apl_trainer.statistics import Mean, mean
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -13,16 +13,16 @@ from slim_checkpoints import pipeline, write_file
 from apl_core.errors import AplError, ConfigError, RunError
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
-from apl_trainer.checkpoints.data import read_data
-from apl_trainer.checkpoints.learn import Material
+from apl_trainer.checkpoints.detect import recognise
 from apl_trainer.checkpoints.load import load_checkpoint
-from apl_trainer.checkpoints.recognise import recognise
-from apl_trainer.data.log import PARTS
-from apl_trainer.data.making import Album
-from apl_trainer.ui import pieces
+from apl_trainer.checkpoints.train import Material
+from apl_trainer.checkpoints.training_data import read_data
+from apl_trainer.data.generate import Album
+from apl_trainer.json_log import PARTS
+from apl_trainer.ui import markup
 from apl_trainer.ui.curves import loss_chart
-from apl_trainer.ui.order import Order
-from apl_trainer.ui.reading import figures, read_run, rows, seconds_left
+from apl_trainer.ui.run_request import Order
+from apl_trainer.ui.run_status import figures, read_run, rows, seconds_left
 
 DEEP = "[" * 100_000
 ROW = {"file_name": "a.png", "text": "Ada Lind", "kind": "identity", "name": "Ada Lind"}
@@ -69,7 +69,7 @@ def test_a_page_shows_a_run_whatever_its_files_hold(tmp_path: Path) -> None:
     assert run.steps == 0 and figures(tmp_path) == {"base.face_found": 0.5}
     assert seconds_left(run, rows(tmp_path)) is not None
     assert "<svg" in loss_chart(rows(tmp_path), 3)
-    assert pieces.status(run) and pieces.charts(run) and pieces.results(run, None)
+    assert markup.status(run) and markup.charts(run) and markup.results(run, None)
     (tmp_path / "status.json").write_text(DEEP)
     assert not read_run(tmp_path).error
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from apl_core.training.folder import RunFolder
-from apl_trainer.checkpoints.learn import Material
+from apl_trainer.checkpoints.train import Material
 from apl_trainer.cli import main
 from apl_trainer.pocket import BUILT_IN
-from apl_trainer.pocket.learn import Origin
-from apl_trainer.ui.order import Order
+from apl_trainer.pocket.train import Origin
+from apl_trainer.ui.run_request import Order
 
 OLD = (
     "/gone/apl-prefix/trainer/pocket/weights",

@@ -11,19 +11,19 @@ from PIL import Image
 
 from apl_core.errors import ConfigError
 from apl_core.training.config import TrainConfig
-from apl_trainer.checkpoints.data import DataSource, read_data
-from apl_trainer.checkpoints.learn import names_in as names_of
-from apl_trainer.checkpoints.selfmade import jobs
-from apl_trainer.data import table
-from apl_trainer.data.folder import given_tasks
+from apl_trainer.checkpoints.self_generated import jobs
+from apl_trainer.checkpoints.train import names_in as names_of
+from apl_trainer.checkpoints.training_data import DataSource, read_data
+from apl_trainer.data import descriptions_csv
+from apl_trainer.data.captioned_folder import given_tasks
+from apl_trainer.data.descriptions_csv import Line
 from apl_trainer.data.metadata import Entry, descriptions_in, read_metadata, write_metadata
-from apl_trainer.data.names import check_apart, names_in, read_names
 from apl_trainer.data.plan import Amounts
-from apl_trainer.data.settings import read_toml
-from apl_trainer.data.table import Line
-from apl_trainer.evaluation.clip_reader import without_name
-from apl_trainer.evaluation.people import pictures_of_people
-from apl_trainer.ui.reading import read_run
+from apl_trainer.evaluation.gallery import pictures_of_people
+from apl_trainer.names import check_apart, names_in, read_names
+from apl_trainer.readers.clip import without_name
+from apl_trainer.settings import read_toml
+from apl_trainer.ui.run_status import read_run
 
 CONFIG = TrainConfig(target="person", batch_identity=1, batch_things=1, batch_people=1)
 MARK = b"\xef\xbb\xbf"
@@ -237,12 +237,15 @@ def line(name: str, **values: str) -> Line:
 def test_edits_in_a_table_survive_office_programs(tmp_path: Path, text: str) -> None:
     (tmp_path / "parts").mkdir()
     lines = [line("Ann Lee", hair_colour="red"), line("Bo")]
-    table.update(tmp_path, lines, True)
+    descriptions_csv.update(tmp_path, lines, True)
     for mark in (b"", MARK):
-        (tmp_path / table.FILE).write_bytes(mark + text.encode())
-        again = table.update(tmp_path, lines, True)
+        (tmp_path / descriptions_csv.FILE).write_bytes(mark + text.encode())
+        again = descriptions_csv.update(tmp_path, lines, True)
         assert [v.description for v in again] == ["somebody tall", "a person"]
-        assert table.read_descriptions(tmp_path) == {"Ann Lee": "somebody tall", "Bo": "a person"}
+        assert descriptions_csv.read_descriptions(tmp_path) == {
+            "Ann Lee": "somebody tall",
+            "Bo": "a person",
+        }
 
 
 @pytest.mark.parametrize(
@@ -258,11 +261,11 @@ def test_edits_in_a_table_survive_office_programs(tmp_path: Path, text: str) -> 
 )
 def test_no_error_of_a_table_asks_to_delete_it(tmp_path: Path, text: bytes, said: str) -> None:
     (tmp_path / "parts").mkdir()
-    (tmp_path / table.FILE).write_bytes(text)
+    (tmp_path / descriptions_csv.FILE).write_bytes(text)
     with pytest.raises(ConfigError, match=said) as caught:
-        table.update(tmp_path, [line("Ann")], True)
+        descriptions_csv.update(tmp_path, [line("Ann")], True)
     assert "delete" not in str(caught.value)
-    assert (tmp_path / table.FILE).read_bytes() == text
+    assert (tmp_path / descriptions_csv.FILE).read_bytes() == text
 
 
 @pytest.mark.parametrize(
@@ -278,10 +281,12 @@ def test_a_description_may_hold_a_name_inside_a_word_only(
     tmp_path: Path, name: str, description: str, fine: bool
 ) -> None:
     (tmp_path / "parts").mkdir()
-    (tmp_path / table.FILE).write_text(f"name,description\n{name},{description}\n", "utf-8")
+    (tmp_path / descriptions_csv.FILE).write_text(
+        f"name,description\n{name},{description}\n", "utf-8"
+    )
 
     def told() -> Any:
-        return table.update(tmp_path, [line(name)], True)[0].description
+        return descriptions_csv.update(tmp_path, [line(name)], True)[0].description
 
     if fine:
         assert told() == description

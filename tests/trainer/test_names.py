@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apl_core.errors import ConfigError
-from apl_trainer.data.names import MAX_BYTES, MAX_LINE, check_apart, read_names
+from apl_trainer.names import MAX_BYTES, MAX_LINE, check_apart, read_names
 
 LETTERS = st.characters(categories=("L",), include_characters="-' ")
 

@@ -14,18 +14,18 @@ from torch import Tensor
 from apl_core.prefix import Rows
 from apl_core.tokens import room
 from apl_trainer.evaluation.conditions import random_rows
-from apl_trainer.paper.chunks import FirstChunkOnly
-from apl_trainer.paper.editions import load_edition, save_edition, with_words
-from apl_trainer.paper.eraser import Moments, edit, erase, pairs, projections
-from apl_trainer.paper.fine import Material, fine_tune, invert, renders
-from apl_trainer.paper.plan import FULL, QUICK, ablation
-from apl_trainer.paper.prompts import VARIATIONS, cyrillic, far_back, typo, variation
-from apl_trainer.paper.styles import ink, warm
-from apl_trainer.paper.targets import TARGETS, Target, verdict
 from apl_trainer.pocket.captions import FILLERS
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.networks import to_pictures
 from apl_trainer.sampling import Request
+from benchmarks.paper.chunks import FirstChunkOnly
+from benchmarks.paper.eraser import Moments, edit, erase, pairs, projections
+from benchmarks.paper.finetune import Material, fine_tune, invert, renders
+from benchmarks.paper.plan import FULL, QUICK, ablation
+from benchmarks.paper.prompts import VARIATIONS, cyrillic, far_back, typo, variation
+from benchmarks.paper.styles import ink, warm
+from benchmarks.paper.targets import TARGETS, Target, verdict
+from benchmarks.paper.variants import load_edition, save_edition, with_words
 
 
 @pytest.fixture(scope="module")

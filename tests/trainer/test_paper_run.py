@@ -11,14 +11,14 @@ import pytest
 
 from apl_core.errors import RunError
 from apl_trainer.cli import main
-from apl_trainer.evaluation.statistics import Mean
-from apl_trainer.paper.bench import Result
-from apl_trainer.paper.makings import names_of
-from apl_trainer.paper.parts_models import needs, parts_of
-from apl_trainer.paper.plan import FULL, QUICK, TINY
-from apl_trainer.paper.report import schema
-from apl_trainer.paper.run import Share, missing_parts, run_paper
 from apl_trainer.pocket.model import PocketModel, load_pocket
+from apl_trainer.statistics import Mean
+from benchmarks.paper.artifacts import names_of
+from benchmarks.paper.experiment import Result
+from benchmarks.paper.parts_models import needs, parts_of
+from benchmarks.paper.plan import FULL, QUICK, TINY
+from benchmarks.paper.report import schema
+from benchmarks.paper.run import Share, missing_parts, run_paper
 
 PLAN = replace(TINY, ablations=("names=4",))
 KEYS = (

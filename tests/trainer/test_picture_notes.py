@@ -25,9 +25,10 @@ from picture_files import (
 from PIL import Image, TiffImagePlugin, features
 
 from apl_core.errors import ConfigError
-from apl_trainer.checkpoints import data
-from apl_trainer.data import folder, pictures
-from apl_trainer.data.bare import without_notes
+from apl_trainer import pictures
+from apl_trainer.checkpoints import training_data
+from apl_trainer.data import captioned_folder
+from apl_trainer.strip_metadata import without_notes
 
 
 @pytest.mark.parametrize("orientation", BACK)
@@ -211,9 +212,9 @@ def test_broken_pictures_are_refused_in_words(tmp_path: Path) -> None:
     ):
         (tmp_path / name).write_bytes(raw)
         with pytest.raises(ConfigError, match="it cannot be read"):
-            folder.read_picture(tmp_path / name, SIZE)
+            captioned_folder.read_picture(tmp_path / name, SIZE)
         with pytest.raises(ValueError, match="no readable picture"):
-            data.read_picture(tmp_path / name, SIZE)
+            training_data.read_picture(tmp_path / name, SIZE)
 
 
 def test_avif_is_read_where_pillow_can(tmp_path: Path) -> None:

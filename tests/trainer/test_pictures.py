@@ -10,9 +10,10 @@ from picture_files import RAMP, SIZE, chunk, png, read, tiff
 from PIL import Image
 
 from apl_core.errors import ConfigError
-from apl_trainer.data import folder, pictures
+from apl_trainer import pictures
+from apl_trainer.data import captioned_folder
 from apl_trainer.data.plan import Amounts
-from apl_trainer.evaluation.people import pictures_of_people
+from apl_trainer.evaluation.gallery import pictures_of_people
 
 
 def is_ramp(found: np.ndarray, tolerance: float = 0.5 / 255 + 1e-6) -> bool:
@@ -156,7 +157,7 @@ def test_general_pictures_of_every_kind_are_taken(
     given(tmp_path, *[name for name in names if name != "d.JPEG"])
     given(tmp_path, "d.jpeg")
     (tmp_path / "d.jpeg").rename(tmp_path / "d.JPEG")
-    tasks = folder.given_tasks(tmp_path, Amounts(), 0, [])
+    tasks = captioned_folder.given_tasks(tmp_path, Amounts(), 0, [])
     assert sorted(task.label for task in tasks) == sorted(names)
     assert not caplog.messages
 
@@ -169,7 +170,9 @@ def test_what_is_left_out_is_named_with_its_reason(
         (tmp_path / name).write_bytes(b"?")
     if pictures.readable(".heic"):
         pytest.skip("this Pillow reads HEIC")
-    assert [task.label for task in folder.given_tasks(tmp_path, Amounts(), 0, [])] == ["a.png"]
+    assert [task.label for task in captioned_folder.given_tasks(tmp_path, Amounts(), 0, [])] == [
+        "a.png"
+    ]
     assert len(caplog.messages) == 1
     for said in (
         "2 .heic",
@@ -183,7 +186,7 @@ def test_what_is_left_out_is_named_with_its_reason(
     assert "DS_Store" not in caplog.messages[0]
     (tmp_path / "a.png").unlink()
     with pytest.raises(ConfigError, match="there is no picture in it but 2 "):
-        folder.given_tasks(tmp_path, Amounts(), 0, [])
+        captioned_folder.given_tasks(tmp_path, Amounts(), 0, [])
     given(tmp_path, "a.png")
     caplog.clear()
     with caplog.at_level(logging.WARNING):

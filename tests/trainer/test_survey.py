@@ -35,12 +35,12 @@ from torch import Tensor
 from apl_core.errors import ConfigError, RunError
 from apl_core.prefix import Prefix
 from apl_trainer.checkpoints.load import CheckpointModel, load_checkpoint
+from apl_trainer.evaluation.checkpoint_eval import Eyes
+from apl_trainer.evaluation.checkpoint_report import flat_figures, notes, tables, write_survey
 from apl_trainer.evaluation.conditions import random_rows
-from apl_trainer.evaluation.people import People, pictures_of_people, read_people
-from apl_trainer.evaluation.readers import Faces
-from apl_trainer.evaluation.statistics import Mean
-from apl_trainer.evaluation.survey import Eyes
-from apl_trainer.evaluation.survey_report import flat_figures, notes, tables, write_survey
+from apl_trainer.evaluation.gallery import People, pictures_of_people, read_people
+from apl_trainer.readers.protocols import Faces
+from apl_trainer.statistics import Mean
 
 
 @pytest.fixture(scope="module")
@@ -313,8 +313,8 @@ def test_real_readers_with_random_weights_measure_everything(
     model: CheckpointModel, drawn: Path, tmp_path: Path
 ) -> None:
     """RetinaFace, ArcFace and a small CLIP of the real builds; what they see means nothing."""
-    from apl_trainer.evaluation.clip_reader import OpenClip
-    from apl_trainer.evaluation.facexlib_reader import FacexlibFaces, new_networks
+    from apl_trainer.readers.clip import OpenClip
+    from apl_trainer.readers.facexlib import FacexlibFaces, new_networks
 
     torch.manual_seed(0)
     networks = new_networks("mobile0.25")

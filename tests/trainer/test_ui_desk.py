@@ -13,15 +13,15 @@ from xml.etree import ElementTree
 import pytest
 
 from apl_core.errors import AplError, ConfigError, LibraryError, RunError
-from apl_core.training.events import Finished, Phase, Previewed, Stepped
+from apl_core.training.callbacks import Finished, Phase, Previewed, Stepped
+from apl_trainer.callbacks import StatusFile
 from apl_trainer.cli import main
-from apl_trainer.ui import pieces
+from apl_trainer.ui import markup
+from apl_trainer.ui.controller import Desk
 from apl_trainer.ui.curves import effect_chart, loss_chart
-from apl_trainer.ui.desk import Desk
-from apl_trainer.ui.order import Order
-from apl_trainer.ui.reading import QUIET, Run, read_run
-from apl_trainer.ui.shelf import POCKET, Shelf
-from apl_trainer.watch import StatusFile
+from apl_trainer.ui.model_index import POCKET, Shelf
+from apl_trainer.ui.run_request import Order
+from apl_trainer.ui.run_status import QUIET, Run, read_run
 
 
 class Sleepers:
@@ -163,7 +163,7 @@ def test_a_killed_run_tells_its_last_words_and_can_be_resumed(desk: Desk, runner
     runner.kill()
     run = desk.look("one")
     assert run.state == "broken" and str(folder / "worker.log") in run.error
-    assert "MemoryError: <b>no room" in run.error and "&lt;b&gt;no room" in pieces.status(run)
+    assert "MemoryError: <b>no room" in run.error and "&lt;b&gt;no room" in markup.status(run)
     assert desk.resume("one") == "one"
     assert desk.look("one").going and not (folder / "stop").exists()
 
@@ -201,7 +201,7 @@ def test_a_status_that_is_no_status(desk: Desk, text: str) -> None:
     folder = ended(desk, "one")
     (folder / "status.json").write_text(text)
     assert read_run(folder).state in ("broken", "stopped")
-    pieces.status(read_run(folder))
+    markup.status(read_run(folder))
 
 
 def test_use_copies_and_overwrites_nobody(desk: Desk, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_the_status_file_follows_a_run(tmp_path: Path) -> None:
     run = read_run(tmp_path)
     assert (run.state, run.step, run.steps, run.previews) == ("failed", 1000, 1000, 1)
     assert not list(tmp_path.glob(".*tmp"))
-    assert "too &lt;bad&gt;" in pieces.status(run) and "<bad>" not in pieces.status(run)
+    assert "too &lt;bad&gt;" in markup.status(run) and "<bad>" not in markup.status(run)
 
 
 def test_a_run_on_a_checkpoint_promises_no_figures(tmp_path: Path) -> None:
@@ -261,10 +261,10 @@ def test_a_run_on_a_checkpoint_promises_no_figures(tmp_path: Path) -> None:
     Order("checkpoint", str(tmp_path / "model.safetensors"), ("Ada",), "standard").save(
         tmp_path, ""
     )
-    said = pieces.charts(run)
+    said = markup.charts(run)
     assert "nothing measures the faces" in said and "Nothing was measured yet" not in said
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "score": 0.1, "identity": 0.5}\n')
-    assert "identity 50" in pieces.charts(run)
+    assert "identity 50" in markup.charts(run)
 
 
 def test_curves_are_sound_svg_whatever_the_rows_hold() -> None:
@@ -293,10 +293,10 @@ def test_everything_that_is_shown_is_escaped(desk: Desk) -> None:
     (folder / "prefix.safetensors").write_bytes(b"x")
     (folder / "figures.json").write_text('{"base.scene": 0.5, "<xb>": 1}')
     run = desk.look("one")
-    shown = pieces.status(run) + pieces.results(run, None) + pieces.notice("<xu>\n\"'&", "bad")
+    shown = markup.status(run) + markup.results(run, None) + markup.notice("<xu>\n\"'&", "bad")
     assert "<x" not in shown
     assert "&lt;xi&gt;said" in shown and "50.0" in shown
-    assert pieces.preview(run) == "<div class='apl'></div>"
+    assert markup.preview(run) == "<div class='apl'></div>"
 
 
 def test_without_gradio_there_is_one_sentence(

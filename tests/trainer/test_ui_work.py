@@ -13,14 +13,14 @@ from slim_checkpoints import pipeline
 from apl_core.errors import ConfigError, RunError
 from apl_core.formats import read_prefix
 from apl_trainer.pocket import BUILT_IN
-from apl_trainer.ui.desk import Desk
-from apl_trainer.ui.looking import shown_text
-from apl_trainer.ui.order import Order
-from apl_trainer.ui.pieces import contact, picture, status
-from apl_trainer.ui.reading import Run, figures, read_run
-from apl_trainer.ui.shelf import POCKET, Shelf
-from apl_trainer.ui.work import run
-from apl_trainer.ui.workers import Workers
+from apl_trainer.ui.controller import Desk
+from apl_trainer.ui.launcher import Workers
+from apl_trainer.ui.markup import contact, picture, status
+from apl_trainer.ui.model_index import POCKET, Shelf
+from apl_trainer.ui.review import shown_text
+from apl_trainer.ui.run_request import Order
+from apl_trainer.ui.run_status import Run, figures, read_run
+from apl_trainer.ui.worker_main import run
 
 SMALL = "steps = 2\ncheck_every = 0\npool = 40\nbatch_identity = 2\nbatch_things = 1\n"
 

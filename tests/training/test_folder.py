@@ -14,7 +14,7 @@ from tiny_run import Child
 from tiny_train import prefix_bytes, settings, stop_at, timeless, train
 
 from apl_core.errors import RunError
-from apl_core.training.events import Control, Event, Saved, Stepped
+from apl_core.training.callbacks import Control, Event, Saved, Stepped
 from apl_core.training.folder import RunFolder
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system")

@@ -17,8 +17,7 @@ from apl_core.fit import fingerprint
 from apl_core.formats import read_prefix
 from apl_core.objective import Example, Kind
 from apl_core.prefix import Prefix, Rows
-from apl_core.training.config import TrainConfig
-from apl_core.training.events import (
+from apl_core.training.callbacks import (
     Checked,
     Control,
     Event,
@@ -29,6 +28,7 @@ from apl_core.training.events import (
     Saved,
     Stepped,
 )
+from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from apl_core.objective import encode_unique
 from apl_core.prefix import Rows
+from apl_core.training.batches import Curriculum, generator
 from apl_core.training.config import TrainConfig
 from apl_core.training.initial import initial_rows, norm_ratio
-from apl_core.training.lessons import Curriculum, generator
 from apl_core.training.loop import learning_rate
 from apl_core.training.muon import Muon, levelled
 from apl_core.training.parallel import Group

@@ -13,7 +13,7 @@ from tiny_run import Child
 from tiny_train import prefix_bytes, settings, stop_at, timeless, train
 
 from apl_core.errors import RunError
-from apl_core.training.events import Control
+from apl_core.training.callbacks import Control
 from apl_core.training.folder import RunFolder
 
 PLANS: dict[str, dict[str, Any]] = {

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from apl_core.objective import Kind, Lesson
 from apl_core.prefix import Rows
+from apl_core.training.batches import Curriculum
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.frozen import frozen
-from apl_core.training.lessons import Curriculum
 from apl_core.training.loop import Trainer
 from apl_core.training.parallel import Group
 from apl_core.training.step import gradient

@@ -21,13 +21,13 @@ from apl_core.metadata import shown
 from apl_core.schedule import Prediction, Schedule
 from apl_core.tokens import refuse_marks
 
-from ..models.denoiser import UnetDenoiser
-from ..models.towers import ClipTower, ids_of
+from ..models.clip_text import ClipTower, ids_of
+from ..models.unet import UnetDenoiser
 from ..models.vae import VaeLatents
 from ..sampling import Sampler
-from .contents import refuse, sound
-from .recognise import Network, Recognised, Text, recognise
-from .texts import new_text_model, own_names, plain_names
+from .detect import Network, Recognised, Text, recognise
+from .safetensors_index import refuse, sound
+from .text_encoders import new_text_model, own_names, plain_names
 from .tokenizer import find_tokenizer
 
 GUIDANCE, STEPS = 7.0, 20

@@ -10,7 +10,7 @@ from torch import Tensor
 from apl_core.captions import alike
 from apl_core.prefix import Rows
 
-from ..data.prompts import built_in_names
+from ..prompts import built_in_names
 from ..report.sheet import sheet
 from ..sampling import Request, Sampler
 

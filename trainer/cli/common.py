@@ -70,7 +70,7 @@ def add_any_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[
 
 def is_checkpoint(path: Path | None) -> bool:
     """Whether a path is meant for a real checkpoint; AplError for a folder of something else."""
-    from ..checkpoints.places import kind_of
+    from ..checkpoints.model_paths import kind_of
 
     return path is not None and kind_of(path) == "checkpoint"
 
@@ -99,7 +99,7 @@ def load_real(given: argparse.Namespace) -> CheckpointModel:
     import torch
 
     from ..checkpoints.load import Options, load_checkpoint
-    from ..checkpoints.plan import own_device
+    from ..checkpoints.presets import own_device
 
     device = own_device(getattr(given, "device", None))
     dtype = torch.float32 if device.type == "cpu" else torch.float16

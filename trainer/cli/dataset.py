@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from apl_core.encoding import ReferenceEncoder
 
     from ..data.finish import Outcome
-    from ..data.making import Tools
+    from ..data.generate import Tools
     from ..data.metadata import Split
     from ..data.plan import Amounts, Task
-    from ..data.weights import Weight
+    from ..readers.weights import Weight
 
 _FEW = 20
 _REAL_ONLY = (
@@ -158,9 +158,9 @@ def run_dataset(given: argparse.Namespace) -> int:
     """Make a data set, or go on with it."""
     from tqdm import tqdm
 
+    from ..data.captioned_folder import given_tasks
     from ..data.finish import finish
-    from ..data.folder import given_tasks
-    from ..data.making import make
+    from ..data.generate import make
     from ..data.plan import Amounts
 
     pocket = not is_checkpoint(given.model)
@@ -184,7 +184,7 @@ def run_fetch(given: argparse.Namespace) -> int:
     """Fetch one weight, or list them."""
     from tqdm import tqdm
 
-    from ..data.weights import WEIGHTS, fetch, weight, weights_folder
+    from ..readers.weights import WEIGHTS, fetch, weight, weights_folder
 
     folder = weights_folder(given.weights)
     if given.name is None:
@@ -211,7 +211,7 @@ def run_fetch(given: argparse.Namespace) -> int:
 
 
 def _listed(one: Weight, folder: Path) -> str:
-    from ..data.weights import present
+    from ..readers.weights import present
 
     here = present(one, folder)
     size = f"{one.size:,} bytes" if one.size else "size unknown"
@@ -253,9 +253,9 @@ def _hash(text: str) -> str:
 
 
 def _names(given: argparse.Namespace, pocket: bool) -> dict[str, Split]:
-    from ..data.names import read_names
     from ..data.plan import split_names
-    from ..data.prompts import built_in_names
+    from ..names import read_names
+    from ..prompts import built_in_names
 
     heldout = None if given.heldout is None else read_names(given.heldout)
     if given.names != "builtin":
@@ -278,7 +278,7 @@ def _world_names(given: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str,
 def _pocket(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
     import torch
 
-    from ..data.pocket import pocket_tools
+    from ..pocket.dataset_tools import pocket_tools
     from ..pocket.model import GUIDANCE
 
     torch.set_num_threads(1)  # two OpenMP threads on a busy two-core machine are slower than one
@@ -299,12 +299,12 @@ def _pocket(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
 def _real(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
     import torch
 
+    from ..checkpoints.detect import recognise
     from ..checkpoints.load import GUIDANCE, Options, load_checkpoint
-    from ..checkpoints.plan import own_device
-    from ..checkpoints.recognise import recognise
-    from ..data.prompts import list_book
-    from ..data.real import Choices, optional_eyes, real_tools
-    from ..data.weights import weights_folder
+    from ..checkpoints.presets import own_device
+    from ..data.checkpoint_tools import Choices, optional_eyes, real_tools
+    from ..prompts import list_book
+    from ..readers.weights import weights_folder
 
     book = list_book(given.templates, given.things_prompts, given.people_prompts)
     found = recognise(given.model, given.prediction)

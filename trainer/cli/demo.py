@@ -30,16 +30,16 @@ def add(verbs: Verbs) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Run the demo."""
-    from ..workers import workers_context
+    from ..processes import workers_context
 
     workers_context()  # what the other process needs loads while this one does
+    from apl_core.training.callbacks import Control
     from apl_core.training.config import TrainConfig
-    from apl_core.training.events import Control
 
-    from ..demo import run_demo, small
-    from ..pocket.learn import POCKET, new_folder
-    from ..pocket.measure import Paper
-    from ..watch import Bar, stop_on_interrupt
+    from ..callbacks import Bar, stop_on_interrupt
+    from ..pocket.demo import run_demo, small
+    from ..pocket.metrics import Paper
+    from ..pocket.train import POCKET, new_folder
 
     model = load_model(given.model)
     config = TrainConfig.from_mapping({"seed": given.seed}, POCKET)

@@ -26,7 +26,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..evaluation.survey import Eyes, Plan, Survey
+    from ..evaluation.checkpoint_eval import Eyes, Plan, Survey
 
 _REAL_ONLY = (
     *READING,
@@ -151,10 +151,10 @@ def run_evaluate(given: argparse.Namespace) -> int:
 
 
 def _on_pocket(given: argparse.Namespace) -> int:
-    from ..evaluation.outcome import detailed, write_outcome
-    from ..evaluation.studio import Studio
-    from ..pocket.examination import EVALUATION_STEPS, examine
-    from ..pocket.measure import Paper
+    from ..pocket.eval_report import detailed, write_outcome
+    from ..pocket.evaluate import EVALUATION_STEPS, examine
+    from ..pocket.metrics import Paper
+    from ..pocket.render_pool import Studio
 
     if not given.names.isdecimal() or not int(given.names):
         raise ConfigError(
@@ -186,12 +186,12 @@ def _on_pocket(given: argparse.Namespace) -> int:
 def _on_checkpoint(given: argparse.Namespace) -> int:
     from apl_core.formats import read_prefix
 
-    from ..checkpoints.plan import CPU, own_device, picture_size
-    from ..checkpoints.recognise import recognise
-    from ..data.prompts import list_book
-    from ..evaluation.people import pictures_of_people
-    from ..evaluation.survey import Plan, Surveyor
-    from ..watch import Bar
+    from ..callbacks import Bar
+    from ..checkpoints.detect import recognise
+    from ..checkpoints.presets import CPU, own_device, picture_size
+    from ..evaluation.checkpoint_eval import Plan, Surveyor
+    from ..evaluation.gallery import pictures_of_people
+    from ..prompts import list_book
 
     _check(given)
     who = _who(given)
@@ -225,7 +225,7 @@ def _on_checkpoint(given: argparse.Namespace) -> int:
     bar = Bar()
 
     def tell(name: str, done: int, total: int) -> None:
-        from apl_core.training.events import Phase
+        from apl_core.training.callbacks import Phase
 
         if not given.json:
             bar(Phase(name, done, total))
@@ -261,8 +261,8 @@ class _Who:
 
 def _who(given: argparse.Namespace) -> _Who:
     from ..data.metadata import descriptions_in, read_metadata
-    from ..data.names import check_apart, read_names
-    from ..data.prompts import built_in_names
+    from ..names import check_apart, read_names
+    from ..prompts import built_in_names
 
     entries = () if given.data is None else read_metadata(given.data)
     trained: Sequence[str] = ()
@@ -304,8 +304,8 @@ def _guidance(given: argparse.Namespace) -> float:
 
 
 def _eyes(given: argparse.Namespace, device: str) -> Eyes:
-    from ..data.weights import weights_folder
-    from ..evaluation.sight import eyes_for
+    from ..readers.available import eyes_for
+    from ..readers.weights import weights_folder
 
     return eyes_for(weights_folder(given.weights), device)
 
@@ -331,7 +331,7 @@ def _facts(
 
 
 def _told(given: argparse.Namespace, survey: Survey, facts: dict[str, str]) -> int:
-    from ..evaluation.survey_report import flat_figures, notes, tables, write_survey
+    from ..evaluation.checkpoint_report import flat_figures, notes, tables, write_survey
 
     write_survey(given.out, survey, facts)
     if given.json:

@@ -42,8 +42,8 @@ def run(given: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
     from apl_core.errors import ConfigError
 
+    from ..ui.model_index import Shelf
     from ..ui.serve import serve
-    from ..ui.shelf import Shelf
 
     for folder in given.models:
         if not folder.is_dir():

@@ -18,15 +18,15 @@ from apl_core.atomic import reason, write_text
 from apl_core.errors import RunError
 from apl_core.metadata import shown
 
+from ..prompts import SLOT
+from ..readers.concept_known import LEAST, known
+from ..readers.descriptions import PERSON, phrase, vote
 from ..report.sheet import png, sheet
-from . import metadata, table
-from .describe import PERSON, phrase, vote
-from .known import LEAST, known
-from .making import Album, Row, Tools, sha256_of
+from . import descriptions_csv, metadata
+from .descriptions_csv import Line
+from .generate import Album, Row, Tools, sha256_of
 from .metadata import Entry, write_metadata
 from .plan import SETTINGS, Amounts, Task
-from .prompts import SLOT
-from .table import Line
 
 MANIFEST = "manifest.json"
 _SHEET_ROWS, _SHEET_COLUMNS, _SHEET_SIZE = 24, 6, 96
@@ -76,7 +76,7 @@ def finish(
             "check --model and --steps, look at pictures with `apl generate`, "
             "or give --no-face-filter and another --out folder",
         )
-    lines = table.update(folder, _voted(tools, picked, gender), gender)
+    lines = descriptions_csv.update(folder, _voted(tools, picked, gender), gender)
     entries = tuple(_entries(picked, {line.name: line.description for line in lines}))
     write_metadata(folder, entries)
     sheets = _sheets(picked, folder)
@@ -150,7 +150,7 @@ def _small(path: Path) -> Tensor:
 def _manifest(
     tools: Tools, amounts: Amounts, entries: Sequence[Entry], sheets: Sequence[str], folder: Path
 ) -> None:
-    files = [*(e.file for e in entries), *sheets, metadata.FILE, table.FILE, SETTINGS]
+    files = [*(e.file for e in entries), *sheets, metadata.FILE, descriptions_csv.FILE, SETTINGS]
     counts: dict[str, Any] = {}
     for entry in entries:
         kind = counts.setdefault(entry.kind, {"train": 0, "heldout": 0})

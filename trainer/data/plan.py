@@ -17,11 +17,11 @@ from apl_core.metadata import shown
 from apl_core.objective import Kind
 from apl_core.texts import read_text
 
+from ..names import check_apart
+from ..prompts import SLOT, PromptBook, generator, number
 from ..sampling import Request
+from ..settings import parse_json
 from .metadata import Split
-from .names import check_apart
-from .prompts import SLOT, PromptBook, generator, number
-from .settings import parse_json
 
 SETTINGS = "settings.json"
 _MANY = 100_000

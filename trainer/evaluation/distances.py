@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .statistics import Mean, mean
+from ..statistics import Mean, mean
 
 Matrix = NDArray[np.float64]
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from ..readers.protocols import FaceReader, Faces, FeatureReader, TextMatcher
+from ..statistics import Mean, mean
 from .distances import feature_change, fid, kid_mean, meaning_change, pixel_change
 from .identity import Gallery, identity
-from .readers import FaceReader, Faces, FeatureReader, TextMatcher
-from .statistics import Mean, mean
 
 Parts = Iterable[Tensor]
 """Pictures (B, 3, H, W) in [0, 1], part by part; a list of parts, or what reads them anew."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from apl_core.errors import AplError
 
-from .readers import Faces
-from .statistics import Mean, mean
+from ..readers.protocols import Faces
+from ..statistics import Mean, mean
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .dataset import Subjects, filler_text, invent
-from .lessons import Painter, TextLesson, painter_lesson, recogniser_lesson, text_lesson, tokenise
+from .losses import Painter, TextLesson, painter_lesson, recogniser_lesson, text_lesson, tokenise
 from .model import load_networks, load_recogniser
 from .networks import new_text_encoder, new_unet
-from .recogniser import Recogniser
-from .stage import Stage
+from .recognizer import Recogniser
+from .timed_trainer import Stage
 from .vocabulary import read_vocabulary, write_vocabulary
 from .world import World, invented_names, make_world
 

@@ -11,12 +11,12 @@ import torch
 from apl_core.atomic import write_text
 
 from ..evaluation.conditions import Condition
-from ..evaluation.statistics import Mean, mean
-from ..evaluation.studio import Drawn, Studio
+from ..statistics import Mean, mean
 from .dataset import UNKNOWN, invent
-from .examination import EVALUATION_STEPS
-from .measure import Paper, figures
+from .evaluate import EVALUATION_STEPS
+from .metrics import Paper, figures
 from .model import ETA, GUIDANCE, GUIDED, PocketModel, load_pocket
+from .render_pool import Drawn, Studio
 
 _BASE = {
     "identity_top1.trained": "identity top-1, train names",

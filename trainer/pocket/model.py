@@ -14,9 +14,9 @@ from transformers import CLIPTextModel
 from apl_core.encoding import ReferenceEncoder
 from apl_core.errors import AplError
 
-from ..checkpoints.places import is_pocket, no_model
-from ..models.denoiser import UnetDenoiser
-from ..models.towers import ClipTower
+from ..checkpoints.model_paths import is_pocket, no_model
+from ..models.clip_text import ClipTower
+from ..models.unet import UnetDenoiser
 from ..sampling import Sampler
 from . import BUILT_IN
 from .networks import (
@@ -28,7 +28,7 @@ from .networks import (
     to_latents,
     to_pictures,
 )
-from .recogniser import Recogniser
+from .recognizer import Recogniser
 from .vocabulary import read_vocabulary
 from .world import World
 

@@ -12,7 +12,7 @@ import torch
 from apl_core.objective import Example, Kind, Target
 from apl_core.tokens import room
 
-from ..contrast import other_gender
+from ..word_swap import other_gender
 from .captions import (
     anonymous_subject,
     describe,

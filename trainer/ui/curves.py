@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .reading import is_number
+from .run_status import is_number
 
 Rows = Sequence[Mapping[str, Any]]
 Point = tuple[float, float]

@@ -9,10 +9,10 @@ from typing import Any
 from apl_core.errors import RunError
 
 from .compat import closed, gradio, known, looks, queue
-from .desk import Desk
-from .shelf import Shelf
-from .tab import build
-from .workers import Workers
+from .controller import Desk
+from .launcher import Workers
+from .model_index import Shelf
+from .page import build
 
 TITLE = "APL Prefix"
 

@@ -1,0 +1,176 @@
+"""Which examples a step learns from: drawn fresh, or from a pool whose targets are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+
+from ..objective import KINDS, Example, Kind, Lesson, teach
+from ..ports import DenoiserPort, TextEncoderPort
+from .callbacks import PhaseReport
+from .config import TrainConfig
+from .micro import MicroBatch, forward_batch
+from .parallel import Group
+from .step import autocast
+
+
+class Source(Protocol):
+    """Where examples come from."""
+
+    def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
+        """Some examples of a kind; the same generator state gives the same examples."""
+        ...
+
+
+def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
+    """A generator for one purpose and one index: nothing to save, nothing to restore."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+class Curriculum:
+    """Gives every step its lesson; the same step always gets the same one."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        encoder: TextEncoderPort,
+        denoiser: DenoiserPort,
+        source: Source,
+        group: Group,
+        progress: PhaseReport,
+    ) -> None:
+        self.config, self.encoder, self.denoiser = config, encoder, denoiser
+        self.source, self.group, self.progress = source, group, progress
+        self._number, self._batches = -1, dict[int, Lesson]()
+        self._full: Lesson | None = None
+        self._micro: MicroBatch | None = None
+
+    def lesson(self, step: int) -> Lesson:
+        """The whole global batch of a step.
+
+        A pool begins empty: each step is taught a batch of its own, which is kept, until the pool
+        is full. From then on steps draw from it, and nothing more is taught until its uses are up.
+        They go through the whole pool, and again in another order. Each takes examples of all noise
+        levels: one out of the noisiest, one out of the next, and so on.
+        """
+        counts, uses = self.counts(step), self.config.pool_uses
+        if not self.config.pool:
+            return self._taught(counts, "step", step)
+        number, place = divmod(step, uses) if uses else (0, step)
+        pool = self._pooled(number, place)
+        rows = [self._spread(pool, kind, count, step) for kind, count in counts.items() if count]
+        return pool.pick([row for some in rows for row in some])
+
+    def _spread(self, pool: Lesson, kind: Kind, count: int, step: int) -> list[int]:
+        """Where `count` examples of a kind lie in a pool, one in each `count`-th of its levels."""
+        places = torch.tensor([i for i, k in enumerate(pool.kinds) if k == kind])
+        by_noise = places[pool.t[places].cpu().argsort(stable=True)].reshape(count, -1)
+        turn, at = divmod(step, by_noise.shape[1])
+        random = generator(self.config.seed, f"pick-{kind}", turn)
+        return [int(part[torch.randperm(len(part), generator=random)[at]]) for part in by_noise]
+
+    def _pooled(self, number: int, place: int) -> Lesson:
+        """Batch `place` of a pool while it fills up, and all of its batches afterwards."""
+        size = self.config.batch
+        whole = math.ceil(self.config.pool / size)
+        if number != self._number:
+            self._number, self._batches, self._full = number, {}, None
+        first = number * whole
+        if place < whole:
+            return self._kept(first + place)
+        if self._full is None:
+            every = range(first, first + whole)
+            missing = [index for index in every if index not in self._batches]
+            for done, index in enumerate(missing, 1):  # a resumed run did not see them made
+                self._kept(index)
+                self.progress("teacher predictions", done * size, len(missing) * size)
+            self._full = Lesson.join([self._batches.pop(index) for index in every])
+        return self._full
+
+    def _kept(self, index: int) -> Lesson:
+        if index not in self._batches:
+            self._batches[index] = self._taught(self.config.counts, "pool", index)
+        return self._batches[index]
+
+    def counts(self, step: int) -> dict[Kind, int]:
+        """Examples of each kind in a step; the paper's recipe throws a coin for one of two."""
+        if self.config.recipe != "paper":
+            return self.config.counts
+        coin = int(torch.randint(2, (1,), generator=generator(self.config.seed, "coin", step)))
+        chosen = KINDS[coin]
+        return {kind: n if kind == chosen else 0 for kind, n in self.config.counts.items()}
+
+    def examples(self, counts: dict[Kind, int], purpose: str, index: int) -> list[Example]:
+        """Examples as the source gives them, without noise, some name-free ones without words."""
+        random = generator(self.config.seed, f"{purpose}-examples", index)
+        drawn = (self.source.draw(kind, n, random) for kind, n in counts.items() if n)
+        every = [example for examples in drawn for example in examples]
+        chance = generator(self.config.seed, f"{purpose}-empty", index)
+        lots = torch.rand(len(every), generator=chance)
+        return [
+            replace(one, prompt="", neutral="", contrast="")
+            if one.kind != "identity" and float(lot) < self.config.empty
+            else one
+            for one, lot in zip(every, lots, strict=True)
+        ]
+
+    def _taught(self, counts: dict[Kind, int], purpose: str, index: int) -> Lesson:
+        examples = self.examples(counts, purpose, index)
+        random = generator(self.config.seed, f"{purpose}-noise", index)
+        total = len(examples)
+        t = self._levels(examples, random)
+        noise = torch.randn((total, *examples[0].latent.shape), generator=random)
+        device = self.denoiser.device
+        mine = self.group.share(total)
+        nothing = noise[:0].to(device)
+        x_ts, targets, swaps = [nothing], [nothing], [nothing]  # a share can be empty
+
+        def run(some: list[int]) -> None:
+            with autocast(self.config, device):
+                part = teach(
+                    self.encoder,
+                    self.denoiser,
+                    [examples[i] for i in some],
+                    t[some],
+                    noise[some],
+                    self.config.repulsion,
+                    self.config.contrast > 0,
+                )
+            x_ts.append(part.x_t)
+            targets.append(part.target)
+            swaps.append(part.swap)
+
+        if self._micro is None:
+            size = self.config.micro_batch or forward_batch(device, noise[0].numel())
+            self._micro = MicroBatch(size)
+        self._micro.each(mine, run)
+        gather = self.group.gather
+        return Lesson(
+            tuple(e.kind for e in examples),
+            tuple(e.prompt for e in examples),
+            gather(torch.cat(x_ts), total),
+            t.to(device),
+            gather(torch.cat(targets), total),
+            gather(torch.cat(swaps), total),
+        )
+
+    def _levels(self, examples: Sequence[Example], random: torch.Generator) -> torch.Tensor:
+        """Steps of the schedule to noise examples at, (B,): name-free ones from their own on.
+
+        Each kind's are spread: of n examples one falls into each n-th of the steps.
+        """
+        t = torch.zeros(len(examples), dtype=torch.long)
+        end = self.denoiser.schedule.steps
+        for kind in dict.fromkeys(e.kind for e in examples):
+            where = [i for i, e in enumerate(examples) if e.kind == kind]
+            count = len(where)
+            lowest = self.config.lowest_t if kind == "identity" else self.config.lowest_t_free
+            part = torch.randperm(count, generator=random) + torch.rand(count, generator=random)
+            t[where] = (lowest + (end - lowest) * part / count).long().clamp(max=end - 1)
+        return t

@@ -1,0 +1,282 @@
+"""`apl bench ...`: measurements that compare within one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from apl_trainer.cli import arguments
+from apl_trainer.cli.common import Verbs, add_model, load_model, read_fitting, verb
+
+
+def add(verbs: Verbs) -> None:
+    """Add `bench` with its own verbs."""
+    bench = verbs.add_parser("bench", help="measure speed, memory and overhead")
+    inner = bench.add_subparsers(metavar="WHAT", required=True)
+    speed = verb(
+        inner,
+        "speed",
+        run_speed,
+        "this recipe against the authors': step cost, time to quality",
+        "apl bench speed --minutes 10 --out bench/speed",
+    )
+    add_model(speed)
+    speed.add_argument(
+        "--minutes", type=arguments.minutes, default=10.0, help="most time for each recipe"
+    )
+    speed.add_argument(
+        "--out", type=arguments.out_folder, default="bench/speed", help="folder for the figures"
+    )
+    host = verb(
+        inner,
+        "host",
+        run_host,
+        "what the prefix costs in a host, in the host's own process",
+        "apl bench host comfyui",
+    )
+    host.add_argument("host", choices=("comfyui", "a1111"), help="a host as the tests find it")
+    host.add_argument(
+        "--out", type=arguments.out_folder, default="bench", help="folder for the figures"
+    )
+    train = verb(
+        inner,
+        "train",
+        run_train,
+        "a step on a whole, random SD 1.5, beside the authors'",
+        "apl bench train --side 16 --out bench/train",
+    )
+    train.add_argument("--side", type=_side, default=16, help="side of the latents (512x512: 64)")
+    train.add_argument(
+        "--batch", type=arguments.whole(1, 4096), nargs="+", default=[4], help="our batches to try"
+    )
+    train.add_argument(
+        "--rounds",
+        type=arguments.whole(1, 1000),
+        default=3,
+        help="steps of each kind, medians count",
+    )
+    train.add_argument("--device", help="cuda, cpu ... (the GPU if there is one)")
+    train.add_argument(
+        "--out", type=arguments.out_folder, default="bench/train", help="folder for the figures"
+    )
+    fuzz = verb(
+        inner,
+        "fuzz",
+        run_fuzz,
+        "broken files of every kind, against limits of time and memory",
+        "apl bench fuzz --files 200000 --out bench/fuzz",
+    )
+    fuzz.add_argument(
+        "--files", type=arguments.whole(1, 10**9), default=200_000, help="broken files in all"
+    )
+    fuzz.add_argument(
+        "--seed", type=arguments.seed, default=0, help="number of the first file of a kind"
+    )
+    fuzz.add_argument(
+        "--out", type=arguments.out_folder, default="bench/fuzz", help="folder for the figures"
+    )
+    kill = verb(
+        inner,
+        "kill",
+        run_kill,
+        "trainings killed at random moments, and on full disks",
+        "apl bench kill --kills 100 --out bench/kill",
+    )
+    add_model(kill)
+    kill.add_argument("--kills", type=arguments.whole(1, 10**6), default=100, help="kills in all")
+    kill.add_argument("--seed", type=arguments.seed, default=0, help="seed of the random moments")
+    kill.add_argument(
+        "--out", type=arguments.out_folder, default="bench/kill", help="folder for the figures"
+    )
+    negative = verb(
+        inner,
+        "negative",
+        run_negative,
+        "the prefix in negative and empty prompts too: what it changes on the pocket model",
+        "apl bench negative --seeds 0,1,2 --out bench/negative",
+    )
+    add_model(negative)
+    negative.add_argument(
+        "--seeds", type=_seeds, default="0,1,2", help="a prefix is learnt of each"
+    )
+    negative.add_argument(
+        "--prefix", type=Path, nargs="+", help="prefix files to measure; none is learnt then"
+    )
+    negative.add_argument(
+        "--guidance", type=_guidances, default="3,1,2,4,7,12", help="CFG scales to draw with"
+    )
+    kinds = ("empty", "hat", "name")
+    negative.add_argument(
+        "--negative", nargs="+", choices=kinds, default=kinds, help="what stands in the negative"
+    )
+    negative.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the recipe"
+    )
+    negative.add_argument(
+        "--names", type=arguments.whole(1, 64), default=48, help="names a group, each drawn twice"
+    )
+    negative.add_argument(
+        "--free", type=arguments.whole(1, 10_000), default=96, help="name-free prompts a group"
+    )
+    negative.add_argument(
+        "--out", type=arguments.out_folder, default="bench/negative", help="folder; goes on in it"
+    )
+    negative.add_argument(
+        "--workers", type=arguments.whole(1, 1024), default=None, help="processes (one per core)"
+    )
+    negative.add_argument("--json", action="store_true", help="print figures.json, not the table")
+    paper = verb(
+        inner,
+        "paper",
+        run_paper,
+        "the paper's five experiments, beside baselines and an eraser",
+        "apl bench paper --quick --out bench/paper",
+    )
+    add_model(paper)
+    paper.add_argument("--prefix", type=Path, help="a prefix file (one is learnt)")
+    paper.add_argument("--quick", action="store_true", help="minutes: few names, short trainings")
+    paper.add_argument(
+        "--out", type=arguments.out_folder, default="bench/paper", help="folder; goes on in it"
+    )
+    paper.add_argument(
+        "--workers", type=arguments.whole(1, 1024), default=None, help="processes (one per core)"
+    )
+    paper.add_argument(
+        "--rank", type=arguments.rank, default=0, help="this machine's share of the parts"
+    )
+    paper.add_argument("--of", type=arguments.ranks, default=1, help="number of shares")
+    paper.add_argument("--json", action="store_true", help="print figures.json instead of tables")
+
+
+def run_speed(given: argparse.Namespace) -> int:
+    """Run `bench speed`."""
+    from .speed import run
+
+    found = run(load_model(given.model), given.out, given.minutes, _say)
+    print(json.dumps(found, indent=1, sort_keys=True))
+    return 0
+
+
+def run_train(given: argparse.Namespace) -> int:
+    """Run `bench train`."""
+    from apl_trainer.checkpoints.presets import own_device
+
+    from .train import run
+
+    device = own_device(given.device)
+    found = run(given.out, given.side, given.batch, given.rounds, device, _say)
+    print(json.dumps(found, indent=1, sort_keys=True))
+    return 0
+
+
+def run_host(given: argparse.Namespace) -> int:
+    """Run `bench host`."""
+    from . import host_a1111, host_comfyui
+
+    hosts = {"a1111": host_a1111.run, "comfyui": host_comfyui.run}
+    out = given.out / given.host
+    out.mkdir(parents=True, exist_ok=True)
+    print(json.dumps(hosts[given.host](out), indent=1, sort_keys=True))
+    return 0
+
+
+def run_fuzz(given: argparse.Namespace) -> int:
+    """Run `bench fuzz`; 1 if a file did what no file may do."""
+    from .fuzz import run
+
+    return _with_holes(run(given.out, given.files, given.seed, _say), given.out)
+
+
+def run_kill(given: argparse.Namespace) -> int:
+    """Run `bench kill`; 1 if a run did not come out as it should."""
+    from .kill import run
+
+    found = run(load_model(given.model), given.out, given.kills, given.seed, _say)
+    return _with_holes(found, given.out)
+
+
+def _with_holes(figures: dict[str, float], out: Path) -> int:
+    print(json.dumps(figures, indent=1, sort_keys=True))
+    holes = figures.get("holes", figures.get("all.holes", 0))
+    if holes:
+        _say(f"{holes:.0f} holes, see {out}")
+    return 1 if holes else 0
+
+
+def _side(text: str) -> int:
+    side = arguments.whole(8, 256)(text)
+    if side % 8:
+        raise argparse.ArgumentTypeError(f"{side} is no multiple of 8")
+    return side
+
+
+def _seeds(text: str) -> list[int]:
+    return [arguments.run_seed(part) for part in text.split(",")]
+
+
+def _guidances(text: str) -> list[float]:
+    return [arguments.guidance(part) for part in text.split(",")]
+
+
+def run_negative(given: argparse.Namespace) -> int:
+    """Run `bench negative`."""
+    import os
+
+    from apl_core.training.config import TrainConfig
+    from apl_trainer.cli.train import settings_of
+    from apl_trainer.pocket.train import POCKET
+
+    from .negative import Size, cells, learn, run
+
+    config = TrainConfig.from_mapping(settings_of(given.set), POCKET)
+    model, size = load_model(given.model), Size(given.names, free=given.free)
+    if given.prefix:
+        files = enumerate(given.prefix, 1)
+        prefixes = {f"prefix-{number}": read_fitting(file, model) for number, file in files}
+    else:
+        prefixes = learn(model, config, given.seeds, given.out)
+    workers = (os.cpu_count() or 1) if given.workers is None else given.workers
+    say = (lambda text: None) if given.json else print
+    every = cells(model.world, given.guidance, given.negative)
+    found = run(model, given.out, prefixes, every, size, workers, say)
+    if given.json:
+        print(json.dumps(found, indent=1, sort_keys=True))
+    return 0
+
+
+def run_paper(given: argparse.Namespace) -> int:
+    """Run `bench paper`."""
+    import os
+
+    from .paper.plan import FULL, QUICK
+    from .paper.run import Share, missing_parts, run_paper
+    from .paper.targets import TARGETS
+
+    arguments.check_share(given)
+    model, plan = load_model(given.model), QUICK if given.quick else FULL
+    if given.prefix:
+        read_fitting(given.prefix, model)
+    workers = (os.cpu_count() or 1) if given.workers is None else given.workers
+    command = "apl bench paper" + " --quick" * given.quick
+    share = Share(given.rank, given.of)
+    flat = run_paper(model, given.out, plan, given.prefix, workers, share, command)
+    if flat is None:
+        left = ", ".join(missing_parts(given.out, plan))
+        print(
+            f"this share is done. Parts that are left to others: {left}\n"
+            f"Once {given.out / 'parts'} holds all, {command} writes the report."
+        )
+        return 0
+    if given.json:
+        print(json.dumps(flat, indent=1))
+        return 0
+    print((given.out / "tables.md").read_text(encoding="utf-8"))
+    print("\n".join(f"- {t.words(flat)}" for t in TARGETS))
+    print(f"\nlook at   {given.out / 'report.html'}")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

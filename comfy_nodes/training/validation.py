@@ -1,0 +1,54 @@
+"""Judges a prefix while it is learnt, by its loss on names that it does not learn from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import cast
+
+from apl_core.objective import KINDS, Weighting, errors, example_weights
+from apl_core.ports import DenoiserPort, TextEncoderPort
+from apl_core.prefix import Rows
+from apl_core.training.batches import Curriculum, Source
+from apl_core.training.callbacks import Judgement
+from apl_core.training.config import TrainConfig
+from apl_core.training.micro import MicroBatch
+from apl_core.training.parallel import Group
+
+_EXAMPLES = 12
+"""Of each kind: enough to tell steps apart, few beside what a preview costs."""
+
+
+class HeldOut:
+    """The training loss on fixed examples of a source: held-out names, and what has to stay."""
+
+    def __init__(
+        self, encoder: TextEncoderPort, denoiser: DenoiserPort, config: TrainConfig, source: Source
+    ) -> None:
+        sizes = {f"batch_{kind}": _EXAMPLES * bool(config.counts[kind]) for kind in KINDS}
+        own = dataclasses.replace(config, recipe="apl", pool=0, **sizes)
+        self.encoder, self.denoiser, self.config = encoder, denoiser, config
+        self.lesson = Curriculum(own, encoder, denoiser, source, Group(), lambda *_: None).lesson(0)
+
+    def __call__(self, rows: Rows) -> Judgement:
+        """Sum over kinds of weight times mean error; the errors themselves as figures."""
+        found = [0.0] * len(self.lesson)
+
+        def run(part: list[int]) -> None:
+            weighting = cast(Weighting, self.config.weighting)
+            given = self.lesson.pick(part)
+            each = errors(self.encoder, self.denoiser, given, rows, weighting)
+            for place, error in zip(part, each.tolist(), strict=True):
+                found[place] = error
+
+        MicroBatch(self.config.micro_batch).each(range(len(found)), run)
+        kinds = self.lesson.kinds
+        weights = example_weights(kinds, self.config.weights)
+        figures = {
+            f"held-out {kind} error": sum(
+                error for error, own in zip(found, kinds, strict=True) if own == kind
+            )
+            / kinds.count(kind)
+            for kind in dict.fromkeys(kinds)
+        }
+        each = tuple(w * e for w, e in zip(weights, found, strict=True))
+        return Judgement(sum(each), figures, each)

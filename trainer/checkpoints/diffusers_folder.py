@@ -1,0 +1,116 @@
+"""A diffusers pipeline's folder: its configs say how it is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from apl_core.metadata import shown
+from apl_core.prefix import FAMILIES
+from apl_core.schedule import Prediction
+from apl_core.texts import read_text
+
+from ..settings import parse_json
+from .detect import BETAS, Network, Recognised, Text, check_channels, check_family, stored_as
+from .ldm_configs import check_layers
+from .safetensors_index import Contents, refuse, sound
+from .text_encoders import plain_names
+
+_PIPELINES = ("StableDiffusion", "StableDiffusionXL")
+_ENDINGS = ("Pipeline", "Img2ImgPipeline")
+_PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
+_CLIPS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
+
+
+def recognise_folder(path: Path, prediction: Prediction | None) -> Recognised:
+    """Say what a diffusers folder holds; AplError if it cannot be used."""
+    with sound(path):
+        return _recognised(path, prediction)
+
+
+def _recognised(path: Path, prediction: Prediction | None) -> Recognised:
+    name = str(_json(path, "model_index.json").get("_class_name"))
+    if name not in [family + ending for family in _PIPELINES for ending in _ENDINGS]:
+        raise refuse(path, f"it is a {shown(name, 60)}, not a pipeline that draws from a prompt")
+    unet, vae = _network(path, "unet"), _network(path, "vae")
+    check_channels(path, unet.config)
+    parts = [part for part in ("text_encoder", "text_encoder_2") if (path / part).is_dir()]
+    texts = check_family(path, [_text(path, part) for part in parts], unet.config)
+    scheduler = _json(path, "scheduler/scheduler_config.json")
+    if scheduler.get("beta_schedule", "scaled_linear") != "scaled_linear":
+        raise refuse(path, f"its noise schedule is {shown(str(scheduler['beta_schedule']), 40)}")
+    kind = _PREDICTIONS.get(str(scheduler.get("prediction_type", "epsilon")))
+    if kind is None and prediction is None:
+        said = shown(str(scheduler["prediction_type"]), 40)
+        raise refuse(path, f"its U-Net predicts {said}", "say what it is with --prediction")
+    steps, start, end = BETAS
+    betas = (
+        int(scheduler.get("num_train_timesteps", steps)),
+        float(scheduler.get("beta_start", start)),
+        float(scheduler.get("beta_end", end)),
+    )
+    return Recognised(
+        path,
+        FAMILIES[frozenset(t.key for t in texts)],
+        texts,
+        unet,
+        vae,
+        prediction or kind or "eps",
+        stored_as(unet.contents, ""),
+        betas,
+        bool(scheduler.get("rescale_betas_zero_snr")),
+    )
+
+
+def _text(path: Path, part: str) -> Text:
+    contents = Contents.of(path, _weights(path, part, "model"))
+    stored_as(contents, "")
+    config = _json(path, f"{part}/config.json")
+    check_layers(config)
+    config = {k: v for k, v in config.items() if k not in ("architectures", "torch_dtype", "dtype")}
+    table = plain_names(contents.sketch()).get("embeddings.token_embedding.weight")
+    if table is None:
+        raise refuse(path, f"{part} is no CLIP text encoder")
+    width = table.shape[1]
+    config = {**config, "hidden_size": width}
+    config.setdefault("projection_dim", width)
+    key = _CLIPS.get(width, f"one of width {width}")
+    double = (path / "text_encoder_2").is_dir()
+    # the folder of an SD 2.x has left the last layer out already
+    return Text(
+        key, contents, "", config, int(double), not double, double and part == "text_encoder_2"
+    )
+
+
+def _network(path: Path, part: str) -> Network:
+    contents = Contents.of(path, _weights(path, part, "diffusion_pytorch_model"))
+    config = _json(path, f"{part}/config.json")
+    check_layers(config)
+    return Network(contents, "", config)
+
+
+def _weights(path: Path, part: str, stem: str) -> list[Path]:
+    """The safetensors of a part: whole, or in shards, fp32 before fp16."""
+    for variant in ("", ".fp16"):
+        whole = path / part / f"{stem}{variant}.safetensors"
+        if whole.is_file():
+            return [whole]
+        index = path / part / f"{stem}.safetensors.index{variant}.json"
+        if index.is_file():
+            named = sorted(set(_json(path, f"{part}/{index.name}").get("weight_map", {}).values()))
+            return [path / part / Path(str(name)).name for name in named]
+    raise refuse(path, f"there is no {stem}.safetensors in its {part}")
+
+
+def _json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        found = parse_json(read_text(path / name))
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+    except (OSError, ValueError) as error:
+        raise refuse(
+            path,
+            f"{name} is missing or broken ({shown(str(error), 80)})",
+            "give the whole folder of a diffusers pipeline",
+        ) from error
+    return found

@@ -1,0 +1,173 @@
+"""How a run is fitted to a graphics card, and what a dry run says about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from apl_core.errors import ConfigError
+from apl_core.metadata import shown
+from apl_core.training.config import TrainConfig
+
+from .cost import matmul_rate, size_of, unet_cost
+from .detect import Recognised
+from .load import new_unet
+from .safetensors_index import sound
+from .text_encoders import new_text_model
+
+REAL = TrainConfig(target="person", rate=2e-3, steps=600, pool=576, check_every=100, save_every=50)
+"""The recipe's defaults on real checkpoints, whose token embeddings are short: not yet tried on
+pretrained weights."""
+
+_SHARE = 0.4
+"""Part of a GPU's matrix product rate that a step is taken to reach, for the time of a dry run."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a model is run: `half` weights, checkpointing, most examples at once, biggest picture."""
+
+    half: bool = True
+    checkpointing: bool = True
+    micro: int = 1
+    size: int = 1024
+
+
+CPU = Preset(half=False, checkpointing=False, micro=2)
+PRESETS: Mapping[int, Preset] = {
+    4: Preset(size=512),
+    6: Preset(micro=2, size=768),
+    8: Preset(micro=4, size=768),
+    12: Preset(micro=12),
+    24: Preset(checkpointing=False, micro=0),
+}
+PRESETS_XL: Mapping[int, Preset] = {8: Preset(size=512), 12: Preset(micro=1), 24: Preset(micro=8)}
+
+
+def own_device(asked: str | None) -> torch.device:
+    """The device asked for, else this process's GPU, else the CPU; ConfigError if it is none."""
+    usual = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(asked or usual)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"set device {asked}", str(error).split("\n")[0], "give cuda or cpu"
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        fix = "install a torch with CUDA, or give --device cpu"
+        raise ConfigError(f"set device {asked}", "torch finds no GPU here", fix)
+    if device.type != "cpu":
+        _try(device)
+    return device
+
+
+def _try(device: torch.device) -> None:
+    """ConfigError if nothing can be computed on a device that torch knows by name."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:
+        found = f"torch cannot compute there ({shown(str(error).split(chr(10))[0], 80)})"
+        raise ConfigError(f"set device {device}", found, "give cuda or cpu") from error
+
+
+def preset_for(found: Recognised, vram: int | None, device: torch.device) -> Preset:
+    """The preset of `--vram`, else of the GPU's own memory; ConfigError if the model is too big."""
+    table = PRESETS_XL if found.family == "SDXL" else PRESETS
+    if vram is None and device.type != "cuda":
+        return CPU
+    gigabytes = vram or int(torch.cuda.get_device_properties(device).total_memory / 1e9 + 0.5)
+    fitting = [size for size in table if size <= gigabytes]
+    if not fitting:
+        raise ConfigError(
+            f"train on {gigabytes} GB",
+            f"{found.family} needs a card of {min(table)} GB or more",
+            "use an SD 1.x checkpoint, or a bigger card",
+        )
+    return table[max(fitting)]
+
+
+def dtype_for(preset: Preset, device: torch.device) -> torch.dtype:
+    """Of the frozen weights: bf16 where the GPU can, else fp16; fp32 on a CPU."""
+    if not preset.half or device.type == "cpu":
+        return torch.float32
+    can = device.type != "cuda" or torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if can else torch.float16
+
+
+def text_dtype_for(found: Recognised, preset: Preset, device: torch.device) -> torch.dtype:
+    """Small text encoders stay in fp32; SDXL's big one does not on a small card."""
+    return dtype_for(preset, device) if found.family == "SDXL" else torch.float32
+
+
+def fitted(
+    config: TrainConfig, preset: Preset, dtype: torch.dtype, given: Mapping[str, object]
+) -> TrainConfig:
+    """The settings with the preset's micro-batch and precision where the user named none."""
+    autocast = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "off")
+    wanted = {"micro_batch": preset.micro, "autocast": autocast}
+    chosen = {key: value for key, value in wanted.items() if key not in given}
+    return replace(config, **chosen) if config.recipe != "paper" else config
+
+
+def picture_size(found: Recognised, preset: Preset, asked: int | None) -> int:
+    """Side of the pictures in pixels; ConfigError if it is no multiple of 64."""
+    size = asked or min(found.size, preset.size)
+    if size % 64 or not 64 <= size <= 2048:
+        raise ConfigError(f"set size {size}", "it is not possible", "give a multiple of 64")
+    return size
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will need: bytes of frozen weights and beside them, operations, and seconds."""
+
+    weights: int
+    working: int
+    flops: float
+    rate: float
+
+    @property
+    def seconds(self) -> float:
+        """Time for the whole run."""
+        return self.flops / self.rate
+
+    def text(self, config: TrainConfig, device: str) -> str:
+        """Lines for a user."""
+        pieces = [
+            f"expected peak: {(self.weights + self.working) / 2**30:.2f} GiB "
+            f"(weights {self.weights / 2**30:.2f}, one micro-batch {self.working / 2**30:.2f})",
+            f"expected time: {_words(self.seconds)} for {config.steps} steps of {config.batch} "
+            f"({self.flops / 1e12:.0f} TFLOP at {self.rate / 1e9:.0f} GFLOP/s on {device})",
+        ]
+        return "\n".join(pieces)
+
+
+def forecast(
+    found: Recognised, config: TrainConfig, preset: Preset, size: int, device: torch.device
+) -> Forecast:
+    """Counted on the meta device; the time is that of this machine's measured matrix products.
+
+    The text encoder's and the VAE's own work is small beside the U-Net's and not counted.
+    """
+    dtype, text_dtype = dtype_for(preset, device), text_dtype_for(found, preset, device)
+    with sound(found.path):
+        unet = new_unet(found.unet)
+        texts = [new_text_model(text.config, text.projected) for text in found.texts]
+    weights = size_of(unet, dtype) + sum(size_of(model, text_dtype) for model in texts)
+    micro = min(config.micro_batch or config.batch, config.batch)
+    width = sum(found.widths.values())
+    side = size // 2 ** (len(found.vae.config["block_out_channels"]) - 1)
+    cost = unet_cost(unet, micro, side, dtype, preset.checkpointing, width)
+    learnt, taught = config.samples, config.taught
+    flops = (learnt * (cost.forward + cost.backward) + taught * cost.forward) / micro
+    share = _SHARE if device.type == "cuda" else 1.0
+    return Forecast(weights, cost.peak, flops, share * matmul_rate(device, dtype))
+
+
+def _words(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

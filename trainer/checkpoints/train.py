@@ -1,0 +1,182 @@
+"""A training run on a real checkpoint: material in, the core's trainer out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+
+from apl_core.atomic import write_text
+from apl_core.captions import alike
+from apl_core.errors import RunError
+from apl_core.metadata import shown
+from apl_core.prefix import Prefix
+from apl_core.schedule import Prediction
+from apl_core.texts import read_text
+from apl_core.training.callbacks import Control, Listener, Phase
+from apl_core.training.config import TrainConfig
+from apl_core.training.folder import RunFolder
+from apl_core.training.loop import Model, Trainer
+from apl_core.training.parallel import Group
+
+from ..run_paths import recalled, remembered
+from ..settings import parse_json
+from .compiling import check_compiler
+from .detect import recognise
+from .load import STEPS, CheckpointModel, Options, load_checkpoint
+from .presets import dtype_for, own_device, picture_size, preset_for, text_dtype_for
+from .previews import Previews
+from .self_generated import draw_data, jobs
+from .training_data import DataSource, LatentCache, Row, heldout_names, read_data
+
+_PATHS = ("checkpoint", "data", "tokenizer")
+_COUNTS = ("per_name", "draw_steps")
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("checkpoint", "data", "tokenizer", "prediction", "device"), str),
+    **dict.fromkeys((*_COUNTS, "size", "vram", "clip_skip"), int),
+    "compile": bool,
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """Where a run's model and data come from, kept beside its settings so that it can resume.
+
+    Without `data` the model draws its own pictures of `names` into the run's folder.
+    """
+
+    checkpoint: str
+    data: str | None = None
+    names: tuple[str, ...] | None = None
+    per_name: int = 8
+    size: int | None = None
+    vram: int | None = None
+    tokenizer: str | None = None
+    clip_skip: int | None = None
+    prediction: str | None = None
+    device: str | None = None
+    draw_steps: int = STEPS
+    compile: bool = False
+
+    def save(self, folder: RunFolder) -> None:
+        """Write `origin.json` into a run folder."""
+        data = remembered(asdict(self), _PATHS, folder.path)
+        text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
+        with folder.told("write origin.json in"):
+            write_text(folder.path / "origin.json", text)
+
+    @staticmethod
+    def of(folder: RunFolder) -> Material | None:
+        """Read `origin.json`; None if the run is on a pocket model, RunError if it is broken."""
+        try:
+            data = parse_json(read_text(folder.path / "origin.json"))
+            if "checkpoint" not in data:
+                return None
+            data = recalled(data, _PATHS, folder.path)
+            if data["names"] is not None:
+                data["names"] = tuple(str(name) for name in data["names"])
+            material = Material(**data)
+            if wrong := [name for name, kind in _KINDS.items() if not material._is(name, kind)]:
+                raise ValueError(f"{', '.join(wrong)} is of another kind")
+            return material
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            said = shown(str(error), 120)
+            raise RunError(
+                f"resume {folder.path}",
+                f"origin.json is missing or broken ({said})",
+                "give the folder of a run that `apl train` began",
+            ) from error
+
+    def _is(self, name: str, kind: type) -> bool:
+        value = getattr(self, name)
+        needed = ("checkpoint", "compile", *_COUNTS)
+        return type(value) is kind or (value is None and name not in needed)
+
+
+def load_material(material: Material, say: Callable[[str], None]) -> CheckpointModel:
+    """The run's model on its device, prepared for training."""
+    found = recognise(Path(material.checkpoint), cast("Prediction | None", material.prediction))
+    device = own_device(material.device)
+    preset = preset_for(found, material.vram, device)
+    options = Options(
+        None if material.tokenizer is None else Path(material.tokenizer),
+        material.clip_skip,
+        cast("Prediction | None", material.prediction),
+        dtype_for(preset, device),
+        text_dtype_for(found, preset, device),
+        str(device),
+    )
+    if material.compile:
+        check_compiler(device)
+    model = load_checkpoint(Path(material.checkpoint), options, say)
+    unet = model.denoiser.unet
+    if preset.checkpointing:
+        unet.enable_gradient_checkpointing()
+    if device.type == "cuda":
+        cast(Any, unet).to(memory_format=torch.channels_last)
+    if material.compile:
+        cast(Any, unet).compile()
+    return model
+
+
+def checkpoint_run(
+    model: CheckpointModel,
+    config: TrainConfig,
+    folder: RunFolder,
+    material: Material,
+    listeners: Sequence[Listener] = (),
+    control: Control | None = None,
+    start: Prefix | None = None,
+) -> Trainer:
+    """A trainer on a checkpoint, its latents encoded and its VAE moved out of the way."""
+    group = Group()
+
+    def tell(name: str, done: int, total: int) -> None:
+        if group.rank == 0:
+            for listener in listeners:
+                listener(Phase(name, done, total))
+
+    found, device = model.recognised, own_device(material.device)
+    size = picture_size(found, preset_for(found, material.vram, device), material.size)
+    data = Path(material.data) if material.data else folder.path / "data"
+    sampler = model.sampler(material.draw_steps, size=size, batch=4 if device.type == "cuda" else 1)
+    if material.data is None:
+        work = jobs(material.names or (), material.per_name, config.seed)
+        model.encoder.check(job.row["text"] for job in work)
+        draw_data(sampler, work, data, tell, group)
+        _meet(group)
+    rows = read_data(data, config)
+    model.encoder.check(text for row in rows for text in row.texts)
+    cache = LatentCache(data / ".latents", model.latents, size)
+    cache.prepare([row.file for row in rows], tell, group)
+    _meet(group)
+    model.latents.vae.to("cpu")  # pyright: ignore[reportArgumentType]
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return Trainer(
+        config,
+        Model(model.encoder, model.denoiser, model.name),
+        DataSource(rows, cache.get, config),
+        folder,
+        listeners=listeners,
+        control=control,
+        start=start,
+        names_trained=len(names_in(rows)),
+        previewer=Previews(sampler, names_in(rows), heldout_names(data)),
+    )
+
+
+def names_in(rows: Sequence[Row]) -> list[str]:
+    """Whom a data set names, in its order."""
+    named = (row.name for row in reversed(rows) if row.kind == "identity" and row.name)
+    return list({alike(name): name for name in named}.values())[::-1]
+
+
+def _meet(group: Group) -> None:
+    if group.size > 1:
+        dist.barrier()

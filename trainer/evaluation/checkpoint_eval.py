@@ -1,0 +1,276 @@
+"""A prefix measured on a real checkpoint: what is drawn, and what the readers make of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from apl_core.prefix import Prefix
+
+from ..checkpoints.load import CheckpointModel
+from ..prompts import SLOT, PromptBook, generator, number
+from ..readers.clip import OpenClip
+from ..readers.protocols import FaceReader, Faces
+from ..sampling import Request
+from ..statistics import Mean, mean
+from .conditions import PERSON, Condition, Question, Questions, baselines, random_rows, reseeded
+from .figures import changes, likeness, read_faces, text_fit
+from .gallery import People, pictures_of_people, read_people
+from .image_cache import Darkroom, Roll
+
+GALLERY_PROMPT = "a close-up portrait of {}"
+GROUPS = ("trained", "heldout")
+
+Tell = Callable[[str, int, int], object]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who is measured how: names, pictures a name, name-free prompts a kind, and the drawing."""
+
+    trained: tuple[str, ...]
+    heldout: tuple[str, ...]
+    descriptions: Mapping[str, str]
+    seeds: int
+    free: int
+    gallery: int
+    seed: int
+    negative: str
+    steps: int
+    guidance: float
+    size: int
+    batch: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everybody."""
+        return self.trained + self.heldout
+
+    def questions(self, book: PromptBook) -> Questions:
+        """Prompts and seeds; they depend on the seed, the name and the book alone."""
+        free = {
+            kind: tuple(
+                Question(
+                    SLOT,
+                    book.general(kind, generator(self.seed, *told)),
+                    number(self.seed, *told, "noise"),
+                )
+                for told in (("evaluate", kind, i) for i in range(self.free))
+            )
+            for kind in ("people", "things")
+        }
+        named = [
+            tuple(self._question(book, name, i) for name in names for i in range(self.seeds))
+            for names in (self.trained, self.heldout)
+        ]
+        return Questions(named[0], named[1], free["people"], free["things"])
+
+    def portraits(self) -> list[Question]:
+        """Pictures for the gallery: other seeds than those that are measured."""
+        return [
+            Question(GALLERY_PROMPT, name, number(self.seed, "gallery", name, i))
+            for name in self.names
+            for i in range(self.gallery)
+        ]
+
+    def _question(self, book: PromptBook, name: str, i: int) -> Question:
+        told = "evaluate", name, i
+        template = book.named(generator(self.seed, *told))
+        described = self.descriptions.get(name, "")
+        return Question(template, name, number(self.seed, *told, "noise"), {}, described)
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Who looks at the pictures; None where weights are missing, which `lacking` tells."""
+
+    faces: FaceReader | None = None
+    clip: OpenClip | None = None
+    lacking: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was measured: figures with intervals, the pictures, and whom they are of."""
+
+    plan: Plan
+    asked: Questions
+    rolls: Mapping[str, Roll]
+    titles: Mapping[str, str]
+    figures: Mapping[str, Mean]
+    people: People | None
+    lacking: tuple[str, ...]
+
+
+class Surveyor:
+    """Measures a prefix on a checkpoint into a folder; killed and called again it goes on."""
+
+    def __init__(
+        self,
+        model: CheckpointModel,
+        prefix: Prefix,
+        plan: Plan,
+        book: PromptBook,
+        eyes: Eyes,
+        gallery: Path | None,
+        out: Path,
+    ) -> None:
+        self.plan, self.eyes, self.shelf = plan, eyes, gallery
+        self.asked = plan.questions(book)
+        asked = [q.request().prompt for q in (*self.asked.named, *self.asked.free)]
+        model.encoder.check([*asked, *plan.descriptions.values(), plan.negative])
+        self.conditions = self._conditions(model, prefix)
+        sampler = model.sampler(plan.steps, plan.guidance, plan.size, plan.batch)
+        recipe = f"{digest_of(model)} {plan.steps} {plan.guidance} {plan.size}"
+        self.room = Darkroom(sampler, out / "pictures", recipe, plan.size, plan.batch)
+        self.rolls = self._rolls()
+
+    def draw(self, tell: Tell, rank: int = 0, of: int = 1) -> int:
+        """Draw this rank's share; returns how many pictures are left to others."""
+        rolls = list(self.rolls.values())
+        total, done = sum(map(len, rolls)), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            tell("drawing", done, -(-total // of))
+
+        self.room.draw(rolls, advance, rank, of)
+        return sum(len(self.room.missing(roll)) for roll in rolls) if of > 1 else 0
+
+    def measure(self, tell: Tell) -> Survey:
+        """Let the readers look at all pictures."""
+        faces, clip, plan = self.eyes.faces, self.eyes.clip, self.plan
+        people = self._people(faces) if faces is not None else None
+        figures: dict[str, Mean] = {}
+        for done, (name, condition) in enumerate(self.conditions.items(), 1):
+            paper, title = condition.paper(self.asked), "base" if name == "none" else name
+            parts = _groups(paper, self.rolls[name])
+            if faces is not None and people is not None:
+                seen = {group: read_faces(faces, roll) for group, (_, roll) in parts.items()}
+                figures |= _identity(title, parts, seen, people)
+            if clip is not None:
+                for group, (questions, roll) in parts.items():
+                    who = [q.subject for q in questions] if group in GROUPS else None
+                    texts = [q.request(PERSON if who else None).prompt for q in questions]
+                    figures[f"{title}.clip_score.{group}"] = text_fit(clip, roll, texts, who)
+            tell("reading", done, len(self.conditions) + 1)
+        if plan.free:
+            count = 2 * plan.free
+            free = {
+                name: self.rolls[name].cut(len(self.rolls[name]) - count)
+                for name in ("prefix", "random", "reseeded")
+            }
+            plain = self.rolls["none"].cut(len(self.rolls["none"]) - count)
+            figures |= changes(plain, dict(free), clip, clip)
+        tell("reading", len(self.conditions) + 1, len(self.conditions) + 1)
+        titles = {name: condition.title for name, condition in self.conditions.items()}
+        return Survey(plan, self.asked, self.rolls, titles, figures, people, self.eyes.lacking)
+
+    def _conditions(self, model: CheckpointModel, prefix: Prefix) -> dict[str, Condition]:
+        others = baselines(random_rows(model.encoder, prefix.n, prefix.behind))
+        learnt = Condition("learned prefix", prefix.rows(), free=True, brief=False)
+        found = {"none": others.pop("none"), "prefix": learnt, **others}
+        if not all(q.description for q in self.asked.named):
+            del found["description"]  # it would ask for the name itself
+        if self.eyes.faces is None and self.eyes.clip is None:  # nobody reads these
+            found = {name: c for name, c in found.items() if c.free}
+        return found
+
+    def _rolls(self) -> dict[str, Roll]:
+        rolls: dict[str, Roll] = {}
+        for name, condition in self.conditions.items():
+            paper = condition.paper(self.asked)
+            requests = [_away_from(self.plan.negative, r) for r in condition.requests(self.asked)]
+            rolls[name] = self.room.roll(
+                name, _labels(paper)[: len(requests)], requests, condition.rows
+            )
+        if self.plan.free:
+            again = [replace(r, negative=self.plan.negative) for r in reseeded(self.asked)]
+            labels = _labels(replace(self.asked, trained=(), heldout=()))
+            rolls["reseeded"] = self.room.roll("reseeded", labels, again, None)
+        if self.eyes.faces is not None and self.shelf is None:
+            portraits = self.plan.portraits()
+            requests = [q.request(negative=self.plan.negative) for q in portraits]
+            labels = [f"gallery-{i:05d}" for i in range(len(portraits))]
+            rolls["gallery"] = self.room.roll("gallery", labels, requests, None)
+        return rolls
+
+    def _people(self, faces: FaceReader) -> People:
+        if self.shelf is None:
+            who = [q.subject for q in self.plan.portraits()]
+            return People.of(read_faces(faces, self.rolls["gallery"]), who)
+        pictures = pictures_of_people(self.shelf, self.plan.names)
+        seen = read_people(faces, [file for _, file in pictures])
+        return People.of(seen, [name for name, _ in pictures])
+
+
+Part = tuple[Sequence[Question], Roll]
+
+
+def _groups(paper: Questions, roll: Roll) -> dict[str, Part]:
+    """The questions and pictures of each group that has any."""
+    found: dict[str, Part] = {}
+    start = 0
+    for group in (*GROUPS, "people", "things"):
+        questions: tuple[Question, ...] = getattr(paper, group)
+        end = start + len(questions)
+        if questions and end <= len(roll):
+            found[group] = questions, roll.cut(start, end)
+        start = end
+    return found
+
+
+def _identity(
+    title: str, parts: Mapping[str, Part], seen: Mapping[str, Faces], people: People
+) -> dict[str, Mean]:
+    found: dict[str, Mean] = {}
+    named = [group for group in GROUPS if group in parts]
+    for group in named:
+        who = [q.subject for q in parts[group][0]]
+        if people.gallery is None:
+            figures = {"face_found": _shown(seen[group], who)}
+        else:
+            figures = likeness(seen[group], who, people.gallery)
+        found |= {f"{title}.{key}.{group}": value for key, value in figures.items()}
+    everyone = [q.subject for group in named for q in parts[group][0]]
+    if named:
+        found[f"{title}.face_found"] = _shown(Faces.join([seen[g] for g in named]), everyone)
+    if "people" in parts:
+        found[f"{title}.face_found.people"] = _shown(seen["people"])
+    return found
+
+
+def _shown(faces: Faces, who: Sequence[str] | None = None) -> Mean:
+    return mean(faces.found.cpu().float().numpy(), who)
+
+
+def _labels(paper: Questions) -> list[str]:
+    return [
+        f"{group}-{i:05d}"
+        for group in (*GROUPS, "people", "things")
+        for i in range(len(getattr(paper, group)))
+    ]
+
+
+def _away_from(negative: str, request: Request) -> Request:
+    parts = [part for part in (request.negative, negative) if part]
+    return replace(request, negative=", ".join(parts))
+
+
+@torch.no_grad()
+def digest_of(model: CheckpointModel) -> str:
+    """Tells models apart that draw other pictures: from a few of each tensor's weights."""
+    state = hashlib.sha256()
+    towers = model.encoder.towers
+    for module in (*model.denoiser.modules, model.latents.vae, *model.encoder.modules):
+        for name, value in sorted(module.state_dict().items()):
+            few = value.flatten()[:: max(value.numel() // 64, 1)][:64]
+            state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            state.update(few.float().cpu().numpy().tobytes())
+    state.update(f"{model.denoiser.kind} {[getattr(t, 'skip', 0) for t in towers]}".encode())
+    return state.hexdigest()[:32]

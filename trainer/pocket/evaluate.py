@@ -1,0 +1,141 @@
+"""Examines a prefix on a pocket model beside all baselines, and sums up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from apl_core.prefix import Prefix
+
+from ..evaluation.conditions import Condition, Question, baselines, random_rows, reseeded
+from ..report.page import Table
+from ..report.sheet import save_sheet
+from ..statistics import Mean
+from .metrics import Paper, Shot, change, figures
+from .model import PocketModel
+from .render_pool import Drawn, Studio
+
+EVALUATION_STEPS = 10
+"""DDIM steps of the pictures that are measured."""
+
+_COLUMNS = (
+    "identity_top1.trained",
+    "identity_top1.heldout",
+    "identity_top5.heldout",
+    "face_found",
+    "scene",
+    "people",
+    "things",
+)
+_TITLES = ("trained", "held-out", "held-out top-5", "face found", "scene", "people", "things")
+_ROWS = {
+    "none": "no prefix",
+    "prefix": "learned prefix",
+    "random": "random prefix",
+    "description": "description instead of name",
+    "negative": "name in the negative prompt",
+    "floor": "“a person” instead of name",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the measurement gave: intervals per condition, and the flat numbers of figures.json.
+
+    `asked` holds the questions of each condition, some of which are asked less than all of `paper`.
+    """
+
+    found: dict[str, dict[str, Mean]]
+    flat: dict[str, float]
+    drawn: dict[str, Drawn]
+    paper: Paper
+    asked: dict[str, Paper]
+
+    def table(self) -> Table:
+        """The conditions side by side, in percent."""
+        rows = [
+            [title, *(_cell(self.found[name], key) for key in _COLUMNS)]
+            for name, title in _ROWS.items()
+        ]
+        about = (
+            "Percent with 95 % intervals. Identity (first three columns): lower is more anonymous. "
+            "The others: higher is better; scene is hat, shirt and background as asked beside a "
+            "name, people and things are name-free prompts drawn as asked."
+        )
+        return Table("Identity and fidelity", about, ("", *_TITLES), rows)
+
+
+def _cell(found: dict[str, Mean], key: str) -> str:
+    return found[key].percent() if key in found and found[key].count else "-"
+
+
+def examine(model: PocketModel, studio: Studio, paper: Paper, prefix: Prefix) -> Outcome:
+    """Draw with the prefix and with all baselines, and compute all figures."""
+    learnt = Condition("learned prefix", prefix.rows(), free=True, brief=False)
+    conditions = {
+        "prefix": learnt,
+        **baselines(random_rows(model.encoder, prefix.n, prefix.behind)),
+    }
+    jobs = {name: (c.requests(paper), c.rows) for name, c in conditions.items()}
+    jobs["reseeded"] = reseeded(paper), None
+    total = sum(len(requests) for requests, _ in jobs.values())
+    with tqdm(total=total, desc="measuring", unit="picture") as bar:
+        shots = {name: Shot(studio.submit(*job)) for name, job in jobs.items()}
+        drawn = {name: shot.result(bar.update) for name, shot in shots.items()}
+    found = {n: figures(drawn[n], c, paper) for n, c in conditions.items()}
+    asked = {n: c.paper(paper) for n, c in conditions.items()}
+    return Outcome(found, _flat(found, drawn, paper), drawn, paper, asked)
+
+
+def _flat(
+    found: dict[str, dict[str, Mean]], drawn: dict[str, Drawn], paper: Paper
+) -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for name, values in found.items():
+        title = "base" if name == "none" else name
+        flat |= {f"{title}.{key}": m.value for key, m in values.items()}
+    flat["floor.identity_top1"] = 0.5 * (
+        flat["floor.identity_top1.trained"] + flat["floor.identity_top1.heldout"]
+    )
+    for key in ("objects", "people", "things", "scene"):
+        flat[f"drift.{key}"] = flat[f"base.{key}"] - flat[f"prefix.{key}"]
+    free = len(paper.free)
+    plain = drawn["none"].pictures[-free:]
+    flat["drift.change"] = change(drawn["prefix"].pictures[-free:], plain).value
+    flat["drift.change_of_seed"] = change(drawn["reseeded"].pictures, plain).value
+    return flat
+
+
+def save_before_after(
+    outcome: Outcome, path: Path, learned: str = "learned from", each: int = 4
+) -> None:
+    """Write the sheet: the same prompts and seeds without the prefix above and with it below.
+
+    `learned` is the title of the names in the train group.
+    """
+    paper = outcome.paper
+    groups = {
+        learned: _of_each_name(paper.trained)[:each],
+        "held out": _of_each_name(paper.heldout)[:each],
+        "names nobody": [*paper.people[: each // 2], *paper.things[: each // 2]],
+    }
+    questions = [*paper.named, *paper.free]
+    shown = [question for group in groups.values() for question in group]
+    rows = [
+        outcome.drawn[n].pictures[[questions.index(q) for q in shown]] for n in ("none", "prefix")
+    ]
+    save_sheet(
+        rows,
+        path,
+        ("no prefix", "with prefix"),
+        [question.subject for question in shown],
+        groups=[(title, len(group)) for title, group in groups.items()],
+    )
+
+
+def _of_each_name(questions: Sequence[Question]) -> list[Question]:
+    """The first question about each name."""
+    return list({q.subject: q for q in reversed(questions)}.values())[::-1]

@@ -1,0 +1,87 @@
+"""Worker processes that draw and read pocket pictures, one thread each."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from apl_core.prefix import Rows
+
+from ..processes import workers_pool
+from ..sampling import Request
+from .model import GUIDANCE, load_pocket
+from .recognizer import Reading
+
+_SHARE = 48
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures (B, 3, 32, 32) in [0, 1] and what the recogniser sees in them."""
+
+    pictures: Tensor
+    reading: Reading
+
+    @staticmethod
+    def join(parts: Sequence[Drawn]) -> Drawn:
+        """One batch out of several."""
+        heads = parts[0].reading.scores
+        scores = {h: torch.cat([p.reading.scores[h] for p in parts]) for h in heads}
+        embedding = torch.cat([p.reading.embedding for p in parts])
+        return Drawn(torch.cat([p.pictures for p in parts]), Reading(scores, embedding))
+
+
+class Studio:
+    """Draws for one pocket model in several processes; a context manager."""
+
+    def __init__(self, folder: Path, steps: int, workers: int | None = None) -> None:
+        self.folder, self.steps = folder, steps
+        self._pool = workers_pool(workers or max(1, os.cpu_count() or 1))
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def submit(
+        self, requests: Sequence[Request], rows: Rows | None, guidance: float = GUIDANCE
+    ) -> list[Future[Drawn]]:
+        """Start drawing; the futures' results, joined in order, are the requests' pictures."""
+        plain = None if rows is None else replace(rows, vectors=_plain(rows.vectors))
+        parts = [requests[i : i + _SHARE] for i in range(0, len(requests), _SHARE)]
+        job = _draw, str(self.folder), self.steps, guidance
+        return [self._pool.submit(*job, part, plain) for part in parts]
+
+    def draw(self, requests: Sequence[Request], rows: Rows | None) -> Drawn:
+        """Draw and wait."""
+        return Drawn.join([future.result() for future in self.submit(requests, rows)])
+
+
+def _plain(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().clone() for k, v in vectors.items()}
+
+
+_model = functools.cache(load_pocket)
+
+
+def _draw(
+    folder: str, steps: int, guidance: float, requests: Sequence[Request], rows: Rows | None
+) -> Drawn:
+    model = _model(Path(folder))
+    with torch.no_grad():
+        pictures = model.sampler(steps, guidance).draw(requests, rows)
+        return Drawn(pictures, model.recogniser(pictures))

@@ -1,0 +1,149 @@
+"""A training run on a pocket model: who is learnt from, who decides, where it is written."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from apl_core.atomic import write_text
+from apl_core.captions import alike
+from apl_core.errors import ConfigError, RunError
+from apl_core.objective import Target
+from apl_core.prefix import Prefix
+from apl_core.texts import read_text
+from apl_core.training.callbacks import Control, Listener
+from apl_core.training.config import TrainConfig
+from apl_core.training.folder import RunFolder
+from apl_core.training.loop import Model, Trainer
+
+from ..run_paths import recalled, remembered
+from ..settings import parse_json
+from .model import PocketModel
+from .source import PocketSource, training_people
+from .validation import PocketJudge, PocketPreviewer
+from .world import Person, World
+
+POCKET = TrainConfig(
+    weighting="x0",
+    lowest_t=500,
+    lowest_t_free=200,
+    repulsion=0.5,
+    contrast=0.06,
+    vectors=32,
+    behind=10,
+    weight_identity=2.2,
+    weight_things=9.0,
+    weight_people=8.0,
+    batch_identity=7,
+    batch_things=4,
+    batch_people=5,
+    optimizer="muon",
+    rate=0.06,
+    steps=450,
+    pool=960,
+    check_every=150,
+)
+"""The recipe's defaults on a pocket model, which predicts the clean latent."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run's model and names come from, kept beside its settings so that it can resume."""
+
+    model: str
+    names: tuple[str, ...] | None
+
+    def save(self, folder: RunFolder) -> None:
+        """Write `origin.json` into a run folder."""
+        data = remembered({"model": self.model, "names": self.names}, ("model",), folder.path)
+        write_text(
+            folder.path / "origin.json", json.dumps(data, ensure_ascii=False, indent=1) + "\n"
+        )
+
+    @staticmethod
+    def of(folder: RunFolder) -> Origin:
+        """Read `origin.json`; RunError if it is missing or broken."""
+        try:
+            said = parse_json(read_text(folder.path / "origin.json"))
+            data = recalled(said, ("model",), folder.path)
+            names = None if data["names"] is None else tuple(str(n) for n in data["names"])
+            return Origin(str(data["model"]), names)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"resume {folder.path}",
+                f"origin.json is missing or broken ({error})",
+                "give the folder of a run that `apl train` or `apl demo` began",
+            ) from error
+
+
+def chosen_people(world: World, names: Sequence[str] | None) -> list[Person]:
+    """People to learn from: the train group, or those named; ConfigError names every misfit."""
+    if names is None:
+        return list(world.group("train"))
+    by_name = {alike(p.name): p for p in world.people}
+    problems: list[ConfigError] = []
+    for name in names:
+        person = by_name.get(alike(name))
+        if person is None:
+            near = difflib.get_close_matches(alike(name), by_name, 1)
+            hint = (
+                f"did you mean {by_name[near[0]].name}?" if near else "see the model's world.json"
+            )
+            problems.append(ConfigError(f"learn from {name!r}", "nobody has this name", hint))
+        elif person.split != "train":
+            problems.append(
+                ConfigError(
+                    f"learn from {name!r}",
+                    "this person is held out for measuring",
+                    "take the name off the list",
+                )
+            )
+    if len(names) < 4:
+        problems.append(
+            ConfigError("learn from names", f"there are {len(names)}", "give 4 or more")
+        )
+    if problems:
+        raise ConfigError.of("read the names", problems)
+    return [by_name[alike(name)] for name in names]
+
+
+def pocket_run(
+    model: PocketModel,
+    config: TrainConfig,
+    folder: RunFolder,
+    origin: Origin,
+    listeners: Sequence[Listener] = (),
+    control: Control | None = None,
+    start: Prefix | None = None,
+) -> Trainer:
+    """A trainer on a pocket model; an eighth of the people are kept for choosing the step."""
+    people = chosen_people(model.world, origin.names)
+    learnt, validation = training_people(people)
+    judge = PocketJudge(model, validation) if config.check_every else None
+    source = PocketSource(model, learnt, cast(Target, config.target), config.vectors)
+    return Trainer(
+        config,
+        Model(model.encoder, model.denoiser, model.name),
+        source,
+        folder,
+        judge=judge,
+        previewer=PocketPreviewer(judge) if judge else None,
+        listeners=listeners,
+        control=control,
+        start=start,
+        names_trained=len(learnt),
+    )
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """A folder that does not exist yet: `name`, `name-2`, `name-3` ... under a parent."""
+    number = 1
+    while True:
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        if not path.exists():
+            return path
+        number += 1

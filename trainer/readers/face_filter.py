@@ -1,0 +1,48 @@
+"""facexlib as a data set's face reader: how many faces a picture shows, and whose they are like.
+
+The networks and the embedding are those of the evaluation. Tried with random weights only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .dataset_readers import Seen
+from .facexlib import FacexlibFaces, load_networks
+
+LEAST_HEIGHT = 0.05
+"""Share of the picture's height below which a face is part of the background."""
+
+
+class FacexlibEyes(FacexlibFaces):
+    """RetinaFace and ArcFace, which see faces in the background as well but do not count them."""
+
+    @property
+    def name(self) -> str:
+        """Name for the manifest."""
+        return "facexlib RetinaFace ResNet-50 and ArcFace IR-SE50"
+
+    @torch.no_grad()
+    def look(self, pictures: Tensor) -> Seen:
+        """Faces in pictures (B, 3, H, W) in [0, 1]; the embedding (512) is the largest one's."""
+        counts: list[int] = []
+        for part in pictures.split(self.batch):
+            frames = (part.float() * 255).flip(1).permute(0, 2, 3, 1).contiguous()  # BGR
+            boxes, _ = self.detector.batched_detect_faces(frames, self.threshold)
+            counts += [_large(found, part.shape[2]) for found in boxes]
+        return Seen(tuple(counts), self.faces(pictures).embedding)
+
+
+def load_eyes(detector: Path, recogniser: Path, device: str = "cpu") -> FacexlibEyes:
+    """Both networks with the weights that `apl fetch` brought; AplError if a file does not fit."""
+    return FacexlibEyes(load_networks(detector, recogniser, device=device))
+
+
+def _large(boxes: np.ndarray, height: int) -> int:
+    """How many of the boxes (N, 5: x, y, x, y, score) are no mere background."""
+    rows = np.asarray(boxes).reshape(-1, 5)
+    return int((rows[:, 3] - rows[:, 1] >= LEAST_HEIGHT * height).sum())

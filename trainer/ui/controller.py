@@ -1,0 +1,182 @@
+"""What the page's buttons do, without a page: start, resume, ask, use."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+from apl_core.atomic import reason, write_bytes, write_text
+from apl_core.errors import ConfigError, RunError
+
+from ..names import names_in
+from .launcher import Runner
+from .model_index import Shelf
+from .review import APPROVED, DATA
+from .run_request import PRESETS, Order
+from .run_status import STATUS, Run, read_run
+
+_ASKED = {
+    "stop": "The run stops after the step under way and saves.",
+    "save": "The run saves after the step under way.",
+    "preview": "The run draws a preview after the step under way.",
+}
+
+
+class Desk:
+    """All that a page may ask for; every refusal is an AplError whose sentence the page shows."""
+
+    def __init__(self, shelf: Shelf, runner: Runner) -> None:
+        self.shelf, self._runner = shelf, runner
+        self._lock = threading.Lock()
+
+    def start(
+        self, model: str, names: str, preset: str, settings: str, name: str, look: bool = False
+    ) -> str:
+        """Order a run and begin it; its name. Names and settings are texts, one a line.
+
+        With `look` a run on a checkpoint waits for `learn` once its pictures are drawn.
+        """
+        choice = self.shelf.model(model)
+        key = next((p.key for p in PRESETS if preset in (p.key, p.title)), None)
+        if key is None:
+            raise ConfigError(f"use the preset {preset}", "there is none", "choose one of the list")
+        wanted = names_in(names) if names.strip() or choice.kind != "pocket" else None
+        looked = bool(look) and choice.kind != "pocket"
+        order = Order(choice.kind, str(choice.path), wanted, key, looked)
+        with self._lock:
+            self._refuse_two()
+            folder = self.shelf.new_run(name.strip())
+            order.save(folder, settings)
+            self._go(folder)
+        return folder.name
+
+    def resume(self, name: str) -> str:
+        """Go on with a run that was stopped, failed or killed; its name."""
+        with self._lock:
+            self._refuse_two()
+            folder = self.shelf.run(name)
+            Order.of(folder)
+            self._go(folder)
+        return folder.name
+
+    def learn(self, name: str, descriptions: str) -> str:
+        """Take descriptions, `NAME: DESCRIPTION` a line, and learn from the pictures; its name."""
+        from ..data.descriptions_csv import write_descriptions
+
+        run = self.look(name)
+        if run.state != "looking":
+            raise RunError(f"learn in {run.name}", "it waits for nobody", "choose another run")
+        wanted: dict[str, str] = {}
+        for number, line in enumerate(descriptions.splitlines(), 1):
+            who, colon, text = line.partition(":")
+            if line.strip() and not colon:
+                raise ConfigError(
+                    "read the descriptions",
+                    f"there is no colon in line {number}",
+                    "write NAME: DESCRIPTION",
+                )
+            if line.strip():
+                wanted[who.strip()] = text.strip()
+        write_descriptions(run.path / DATA, wanted)
+        try:
+            (run.path / APPROVED).touch()
+        except OSError as error:
+            raise RunError(f"learn in {run.name}", *reason(error)) from error
+        return self.resume(name)
+
+    def ask(self, what: str, name: str) -> str:
+        """Leave a request `stop`, `save` or `preview` for a run; what will come of it."""
+        run = self.look(name)
+        if what not in _ASKED or not run.going:
+            raise RunError(f"{what} {run.name}", "it is not going on", "resume it first")
+        if run.learnt:
+            raise RunError(
+                f"{what} {run.name}",
+                "it has learnt and saved; now it is being measured",
+                "wait for the result",
+            )
+        try:
+            (run.path / what).touch()
+        except OSError as error:
+            raise RunError(f"{what} {run.name}", *reason(error)) from error
+        return _ASKED[what]
+
+    def use(self, name: str) -> str:
+        """Copy a run's prefix to where hosts look for prefixes; says where it is now."""
+        from apl_core.formats import read_prefix
+
+        run, target = self.look(name), self.shelf.apl_dir
+        if run.prefix is None:
+            raise RunError(f"use {run.name}", "it has no prefix yet", "wait for it, or stop it")
+        if target is None:
+            raise RunError(
+                f"use {run.name}",
+                "the page does not know where hosts look for prefixes",
+                "start it with `apl ui --apl-dir FOLDER`, or download the prefix",
+            )
+        read_prefix(run.prefix)
+        data = run.prefix.read_bytes()
+        path = _free(target, run.name, data)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, data)
+        except OSError as error:
+            raise RunError(f"copy the prefix to {target}", *reason(error)) from error
+        return (
+            f"Copied to {path}. Refresh the list of prefixes in the host, then choose {path.stem}."
+        )
+
+    def look(self, name: str) -> Run:
+        """A run as it stands."""
+        self._runner.reap()
+        return read_run(self.shelf.run(name))
+
+    def runs(self) -> list[Run]:
+        """All runs, the newest first."""
+        self._runner.reap()
+        return [read_run(self.shelf.runs_root / name) for name in self.shelf.runs()]
+
+    def now(self) -> str | None:
+        """The run to show first: the one that is going on, else the newest; None without runs."""
+        runs = self.runs()
+        going = [run for run in runs if run.going]
+        return (going or runs)[0].name if runs else None
+
+    def names_of(self, model: str) -> str:
+        """The names that a pocket model's prefix is learnt from, one a line; else nothing."""
+        from ..pocket.world import World
+
+        choice = self.shelf.model(model)
+        if choice.kind != "pocket":
+            return ""
+        world = World.load(choice.path / "world.json")
+        return "\n".join(person.name for person in world.group("train"))
+
+    def _refuse_two(self) -> None:
+        for run in self.runs():
+            if run.going:
+                raise RunError(
+                    "begin a run", f"{run.name} is going on", "wait for it, or stop it first"
+                )
+
+    def _go(self, folder: Path) -> None:
+        for request in _ASKED:  # left over from the process before this one
+            (folder / request).unlink(missing_ok=True)
+        process = self._runner.start(folder)
+        said = {"state": "working", "doing": "starting", "process": process}
+        if not (folder / STATUS).exists() or read_run(folder).state != "working":
+            try:
+                write_text(folder / STATUS, json.dumps(said) + "\n")
+            except OSError as error:
+                raise RunError(f"begin a run in {folder}", *reason(error)) from error
+
+
+def _free(folder: Path, name: str, data: bytes) -> Path:
+    """A path for a prefix: no other one of the same name is lost, the same one is not doubled."""
+    number = 1
+    while True:
+        path = folder / f"{name if number == 1 else f'{name}-{number}'}.safetensors"
+        if not path.exists() or path.read_bytes() == data:
+            return path
+        number += 1

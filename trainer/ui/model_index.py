@@ -1,0 +1,147 @@
+"""The models and runs that a page may name: found by the server, never given to it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from apl_core.errors import ConfigError, LibraryError
+from apl_core.metadata import shown
+
+from ..pocket import BUILT_IN
+from .run_request import FILE, Kind
+
+POCKET = "Pocket model (built in)"
+DEPTH = 3
+"""Folders below a root that are looked into."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model that can be learnt on."""
+
+    title: str
+    kind: Kind
+    path: Path
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Roots given on the command line, and what lies in them; links that lead out are not taken.
+
+    `looks`: whether pictures can be looked at before a run on a checkpoint learns from them.
+    """
+
+    runs_root: Path
+    model_roots: tuple[Path, ...] = ()
+    apl_dir: Path | None = None
+    looks: bool = True
+
+    def models(self) -> dict[str, Choice]:
+        """Models by title, the built-in one first."""
+        found = {POCKET: Choice(POCKET, "pocket", BUILT_IN)}
+        for root in self.model_roots:
+            for choice in sorted(_walk(root, root, "", DEPTH), key=lambda c: c.title.casefold()):
+                found.setdefault(choice.title, choice)
+        return found
+
+    def model(self, title: object) -> Choice:
+        """The model of a title; LibraryError for anything that is not on the list."""
+        found = self.models().get(title) if isinstance(title, str) else None
+        if found is None:
+            raise LibraryError(
+                f"find the model {shown(str(title), 80)!r}",
+                "it is not on the list",
+                "choose one of the list; more folders are given with `apl ui --models FOLDER`",
+            )
+        return found
+
+    def runs(self) -> list[str]:
+        """Names of all runs, the newest first."""
+        try:
+            entries = list(os.scandir(self.runs_root))
+        except OSError:  # not there yet
+            return []
+        found = [
+            (_began(Path(e.path)), e.name)
+            for e in entries
+            if e.is_dir(follow_symlinks=False) and _is_run(Path(e.path))
+        ]
+        return [name for _, name in sorted(found, reverse=True)]
+
+    def run(self, name: object) -> Path:
+        """The folder of a run; LibraryError for anything that is not on the list."""
+        if not isinstance(name, str) or name not in self.runs():
+            raise LibraryError(
+                f"find the run {shown(str(name), 80)!r}",
+                "it is not on the list",
+                "choose one of the list",
+            )
+        return self.runs_root / name
+
+    def new_run(self, name: str) -> Path:
+        """A folder for a new run: `name`, or `name-2`, `name-3` ... if that one is taken."""
+        if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
+            raise ConfigError(
+                f"call the run {shown(name, 80)!r}",
+                "it is no plain name",
+                "use 1 to 60 letters, digits, - and _, beginning with a letter or a digit",
+            )
+        number = 1
+        while _taken(path := self.runs_root / (name if number == 1 else f"{name}-{number}")):
+            number += 1
+        return path
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / FILE).is_file() or (folder / "config.toml").is_file()
+
+
+def _taken(folder: Path) -> bool:
+    """Whether somebody's work is in a folder; a run that never began learning is none."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    return (folder / "config.toml").exists() or not (folder / FILE).is_file()
+
+
+def _began(folder: Path) -> float:
+    for name in (FILE, "config.toml"):
+        try:
+            return (folder / name).stat().st_mtime
+        except OSError:
+            continue
+    return 0.0
+
+
+def _walk(root: Path, folder: Path, above: str, depth: int) -> Iterator[Choice]:
+    try:
+        entries: Sequence[os.DirEntry[str]] = list(os.scandir(folder))
+    except OSError:  # a root that is not there, or a folder that may not be read
+        return
+    for entry in entries:
+        path, title = Path(entry.path), above + entry.name
+        if entry.name.startswith(".") or not _inside(root, path):
+            continue
+        if entry.is_dir():
+            if (path / "world.json").is_file():
+                yield Choice(title, "pocket", path.resolve())
+            elif (path / "model_index.json").is_file():
+                yield Choice(title, "checkpoint", path.resolve())
+            elif depth > 0 and not entry.is_symlink():
+                yield from _walk(root, path, f"{title}/", depth - 1)
+        elif entry.name.lower().endswith(".safetensors"):
+            yield Choice(title, "checkpoint", path.resolve())
+
+
+def _inside(root: Path, path: Path) -> bool:
+    """Whether the real file or folder at `path` is in the real `root`, links followed."""
+    try:
+        return path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: a loop of links before 3.13
+        return False

@@ -1,0 +1,99 @@
+"""A data set that is looked at before anything is learnt from it: pictures, faces, descriptions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the page itself loads no torch
+    from apl_core.training.callbacks import Listener
+
+    from ..checkpoints.load import CheckpointModel
+    from ..checkpoints.train import Material
+
+log = logging.getLogger("apl")
+
+DATA, APPROVED = "data", "approved"
+"""In a run's folder: its data set, and the sign that somebody has looked at it."""
+
+
+class LookFirst(Exception):
+    """The pictures are there, and somebody has to look at them; its text says what is odd."""
+
+
+def shown_text(folder: Path) -> str:
+    """The descriptions of a run's data set as they are edited on the page, a name a line."""
+    from ..data.descriptions_csv import read_descriptions
+
+    said = read_descriptions(folder / DATA)
+    return "\n".join(f"{name}: {text}" for name, text in said.items())
+
+
+def looked_at(
+    model: CheckpointModel, material: Material, folder: Path, listener: Listener
+) -> Material:
+    """Draw and describe what is missing of the data set; what to learn from.
+
+    LookFirst unless somebody has approved it. Face filter and descriptions are used if what they
+    need is there.
+    """
+    from apl_core.training.callbacks import Phase
+
+    from ..data.checkpoint_tools import Choices, eyes_here, optional_eyes, real_tools
+    from ..data.finish import finish
+    from ..data.generate import make
+    from ..data.plan import Amounts, general_tasks, name_tasks, split_names
+    from ..prompts import list_book
+    from ..readers.weights import weights_folder
+
+    names, count = material.names or (), material.per_name
+    book, size = list_book(None, None, None), material.size or model.recognised.size
+    device = str(model.denoiser.device)
+    choices, told = eyes_here(
+        Choices(
+            0,
+            material.draw_steps,
+            7.0,
+            size,
+            4,
+            book.negative,
+            True,
+            True,
+            weights_folder(None),
+            device,
+        )
+    )
+    tools = real_tools(model, book, choices, *optional_eyes(choices))
+    amounts = Amounts(count, 3 * count, count * len(names), count * len(names))
+    tasks = name_tasks(split_names(names, None, 0.2, 0), amounts, tools.faces is not None)
+    tasks += general_tasks(amounts, choices.batch, 0)
+    total, done = sum(task.wanted for task in tasks), 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        listener(Phase("pictures", done, total))
+
+    data = folder / DATA
+    data.mkdir(parents=True, exist_ok=True)
+    tools.maker.remember(data)
+    make(tools, tasks, data, advance=advance)
+    outcome = finish(tools, tasks, amounts, data)
+    if not (folder / APPROVED).exists():
+        raise LookFirst("\n".join(_odd(told, outcome.unknown, outcome.faceless)))
+    return replace(material, data=str(data.resolve()), names=None)
+
+
+def _odd(told: str, unknown: Sequence[str], faceless: Sequence[str]) -> list[str]:
+    lines = [f"{told}."] if told else []
+    if unknown:
+        lines.append(
+            f"The model does not seem to know {', '.join(unknown)}: a prefix learns nothing from "
+            "a name that looks like anybody."
+        )
+    if faceless:
+        lines.append(f"Left out, no picture with exactly one face: {', '.join(faceless)}.")
+    return lines

@@ -1,0 +1,97 @@
+"""The process that does a run of the page: `python -m apl_trainer.ui.worker_main RUNFOLDER`.
+
+It tells what it does in the folder's `status.json` and takes requests as files; whatever the page
+or its server do meanwhile changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from apl_core.errors import AplError
+from apl_core.training.callbacks import Control, Event, Finished, Phase, Stepped
+
+from ..callbacks import StatusFile
+from .review import LookFirst
+from .run_request import Order
+from .run_status import LOG
+
+log = logging.getLogger("apl")
+
+
+class Stopped(Exception):
+    """It was asked to stop before there was anything to save."""
+
+
+class Watchers:
+    """Passes on what the loop tells to the status file; a stop counts before the first step too."""
+
+    def __init__(self, folder: Path, status: StatusFile, control: Control, measured: bool) -> None:
+        self._folder, self._status, self._control = folder, status, control
+        self._measured, self._stepped = measured, False
+
+    def __call__(self, event: Event) -> None:
+        """Take over one event."""
+        self._status(event)
+        self._stepped |= isinstance(event, Stepped)
+        if isinstance(event, Phase) and not self._stepped:
+            self._control.read(self._folder)
+            if self._control.stop.is_set():
+                raise Stopped
+        if isinstance(event, Finished) and event.why != "stopped":
+            self._status.say("measuring" if self._measured else "drawing", step=event.step)
+
+
+def run(folder: Path, learn: Callable[[Path, StatusFile], str | None] | None = None) -> int:
+    """Do or go on with the run that was ordered in a folder; exit code 0, or 1 if it failed.
+
+    `learn` does what this process would do on its own model: a host does it on the loaded one.
+    """
+    with StatusFile(folder) as status:
+        try:
+            done = (learn or _learn)(folder, status)
+        except LookFirst as pause:
+            status.end("looking", said=str(pause))
+            return 0
+        except (Stopped, KeyboardInterrupt):
+            status.end("stopped")
+            return 0
+        except AplError as error:
+            log.error("%s", error)
+            status.end("failed", str(error))
+            return 1
+        except Exception as error:
+            log.exception("the run failed")
+            said = f"{type(error).__name__}: {error}"
+            where = (folder / LOG).resolve()
+            status.end("failed", f"Something unexpected: {said}\nThe log lies in {where}")
+            return 1
+        status.end("done" if done else "stopped", said=done or "")
+    return 0
+
+
+def _learn(folder: Path, status: StatusFile) -> str | None:
+    """Do what was ordered; a sentence about what came out, None if it was stopped."""
+    order, control = Order.of(folder), Control()
+    status.say("loading the model")
+    from .run_job import learn_checkpoint, learn_pocket
+
+    learn = learn_pocket if order.kind == "pocket" else learn_checkpoint
+    measured = order.kind == "pocket"
+    return learn(folder, order, control, Watchers(folder, status, control, measured))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry of the process."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    with contextlib.suppress(AttributeError):
+        sys.stderr.reconfigure(errors="replace")  # pyright: ignore
+    return run(Path(arguments[0]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
