@@ -41,7 +41,7 @@ class Host(Protocol):
     name: str
     tally: Tally
     lends_its_model: bool
-    """Whether a prefix can be learnt on the loaded checkpoint itself."""
+    """Whether a prefix can be learned on the loaded checkpoint itself."""
 
     def engine_class(self) -> type:
         """The class that turns texts into chunks and chunks into conditioning."""

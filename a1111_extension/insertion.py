@@ -140,7 +140,7 @@ def emphasised(
 ) -> Any:
     """The engine's own `process_tokens` (B, T, width), user emphasis on the text's rows alone.
 
-    The host re-normalises a whole chunk after weighting it; the prefix has no part in that.
+    The host re-normalizes a whole chunk after weighting it; the prefix has no part in that.
     """
     weights = torch.tensor(multipliers)
     if bool((weights == 1).all()):

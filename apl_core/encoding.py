@@ -32,7 +32,7 @@ class Tower(Protocol):
         """Token embeddings (vocabulary, width)."""
         ...
 
-    def tokenise(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Token ids of a text, without BOS and EOS, of any length."""
         ...
 
@@ -69,7 +69,7 @@ class ReferenceEncoder:
         self._tokens(list(texts))
 
     def _tokens(self, texts: Sequence[str]) -> list[list[list[int]]]:
-        per_tower = [[tower.tokenise(text) for text in texts] for tower in self.towers]
+        per_tower = [[tower.tokenize(text) for text in texts] for tower in self.towers]
         for tower, tokens in zip(self.towers, per_tower, strict=True):
             for ids in tokens:
                 refuse_marks(ids, tower.bos, tower.eos)
@@ -128,7 +128,7 @@ def _embed(tower: Tower, places: Tensor, rows: Rows | None) -> tuple[Tensor, Ten
     embeddings = nn.functional.embedding(ids, tower.table)
     if rows is None:
         return ids, embeddings
-    learnt = rows.vectors[tower.key].to(embeddings.device)
+    learned = rows.vectors[tower.key].to(embeddings.device)
     marks = (-1 - places).clamp_min(0)
-    mixed = torch.where((places < 0)[..., None], learnt[marks], embeddings.to(learnt.dtype))
+    mixed = torch.where((places < 0)[..., None], learned[marks], embeddings.to(learned.dtype))
     return ids, mixed.to(embeddings.dtype)

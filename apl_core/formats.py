@@ -33,7 +33,7 @@ from .header import (
 )
 from .kinds import USE, check_vectors, find_vectors, what_it_is
 from .limits import FILE_BYTES, SAMPLE_BYTES, WHOLE_HEADER_BYTES
-from .metadata import from_metadata, plain_words, shown, to_metadata
+from .metadata import from_metadata, plain_words, printable, to_metadata
 from .names import place
 from .prefix import WIDTHS, Prefix, describe
 
@@ -68,7 +68,7 @@ class FileReport:
 
     def text(self) -> str:
         """The report in plain words, safe to print."""
-        lines = [f"{shown(self.path.name)}: {self.kind}, {self.size:,} bytes"]
+        lines = [f"{printable(self.path.name)}: {self.kind}, {self.size:,} bytes"]
         if self.prefix is not None:
             stands = f"{self.prefix.rows_in_front} in front of the text"
             if self.prefix.behind:
@@ -76,12 +76,16 @@ class FileReport:
             lines += [f"For {describe(self.prefix.widths)}", f"{self.prefix.n} vectors: {stands}"]
             lines += [f"Digest {self.prefix.short_digest}", plain_words(self.prefix.card)]
             if len(self.tensors) > len(self.prefix.keys):
-                lines.append(f"Tensors, one after another: {', '.join(map(shown, self.tensors))}")
+                lines.append(
+                    f"Tensors, one after another: {', '.join(map(printable, self.tensors))}"
+                )
         else:
-            shapes = [f"Tensor {shown(name, 80)}: {what}" for name, what in self.tensors.items()]
+            shapes = [
+                f"Tensor {printable(name, 80)}: {what}" for name, what in self.tensors.items()
+            ]
             lines += shapes[:20] + ([f"... {len(shapes) - 20} more"] if len(shapes) > 20 else [])
         if self.passed_over:
-            some = ", ".join(shown(key, 80) for key in self.passed_over[:20])
+            some = ", ".join(printable(key, 80) for key in self.passed_over[:20])
             lines.append(f"Passed over in its metadata, too long: {some}")
         if self.problem is not None:
             lines.append(f"Not usable as a prefix: {self.problem}")
@@ -116,7 +120,7 @@ def inspect_file(path: Path, choice: str | None = None) -> FileReport:
 def write_prefix(prefix: Prefix, path: Path) -> None:
     """Write a prefix file in one move, whole or not at all; PrefixFileError."""
     path = Path(path)
-    asked = f"write the prefix file {shown(place(path))}"
+    asked = f"write the prefix file {printable(place(path))}"
     bare = safetensors.torch.save(dict(prefix.vectors))
     data = bare[LENGTH_BYTES + int.from_bytes(bare[:LENGTH_BYTES], "little") :]
     metadata = to_metadata(
@@ -217,7 +221,7 @@ def _vectors(
         raise _problem(path, error.found, error.fix) from error
     for name, entry in header.entries.items():
         if entry.dtype not in _DTYPES:
-            found = f"its tensor {shown(name, 40)} is {entry}, not in {', '.join(_DTYPES)}"
+            found = f"its tensor {printable(name, 40)} is {entry}, not in {', '.join(_DTYPES)}"
             raise _problem(path, found, USE)
     return names
 
@@ -226,7 +230,9 @@ def _load(path: Path, blob: bytes, header: Header, names: Mapping[str, Sequence[
     try:
         loaded: dict[str, Tensor] = safetensors.torch.load(blob)
     except SafetensorError as error:
-        raise _problem(path, f"safetensors refuses it ({shown(str(error), 80)})", USE) from error
+        raise _problem(
+            path, f"safetensors refuses it ({printable(str(error), 80)})", USE
+        ) from error
     vectors = {
         key: torch.cat([loaded[name].reshape(-1, WIDTHS[key]) for name in parts])
         for key, parts in names.items()
@@ -239,7 +245,7 @@ def _load(path: Path, blob: bytes, header: Header, names: Mapping[str, Sequence[
 
 
 def _problem(path: Path, found: str, fix: str) -> PrefixFileError:
-    return PrefixFileError(f"read the prefix file {shown(str(path))}", found, fix)
+    return PrefixFileError(f"read the prefix file {printable(str(path))}", found, fix)
 
 
 def _no_access(path: Path, error: OSError | ValueError) -> PrefixFileError:

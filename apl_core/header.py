@@ -21,7 +21,7 @@ from .limits import (
     STRINGS,
     VALUE_BYTES,
 )
-from .metadata import CARD_KEYS, shown, unique_keys
+from .metadata import CARD_KEYS, printable, unique_keys
 
 LENGTH_BYTES = 8
 _DTYPE_BYTES = {
@@ -147,7 +147,7 @@ def _json(text: bytes) -> dict[str, object]:
     try:
         table: Any = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        raise HeaderFault(f"its header is not valid JSON ({shown(str(error), 80)})") from error
+        raise HeaderFault(f"its header is not valid JSON ({printable(str(error), 80)})") from error
     if not text.startswith(b"{") or not isinstance(table, dict):
         raise HeaderFault("its header is not a table")
     return cast("dict[str, object]", table)
@@ -158,10 +158,10 @@ def _metadata(values: object) -> dict[str, str]:
         raise HeaderFault("its metadata is not a table")
     for key, value in cast("dict[str, object]", values).items():
         if not isinstance(value, str):
-            raise HeaderFault(f"its metadata {shown(key, 40)!r} is not text")
+            raise HeaderFault(f"its metadata {printable(key, 40)!r} is not text")
         if max(_bytes_in(key), _bytes_in(value)) > VALUE_BYTES:
             raise HeaderFault(
-                f"its metadata {shown(key, 40)!r} is longer than {VALUE_BYTES:,} bytes"
+                f"its metadata {printable(key, 40)!r} is longer than {VALUE_BYTES:,} bytes"
             )
     return cast("dict[str, str]", values)
 
@@ -177,13 +177,15 @@ def _entry(name: str, fields: object, data_bytes: int) -> Entry:
         or offsets is None
         or len(offsets) != 2
     ):
-        raise HeaderFault(f"its header entry {shown(name, 40)!r} is broken")
+        raise HeaderFault(f"its header entry {printable(name, 40)!r} is broken")
     if dtype not in _DTYPE_BYTES:
-        raise HeaderFault(f"its tensor {shown(name, 40)!r} has the dtype {shown(dtype, 20)!r}")
+        raise HeaderFault(
+            f"its tensor {printable(name, 40)!r} has the dtype {printable(dtype, 20)!r}"
+        )
     start, end = offsets
     if not start <= end <= data_bytes or end - start != math.prod(shape) * _DTYPE_BYTES[dtype]:
         raise HeaderFault(
-            f"its tensor {shown(name, 40)!r} does not lie in the file as announced (cut off?)"
+            f"its tensor {printable(name, 40)!r} does not lie in the file as announced (cut off?)"
         )
     return Entry(dtype, shape, start, end)
 

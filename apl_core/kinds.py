@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import PrefixFileError
-from .metadata import shown
+from .metadata import printable
 from .prefix import FAMILIES, WIDTHS, check_count, describe
 
 USE = "use a prefix that `apl train` wrote, or a textual inversion in safetensors"
@@ -48,7 +48,7 @@ def what_it_is(names: Iterable[str]) -> str:
     found = next((what for what, pattern in _PARTS if pattern.search(lines)), "")
     if (bundled := _BUNDLED.search(lines)) is None:
         return found
-    return f"{found or 'a bundle'} with the embedding {shown(bundled[1], 40)!r} bundled in"
+    return f"{found or 'a bundle'} with the embedding {printable(bundled[1], 40)!r} bundled in"
 
 
 def find_vectors(
@@ -64,7 +64,7 @@ def find_vectors(
     grouped = _by_encoder(shapes)
     several = f"it holds {_listed(shapes)}"
     if choice is not None and choice not in shapes:
-        raise _no(f"{several}, and none is called {shown(choice, 40)!r}", "name one of them")
+        raise _no(f"{several}, and none is called {printable(choice, 40)!r}", "name one of them")
     if set(grouped) == {"clip_g"}:
         half = "it holds clip_g (1280) alone, which is one half of an SDXL embedding"
         raise _no(half, "choose another file, with both clip_l and clip_g")
@@ -77,7 +77,7 @@ def find_vectors(
         return {key: (choice,) for key in grouped}
     parts = {key: _in_order(names) for key, names in grouped.items()}
     if len({len(names) for names in parts.values()}) > 1 or not all(parts.values()):
-        tokens = ", ".join(repr(shown(name, 40)) for name in list(shapes)[:8])
+        tokens = ", ".join(repr(printable(name, 40)) for name in list(shapes)[:8])
         choose = "choose one with `apl convert IN OUT --placeholder NAME`"
         raise _no(f"it holds embeddings for different tokens: {tokens}", choose)
     return parts
@@ -99,7 +99,7 @@ def _by_encoder(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
     for name, shape in shapes.items():
         width = shape[-1] if len(shape) in (1, 2) else 0
         key = name if name in WIDTHS else _ENCODERS.get(width)
-        said = f"its tensor {shown(name, 40)!r} is {'x'.join(map(str, shape)) or 'a scalar'}"
+        said = f"its tensor {printable(name, 40)!r} is {'x'.join(map(str, shape)) or 'a scalar'}"
         if _OUTPUT.fullmatch(name):
             fix = "use an embedding without an output part"
             raise _no(f"{said}, to be added behind the text encoder: no prefix", fix)
@@ -127,7 +127,7 @@ def _in_order(names: Sequence[str]) -> tuple[str, ...]:
 
 def _listed(names: Iterable[str]) -> str:
     every = list(names)
-    some = ", ".join(shown(name, 40) for name in every[:5]) + ", ..." * (len(every) > 5)
+    some = ", ".join(printable(name, 40) for name in every[:5]) + ", ..." * (len(every) > 5)
     return f"{some} ({len(every)} tensor{'s' * (len(every) != 1)})"
 
 

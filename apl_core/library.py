@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import LibraryError, PrefixFileError
 from .formats import read_prefix
-from .metadata import shown
+from .metadata import printable
 from .names import MAX_DEPTH, SUFFIX, name_fault, place, plain, same_text, spelled
 from .prefix import Prefix
 
@@ -90,7 +90,7 @@ class Library:
         try:
             return read_prefix(path)
         except PrefixFileError as error:
-            asked = f"read the prefix file {shown(name, 80)}{SUFFIX}"
+            asked = f"read the prefix file {printable(name, 80)}{SUFFIX}"
             raise PrefixFileError(asked, error.found, error.fix) from error
 
     def _found(self) -> list[_Entry]:

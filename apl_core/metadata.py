@@ -138,11 +138,13 @@ def plain_words(card: PrefixCard) -> str:
         **{f"Encoder {key}": value for key, value in card.fingerprints.items()},
         **{f"Figure {name}": f"{value:.6g}" for name, value in card.figures.items()},
     }
-    said = [(shown(label), shown(str(v))) for label, v in lines.items() if v not in ("", None)]
+    said = [
+        (printable(label), printable(str(v))) for label, v in lines.items() if v not in ("", None)
+    ]
     return "\n".join(f"{label}: {value}" for label, value in said) or "The file says nothing more."
 
 
-def shown(text: str, limit: int = 600) -> str:
+def printable(text: str, limit: int = 600) -> str:
     """`text` on one line without control and invisible characters, cut after `limit` of them."""
     text = " ".join(text[: 4 * limit].split())
     kept = "".join(c for c in text if unicodedata.category(c)[0] != "C")
@@ -161,7 +163,7 @@ def _integer(flat: Mapping[str, str], key: str) -> int | None:
     if key not in flat:
         return None
     if not _INTEGER.fullmatch(flat[key]):
-        raise _unreadable(key, f"{shown(flat[key], 40)!r} is not a whole number")
+        raise _unreadable(key, f"{printable(flat[key], 40)!r} is not a whole number")
     return int(flat[key])
 
 
@@ -175,11 +177,11 @@ def _figures(text: str) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, value in cast("dict[str, object]", values).items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _unreadable("apl.figures", f"{shown(name, 40)!r} is not a number")
+            raise _unreadable("apl.figures", f"{printable(name, 40)!r} is not a number")
         try:
             figures[name] = float(value)
         except OverflowError as error:
-            raise _unreadable("apl.figures", f"{shown(name, 40)!r} is too large") from error
+            raise _unreadable("apl.figures", f"{printable(name, 40)!r} is too large") from error
     return figures
 
 

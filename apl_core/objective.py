@@ -61,10 +61,11 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """Noised examples with their fixed targets: x_t, target and swap (B, C, H, W), t (B,).
+class TargetBatch:
+    """Noised examples with their fixed targets: x_t, target (B, C, H, W) and t (B,).
 
-    `swap` is what the swapped word or the name changes in the prediction; zero where there is none.
+    `contrast_direction` (B, C, H, W) is what the swapped word or the name changes in the
+    prediction; zero where there is none.
     """
 
     kinds: tuple[Kind, ...]
@@ -72,33 +73,33 @@ class Lesson:
     x_t: Tensor
     t: Tensor
     target: Tensor
-    swap: Tensor
+    contrast_direction: Tensor
 
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def pick(self, rows: Sequence[int]) -> Lesson:
+    def pick(self, rows: Sequence[int]) -> TargetBatch:
         """The examples at `rows`."""
         index = torch.tensor(rows, device=self.t.device)
-        return Lesson(
+        return TargetBatch(
             tuple(self.kinds[i] for i in rows),
             tuple(self.prompts[i] for i in rows),
             self.x_t[index],
             self.t[index],
             self.target[index],
-            self.swap[index],
+            self.contrast_direction[index],
         )
 
     @staticmethod
-    def join(lessons: Sequence[Lesson]) -> Lesson:
-        """One lesson out of several."""
-        return Lesson(
-            tuple(k for one in lessons for k in one.kinds),
-            tuple(p for one in lessons for p in one.prompts),
-            torch.cat([one.x_t for one in lessons]),
-            torch.cat([one.t for one in lessons]),
-            torch.cat([one.target for one in lessons]),
-            torch.cat([one.swap for one in lessons]),
+    def join(batches: Sequence[TargetBatch]) -> TargetBatch:
+        """One batch out of several."""
+        return TargetBatch(
+            tuple(k for one in batches for k in one.kinds),
+            tuple(p for one in batches for p in one.prompts),
+            torch.cat([one.x_t for one in batches]),
+            torch.cat([one.t for one in batches]),
+            torch.cat([one.target for one in batches]),
+            torch.cat([one.contrast_direction for one in batches]),
         )
 
 
@@ -115,7 +116,7 @@ def encode_unique(
 
 
 @torch.no_grad()
-def teach(
+def compute_targets(
     encoder: TextEncoderPort,
     denoiser: DenoiserPort,
     examples: Sequence[Example],
@@ -123,7 +124,7 @@ def teach(
     noise: Tensor,
     repulsion: float = 0.0,
     contrasts: bool = True,
-) -> Lesson:
+) -> TargetBatch:
     """Noise examples at steps t (B,) with noise (B, C, H, W) and compute their fixed targets.
 
     One run of the frozen denoiser, without gradient; with repulsion or `contrasts` it also holds
@@ -144,9 +145,14 @@ def teach(
     target, change = predicted[:count].clone(), torch.zeros_like(predicted[:count])
     change[rows[count:]] = predicted[count:] - target[rows[count:]]
     target[names] -= repulsion * change[names]
-    swap = change if contrasts else torch.zeros_like(change)
-    return Lesson(
-        tuple(e.kind for e in examples), tuple(e.prompt for e in examples), x_t, t, target, swap
+    contrast_direction = change if contrasts else torch.zeros_like(change)
+    return TargetBatch(
+        tuple(e.kind for e in examples),
+        tuple(e.prompt for e in examples),
+        x_t,
+        t,
+        target,
+        contrast_direction,
     )
 
 
@@ -155,36 +161,36 @@ def example_weights(kinds: Sequence[Kind], weights: Mapping[Kind, float]) -> lis
     return [weights[kind] / kinds.count(kind) for kind in kinds]
 
 
-def errors(
+def per_example_loss(
     encoder: TextEncoderPort,
     denoiser: DenoiserPort,
-    lesson: Lesson,
+    batch: TargetBatch,
     rows: Rows,
     weighting: Weighting = "eps",
     contrast: float = 0.0,
 ) -> Tensor:
     """Mean squared error of each example (B,) with the prefix in place; differentiable in it.
 
-    `contrast` times the squared share of a word's swap comes on top.
+    `contrast` times the squared share of a word's contrast_direction comes on top.
 
     `x0` measures it on the clean latents that the two predictions mean: the error in the noise
     times (1 - alpha_bar) / alpha_bar, which does not fade where there is almost only noise.
     """
-    conditioning = encode_unique(encoder, lesson.prompts, rows)
-    predicted = denoiser.predict_noise(lesson.x_t, lesson.t, conditioning).float()
-    off = predicted - lesson.target
+    conditioning = encode_unique(encoder, batch.prompts, rows)
+    predicted = denoiser.predict_noise(batch.x_t, batch.t, conditioning).float()
+    off = predicted - batch.target
     found = off.square().flatten(1).mean(1)
     if weighting == "x0":
-        signal, sigma = denoiser.schedule.coefficients(lesson.t, found)
+        signal, sigma = denoiser.schedule.coefficients(batch.t, found)
         found = found * (sigma / signal).square()
-    return found + contrast * _share(off, lesson).square() if contrast else found
+    return found + contrast * _share(off, batch).square() if contrast else found
 
 
-def _share(off: Tensor, lesson: Lesson) -> Tensor:
-    """How far `off` goes along the swap, (B,): 1 is the whole way; 0 where nothing is swapped.
+def _share(off: Tensor, batch: TargetBatch) -> Tensor:
+    """How far `off` goes along the contrast, (B,): 1 is the whole way; 0 where there is none.
 
-    A swap of less than a thousandth of the prediction is rounding, not a word: it fades out.
+    A change of less than a thousandth of the prediction is rounding, not a word: it fades out.
     """
-    along = (off * lesson.swap).flatten(1).sum(1)
-    length, least = (x.square().flatten(1).sum(1) for x in (lesson.swap, lesson.target))
+    along = (off * batch.contrast_direction).flatten(1).sum(1)
+    length, least = (x.square().flatten(1).sum(1) for x in (batch.contrast_direction, batch.target))
     return along / torch.maximum(length, 1e-6 * least + torch.finfo(length.dtype).tiny)

@@ -46,7 +46,7 @@ class TextEncoderPort(Protocol):
 
     @property
     def modules(self) -> Sequence[nn.Module]:
-        """What has to be frozen while a prefix is learnt."""
+        """What has to be frozen while a prefix is learned."""
         ...
 
     def token_embedding(self, key: str) -> Tensor:
@@ -68,7 +68,7 @@ class DenoiserPort(Protocol):
 
     @property
     def modules(self) -> Sequence[nn.Module]:
-        """What has to be frozen while a prefix is learnt."""
+        """What has to be frozen while a prefix is learned."""
         ...
 
     @property

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import HostError
-from .metadata import shown
+from .metadata import printable
 from .names import place
 
 if TYPE_CHECKING:  # whoever reads a trace needs no torch
@@ -86,7 +86,7 @@ class TraceWriter:
                     stream.write(text.encode())
             except OSError as error:
                 raise HostError(
-                    f"write the trace {shown(place(self.path))}",
+                    f"write the trace {printable(place(self.path))}",
                     error.strerror or type(error).__name__,
                     f"give {FILE} a file that can be written, or unset it",
                 ) from error
@@ -190,7 +190,7 @@ class TraceReader:
 
     def _wrong(self, found: str) -> HostError:
         return HostError(
-            f"read the trace {shown(str(self.path))}",
+            f"read the trace {printable(str(self.path))}",
             found,
             "use the file that the server writes, and its key; do not edit it",
         )

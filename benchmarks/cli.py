@@ -99,10 +99,10 @@ def add(verbs: Verbs) -> None:
     )
     add_model(negative)
     negative.add_argument(
-        "--seeds", type=_seeds, default="0,1,2", help="a prefix is learnt of each"
+        "--seeds", type=_seeds, default="0,1,2", help="a prefix is learned of each"
     )
     negative.add_argument(
-        "--prefix", type=Path, nargs="+", help="prefix files to measure; none is learnt then"
+        "--prefix", type=Path, nargs="+", help="prefix files to measure; none is learned then"
     )
     negative.add_argument(
         "--guidance", type=_guidances, default="3,1,2,4,7,12", help="CFG scales to draw with"
@@ -135,7 +135,7 @@ def add(verbs: Verbs) -> None:
         "apl bench paper --quick --out bench/paper",
     )
     add_model(paper)
-    paper.add_argument("--prefix", type=Path, help="a prefix file (one is learnt)")
+    paper.add_argument("--prefix", type=Path, help="a prefix file (one is learned)")
     paper.add_argument("--quick", action="store_true", help="minutes: few names, short trainings")
     paper.add_argument(
         "--out", type=arguments.out_folder, default="bench/paper", help="folder; goes on in it"

@@ -28,22 +28,22 @@ from apl_core.metadata import from_metadata, to_metadata
 from apl_core.names import MAX_DEPTH
 from apl_core.prefix import WIDTHS, Rows
 from apl_core.tokens import MAX_ROWS
-from apl_core.training.callbacks import Judgement
+from apl_core.training.callbacks import ValidationResult
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.progress import Progress
-from apl_trainer.checkpoints.detect import recognise
+from apl_trainer.checkpoints.detect import detect
 from apl_trainer.checkpoints.embedding_tables import read_tables
-from apl_trainer.checkpoints.train import Material
+from apl_trainer.checkpoints.train import CheckpointOrigin
 from apl_trainer.checkpoints.training_data import read_data
 from apl_trainer.data import descriptions_csv, metadata
-from apl_trainer.data.generate import Album, sha256_of
+from apl_trainer.data.generate import GeneratedIndex, sha256_of
 from apl_trainer.models.textual_inversion import read_pickle
 from apl_trainer.names import read_names
-from apl_trainer.pocket.train import Origin
+from apl_trainer.pocket.train import PocketOrigin
 from apl_trainer.settings import read_toml
 from apl_trainer.ui import markup, run_status
-from apl_trainer.ui.run_request import Order
+from apl_trainer.ui.run_request import RunRequest
 
 from .broken import (
     FILE_WAYS,
@@ -85,7 +85,7 @@ _WIDTH = {"pocket": WIDTHS["pocket"]}
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """One kind of file: where it lies in a folder, valid ones, ways to break them, its reader."""
 
     name: str
@@ -110,7 +110,7 @@ class Tried:
     hole: str = ""
 
 
-def try_file(kind: Kind, number: int, folder: Path) -> Tried:
+def try_file(kind: FileKind, number: int, folder: Path) -> Tried:
     """Read broken file `number` of a kind; whatever is neither a value nor our error is a hole."""
     path = folder / kind.file
     path.parent.mkdir(exist_ok=True)
@@ -132,7 +132,7 @@ def try_file(kind: Kind, number: int, folder: Path) -> Tried:
     return Tried(usable, seconds, peak, hole)
 
 
-def within(kind: Kind, number: int, folder: Path, tried: Tried) -> Tried:
+def within(kind: FileKind, number: int, folder: Path, tried: Tried) -> Tried:
     """`tried`, or a hole where the file breaks a limit three times in a row."""
     for _ in range(2):
         if tried.hole or (tried.seconds <= SECONDS and (tried.peak or 0) <= BYTES):
@@ -177,24 +177,24 @@ def run(out: Path, files: int, seed: int, say: Callable[[str], None]) -> dict[st
     return figures
 
 
-def kinds(folder: Path) -> list[Kind]:
+def kinds(folder: Path) -> list[FileKind]:
     """All kinds of files; `folder` is where their readers look for them."""
     run_folder = RunFolder(folder)
     return [
-        Kind("prefix", "x.safetensors", prefixes(), PREFIX_WAYS, read_any_prefix, 40),
-        Kind("metadata", "metadata.json", (_metadata(),), (_broken_flat,), _read_metadata, 12),
-        Kind("state", run_folder.state.name, (_state(),), STATE_WAYS, _read_state, 7),
-        Kind("metrics", run_folder.metrics.name, (METRICS,), JSON_WAYS, _read_metrics, 4),
-        Kind("origin", "origin.json", (ORIGIN, MATERIAL), JSON_WAYS, _read_origin, 4),
-        Kind("settings", "c.toml", (_CONFIG.to_toml().encode(),), TEXT_WAYS, _read_settings, 6),
-        Kind("library", "files.txt", (LIBRARY,), TEXT_WAYS, _read_library, 3),
-        Kind("names", "names.txt", (NAMES,), TEXT_WAYS, read_names, 4),
-        Kind("manifest", metadata.FILE, (DATA,), JSON_WAYS, _read_manifest, 6),
-        Kind("table", descriptions_csv.FILE, (TABLE,), TEXT_WAYS, _read_table, 3),
-        Kind("parts", "parts/pictures-0.jsonl", (PARTS,), JSON_WAYS, _read_parts, 2),
-        Kind("status", run_status.STATUS, (STATUS,), JSON_WAYS, _read_status, 3),
-        Kind("checkpoint", "sd.safetensors", checkpoints(), FILE_WAYS, _read_checkpoint, 6),
-        Kind("pickle", "x.pt", pickles(), (flip, cut_or_grow, noise), _read_pickle, 3),
+        FileKind("prefix", "x.safetensors", prefixes(), PREFIX_WAYS, read_any_prefix, 40),
+        FileKind("metadata", "metadata.json", (_metadata(),), (_broken_flat,), _read_metadata, 12),
+        FileKind("state", run_folder.state.name, (_state(),), STATE_WAYS, _read_state, 7),
+        FileKind("metrics", run_folder.metrics.name, (METRICS,), JSON_WAYS, _read_metrics, 4),
+        FileKind("origin", "origin.json", (ORIGIN, MATERIAL), JSON_WAYS, _read_origin, 4),
+        FileKind("settings", "c.toml", (_CONFIG.to_toml().encode(),), TEXT_WAYS, _read_settings, 6),
+        FileKind("library", "files.txt", (LIBRARY,), TEXT_WAYS, _read_library, 3),
+        FileKind("names", "names.txt", (NAMES,), TEXT_WAYS, read_names, 4),
+        FileKind("manifest", metadata.FILE, (DATA,), JSON_WAYS, _read_manifest, 6),
+        FileKind("table", descriptions_csv.FILE, (TABLE,), TEXT_WAYS, _read_table, 3),
+        FileKind("parts", "parts/pictures-0.jsonl", (PARTS,), JSON_WAYS, _read_parts, 2),
+        FileKind("status", run_status.STATUS, (STATUS,), JSON_WAYS, _read_status, 3),
+        FileKind("checkpoint", "sd.safetensors", checkpoints(), FILE_WAYS, _read_checkpoint, 6),
+        FileKind("pickle", "x.pt", pickles(), (flip, cut_or_grow, noise), _read_pickle, 3),
     ]
 
 
@@ -210,7 +210,7 @@ def read_any_prefix(path: Path) -> None:
         assert _printable(inspect_file(path).text())
 
 
-def _kind_figures(kind: Kind, numbers: range, folder: Path, holes: Path) -> dict[str, float]:
+def _kind_figures(kind: FileKind, numbers: range, folder: Path, holes: Path) -> dict[str, float]:
     for number in range(20):  # what is imported or cached on first use is nobody's cost
         try_file(kind, number, folder)
     gc.collect()
@@ -280,7 +280,7 @@ def _state() -> bytes:
         leaf.grad = torch.ones_like(leaf)
     progress.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
     progress.step = 1
-    progress.judged(Judgement(0.5, {"identity": 0.5}, (0.25, 0.25)))
+    progress.validated(ValidationResult(0.5, {"identity": 0.5}, (0.25, 0.25)))
     with tempfile.TemporaryDirectory() as folder:
         saved = RunFolder(Path(folder))
         saved.save_state(progress.state())
@@ -295,7 +295,7 @@ def _read_state(path: Path) -> None:
 
 def _read_metrics(path: Path) -> None:
     folder = RunFolder(path.parent)
-    run = run_status.Run(path.parent, "working", "learning", steps=8)
+    run = run_status.RunStatus(path.parent, "working", "learning", steps=8)
     run_status.seconds_left(run, run_status.rows(path.parent))
     markup.charts(run)
     folder.cut_log(2)
@@ -304,9 +304,9 @@ def _read_metrics(path: Path) -> None:
 
 def _read_origin(path: Path) -> None:
     folder = RunFolder(path.parent)
-    Order.of(folder.path)
-    if Material.of(folder) is None:
-        Origin.of(folder)
+    RunRequest.of(folder.path)
+    if CheckpointOrigin.of(folder) is None:
+        PocketOrigin.of(folder)
 
 
 def _read_manifest(path: Path) -> None:
@@ -316,7 +316,7 @@ def _read_manifest(path: Path) -> None:
 
 
 def _read_table(path: Path) -> None:
-    known = descriptions_csv.Line("Ada Lind", "train", "a person", {}, 2, 0.9)
+    known = descriptions_csv.DescriptionRow("Ada Lind", "train", "a person", {}, 2, 0.9)
     voted = path.parent / "parts" / "voted.json"
     voted.parent.mkdir(exist_ok=True)
     voted.unlink(missing_ok=True)
@@ -324,9 +324,9 @@ def _read_table(path: Path) -> None:
 
 
 def _read_parts(path: Path) -> None:
-    album = Album(path.parent.parent)
-    for row in album.rows.values():
-        sha256_of(album.folder / row.file)
+    generated = GeneratedIndex(path.parent.parent)
+    for row in generated.rows.values():
+        sha256_of(generated.folder / row.file)
     (path.parent / "voted.json").write_bytes(path.read_bytes())
     (path.parent.parent / descriptions_csv.FILE).unlink(missing_ok=True)
     _read_table(path.parent.parent / descriptions_csv.FILE)
@@ -341,7 +341,7 @@ def _read_status(path: Path) -> None:
 
 
 def _read_checkpoint(path: Path) -> None:
-    _all_of(lambda: recognise(path), lambda: read_tables(path))
+    _all_of(lambda: detect(path), lambda: read_tables(path))
 
 
 def _all_of(*reads: Callable[[], object]) -> None:
@@ -358,19 +358,19 @@ def _all_of(*reads: Callable[[], object]) -> None:
 
 def _read_library(path: Path) -> None:
     """Files of these names: every one is in the list or left out, and found by its own name."""
-    shelf = path.parent / "shelf"
-    shutil.rmtree(shelf, ignore_errors=True)
+    folder = path.parent / "library"
+    shutil.rmtree(folder, ignore_errors=True)
     asked = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:12]
     made: set[str] = set()
     for name in asked:
-        file = shelf / f"{name}.safetensors"
+        file = folder / f"{name}.safetensors"
         with contextlib.suppress(OSError, ValueError):  # no name for a file on this system
-            if file.parent.resolve().is_relative_to(shelf.resolve()):
+            if file.parent.resolve().is_relative_to(folder.resolve()):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.touch()
-                if file.is_file() and len(file.relative_to(shelf).parts) <= MAX_DEPTH + 1:
+                if file.is_file() and len(file.relative_to(folder).parts) <= MAX_DEPTH + 1:
                     made.add(str(file.resolve()))
-    library = Library([shelf])
+    library = Library([folder])
     listed = {name: str(library.resolve(name)) for name in library.names()}
     assert len(listed) + len([f for f, _ in library.left_out() if f[-1] != "/"]) == len(made)
     assert len(set(listed.values())) == len(listed) and set(listed.values()) <= made

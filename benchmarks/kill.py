@@ -372,7 +372,7 @@ def _train(model: PocketModel, config: TrainConfig, folder: Path, tell: Say) -> 
             super().save_state(state)
             tell(f"saved {state.numbers['step']}")
 
-    def listen(event: Event) -> None:
+    def on_event(event: Event) -> None:
         if isinstance(event, Stepped):
             tell(f"step {event.step}")
 
@@ -382,4 +382,4 @@ def _train(model: PocketModel, config: TrainConfig, folder: Path, tell: Say) -> 
     people = training_people(model.world.group("train"))[0]
     source = PocketSource(model, people, "person", config.vectors)
     networks = Model(model.encoder, model.denoiser, model.name)
-    Trainer(config, networks, source, run_folder, listeners=[listen]).run()
+    Trainer(config, networks, source, run_folder, callbacks=[on_event]).run()

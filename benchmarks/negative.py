@@ -18,14 +18,14 @@ from apl_core.prefix import Prefix, Rows
 from apl_core.training.callbacks import Control
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
-from apl_trainer.callbacks import Bar
+from apl_trainer.callbacks import ProgressBar
 from apl_trainer.evaluation.conditions import Condition
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
-from apl_trainer.pocket.metrics import Paper, Shot, change, figures
+from apl_trainer.pocket.metrics import PendingImages, PromptSet, change, figures
 from apl_trainer.pocket.model import PocketModel
-from apl_trainer.pocket.multiprocess import cores, run_together
-from apl_trainer.pocket.render_pool import Drawn, Studio
-from apl_trainer.pocket.train import Origin
+from apl_trainer.pocket.multiprocess import cores, run_multiprocess
+from apl_trainer.pocket.render_pool import Rendered, RenderPool
+from apl_trainer.pocket.train import PocketOrigin
 from apl_trainer.pocket.world import World
 from apl_trainer.report.page import Table
 
@@ -92,12 +92,14 @@ class Measurement:
     `cells.json` keeps what was measured, and what was asked; nothing is measured twice.
     """
 
-    def __init__(self, studio: Studio, paper: Paper, every: Sequence[Cell], file: Path) -> None:
-        self.studio, self.paper, self.cells, self.file = studio, paper, every, file
+    def __init__(
+        self, renderer: RenderPool, prompts: PromptSet, every: Sequence[Cell], file: Path
+    ) -> None:
+        self.renderer, self.prompts, self.cells, self.file = renderer, prompts, every, file
         self.found: dict[str, Figures] = {}
         if file.exists():
             self.found = json.loads(file.read_text(encoding="utf-8"))
-        self._plain: dict[str, Drawn] = {}
+        self._plain: dict[str, Rendered] = {}
 
     def measure(self, title: str, rows: Rows) -> None:
         """All cells of one prefix: rows in the prompts only (`positive`), and in both (`both`)."""
@@ -108,27 +110,27 @@ class Measurement:
             for way, some in ways.items()
             if f"{title}/{cell.key}/{way}" not in self.found
         ]
-        each = len(self.paper.named) + len(self.paper.free)
+        each = len(self.prompts.named) + len(self.prompts.free)
         with tqdm(total=each * len(todo), desc=f"measuring {title}", unit="picture") as bar:
             for key, cell, some in todo:
                 self._keep(key, self._draw(cell, some, bar), self._without(cell))
 
-    def _without(self, cell: Cell) -> Drawn:
+    def _without(self, cell: Cell) -> Rendered:
         """The pictures of a cell without a prefix, drawn once."""
         if cell.key not in self._plain:
             self._plain[cell.key] = drawn = self._draw(cell, None, None)
             self._keep(f"none/{cell.key}", drawn, drawn)
         return self._plain[cell.key]
 
-    def _draw(self, cell: Cell, rows: Rows | None, bar: tqdm[NoReturn] | None) -> Drawn:
-        questions = (*self.paper.named, *self.paper.free)
+    def _draw(self, cell: Cell, rows: Rows | None, bar: tqdm[NoReturn] | None) -> Rendered:
+        questions = (*self.prompts.named, *self.prompts.free)
         requests = [q.request(negative=cell.negative) for q in questions]
-        shot = Shot(self.studio.submit(requests, rows, cell.guidance))
+        shot = PendingImages(self.renderer.submit(requests, rows, cell.guidance))
         return shot.result(bar.update if bar is not None else int)
 
-    def _keep(self, key: str, drawn: Drawn, plain: Drawn) -> None:
-        every = figures(drawn, Condition("", free=True, brief=False), self.paper)
-        free = len(self.paper.free)
+    def _keep(self, key: str, drawn: Rendered, plain: Rendered) -> None:
+        every = figures(drawn, Condition("", free=True, brief=False), self.prompts)
+        free = len(self.prompts.free)
         every["change"] = change(drawn.pictures[-free:], plain.pictures[-free:])
         self.found[key] = {name: every[name].value for name in _KEYS}
         write_text(self.file, json.dumps(self.found, indent=1) + "\n")
@@ -180,9 +182,9 @@ def run(
     """
     out.mkdir(parents=True, exist_ok=True)
     _ask(out, model, prefixes, size)
-    paper = Paper.of(model.world, size.names, size.pictures, size.free)
-    with Studio(model.folder, EVALUATION_STEPS, workers) as studio:
-        measurement = Measurement(studio, paper, every, out / "cells.json")
+    prompts = PromptSet.of(model.world, size.names, size.pictures, size.free)
+    with RenderPool(model.folder, EVALUATION_STEPS, workers) as renderer:
+        measurement = Measurement(renderer, prompts, every, out / "cells.json")
         for title, prefix in prefixes.items():
             measurement.measure(title, prefix.rows())
     titles = list(prefixes)
@@ -233,13 +235,13 @@ def learn(
 ) -> dict[str, Prefix]:
     """A prefix a seed in a run's folder of its own below `out`, gone on with if it was begun."""
     return {
-        f"seed-{seed}": _learnt(model, replace(config, seed=seed), RunFolder(out / f"seed-{seed}"))
+        f"seed-{seed}": _learned(model, replace(config, seed=seed), RunFolder(out / f"seed-{seed}"))
         for seed in seeds
     }
 
 
-def _learnt(model: PocketModel, config: TrainConfig, folder: RunFolder) -> Prefix:
-    origin = Origin(str(model.folder), None)
+def _learned(model: PocketModel, config: TrainConfig, folder: RunFolder) -> Prefix:
+    origin = PocketOrigin(str(model.folder), None)
     if not folder.config.exists():
         folder.create(config)
         origin.save(folder)
@@ -251,4 +253,4 @@ def _learnt(model: PocketModel, config: TrainConfig, folder: RunFolder) -> Prefi
         )
     if folder.prefix.exists():
         return read_prefix(folder.prefix)
-    return run_together(model, config, folder, origin, [Bar()], Control(), cores())
+    return run_multiprocess(model, config, folder, origin, [ProgressBar()], Control(), cores())

@@ -17,8 +17,8 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from apl_core.atomic import write_text
 from apl_core.objective import Target
 from apl_core.prefix import Rows
-from apl_core.training.batches import Curriculum, generator
-from apl_core.training.callbacks import Checked, Control, Event, Stepped
+from apl_core.training.batches import BatchSampler, generator
+from apl_core.training.callbacks import Control, Event, Stepped, Validated
 from apl_core.training.config import PAPER, TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.frozen import frozen
@@ -27,13 +27,13 @@ from apl_core.training.parallel import Group
 from apl_core.training.step import gradient
 from apl_trainer.pocket.model import PocketModel
 from apl_trainer.pocket.source import PocketSource, training_people
-from apl_trainer.pocket.train import POCKET, Origin, pocket_run
+from apl_trainer.pocket.train import POCKET, PocketOrigin, pocket_run
 
 _ROUNDS, _SMALL_STEPS = 6, 6
 _NEAR = 1.05
 
 Curve = list[tuple[float, float]]
-"""Seconds of training and the judge's score at that time."""
+"""Seconds of training and the validator's score at that time."""
 
 
 def step_costs(model: PocketModel, say: Callable[[str], None]) -> dict[str, float]:
@@ -47,7 +47,7 @@ def step_costs(model: PocketModel, say: Callable[[str], None]) -> dict[str, floa
         "frozen": replace(PAPER, recipe="apl", batch_things=0),
         "batched": replace(ours, pool=0, repulsion=0.0, contrast=0.0),
         "kept": replace(ours, pool=ours.batch),
-        "taught": replace(ours, pool=ours.batch, pool_uses=1),
+        "fresh": replace(ours, pool=ours.batch, pool_uses=1),
     }
     benches = {name: _Bench(model, config) for name, config in variants.items()}
     for bench in benches.values():
@@ -58,8 +58,8 @@ def step_costs(model: PocketModel, say: Callable[[str], None]) -> dict[str, floa
             times[name].append(bench.steps(1 if bench.config.batch > 2 else _SMALL_STEPS))
         say(f"step cost, round {number + 1} of {_ROUNDS}")
     costs = {name: statistics.median(values) for name, values in times.items()}
-    share = ours.taught / ours.samples
-    costs["ours"] = costs["kept"] + share * (costs["taught"] - costs["kept"])
+    share = ours.num_targets / ours.samples
+    costs["ours"] = costs["kept"] + share * (costs["fresh"] - costs["kept"])
     found = {f"seconds.step_per_sample.{name}": value for name, value in costs.items()}
     return found | {"step_cost_ratio": costs["ours"] / costs["authors"]}
 
@@ -71,7 +71,7 @@ class _Bench:
         target: Target = "empty" if config.recipe == "paper" else "person"
         source = PocketSource(model, people, target, config.vectors)
         self.group = Group()
-        self.curriculum = Curriculum(
+        self.batches = BatchSampler(
             config, model.encoder, model.denoiser, source, self.group, lambda *_: None
         )
         rows = initial_rows(config, model.encoder, generator(0, "bench"))
@@ -86,21 +86,21 @@ class _Bench:
         spent, samples = 0.0, 0
         with frozen(modules, self.config.recipe == "paper"):
             for _ in range(count):
-                counts = self.curriculum.counts(self.step)
+                counts = self.batches.counts(self.step)
                 drawing = 0.0
                 if (
                     not self.config.pool
                 ):  # what a kept pool has drawn long ago is not the step's cost
                     began = time.perf_counter()
-                    self.curriculum.examples(counts, "step", self.step)
+                    self.batches.examples(counts, "step", self.step)
                     drawing = time.perf_counter() - began
                 began = time.perf_counter()
-                lesson = self.curriculum.lesson(self.step)
+                batch = self.batches.batch(self.step)
                 gradient(
-                    self.config, model.encoder, model.denoiser, lesson, self.rows, self.group, 1.0
+                    self.config, model.encoder, model.denoiser, batch, self.rows, self.group, 1.0
                 )
                 spent += time.perf_counter() - began - drawing
-                samples += len(lesson)
+                samples += len(batch)
                 self.step += 1
         return spent / samples
 
@@ -108,7 +108,7 @@ class _Bench:
 def quality_curve(
     model: PocketModel, config: TrainConfig, seconds: float, say: Callable[[str], None]
 ) -> Curve:
-    """The best judge's score so far against seconds of training, up to a budget of seconds.
+    """The best validator's score so far against seconds of training, up to a budget of seconds.
 
     A recipe is asked once at least, however small the budget.
     """
@@ -116,11 +116,11 @@ def quality_curve(
     spent, best = 0.0, float("inf")
     control = Control()
 
-    def listen(event: Event) -> None:
+    def on_event(event: Event) -> None:
         nonlocal spent, best
         if isinstance(event, Stepped):
             spent += event.seconds
-        elif isinstance(event, Checked):
+        elif isinstance(event, Validated):
             best = min(best, event.score)
             curve.append((spent, best))
             say(f"{config.recipe}: {spent:.0f} s, score {best:.3f}")
@@ -130,7 +130,7 @@ def quality_curve(
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         folder.create(config)
-        pocket_run(model, config, folder, Origin("", None), [listen], control).run()
+        pocket_run(model, config, folder, PocketOrigin("", None), [on_event], control).run()
     return curve
 
 

@@ -26,7 +26,7 @@ from apl_core.encoding import ReferenceEncoder
 from apl_core.objective import KINDS, Example, Kind
 from apl_core.prefix import Rows
 from apl_core.schedule import Schedule
-from apl_core.training.batches import Curriculum, generator
+from apl_core.training.batches import BatchSampler, generator
 from apl_core.training.config import PAPER, TrainConfig
 from apl_core.training.frozen import frozen
 from apl_core.training.initial import initial_rows
@@ -89,7 +89,7 @@ class _Noise:
 
 
 def random_network(build: Callable[[], nn.Module], dtype: torch.dtype, device: torch.device) -> Any:
-    """A network without its slow initialisation: fan-in scaled noise, norms that do nothing."""
+    """A network without its slow initialization: fan-in scaled noise, norms that do nothing."""
     with torch.device("meta"):
         network = build()
     network = network.to(dtype).to_empty(device=device).eval().requires_grad_(False)
@@ -117,20 +117,20 @@ class Step:
     ) -> None:
         self.encoder, self.denoiser, self.config = encoder, denoiser, config
         self.group = Group()
-        self.curriculum = Curriculum(
+        self.batches = BatchSampler(
             config, encoder, denoiser, _Noise(side), self.group, lambda *_: None
         )
         rows = initial_rows(config, encoder, generator(0, "bench"))
         leaves = {k: v.to(denoiser.device).requires_grad_() for k, v in rows.vectors.items()}
         self.rows = Rows(leaves, config.behind)
         self.number = 0
-        self.teaching = 0.0
+        self.target_seconds = 0.0
         self._gradients: list[Tensor | None] = []
 
     def run(self) -> float:
         """Seconds per sample of the next step, its teacher included unless it is kept.
 
-        `teaching` is what the first step's teacher took, per sample.
+        `target_seconds` is what the first step's teacher took, per sample.
         """
         modules = [*self.encoder.modules, *self.denoiser.modules]
         parameters = [p for module in modules for p in module.parameters()]
@@ -139,15 +139,15 @@ class Step:
             for parameter, kept in zip(parameters, self._gradients, strict=False):
                 parameter.grad = kept  # as in the authors' code, where they pile up
             began = _now(device)
-            lesson = self.curriculum.lesson(self.number)
-            taught = _now(device)
-            gradient(self.config, self.encoder, self.denoiser, lesson, self.rows, self.group, 1.0)
+            batch = self.batches.batch(self.number)
+            targets_done = _now(device)
+            gradient(self.config, self.encoder, self.denoiser, batch, self.rows, self.group, 1.0)
             ended = _now(device)
             if self.config.recipe == "paper":
                 self._gradients = [parameter.grad for parameter in parameters]
-        self.teaching = self.teaching or (taught - began) / len(lesson)
+        self.target_seconds = self.target_seconds or (targets_done - began) / len(batch)
         self.number += 1
-        return (ended - began) / len(lesson)
+        return (ended - began) / len(batch)
 
 
 def _now(device: torch.device) -> float:
@@ -160,7 +160,7 @@ def _now(device: torch.device) -> float:
 def taught_share(config: TrainConfig) -> float:
     """Teacher forwards per sample of a whole run with kept predictions, repulsion's included."""
     forwards = 1 + (config.batch_identity / config.batch if config.repulsion else 0)
-    return forwards * config.taught / config.samples
+    return forwards * config.num_targets / config.samples
 
 
 def _sized(config: TrainConfig, batch: int) -> TrainConfig:
@@ -206,7 +206,7 @@ def step_times(
     found = {name: statistics.median(values) for name, values in times.items()}
     share = taught_share(REAL)
     return {
-        name: seconds + (0 if name == "authors" else share * steps[name].teaching)
+        name: seconds + (0 if name == "authors" else share * steps[name].target_seconds)
         for name, seconds in found.items()
     }
 

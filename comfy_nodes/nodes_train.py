@@ -45,7 +45,7 @@ class TrainPrefix(io.ComfyNode):
             display_name="APL Train Prefix",
             category=CATEGORY,
             description="Learns an anonymization prefix for this model. Makes its own pictures "
-            "from the names if none are connected. Interrupting keeps what is learnt so far.",
+            "from the names if none are connected. Interrupting keeps what is learned so far.",
             is_input_list=True,
             is_output_node=True,
             is_experimental=True,

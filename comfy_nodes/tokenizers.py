@@ -19,7 +19,7 @@ METHOD = "tokenize_with_weights"
 
 Entry = tuple[Any, float, int]
 Stack = Prefix | Rows
-"""A finished prefix, or live rows while one is learnt."""
+"""A finished prefix, or live rows while one is learned."""
 
 Chunks = list[list[Entry]]
 

@@ -18,7 +18,7 @@ import folder_paths
 import nodes
 
 from apl_core.errors import HostError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 OWN = frozenset(
     {
@@ -112,4 +112,4 @@ def _makes_conditioning_of_nothing(kind: Any) -> bool:
 
 
 def _no(class_type: str, found: str, fix: str) -> HostError:
-    return HostError(f"run the node {shown(class_type, 80)!r} on this server", found, fix)
+    return HostError(f"run the node {printable(class_type, 80)!r} on this server", found, fix)

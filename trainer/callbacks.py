@@ -17,7 +17,15 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from apl_core.atomic import write_text
-from apl_core.training.callbacks import Checked, Control, Event, Finished, Phase, Previewed, Stepped
+from apl_core.training.callbacks import (
+    Control,
+    Event,
+    Finished,
+    Phase,
+    Previewed,
+    Stepped,
+    Validated,
+)
 
 log = logging.getLogger("apl")
 
@@ -25,8 +33,8 @@ STATUS = "status.json"
 _PAUSE, _BEAT = 0.5, 2.0
 
 
-class Bar:
-    """A listener that shows phases and steps as tqdm bars, with loss, identity and drift."""
+class ProgressBar:
+    """A callback that shows phases and steps as tqdm bars, with loss, identity and drift."""
 
     def __init__(self) -> None:
         self._bar: tqdm[NoReturn] | None = None
@@ -40,7 +48,7 @@ class Bar:
         elif isinstance(event, Stepped):
             self._figures["loss"] = f"{event.loss:.4f}"
             self._open("learning", event.steps, event.step)
-        elif isinstance(event, Checked):
+        elif isinstance(event, Validated):
             shown = {"identity": "identity", "drift_people": "drift", "faces": "faces"}
             for key, name in shown.items():
                 if key in event.figures:
@@ -65,7 +73,7 @@ class Bar:
 
 
 class StatusFile:
-    """A listener that keeps `status.json` of a run folder up to date for readers of the folder.
+    """A callback that keeps `status.json` of a run folder up to date for readers of the folder.
 
     A thread of its own writes at most twice a second, so that no step waits for the disk, and
     touches the file every two seconds: a reader can tell a busy run from one that was killed.

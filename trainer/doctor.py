@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apl_core.errors import AplError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.names import spelled
 
 
@@ -205,4 +205,4 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _short(error: Exception) -> str:
     said = error.found if isinstance(error, AplError) else str(error)
-    return shown(said, 200) or type(error).__name__
+    return printable(said, 200) or type(error).__name__

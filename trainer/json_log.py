@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from apl_core.atomic import reason
 from apl_core.errors import RunError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from .settings import parse_json
 
@@ -30,7 +30,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
         try:
             lines = path.read_bytes().split(b"\n")
         except OSError as error:
-            raise RunError(f"read {shown(str(path))}", *reason(error)) from error
+            raise RunError(f"read {printable(str(path))}", *reason(error)) from error
         for line in lines:
             with suppress(ValueError):  # torn by a kill, or being written right now
                 row = parse_json(line)
@@ -39,7 +39,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-class Log:
+class JsonLog:
     """One rank's log, open for appending."""
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
@@ -52,32 +52,32 @@ class Log:
             self._stream.flush()
             os.fsync(self._stream.fileno())
         except OSError as error:
-            raise RunError(f"write {shown(str(self._path))}", *reason(error)) from error
+            raise RunError(f"write {printable(str(self._path))}", *reason(error)) from error
 
 
 @contextmanager
-def open_log(folder: Path, rank: int) -> Iterator[Log]:
+def open_log(folder: Path, rank: int) -> Iterator[JsonLog]:
     """The log of a rank, held for this process alone; RunError if another one has it."""
     path = folder / PARTS / f"pictures-{rank}.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+b", buffering=0)
     except OSError as error:
-        raise RunError(f"open {shown(str(path))}", *reason(error)) from error
+        raise RunError(f"open {printable(str(path))}", *reason(error)) from error
     with stream:
         try:
             _lock(stream.fileno())
         except OSError as error:
             raise RunError(
-                f"make pictures into {shown(str(folder))} as rank {rank}",
+                f"make pictures into {printable(str(folder))} as rank {rank}",
                 "another process is doing that already",
                 "wait for it, or give each process its own --rank",
             ) from error
         try:
             _mend(stream)
         except OSError as error:
-            raise RunError(f"open {shown(str(path))}", *reason(error)) from error
-        yield Log(stream, path)
+            raise RunError(f"open {printable(str(path))}", *reason(error)) from error
+        yield JsonLog(stream, path)
 
 
 def _mend(stream: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from apl_core.captions import alike, has_letters
 from apl_core.errors import ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.texts import decoded, one_line_end
 
 MAX_LINE = 200
@@ -25,7 +25,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
     Raises a ConfigError that tells everything that is wrong with the list.
     """
-    asked = f"read the names in {shown(str(path))}"
+    asked = f"read the names in {printable(str(path))}"
     return names_in(_text(path, asked), asked)
 
 
@@ -47,7 +47,7 @@ def names_in(text: str, asked: str = "read the names") -> tuple[str, ...]:
             problems.append(
                 ConfigError(
                     f"lines {', '.join(map(str, lines))}",
-                    f"{shown(name, MAX_LINE)!r} stands there {len(lines)} times",
+                    f"{printable(name, MAX_LINE)!r} stands there {len(lines)} times",
                     "keep one of them",
                 )
             )
@@ -61,7 +61,7 @@ def names_in(text: str, asked: str = "read the names") -> tuple[str, ...]:
 def check_apart(train: Iterable[str], heldout: Iterable[str]) -> None:
     """Refuse lists that share a name, whatever its case; the ConfigError tells every one."""
     held = {alike(name) for name in heldout}
-    shared = sorted({shown(name, MAX_LINE) for name in train if alike(name) in held})
+    shared = sorted({printable(name, MAX_LINE) for name in train if alike(name) in held})
     if shared:
         raise ConfigError(
             "train on some names and measure on others",
@@ -97,7 +97,10 @@ def _fault(line: str, name: str) -> tuple[str, str] | None:
         codes = ", ".join(sorted(f"U+{ord(c):04X}" for c in odd))
         return f"it holds control or invisible characters ({codes})", "type the name again"
     if name and not has_letters(name):
-        return f"{shown(name)!r} holds no letter, so no text can be searched for it", "write a name"
+        return (
+            f"{printable(name)!r} holds no letter, so no text can be searched for it",
+            "write a name",
+        )
     return None
 
 

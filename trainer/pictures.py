@@ -22,7 +22,7 @@ import torch
 from PIL import Image, ImageOps, features
 from torch import Tensor
 
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from .strip_metadata import without_notes
 
@@ -70,8 +70,8 @@ def open_picture(path: Path) -> Image.Image:
             raise why
         picture = _opened(io.BytesIO(bare))
     except Exception as error:
-        raise Unreadable(shown(str(why) or type(why).__name__, 100)) from error
-    log.warning("%s: its EXIF or XMP is broken and is not used", shown(str(path)))
+        raise Unreadable(printable(str(why) or type(why).__name__, 100)) from error
+    log.warning("%s: its EXIF or XMP is broken and is not used", printable(str(path)))
     return picture
 
 
@@ -104,7 +104,8 @@ def pictures_in(folder: Path) -> tuple[list[Path], str]:
             left[ending in _PICTURES][ending or "without an ending"] += 1
     reasons = {True: "this Pillow cannot read (save them as PNG or JPEG)", False: "are no pictures"}
     told = [
-        f"{', '.join(f'{count} {shown(kind, 20)}' for kind, count in some.items())}, which {reason}"
+        ", ".join(f"{count} {printable(kind, 20)}" for kind, count in some.items())
+        + f", which {reason}"
         for a_picture, reason in reasons.items()
         if (some := left[a_picture])
     ]
@@ -142,7 +143,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         if found := _in_exif(exif or b""):
             return _TURNS.get(found)
     except (struct.error, ValueError, TypeError, AttributeError):
-        name = shown(str(getattr(image, "filename", "")) or "a picture")
+        name = printable(str(getattr(image, "filename", "")) or "a picture")
         log.warning("%s: its EXIF is broken and is not used", name)
     said = said if isinstance(said, bytes) else str(said).encode("utf-8", "replace")
     match = _IN_XMP.search(said)

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from apl_core.errors import ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.texts import decoded
 
 from .names import read_names
@@ -28,7 +28,7 @@ SLOT = "{}"
 _MAX_BYTES = 4 * 1024 * 1024
 
 
-class PromptBook(Protocol):
+class PromptSource(Protocol):
     """Makes prompts; the same generator gives the same prompt."""
 
     @property
@@ -51,7 +51,7 @@ class PromptBook(Protocol):
 
 
 @dataclass(frozen=True)
-class ListBook:
+class ListPrompts:
     """Prompts put together from lists; `whole` lists prompts that are taken as they are."""
 
     lists: Mapping[str, Mapping[str, Sequence[str]]]
@@ -98,7 +98,7 @@ def built_in_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def list_book(
     templates: Path | None = None, things: Path | None = None, people: Path | None = None
-) -> ListBook:
+) -> ListPrompts:
     """The project's lists, or a user's files with one prompt a line in their place."""
     raw = tomllib.loads((LISTS / "prompts.toml").read_text(encoding="utf-8"))
     whole: dict[str, Sequence[str]] = {}
@@ -108,12 +108,12 @@ def list_book(
     slotless = [line for line in whole.get("identity", ()) if line.count(SLOT) != 1]
     if slotless:
         raise ConfigError(
-            f"read the templates in {shown(str(templates))}",
-            f"{shown(slotless[0], 80)!r} does not hold {SLOT} once",
+            f"read the templates in {printable(str(templates))}",
+            f"{printable(slotless[0], 80)!r} does not hold {SLOT} once",
             "write {} where the name goes",
         )
     lists = {kind: raw[kind] for kind in ("identity", "people", "things")}
-    return ListBook(lists, raw["negative"], whole)
+    return ListPrompts(lists, raw["negative"], whole)
 
 
 def generator(seed: int, *purpose: object) -> np.random.Generator:
@@ -132,13 +132,13 @@ def _pick(options: Sequence[str], random: np.random.Generator) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    asked = f"read the prompts in {shown(str(path))}"
+    asked = f"read the prompts in {printable(str(path))}"
     try:
         with path.open("rb") as stream:
             data = stream.read(_MAX_BYTES + 1)
         text = decoded(data)
     except (OSError, ValueError) as error:
-        raise ConfigError(asked, shown(str(error), 120), "give a UTF-8 text file") from error
+        raise ConfigError(asked, printable(str(error), 120), "give a UTF-8 text file") from error
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines or len(data) > _MAX_BYTES:

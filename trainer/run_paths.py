@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .pocket import BUILT_IN
+BUILT_IN = Path(__file__).parent / "pocket" / "weights"
+"""Folder of the pocket model that the package carries."""
 
 _NAME = "built-in"
 _BESIDE = "beside"

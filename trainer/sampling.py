@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers import DDIMScheduler
@@ -24,6 +24,14 @@ class Request:
     prompt: str
     seed: int
     negative: str = ""
+
+
+class AnySampler(Protocol):
+    """Draws pictures of prompts; a Sampler is one."""
+
+    def draw(self, requests: Sequence[Request], rows: Rows | None) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1]; the same requests give the same pictures."""
+        ...
 
 
 @dataclass(frozen=True)

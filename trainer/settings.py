@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.errors import ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.texts import decoded, one_line_end
 
 if sys.version_info >= (3, 11):
@@ -36,7 +36,7 @@ def parse_json(text: str | bytes) -> Any:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The settings in a file; ConfigError if it is not readable TOML."""
-    asked = f"read the settings in {shown(str(path))}"
+    asked = f"read the settings in {printable(str(path))}"
     try:
         with Path(path).open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
@@ -50,4 +50,4 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         # ValueError: no UTF-8, no TOML, a NUL in the path, a number of thousands of digits
-        raise ConfigError(asked, shown(str(error), 200), "give a readable TOML file") from error
+        raise ConfigError(asked, printable(str(error), 200), "give a readable TOML file") from error

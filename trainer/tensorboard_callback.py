@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from apl_core.errors import AplError
-from apl_core.training.callbacks import Checked, Event, Previewed, Stepped
+from apl_core.training.callbacks import Event, Previewed, Stepped, Validated
 
 
-class Board:
-    """A listener that writes TensorBoard's event files into a run's folder `tensorboard`.
+class TensorBoardCallback:
+    """A callback that writes TensorBoard's event files into a run's folder `tensorboard`.
 
     A context manager; AplError if the package tensorboard is missing. A resumed run goes on in the
     same curves: TensorBoard shows of a step what was written last.
@@ -31,7 +31,7 @@ class Board:
             ) from error
         self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> TensorBoardCallback:
         return self
 
     def __exit__(
@@ -47,7 +47,7 @@ class Board:
         if isinstance(event, Stepped):
             scalars = {"loss": event.loss, "rate": event.rate, "seconds": event.seconds}
             scalars |= {f"loss/{kind}": loss for kind, loss in event.losses.items()}
-        elif isinstance(event, Checked):
+        elif isinstance(event, Validated):
             scalars = {"validation/score": event.score}
             scalars |= {f"validation/{name}": value for name, value in event.figures.items()}
         elif isinstance(event, Previewed):

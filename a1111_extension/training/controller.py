@@ -22,16 +22,16 @@ _NEEDED = ("diffusers", "transformers", "jinja2", "matplotlib", "tqdm")
 
 def desk_of(host: Host) -> Any:
     """The trainer's Desk for this webui."""
-    from apl_trainer.ui.controller import Desk
-    from apl_trainer.ui.model_index import Shelf
+    from apl_trainer.ui.controller import Controller
+    from apl_trainer.ui.model_index import ModelIndex
 
-    class Here(Shelf):
+    class Here(ModelIndex):
         def models(self) -> dict[str, Any]:
             return _loaded() if host.lends_its_model else {**_listed(), **super().models()}
 
     runs = Path(module("paths").data_path) / "apl-runs"
-    shelf = Here(runs, apl_dir=config.roots()[0], looks=not host.lends_its_model)
-    return Desk(shelf, OnLoaded(host) if host.lends_its_model else _on_a_copy())
+    index = Here(runs, apl_dir=config.roots()[0], looks=not host.lends_its_model)
+    return Controller(index, OnLoaded(host) if host.lends_its_model else _on_a_copy())
 
 
 def _loaded() -> dict[str, Any]:
@@ -55,9 +55,9 @@ def _listed() -> dict[str, Any]:
 
 def _on_a_copy() -> Any:
     """Runs as processes of their own, which load the checkpoint once more."""
-    from apl_trainer.ui.launcher import Workers
+    from apl_trainer.ui.launcher import Launcher
 
-    class OnACopy(Workers):
+    class OnACopy(Launcher):
         def start(self, folder: Path) -> int:
             missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
             if missing:

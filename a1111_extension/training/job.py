@@ -14,14 +14,14 @@ from PIL import Image
 
 from apl_core.errors import ConfigError, RunError
 from apl_core.prefix import Rows
-from apl_core.training.callbacks import Control, Event, Listener, Phase, Stepped
+from apl_core.training.callbacks import Callback, Control, Event, Phase, Stepped
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 
 from ..hosts import Host
 from ..webui import module
-from .material import FRAMES, PEOPLE, Material, make_latents, prompts_of, sample
+from .material import FRAMES, PEOPLE, LatentSource, make_latents, prompts_of, sample
 from .ports import HostDenoiser, HostEncoder, pictures, refuse_unfit
 
 _LATENT = 8
@@ -42,7 +42,7 @@ _BASE = TrainConfig(
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     """What a run in a folder is to do; made before it begins, so that refusals come at once."""
 
     folder: Path
@@ -52,13 +52,13 @@ class Plan:
     draw_steps: int
 
     @staticmethod
-    def of(folder: Path, host: Host, model: Any) -> Plan:
+    def of(folder: Path, host: Host, model: Any) -> TrainPlan:
         """The plan of a run that was ordered, or began earlier, on a loaded model; AplErrors."""
         from apl_trainer.settings import read_toml
-        from apl_trainer.ui.run_request import SETTINGS, Order
+        from apl_trainer.ui.run_request import SETTINGS, RunRequest
 
         refuse_unfit(host, model)
-        order, run = Order.of(folder), RunFolder(folder)
+        order, run = RunRequest.of(folder), RunFolder(folder)
         loaded = model.sd_checkpoint_info.filename
         if Path(order.model) != Path(loaded):
             raise RunError(
@@ -68,7 +68,7 @@ class Plan:
             )
         if order.look:
             raise ConfigError(
-                "look at the pictures before they are learnt from",
+                "look at the pictures before they are learned from",
                 "a run on the loaded checkpoint keeps them as latents",
                 "leave that out, or train with `apl ui`",
             )
@@ -85,14 +85,14 @@ class Plan:
         else:
             steps = {"quick": 4, "thorough": 2 * _BASE.steps}.get(order.preset, _BASE.steps)
             config = TrainConfig.from_mapping(settings, replace(_BASE, steps=steps))
-        return Plan(folder, order.names or (), config, size, 4 if quick else 20)
+        return TrainPlan(folder, order.names or (), config, size, 4 if quick else 20)
 
     def learn(self, host: Host, folder: Path, status: Any) -> str | None:
         """Do it; a sentence about what came out, None if it was stopped."""
-        from apl_trainer.ui.worker_main import Watchers
+        from apl_trainer.ui.worker_main import WorkerCallbacks
 
         control, run = Control(), RunFolder(folder)
-        watchers = Watchers(folder, status, control, False)
+        watchers = WorkerCallbacks(folder, status, control, False)
 
         def tell(event: Event) -> None:
             _show(event, control)
@@ -109,12 +109,12 @@ class Plan:
             assert trainer.previewer is not None
             trainer.previewer(prefix.rows(), folder / "sheet.png")
         return (
-            f"{prefix.n} vectors learnt in {prefix.card.steps} steps. Nothing measured the faces: "
+            f"{prefix.n} vectors learned in {prefix.card.steps} steps. Nothing measured the faces: "
             "look at pictures of many names, trained and others, before you trust it."
         )
 
     def _trainer(
-        self, host: Host, model: Any, run: RunFolder, tell: Listener, control: Control
+        self, host: Host, model: Any, run: RunFolder, tell: Callback, control: Control
     ) -> Trainer:
         encoder, denoiser = HostEncoder(host, model, self.size), HostDenoiser(model)
         side = self.size // _LATENT
@@ -150,7 +150,7 @@ class Plan:
         return Trainer(
             self.config,
             named,
-            Material(prompts, latents),
+            LatentSource(prompts, latents),
             run,
             None,
             preview,

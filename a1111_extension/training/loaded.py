@@ -17,7 +17,7 @@ from ..hosts import Host
 from ..webui import loaded_model
 
 if TYPE_CHECKING:
-    from .job import Plan
+    from .job import TrainPlan
 
 
 class OnLoaded:
@@ -31,9 +31,9 @@ class OnLoaded:
         """Begin or go on with the run in a folder; AplErrors for what cannot be, before it does."""
         if self._thread is not None and self._thread.is_alive():
             raise RunError("start a run", "another one is under way", "stop it or wait for it")
-        from .job import Plan
+        from .job import TrainPlan
 
-        plan = Plan.of(folder, self._host, loaded_model())
+        plan = TrainPlan.of(folder, self._host, loaded_model())
         self._thread = threading.Thread(target=self._run, args=(folder, plan), daemon=True)
         self._thread.start()
         return os.getpid()
@@ -41,7 +41,7 @@ class OnLoaded:
     def reap(self) -> None:
         """Nothing to take note of: a thread says in the folder how it ended."""
 
-    def _run(self, folder: Path, plan: Plan) -> None:
+    def _run(self, folder: Path, plan: TrainPlan) -> None:
         from apl_trainer.ui import worker_main
 
         with _told_in(folder / worker_main.LOG):

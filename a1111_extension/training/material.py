@@ -35,7 +35,7 @@ PEOPLE = (
 )
 
 
-class Material:
+class LatentSource:
     """A Source over kept latents: the same generator gives the same examples."""
 
     def __init__(self, prompts: Sequence[tuple[Kind, str, str]], latents: Tensor) -> None:
@@ -48,7 +48,7 @@ class Material:
 
 
 def prompts_of(names: Sequence[str]) -> list[tuple[Kind, str, str]]:
-    """(kind, prompt, neutral prompt) of all that is learnt from."""
+    """(kind, prompt, neutral prompt) of all that is learned from."""
     named = [(frame.format(name), frame.format(NEUTRAL)) for name in names for frame in FRAMES]
     found: list[tuple[Kind, str, str]] = []
     found.extend(("identity", prompt, neutral) for prompt, neutral in named)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from ..objective import KINDS, Example, Kind, Lesson, teach
+from ..objective import KINDS, Example, Kind, TargetBatch, compute_targets
 from ..ports import DenoiserPort, TextEncoderPort
 from .callbacks import PhaseReport
 from .config import TrainConfig
@@ -33,8 +33,8 @@ def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-class Curriculum:
-    """Gives every step its lesson; the same step always gets the same one."""
+class BatchSampler:
+    """Gives every step its batch; the same step always gets the same one."""
 
     def __init__(
         self,
@@ -47,27 +47,27 @@ class Curriculum:
     ) -> None:
         self.config, self.encoder, self.denoiser = config, encoder, denoiser
         self.source, self.group, self.progress = source, group, progress
-        self._number, self._batches = -1, dict[int, Lesson]()
-        self._full: Lesson | None = None
+        self._number, self._batches = -1, dict[int, TargetBatch]()
+        self._full: TargetBatch | None = None
         self._micro: MicroBatch | None = None
 
-    def lesson(self, step: int) -> Lesson:
+    def batch(self, step: int) -> TargetBatch:
         """The whole global batch of a step.
 
-        A pool begins empty: each step is taught a batch of its own, which is kept, until the pool
-        is full. From then on steps draw from it, and nothing more is taught until its uses are up.
+        A pool begins empty: each step gets targets of its own, which is kept, until the pool
+        is full. From then on steps draw from it, and no more are computed until its uses are up.
         They go through the whole pool, and again in another order. Each takes examples of all noise
         levels: one out of the noisiest, one out of the next, and so on.
         """
         counts, uses = self.counts(step), self.config.pool_uses
         if not self.config.pool:
-            return self._taught(counts, "step", step)
+            return self._with_targets(counts, "step", step)
         number, place = divmod(step, uses) if uses else (0, step)
         pool = self._pooled(number, place)
         rows = [self._spread(pool, kind, count, step) for kind, count in counts.items() if count]
         return pool.pick([row for some in rows for row in some])
 
-    def _spread(self, pool: Lesson, kind: Kind, count: int, step: int) -> list[int]:
+    def _spread(self, pool: TargetBatch, kind: Kind, count: int, step: int) -> list[int]:
         """Where `count` examples of a kind lie in a pool, one in each `count`-th of its levels."""
         places = torch.tensor([i for i, k in enumerate(pool.kinds) if k == kind])
         by_noise = places[pool.t[places].cpu().argsort(stable=True)].reshape(count, -1)
@@ -75,7 +75,7 @@ class Curriculum:
         random = generator(self.config.seed, f"pick-{kind}", turn)
         return [int(part[torch.randperm(len(part), generator=random)[at]]) for part in by_noise]
 
-    def _pooled(self, number: int, place: int) -> Lesson:
+    def _pooled(self, number: int, place: int) -> TargetBatch:
         """Batch `place` of a pool while it fills up, and all of its batches afterwards."""
         size = self.config.batch
         whole = math.ceil(self.config.pool / size)
@@ -90,12 +90,12 @@ class Curriculum:
             for done, index in enumerate(missing, 1):  # a resumed run did not see them made
                 self._kept(index)
                 self.progress("teacher predictions", done * size, len(missing) * size)
-            self._full = Lesson.join([self._batches.pop(index) for index in every])
+            self._full = TargetBatch.join([self._batches.pop(index) for index in every])
         return self._full
 
-    def _kept(self, index: int) -> Lesson:
+    def _kept(self, index: int) -> TargetBatch:
         if index not in self._batches:
-            self._batches[index] = self._taught(self.config.counts, "pool", index)
+            self._batches[index] = self._with_targets(self.config.counts, "pool", index)
         return self._batches[index]
 
     def counts(self, step: int) -> dict[Kind, int]:
@@ -120,7 +120,7 @@ class Curriculum:
             for one, lot in zip(every, lots, strict=True)
         ]
 
-    def _taught(self, counts: dict[Kind, int], purpose: str, index: int) -> Lesson:
+    def _with_targets(self, counts: dict[Kind, int], purpose: str, index: int) -> TargetBatch:
         examples = self.examples(counts, purpose, index)
         random = generator(self.config.seed, f"{purpose}-noise", index)
         total = len(examples)
@@ -129,11 +129,11 @@ class Curriculum:
         device = self.denoiser.device
         mine = self.group.share(total)
         nothing = noise[:0].to(device)
-        x_ts, targets, swaps = [nothing], [nothing], [nothing]  # a share can be empty
+        x_ts, targets, directions = [nothing], [nothing], [nothing]  # a share can be empty
 
         def run(some: list[int]) -> None:
             with autocast(self.config, device):
-                part = teach(
+                part = compute_targets(
                     self.encoder,
                     self.denoiser,
                     [examples[i] for i in some],
@@ -144,20 +144,20 @@ class Curriculum:
                 )
             x_ts.append(part.x_t)
             targets.append(part.target)
-            swaps.append(part.swap)
+            directions.append(part.contrast_direction)
 
         if self._micro is None:
             size = self.config.micro_batch or forward_batch(device, noise[0].numel())
             self._micro = MicroBatch(size)
         self._micro.each(mine, run)
         gather = self.group.gather
-        return Lesson(
+        return TargetBatch(
             tuple(e.kind for e in examples),
             tuple(e.prompt for e in examples),
             gather(torch.cat(x_ts), total),
             t.to(device),
             gather(torch.cat(targets), total),
-            gather(torch.cat(swaps), total),
+            gather(torch.cat(directions), total),
         )
 
     def _levels(self, examples: Sequence[Example], random: torch.Generator) -> torch.Tensor:

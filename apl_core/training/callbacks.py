@@ -34,8 +34,8 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """The prefix was judged at a step; `best` says whether it is the best one so far."""
+class Validated:
+    """The prefix was validated at a step; `best` says whether it is the best one so far."""
 
     step: int
     score: float
@@ -67,25 +67,25 @@ class Finished:
     why: str
 
 
-Event = Phase | Stepped | Checked | Saved | Previewed | Finished
-Listener = Callable[[Event], None]
+Event = Phase | Stepped | Validated | Saved | Previewed | Finished
+Callback = Callable[[Event], None]
 
 PhaseReport = Callable[[str, int, int], None]
 """Told what is going on, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ValidationResult:
     """How good a prefix is on prompts kept apart for choosing: lower scores are better.
 
-    `each` is what every question adds to the score, for a judge that asks all of them every time.
+    `each`: what every prompt adds to the score, for a validator that always draws all of them.
     """
 
     score: float
     figures: Mapping[str, float]
     each: tuple[float, ...] = ()
 
-    def beats(self, other: Judgement) -> bool:
+    def beats(self, other: ValidationResult) -> bool:
         """Whether the score is better by more than the standard error of the difference.
 
         The questions are the same, so the error is that of paired differences. Where it is unknown,
@@ -98,7 +98,7 @@ class Judgement:
         return other.score - self.score > error
 
 
-Judge = Callable[[Rows], Judgement]
+Validator = Callable[[Rows], ValidationResult]
 """Measures a prefix; must not use held-out names, for what it says decides which step is kept."""
 
 Previewer = Callable[[Rows, Path], None]

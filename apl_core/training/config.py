@@ -63,7 +63,7 @@ class TrainConfig:
         return self.steps * (1 if self.recipe == "paper" else self.batch)
 
     @property
-    def taught(self) -> int:
+    def num_targets(self) -> int:
         """Those of them with a teacher's prediction of their own: all, or one pool of them."""
         kept = self.pool and not self.pool_uses
         return min(self.pool, self.samples) if kept else self.samples

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..atomic import reason, write_bytes, write_text
 from ..errors import RunError
-from ..metadata import shown
+from ..metadata import printable
 from .config import TrainConfig
 
 if os.name == "nt":
@@ -108,7 +108,7 @@ class RunFolder:
                     tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
                 step = numbers["step"]
             except _UNREADABLE as error:
-                troubles.append(f"{path.name} is unreadable ({shown(str(error), 200)})")
+                troubles.append(f"{path.name} is unreadable ({printable(str(error), 200)})")
                 continue
             note = f"{'; '.join(troubles)}; going on from step {step}" if troubles else ""
             return State(tensors, numbers), note

@@ -18,20 +18,20 @@ from ..formats import write_prefix
 from ..metadata import PrefixCard
 from ..ports import DenoiserPort, TextEncoderPort
 from ..prefix import Prefix, describe
-from .batches import Curriculum, Source, generator
+from .batches import BatchSampler, Source, generator
 from .callbacks import (
-    Checked,
+    Callback,
     Control,
     Event,
     Finished,
-    Judge,
-    Judgement,
-    Listener,
     Phase,
     Previewed,
     Previewer,
     Saved,
     Stepped,
+    Validated,
+    ValidationResult,
+    Validator,
 )
 from .config import TrainConfig
 from .folder import RunFolder
@@ -48,7 +48,7 @@ log = logging.getLogger("apl")
 
 @dataclass(frozen=True)
 class Model:
-    """The frozen model that a prefix is learnt for."""
+    """The frozen model that a prefix is learned for."""
 
     encoder: TextEncoderPort
     denoiser: DenoiserPort
@@ -58,7 +58,7 @@ class Model:
 class Trainer:
     """Learns a prefix for a frozen model into a run folder.
 
-    `judge` measures the prefix every `check_every` steps on prompts kept for choosing; the best
+    `validator` measures the prefix every `check_every` steps on prompts kept for choosing; the best
     rows are kept. Without one the last rows are the result.
     """
 
@@ -68,24 +68,24 @@ class Trainer:
         model: Model,
         source: Source,
         folder: RunFolder,
-        judge: Judge | None = None,
+        validator: Validator | None = None,
         previewer: Previewer | None = None,
-        listeners: Sequence[Listener] = (),
+        callbacks: Sequence[Callback] = (),
         control: Control | None = None,
         start: Prefix | None = None,
         names_trained: int = 0,
     ) -> None:
         self.config, self.model, self.source, self.folder = config, model, source, folder
-        self.judge, self.previewer, self.listeners = judge, previewer, tuple(listeners)
+        self.validator, self.previewer, self.callbacks = validator, previewer, tuple(callbacks)
         self.control = control or Control()
         self.start, self.names_trained = start, names_trained
         self.group = Group()
         self.micro = MicroBatch(config.micro_batch)
-        if config.patience and judge is None:
+        if config.patience and validator is None:
             raise ConfigError(
                 "set patience",
                 "nothing measures the prefix in this run",
-                "give a judge, or patience = 0",
+                "give a validator, or patience = 0",
             )
 
     def run(self) -> Prefix:
@@ -102,17 +102,17 @@ class Trainer:
             stack.enter_context(frozen(modules, self.config.recipe == "paper"))
             stack.enter_context(torch.inference_mode(False))  # hosts run their nodes in it
             stack.enter_context(torch.enable_grad())
-            curriculum = Curriculum(
+            batches = BatchSampler(
                 self.config, encoder, denoiser, self.source, self.group, self._phase
             )
-            progress = self._resumed() or self._begun(curriculum)
+            progress = self._resumed() or self._begun(batches)
             if self.group.agree(progress.step) != progress.step:
                 raise RunError(
                     f"train in {self.folder.path}",
                     "the processes do not see the same state",
                     "give all of them the same folder, on a disk that they share",
                 )
-            why = self._steps(progress, curriculum)
+            why = self._steps(progress, batches)
             prefix = self._kept(progress)
             if first:
                 self._save(progress)
@@ -120,7 +120,7 @@ class Trainer:
             self._tell(Finished(progress.step, why))
         return prefix
 
-    def _steps(self, progress: Progress, curriculum: Curriculum) -> str:
+    def _steps(self, progress: Progress, batches: BatchSampler) -> str:
         config = self.config
         while progress.step < config.steps:
             if config.patience and progress.without_gain >= config.patience:
@@ -131,7 +131,7 @@ class Trainer:
             if self._asked("stop"):
                 return "stopped"
             began = time.perf_counter()
-            loss, losses, rate = self._step(progress, curriculum)
+            loss, losses, rate = self._step(progress, batches)
             progress.step += 1
             spent = time.perf_counter() - began
             self._tell(Stepped(progress.step, config.steps, loss, losses, rate, spent))
@@ -152,17 +152,17 @@ class Trainer:
         return asked
 
     def _step(
-        self, progress: Progress, curriculum: Curriculum
+        self, progress: Progress, batches: BatchSampler
     ) -> tuple[float, dict[str, float], float]:
         config, rows = self.config, progress.rows
         for vectors in rows.vectors.values():
             vectors.grad = torch.zeros_like(vectors)  # also where this process's share is empty
-        lesson = curriculum.lesson(progress.step)
+        batch = batches.batch(progress.step)
         loss, losses = gradient(
             config,
             self.model.encoder,
             self.model.denoiser,
-            lesson,
+            batch,
             rows,
             self.group,
             progress.scale,
@@ -191,14 +191,14 @@ class Trainer:
 
     def _check(self, progress: Progress) -> None:
         ratio = {"norm_ratio": norm_ratio(progress.rows, self.model.encoder)}
-        if self.judge is None:
-            self._tell(Checked(progress.step, math.nan, ratio, False))
+        if self.validator is None:
+            self._tell(Validated(progress.step, math.nan, ratio, False))
         else:
             with torch.no_grad():
-                judgement = self.judge(progress.rows)
-            score, figures = self.group.agree(judgement.score), {**judgement.figures, **ratio}
-            kept = progress.judged(Judgement(score, figures, judgement.each))
-            self._tell(Checked(progress.step, score, figures, kept))
+                result = self.validator(progress.rows)
+            score, figures = self.group.agree(result.score), {**result.figures, **ratio}
+            kept = progress.validated(ValidationResult(score, figures, result.each))
+            self._tell(Validated(progress.step, score, figures, kept))
         if self.previewer is not None:
             self._preview(progress)
 
@@ -225,7 +225,7 @@ class Trainer:
         )
         return Prefix(vectors, self.config.behind, card)
 
-    def _begun(self, curriculum: Curriculum) -> Progress:
+    def _begun(self, batches: BatchSampler) -> Progress:
         config, encoder = self.config, self.model.encoder
         if self.start is None:
             rows = initial_rows(config, encoder, generator(config.seed, "initial"))
@@ -233,7 +233,7 @@ class Trainer:
             self._check_start(self.start)
             rows = self.start.rows()
         if config.warm_steps:
-            rows = warm_start(config, encoder, curriculum, rows, self._phase)
+            rows = warm_start(config, encoder, batches, rows, self._phase)
         return Progress.begin(rows, config, self.model.denoiser.device)
 
     def _check_start(self, start: Prefix) -> None:
@@ -286,10 +286,10 @@ class Trainer:
                     "seconds": event.seconds,
                 }
             )
-        elif isinstance(event, Checked):
+        elif isinstance(event, Validated):
             self.folder.log({"step": event.step, "score": event.score, **event.figures})
-        for listener in self.listeners:
-            listener(event)
+        for callback in self.callbacks:
+            callback(event)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Group:
-    """The processes of a run; a single one unless torch.distributed has been initialised."""
+    """The processes of a run; a single one unless torch.distributed has been initialized."""
 
     def __init__(self) -> None:
         together = dist.is_available() and dist.is_initialized()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import RunError
-from ..metadata import shown
+from ..metadata import printable
 from ..prefix import Rows
-from .callbacks import Judgement
+from .callbacks import ValidationResult
 from .config import TrainConfig
 from .folder import State
 from .muon import Muon
@@ -22,7 +22,7 @@ _MOMENTS = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "muon": {"momentum"}}
 
 @dataclass
 class Progress:
-    """The rows and their optimiser after `step` steps, and the best rows that a judge has seen."""
+    """Rows and optimizer after `step` steps, and the best rows that a validator has seen."""
 
     rows: Rows
     optimizer: torch.optim.Optimizer
@@ -31,33 +31,33 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     best_step: int = 0
     best_figures: dict[str, float] = field(default_factory=dict[str, float])
-    lowest: Judgement = field(default_factory=lambda: Judgement(math.inf, {}))
+    lowest: ValidationResult = field(default_factory=lambda: ValidationResult(math.inf, {}))
     without_gain: int = 0
 
     @staticmethod
     def begin(rows: Rows, config: TrainConfig, device: torch.device) -> Progress:
-        """Own copies of the rows as leaves on a device, and a fresh optimiser."""
+        """Own copies of the rows as leaves on a device, and a fresh optimizer."""
         leaves = {k: v.to(device, copy=True).requires_grad_() for k, v in rows.vectors.items()}
         kind = Muon if config.optimizer == "muon" else torch.optim.Adam
         optimizer = kind(list(leaves.values()), lr=config.rate)
         scale = 1024.0 if config.autocast == "fp16" else 1.0
         return Progress(Rows(leaves, config.behind), optimizer, scale=scale)
 
-    def judged(self, judgement: Judgement) -> bool:
+    def validated(self, result: ValidationResult) -> bool:
         """Keep the rows as the best so far, unless the lowest score seen beats theirs.
 
         Where luck explains the difference the later step is taken: its rate has fallen further.
         Figures that are no numbers are left out. True if the rows are kept.
         """
-        lower = judgement.score < self.lowest.score
-        kept = lower or (math.isfinite(judgement.score) and not self.lowest.beats(judgement))
+        lower = result.score < self.lowest.score
+        kept = lower or (math.isfinite(result.score) and not self.lowest.beats(result))
         self.without_gain = 0 if lower else self.without_gain + 1
         if lower:
-            self.lowest = judgement
+            self.lowest = result
         if kept:
             self.best = {k: v.detach().clone() for k, v in self.rows.vectors.items()}
             self.best_step = self.step
-            figures = judgement.figures.items()
+            figures = result.figures.items()
             self.best_figures = {k: v for k, v in figures if math.isfinite(v)}
         return kept
 
@@ -86,7 +86,7 @@ class Progress:
         try:
             return Progress._resumed(state, config, widths, device)
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
-            found = f"its state is broken ({type(error).__name__}: {shown(str(error), 120)})"
+            found = f"its state is broken ({type(error).__name__}: {printable(str(error), 120)})"
             raise RunError("resume the run", found, "start a run in another folder") from error
 
     @staticmethod
@@ -129,7 +129,7 @@ class Progress:
             raise ValueError("its best rows have another shape")
         if progress.best:
             score, *each = (float(number) for number in numbers["lowest"])
-            progress.lowest = Judgement(score, {}, tuple(each))
+            progress.lowest = ValidationResult(score, {}, tuple(each))
         progress.best_step = int(numbers["best_step"])
         progress.best_figures = {k: float(v) for k, v in numbers["best_figures"].items()}
         progress.without_gain = int(numbers["without_gain"])

@@ -1,4 +1,4 @@
-"""One optimiser step's gradient: ours, and the authors' for comparison."""
+"""One optimizer step's gradient: ours, and the authors' for comparison."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..objective import Kind, Lesson, Weighting, encode_unique, errors, example_weights
+from ..objective import (
+    Kind,
+    TargetBatch,
+    Weighting,
+    encode_unique,
+    example_weights,
+    per_example_loss,
+)
 from ..ports import DenoiserPort, TextEncoderPort
 from ..prefix import Rows
 from .config import TrainConfig
@@ -33,7 +40,7 @@ def gradient(
     config: TrainConfig,
     encoder: TextEncoderPort,
     denoiser: DenoiserPort,
-    lesson: Lesson,
+    batch: TargetBatch,
     rows: Rows,
     group: Group,
     scale: float,
@@ -45,12 +52,12 @@ def gradient(
     shares of several processes add up to the same gradient. RunError if memory is too small for
     one example.
     """
-    weights = example_weights(lesson.kinds, config.weights)
-    each = torch.zeros(len(lesson), dtype=torch.float64)
+    weights = example_weights(batch.kinds, config.weights)
+    each = torch.zeros(len(batch), dtype=torch.float64)
 
     def run(part: list[int]) -> None:
         with autocast(config, denoiser.device):
-            found = _errors(config, encoder, denoiser, lesson.pick(part), rows)
+            found = _per_example_loss(config, encoder, denoiser, batch.pick(part), rows)
         factor = torch.tensor([weights[i] for i in part], device=found.device)
         (scale * (factor * found).sum()).backward()  # pyright: ignore[reportUnknownMemberType]
         each[part] = found.detach().double().cpu()
@@ -66,9 +73,9 @@ def gradient(
                 vectors.grad = before[key]
             raise
 
-    (micro or MicroBatch(config.micro_batch)).each(group.share(len(lesson)), run_whole)
+    (micro or MicroBatch(config.micro_batch)).each(group.share(len(batch)), run_whole)
     group.add_up([each])
-    losses = {kind: _mean(each, lesson.kinds, kind) for kind in dict.fromkeys(lesson.kinds)}
+    losses = {kind: _mean(each, batch.kinds, kind) for kind in dict.fromkeys(batch.kinds)}
     return float((each * torch.tensor(weights, dtype=torch.float64)).sum()), losses
 
 
@@ -76,32 +83,32 @@ def _mean(each: Tensor, kinds: Sequence[Kind], kind: Kind) -> float:
     return float(each[[k == kind for k in kinds]].mean())
 
 
-def _errors(
+def _per_example_loss(
     config: TrainConfig,
     encoder: TextEncoderPort,
     denoiser: DenoiserPort,
-    lesson: Lesson,
+    batch: TargetBatch,
     rows: Rows,
 ) -> Tensor:
     if config.recipe != "paper":
         weighting = cast(Weighting, config.weighting)
         rows = replace(rows, everywhere=config.empty > 0)
-        return errors(encoder, denoiser, lesson, rows, weighting, config.contrast)
-    return paper_errors(encoder, denoiser, lesson, rows)
+        return per_example_loss(encoder, denoiser, batch, rows, weighting, config.contrast)
+    return paper_loss(encoder, denoiser, batch, rows)
 
 
-def paper_errors(
-    encoder: TextEncoderPort, denoiser: DenoiserPort, lesson: Lesson, rows: Rows
+def paper_loss(
+    encoder: TextEncoderPort, denoiser: DenoiserPort, batch: TargetBatch, rows: Rows
 ) -> Tensor:
     """The authors' loss per example: MSE(p, n - g (sg p - n)), g = 1, p and sg p two forwards.
 
     The residual is (1 + g)(p - n), so the gradient is ours times (1 + g) = 2.
     """
-    conditioning = encode_unique(encoder, lesson.prompts, rows)
+    conditioning = encode_unique(encoder, batch.prompts, rows)
     with torch.no_grad():
-        again = denoiser.predict_noise(lesson.x_t, lesson.t, conditioning).float()
-    predicted = denoiser.predict_noise(lesson.x_t, lesson.t, conditioning).float()
-    target = lesson.target - (again - lesson.target)
+        again = denoiser.predict_noise(batch.x_t, batch.t, conditioning).float()
+    predicted = denoiser.predict_noise(batch.x_t, batch.t, conditioning).float()
+    target = batch.target - (again - batch.target)
     return (predicted - target).square().flatten(1).mean(1)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..objective import encode_unique, example_weights
 from ..ports import Conditioning, TextEncoderPort
 from ..prefix import Rows
-from .batches import Curriculum
+from .batches import BatchSampler
 from .callbacks import PhaseReport
 from .config import TrainConfig
 
@@ -23,7 +23,7 @@ _REUSE, _LAST = 8, 8
 def warm_start(
     config: TrainConfig,
     encoder: TextEncoderPort,
-    curriculum: Curriculum,
+    batches: BatchSampler,
     rows: Rows,
     progress: PhaseReport,
 ) -> Rows:
@@ -32,7 +32,7 @@ def warm_start(
     live = Rows(leaves, rows.behind)
     optimizer = torch.optim.Adam(list(leaves.values()), lr=config.rate)
     for begin in range(0, config.warm_steps, _REUSE):
-        examples = curriculum.examples(config.counts, "warm", begin // _REUSE)
+        examples = batches.examples(config.counts, "warm", begin // _REUSE)
         weights = torch.tensor(example_weights([e.kind for e in examples], config.weights))
         with torch.no_grad():
             target = _summary(encode_unique(encoder, [e.neutral for e in examples], None))

@@ -1,4 +1,4 @@
-"""What has to be learnt before it can be measured: prefixes, variants, taught people, the eraser.
+"""What has to be learned before it can be measured: prefixes, variants, taught people, the eraser.
 
 Every making is a folder `made/NAME` with facts.json in it, written aside and moved into place
 when it is finished: a run that was killed finds the finished ones again.
@@ -22,17 +22,17 @@ from apl_core.prefix import Prefix
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_trainer.pocket.captions import TEMPLATES
-from apl_trainer.pocket.eval_prompts import people_questions, things_questions
+from apl_trainer.pocket.eval_prompts import people_prompts, things_prompts
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.source import PERSON
-from apl_trainer.pocket.train import POCKET, Origin, pocket_run
+from apl_trainer.pocket.train import POCKET, PocketOrigin, pocket_run
 from apl_trainer.pocket.world import Person
 
 from .eraser import erase
-from .finetune import Material, fine_tune, invert, renders
-from .plan import ROUTES, VARIANTS, Plan, ablation
+from .finetune import FinetuneData, fine_tune, invert, renders
+from .plan import ROUTES, VARIANTS, BenchmarkPlan, ablation
 from .styles import STYLES
-from .variants import save_edition
+from .variants import save_variant
 
 WORD_ROWS = 8
 """Token embeddings that a textual inversion learns for one person."""
@@ -41,16 +41,16 @@ _STYLE_RATE, _PERSON_RATE, _WORD_RATE = 5e-4, 1e-3, 0.05
 _TAUGHT_RENDERS, _KEPT_SEED = 64, 300_000
 
 Facts = dict[str, float]
-Maker = Callable[[PocketModel, Path, Plan], Facts]
+GenerationSettings = Callable[[PocketModel, Path, BenchmarkPlan], Facts]
 
 
 @dataclass(frozen=True)
-class Order:
+class ArtifactSpec:
     """What a worker needs to make something: the model, where to put it, and how much."""
 
     model: Path
     out: Path
-    plan: Plan
+    plan: BenchmarkPlan
     prefix: Path | None
 
     def folder(self, name: str) -> Path:
@@ -58,13 +58,13 @@ class Order:
         return self.out / "made" / name
 
 
-def names_of(plan: Plan) -> list[str]:
+def names_of(plan: BenchmarkPlan) -> list[str]:
     """All makings of a plan, the slowest first."""
     found = ["prefix", *(f"ablation-{a}" for a in plan.ablations), *ROUTES]
     return [*found, *(f"variant-{v}" for v in VARIANTS), "eraser"]
 
 
-def make(name: str, order: Order) -> Facts:
+def make(name: str, order: ArtifactSpec) -> Facts:
     """Make one thing, unless it is there already; returns its facts, `seconds` among them."""
     folder = order.folder(name)
     if (folder / "facts.json").exists():
@@ -90,7 +90,7 @@ def read_facts(folder: Path) -> Facts:
 
 
 def made_prefix(folder: Path) -> Prefix:
-    """The prefix that a making learnt."""
+    """The prefix that a making learned."""
     return read_prefix(folder / "prefix.safetensors")
 
 
@@ -99,10 +99,10 @@ def inverted(person: Person) -> str:
     return f"<{person.name.split()[1].lower()}>"
 
 
-def _maker(name: str, order: Order) -> Maker:
+def _maker(name: str, order: ArtifactSpec) -> GenerationSettings:
     kind, _, rest = name.partition("-")
     if name == "prefix":
-        return _given(order.prefix) if order.prefix else _learnt
+        return _given(order.prefix) if order.prefix else _learned
     if kind == "ablation":
         return lambda model, out, plan: _train(model, out, *ablation(rest, plan))
     if kind == "variant":
@@ -110,15 +110,15 @@ def _maker(name: str, order: Order) -> Maker:
     return {"dreambooth": _dreambooth, "inversion": _inversion, "eraser": _eraser}[kind]
 
 
-def _given(file: Path) -> Maker:
-    def copied(model: PocketModel, out: Path, plan: Plan) -> Facts:
+def _given(file: Path) -> GenerationSettings:
+    def copied(model: PocketModel, out: Path, plan: BenchmarkPlan) -> Facts:
         shutil.copyfile(file, out / "prefix.safetensors")
         return {"bytes": file.stat().st_size}
 
     return copied
 
 
-def _learnt(model: PocketModel, out: Path, plan: Plan) -> Facts:
+def _learned(model: PocketModel, out: Path, plan: BenchmarkPlan) -> Facts:
     pool = plan.pool or plan.prefix_steps * POCKET.pool // POCKET.steps
     config = replace(POCKET, steps=plan.prefix_steps, pool=pool, check_every=0)
     return _train(model, out, config, None)
@@ -131,7 +131,7 @@ def _train(model: PocketModel, out: Path, config: TrainConfig, names: int | None
         people = tuple(p.name for p in every[: max(names, 4)])
     folder = RunFolder(out / "run")
     folder.create(config)
-    prefix = pocket_run(model, config, folder, Origin(str(model.folder), people)).run()
+    prefix = pocket_run(model, config, folder, PocketOrigin(str(model.folder), people)).run()
     shutil.copyfile(folder.prefix, out / "prefix.safetensors")
     for leftover in out.glob("run/state.*"):
         leftover.unlink()
@@ -143,42 +143,42 @@ def _known(model: PocketModel) -> tuple[Person, ...]:
     return model.world.group("train") + model.world.group("heldout")
 
 
-def _variant(model: PocketModel, out: Path, plan: Plan, kind: str) -> Facts:
+def _variant(model: PocketModel, out: Path, plan: BenchmarkPlan, kind: str) -> Facts:
     """Fine-tune on re-styled renders, or on another mix: mostly things, and people with hats."""
     n = plan.variant_renders
     mix = (n // 5, n // 5, 3 * n // 5) if kind == "mix" else (n // 2, n // 4, n // 4)
     people = _known(model)[::3] if kind == "mix" else _known(model)
     material = renders(model, people, mix, VARIANTS.index(kind), STYLES.get(kind))
     fine_tune(model, material, plan.variant_steps, _STYLE_RATE, plan.batch)
-    save_edition(model.folder, model.denoiser.unet, out)
+    save_variant(model.folder, model.denoiser.unet, out)
     return {"steps": plan.variant_steps, "renders": len(material.captions)}
 
 
-def _taught(model: PocketModel, plan: Plan) -> tuple[Person, ...]:
+def _taught(model: PocketModel, plan: BenchmarkPlan) -> tuple[Person, ...]:
     return model.world.group("personal")[: plan.personal]
 
 
-def _dreambooth(model: PocketModel, out: Path, plan: Plan) -> Facts:
+def _dreambooth(model: PocketModel, out: Path, plan: BenchmarkPlan) -> Facts:
     """Teach the personal people by pictures with their names; as many others keep the rest."""
     people = _taught(model, plan)
     taught = renders(model, people, (_TAUGHT_RENDERS * len(people), 0, 0), 11)
     count = len(taught.captions)
     prior = renders(model, _known(model), (count // 2, count // 4, count // 4), 12)
     fine_tune(
-        model, Material.join([taught, prior]), plan.dreambooth_steps, _PERSON_RATE, plan.batch
+        model, FinetuneData.join([taught, prior]), plan.dreambooth_steps, _PERSON_RATE, plan.batch
     )
-    save_edition(model.folder, model.denoiser.unet, out)
+    save_variant(model.folder, model.denoiser.unet, out)
     return {"steps": plan.dreambooth_steps, "people": len(people)}
 
 
-def _inversion(model: PocketModel, out: Path, plan: Plan) -> Facts:
+def _inversion(model: PocketModel, out: Path, plan: BenchmarkPlan) -> Facts:
     """Learn a new word for each of the personal people; the model itself stays as it is."""
     people = _taught(model, plan)
-    material: list[Material] = []
+    material: list[FinetuneData] = []
     for i, person in enumerate(people):
         drawn = renders(model, (person,), (_TAUGHT_RENDERS, 0, 0), 20 + i)
         captions = tuple(c.replace(person.name, inverted(person)) for c in drawn.captions)
-        material.append(Material(drawn.latents, captions))
+        material.append(FinetuneData(drawn.latents, captions))
     words = invert(
         model,
         [inverted(p) for p in people],
@@ -188,20 +188,20 @@ def _inversion(model: PocketModel, out: Path, plan: Plan) -> Facts:
         _WORD_RATE,
         plan.batch,
     )
-    save_edition(model.folder, None, out, words)
+    save_variant(model.folder, None, out, words)
     return {"steps": plan.inversion_steps, "people": len(people)}
 
 
-def _eraser(model: PocketModel, out: Path, plan: Plan) -> Facts:
+def _eraser(model: PocketModel, out: Path, plan: BenchmarkPlan) -> Facts:
     """Erase all train names in closed form; only the edit itself is timed."""
     keep = [
         q.request().prompt
-        for ask in (people_questions, things_questions)
+        for ask in (people_prompts, things_prompts)
         for q in ask(model.world, 8 * plan.free, _KEPT_SEED)
     ]
     names = [p.name for p in model.world.group("train")]
     began = time.perf_counter()
     size = erase(model.encoder, model.denoiser.unet, names, TEMPLATES, PERSON, keep)
     seconds = time.perf_counter() - began
-    save_edition(model.folder, model.denoiser.unet, out)
+    save_variant(model.folder, model.denoiser.unet, out)
     return {"seconds": seconds, "bytes": size, "names": len(names)}

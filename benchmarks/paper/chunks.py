@@ -20,11 +20,11 @@ class FirstChunkOnly(ReferenceEncoder):
         if rows is None:
             return super().encode(texts, None)
         (tower,) = self.towers
-        learnt, cut = rows.vectors[tower.key], rows.n - rows.behind
+        learned, cut = rows.vectors[tower.key], rows.n - rows.behind
         marks = [-1 - k for k in range(rows.n)]
         laid: list[list[list[int]]] = []
         for text in texts:
-            ids = tower.tokenise(text)
+            ids = tower.tokenize(text)
             space = room(rows.n) if ids else CHUNK
             front, behind = (marks[:cut], marks[cut:]) if ids else ([], [])
             later = split(ids[space:], CHUNK) if ids[space:] else []
@@ -35,7 +35,9 @@ class FirstChunkOnly(ReferenceEncoder):
         flat = [c for chunks in laid for c in chunks + [empty] * (count - len(chunks))]
         places = torch.tensor(flat, device=tower.table.device)
         known = torch.nn.functional.embedding(places.clamp_min(0), tower.table)
-        embeddings = torch.where((places < 0)[..., None], learnt[(-1 - places).clamp_min(0)], known)
+        embeddings = torch.where(
+            (places < 0)[..., None], learned[(-1 - places).clamp_min(0)], known
+        )
         states, _ = tower.run(places.clamp_min(0), embeddings)
         return Conditioning(states.reshape(len(texts), count * states.shape[1], -1))
 

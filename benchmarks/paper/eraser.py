@@ -59,12 +59,12 @@ def pairs(
     old: list[Tensor] = []
     new: list[Tensor] = []
     for template in templates:
-        before = len(tower.tokenise(template.split("{}")[0])) + 1  # BOS
+        before = len(tower.tokenize(template.split("{}")[0])) + 1  # BOS
         wanted = encoder.encode([template.format(neutral)], None).cross[0]
-        last = before + len(tower.tokenise(neutral)) - 1
+        last = before + len(tower.tokenize(neutral)) - 1
         states = encoder.encode([template.format(n) for n in names], None).cross
         for name, found in zip(names, states, strict=True):
-            end = before + len(tower.tokenise(name)) - 1
+            end = before + len(tower.tokenize(name)) - 1
             target = torch.arange(before, len(found)) + last - end
             target = target.clamp(last, len(wanted) - 1)
             old.append(found[before:])

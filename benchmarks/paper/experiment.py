@@ -18,14 +18,14 @@ from apl_core.atomic import write_text
 from apl_core.prefix import Prefix, Rows
 from apl_trainer.pocket.model import PocketModel
 from apl_trainer.pocket.reader import PocketReader
-from apl_trainer.pocket.render_pool import Drawn
+from apl_trainer.pocket.render_pool import Rendered
 from apl_trainer.processes import workers_pool
 from apl_trainer.sampling import Request
 from apl_trainer.statistics import Mean
 
-from .artifacts import Facts, Order, made_prefix, make
+from .artifacts import ArtifactSpec, Facts, made_prefix, make
 from .chunks import FirstChunkOnly
-from .variants import load_edition
+from .variants import load_variant
 
 _SHARE = 48
 
@@ -83,21 +83,21 @@ class Pool:
             self._pool.shutdown(cancel_futures=True)
 
 
-class Shot:
+class PendingImages:
     """Pictures in the making."""
 
-    def __init__(self, futures: list[Future[Drawn]]) -> None:
+    def __init__(self, futures: list[Future[Rendered]]) -> None:
         self._futures = futures
 
-    def result(self) -> Drawn:
+    def result(self) -> Rendered:
         """Wait for the pictures, in the order of their requests."""
-        return Drawn.join([future.result() for future in self._futures])
+        return Rendered.join([future.result() for future in self._futures])
 
 
-class Bench:
+class Experiment:
     """One benchmark in one folder."""
 
-    def __init__(self, model: PocketModel, order: Order, pool: Pool) -> None:
+    def __init__(self, model: PocketModel, order: ArtifactSpec, pool: Pool) -> None:
         self.model, self.order, self.plan, self.pool = model, order, order.plan, pool
         self.reader = PocketReader(model)
         self._makings: dict[str, Future[Facts]] = {}
@@ -126,11 +126,11 @@ class Bench:
         rows: Rows | None = None,
         folder: Path | None = None,
         first_only: bool = False,
-    ) -> Shot:
+    ) -> PendingImages:
         """Start drawing with this model, or with another edition of it that lies in `folder`."""
         plain = None if rows is None else (_plain(rows), rows.behind)
         place = folder or self.model.folder
-        return Shot(
+        return PendingImages(
             [
                 self.pool.submit(_draw, place, self.plan.steps, part, plain, first_only)
                 for part in (requests[i : i + _SHARE] for i in range(0, len(requests), _SHARE))
@@ -152,11 +152,11 @@ def _draw(
     requests: Sequence[Request],
     plain: tuple[dict[str, Tensor], int] | None,
     first_only: bool,
-) -> Drawn:
-    model = load_edition(folder)
+) -> Rendered:
+    model = load_variant(folder)
     sampler = model.sampler(steps)
     if first_only:
         sampler = replace(sampler, encoder=FirstChunkOnly(model.encoder.towers))
     with torch.no_grad():
         pictures = sampler.draw(requests, None if plain is None else Rows(*plain))
-        return Drawn(pictures, model.recogniser(pictures))
+        return Rendered(pictures, model.recognizer(pictures))

@@ -24,17 +24,17 @@ _HIGH = 600
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class FinetuneData:
     """Latents (N, 48, 8, 8) with a caption each."""
 
     latents: Tensor
     captions: tuple[str, ...]
 
     @staticmethod
-    def join(parts: Sequence[Material]) -> Material:
+    def join(parts: Sequence[FinetuneData]) -> FinetuneData:
         """All of several."""
         captions = tuple(c for p in parts for c in p.captions)
-        return Material(torch.cat([p.latents for p in parts]), captions)
+        return FinetuneData(torch.cat([p.latents for p in parts]), captions)
 
 
 def renders(
@@ -43,7 +43,7 @@ def renders(
     counts: tuple[int, int, int],
     seed: int,
     style: Callable[[Tensor], Tensor] | None = None,
-) -> Material:
+) -> FinetuneData:
     """(named, anonymous, things) many drawings with captions of one chunk."""
     rng = np.random.default_rng([model.world.seed, 31, seed])
     subjects = invent(model.world, people, counts, rng)
@@ -52,10 +52,10 @@ def renders(
     captions: list[str] = []
     for i in range(sum(counts)):
         caption = subjects.caption(i, rng)
-        while len(tower.tokenise(caption)) > CHUNK:
+        while len(tower.tokenize(caption)) > CHUNK:
             caption = subjects.caption(i, rng)
         captions.append(caption)
-    return Material(to_latents(style(pictures) if style else pictures), tuple(captions))
+    return FinetuneData(to_latents(style(pictures) if style else pictures), tuple(captions))
 
 
 def _noised(
@@ -80,7 +80,7 @@ def _loss(
 
 
 def fine_tune(
-    model: PocketModel, material: Material, steps: int, rate: float, batch: int, seed: int = 0
+    model: PocketModel, material: FinetuneData, steps: int, rate: float, batch: int, seed: int = 0
 ) -> None:
     """Teach the U-Net of `model` in place; its text encoder stays as it is.
 
@@ -111,7 +111,7 @@ def fine_tune(
 def invert(
     model: PocketModel,
     words: Sequence[str],
-    material: Sequence[Material],
+    material: Sequence[FinetuneData],
     rows: int,
     steps: int,
     rate: float,
@@ -125,15 +125,15 @@ def invert(
     """
     random = torch.Generator().manual_seed(seed)
     table = model.encoder.token_embedding("pocket").float()
-    start = model.encoder.towers[0].tokenise("person")
-    learnt = {
+    start = model.encoder.towers[0].tokenize("person")
+    learned = {
         word: (
             table[start].mean(0)
             + 0.3 * table.std(0) * torch.randn(rows, table.shape[1], generator=random)
         ).requires_grad_()
         for word in words
     }
-    optimizer = torch.optim.Adam(learnt.values(), lr=rate)
+    optimizer = torch.optim.Adam(learned.values(), lr=rate)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * _fall(step, steps)
@@ -143,13 +143,13 @@ def invert(
             for w in which
         ]
         latents = torch.stack([material[w].latents[i] for w, i in picks])
-        given = with_words(model, learnt).encoder.encode(
+        given = with_words(model, learned).encoder.encode(
             [material[w].captions[i] for w, i in picks], None
         )
         optimizer.zero_grad(set_to_none=True)
         _loss(model, latents, given, random).backward()
         optimizer.step()
-    return {word: rows.detach() for word, rows in learnt.items()}
+    return {word: rows.detach() for word, rows in learned.items()}
 
 
 def _fall(step: int, steps: int) -> float:

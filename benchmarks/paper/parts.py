@@ -1,4 +1,4 @@
-"""Experiments 1 and 2: who is recognised under which prompt, and what happens to the others."""
+"""Experiments 1 and 2: who is recognized under which prompt, and what happens to the others."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ import numpy as np
 import torch
 
 from apl_core.prefix import Rows
-from apl_trainer.evaluation.conditions import Condition, Question, baselines, random_rows, reseeded
+from apl_trainer.evaluation.conditions import (
+    Condition,
+    EvalPrompt,
+    baselines,
+    random_rows,
+    reseeded,
+)
 from apl_trainer.evaluation.distances import feature_change, fid, kid_mean, pixel_change
 from apl_trainer.evaluation.identity import Identity, identity
 from apl_trainer.pocket.card import read_renders
 from apl_trainer.pocket.eval_prompts import correct
-from apl_trainer.pocket.metrics import PEOPLE, SCENE, THINGS, Paper
+from apl_trainer.pocket.metrics import PEOPLE, SCENE, THINGS, PromptSet
 from apl_trainer.pocket.reader import faces_of
-from apl_trainer.pocket.render_pool import Drawn
+from apl_trainer.pocket.render_pool import Rendered
 from apl_trainer.report.sheet import save_sheet
 from apl_trainer.statistics import Mean, mean
 
-from .experiment import Bench, Result
+from .experiment import Experiment, Result
 from .prompts import VARIATIONS, Named, variation
 
 GROUPS = ("trained", "heldout")
@@ -27,20 +33,23 @@ _SEED = 600_000
 _RENDERS = 400
 
 
-def recognised(
-    bench: Bench, drawn: Drawn, who: Sequence[str], others: Sequence[str | None] | None = None
+def recognized(
+    bench: Experiment,
+    drawn: Rendered,
+    who: Sequence[str],
+    others: Sequence[str | None] | None = None,
 ) -> Identity:
-    """Who is recognised in pictures whose prompts name `who`."""
+    """Who is recognized in pictures whose prompts name `who`."""
     return identity(faces_of(drawn.reading), who, bench.reader.gallery, others)
 
 
-def some(drawn: Drawn, start: int, stop: int | None) -> Drawn:
+def some(drawn: Rendered, start: int, stop: int | None) -> Rendered:
     """The pictures from `start` up to `stop`."""
     rows = slice(start, stop)
-    return Drawn(drawn.pictures[rows], drawn.reading.rows(rows))
+    return Rendered(drawn.pictures[rows], drawn.reading.rows(rows))
 
 
-def as_asked(drawn: Drawn, questions: Sequence[Question], heads: Sequence[str]) -> np.ndarray:
+def as_asked(drawn: Rendered, questions: Sequence[EvalPrompt], heads: Sequence[str]) -> np.ndarray:
     """Share of what was asked that each picture shows, (B,)."""
     return correct(drawn.reading, questions, heads).nanmean(1).numpy()
 
@@ -50,24 +59,24 @@ def largest(means: Sequence[Mean]) -> Mean:
     return max(means, key=lambda m: -1.0 if np.isnan(m.value) else m.value)
 
 
-def reader_part(bench: Bench) -> Result:
-    """How well the recogniser reads renders that it never saw."""
+def reader_part(bench: Experiment) -> Result:
+    """How well the recognizer reads renders that it never saw."""
     count = min(_RENDERS, 20 * bench.plan.names)
     return Result({f"reader.{k}": m for k, m in read_renders(bench.model, count).items()})
 
 
-def _paper(bench: Bench) -> Paper:
+def _paper(bench: Experiment) -> PromptSet:
     plan = bench.plan
-    return Paper.of(bench.model.world, plan.names, plan.seeds, plan.free)
+    return PromptSet.of(bench.model.world, plan.names, plan.seeds, plan.free)
 
 
-def _random(bench: Bench) -> Rows:
+def _random(bench: Experiment) -> Rows:
     return random_rows(bench.model.encoder, bench.prefix.n, bench.prefix.behind)
 
 
-def identity_part(bench: Bench) -> Result:
+def identity_part(bench: Experiment) -> Result:
     """Trained and held-out names under the prefix, every baseline, and the eraser."""
-    paper = _paper(bench)
+    prompts = _paper(bench)
     eraser, cost = bench.made("eraser")
     conditions = {
         **baselines(_random(bench)),
@@ -76,7 +85,7 @@ def identity_part(bench: Bench) -> Result:
     }
     shots = {
         name: bench.draw(
-            [c.rewrite(q) for q in c.paper(paper).named],
+            [c.rewrite(q) for q in c.paper(prompts).named],
             c.rows,
             eraser if name == "eraser" else None,
         )
@@ -85,28 +94,31 @@ def identity_part(bench: Bench) -> Result:
     drawn = {name: shot.result() for name, shot in shots.items()}
     figures: dict[str, Mean] = {}
     for name, condition in conditions.items():
-        asked = condition.paper(paper)
+        asked = condition.paper(prompts)
         start = 0
         for group, questions in zip(GROUPS, (asked.trained, asked.heldout), strict=True):
             part = some(drawn[name], start, start + len(questions))
             start += len(questions)
-            found = recognised(bench, part, [q.subject for q in questions])
+            found = recognized(bench, part, [q.subject for q in questions])
             figures |= {f"{k}.{group}.{name}": m for k, m in found.figures().items()}
         who = [q.subject for q in asked.named]
         figures[f"face_found.{name}"] = mean(drawn[name].reading.is_face().numpy(), who)
         figures[f"scene.{name}"] = mean(as_asked(drawn[name], asked.named, SCENE), who)
-    learnt = dict(bench.made("prefix")[1])
+    learned = dict(bench.made("prefix")[1])
     if bench.order.prefix:  # the copying of a file is no training
-        del learnt["seconds"]
+        del learned["seconds"]
     numbers = {f"eraser.{k}": v for k, v in cost.items()}
-    numbers |= {f"prefix.{k}": v for k, v in learnt.items()}
-    return Result(figures, numbers, _identity_sheet(bench, paper, conditions, drawn))
+    numbers |= {f"prefix.{k}": v for k, v in learned.items()}
+    return Result(figures, numbers, _identity_sheet(bench, prompts, conditions, drawn))
 
 
 def _identity_sheet(
-    bench: Bench, paper: Paper, conditions: dict[str, Condition], drawn: dict[str, Drawn]
+    bench: Experiment,
+    prompts: PromptSet,
+    conditions: dict[str, Condition],
+    drawn: dict[str, Rendered],
 ) -> dict[str, str]:
-    brief = paper.brief()
+    brief = prompts.brief()
     shown = [*brief.trained[:3], *brief.heldout[:3]]
     titles = {
         "none": "no prefix",
@@ -115,7 +127,7 @@ def _identity_sheet(
         "description": "description",
         "negative": "negative\nprompt",
     }
-    asked = {n: conditions[n].paper(paper).named for n in titles}
+    asked = {n: conditions[n].paper(prompts).named for n in titles}
     rows = [drawn[n].pictures[[asked[n].index(q) for q in shown]] for n in titles]
     groups = [("train group", len(brief.trained[:3])), ("held out", len(brief.heldout[:3]))]
     save_sheet(
@@ -128,7 +140,7 @@ def _identity_sheet(
     return {"identity.png": "Trained names on the left, held-out names on the right; same seeds."}
 
 
-def variations_part(bench: Bench) -> Result:
+def variations_part(bench: Experiment) -> Result:
     """Prompts as people really type them, with and without the prefix."""
     world, plan = bench.model.world, bench.plan
     count = plan.variation_names
@@ -136,9 +148,9 @@ def variations_part(bench: Bench) -> Result:
         "trained": world.group("train")[-max(count // 2, 2) :],
         "heldout": world.group("heldout")[:count],
     }
-    tokenise, vectors = bench.model.encoder.towers[0].tokenise, bench.prefix.n
+    tokenize, vectors = bench.model.encoder.towers[0].tokenize, bench.prefix.n
     asked: dict[tuple[str, str], list[Named]] = {
-        (group, kind): variation(kind, members, plan.variation_seeds, _SEED, tokenise, vectors)
+        (group, kind): variation(kind, members, plan.variation_seeds, _SEED, tokenize, vectors)
         for group, members in people.items()
         for kind in VARIATIONS
     }
@@ -151,7 +163,7 @@ def variations_part(bench: Bench) -> Result:
         places: list[int] = []
         for (group, kind), named in asked.items():
             part = some(drawn, start, start + len(named))
-            found = recognised(bench, part, [n.who for n in named], [n.other for n in named])
+            found = recognized(bench, part, [n.who for n in named], [n.other for n in named])
             figures[f"variation.{kind}.{group}.{condition}"] = found.top1
             figures[f"variation_face.{kind}.{group}.{condition}"] = found.face_found
             places += [start] if group == "heldout" else []
@@ -166,26 +178,26 @@ def variations_part(bench: Bench) -> Result:
     return Result(figures, {}, {"variations.png": caption})
 
 
-def fidelity_part(bench: Bench) -> Result:
+def fidelity_part(bench: Experiment) -> Result:
     """Name-free prompts of people and of things: drawn as asked, and drawn as before."""
-    paper = _paper(bench)
-    requests = [q.request() for q in paper.free]
+    prompts = _paper(bench)
+    requests = [q.request() for q in prompts.free]
     shots = {
         "none": bench.draw(requests),
-        "reseeded": bench.draw(reseeded(paper)),
+        "reseeded": bench.draw(reseeded(prompts)),
         "random": bench.draw(requests, _random(bench)),
         "eraser": bench.draw(requests, folder=bench.made("eraser")[0]),
         "prefix": bench.draw(requests, bench.prefix.rows()),
     }
     drawn = {name: shot.result() for name, shot in shots.items()}
-    middle = len(paper.people)
+    middle = len(prompts.people)
     heads = {
-        "people": (0, middle, paper.people, PEOPLE),
-        **{f"people.{h}": (0, middle, paper.people, (h,)) for h in PEOPLE},
-        "things": (middle, None, paper.things, THINGS),
-        "objects": (middle, None, paper.things, ("thing0", "thing1")),
-        "colours": (middle, None, paper.things, ("colour0", "colour1")),
-        "backgrounds": (middle, None, paper.things, ("background",)),
+        "people": (0, middle, prompts.people, PEOPLE),
+        **{f"people.{h}": (0, middle, prompts.people, (h,)) for h in PEOPLE},
+        "things": (middle, None, prompts.things, THINGS),
+        "objects": (middle, None, prompts.things, ("thing0", "thing1")),
+        "colours": (middle, None, prompts.things, ("colour0", "colour1")),
+        "backgrounds": (middle, None, prompts.things, ("background",)),
     }
     figures: dict[str, Mean] = {}
     for key, (start, stop, questions, asked) in heads.items():

@@ -9,27 +9,27 @@ import torch
 
 from apl_core.prefix import Rows
 from apl_trainer.evaluation.distances import pixel_change
-from apl_trainer.pocket.eval_prompts import identity_questions, people_questions, things_questions
+from apl_trainer.pocket.eval_prompts import identity_prompts, people_prompts, things_prompts
 from apl_trainer.pocket.metrics import PEOPLE, THINGS
 from apl_trainer.pocket.networks import to_pictures
-from apl_trainer.pocket.render_pool import Drawn
+from apl_trainer.pocket.render_pool import Rendered
 from apl_trainer.pocket.source import PERSON
 from apl_trainer.report.sheet import save_sheet
 from apl_trainer.statistics import Mean, mean
 
 from .artifacts import inverted, made_prefix
-from .experiment import Bench, Result, Shot
+from .experiment import Experiment, PendingImages, Result
 from .finetune import renders
 from .parts import (
     as_asked,
     fidelity_part,
     identity_part,
     reader_part,
-    recognised,
+    recognized,
     some,
     variations_part,
 )
-from .plan import ROUTES, VARIANTS, Plan
+from .plan import ROUTES, VARIANTS, BenchmarkPlan
 from .prompts import variation
 from .styles import STYLES
 
@@ -40,22 +40,22 @@ _READ = 128
 class _Exam:
     """Held-out names and a few name-free prompts, asked in one go."""
 
-    def __init__(self, bench: Bench, names: int, seeds: int, free: int) -> None:
+    def __init__(self, bench: Experiment, names: int, seeds: int, free: int) -> None:
         world = bench.model.world
         self.bench = bench
-        self.named = identity_questions(world, world.group("heldout")[:names], seeds, _FIRST)
-        self.people = people_questions(world, free, _FIRST + 10_000)
-        self.things = things_questions(world, free, _FIRST + 20_000)
+        self.named = identity_prompts(world, world.group("heldout")[:names], seeds, _FIRST)
+        self.people = people_prompts(world, free, _FIRST + 10_000)
+        self.things = things_prompts(world, free, _FIRST + 20_000)
         self.asked = [*self.named, *self.people, *self.things]
 
-    def draw(self, rows: Rows | None, folder: Path | None = None) -> Shot:
+    def draw(self, rows: Rows | None, folder: Path | None = None) -> PendingImages:
         """Start drawing all its pictures."""
         return self.bench.draw([q.request() for q in self.asked], rows, folder)
 
-    def figures(self, drawn: Drawn) -> dict[str, Mean]:
+    def figures(self, drawn: Rendered) -> dict[str, Mean]:
         """Identity of held-out names, faces, and what of the name-free prompts came out."""
         n, m = len(self.named), len(self.named) + len(self.people)
-        found = recognised(self.bench, some(drawn, 0, n), [q.subject for q in self.named])
+        found = recognized(self.bench, some(drawn, 0, n), [q.subject for q in self.named])
         return {
             "heldout": found.top1,
             "cosine": found.cosine,
@@ -65,8 +65,8 @@ class _Exam:
         }
 
 
-def transfer_part(bench: Bench, variant: str) -> Result:
-    """The prefix, unchanged, on a variant of the model that it was not learnt on."""
+def transfer_part(bench: Experiment, variant: str) -> Result:
+    """The prefix, unchanged, on a variant of the model that it was not learned on."""
     folder, facts = bench.made(f"variant-{variant}")
     exam = _Exam(bench, bench.plan.names, bench.plan.transfer_seeds, bench.plan.transfer_free)
     n, step = len(exam.named), max(bench.plan.transfer_seeds, 1)
@@ -92,22 +92,22 @@ def transfer_part(bench: Bench, variant: str) -> Result:
     return Result(figures, seconds, {sheet: f"Variant {variant}: held-out names and two others."})
 
 
-def _reads(bench: Bench, variant: str) -> Mean:
-    """How well the recogniser names people in renders of the variant's style."""
+def _reads(bench: Experiment, variant: str) -> Mean:
+    """How well the recognizer names people in renders of the variant's style."""
     people = bench.model.world.group("heldout")
     drawn = renders(bench.model, people, (_READ, 0, 0), 40, STYLES.get(variant))
     who = [next(p.name for p in people if p.name in c) for c in drawn.captions]
     with torch.no_grad():
         pictures = to_pictures(drawn.latents)
-        reading = bench.model.recogniser(pictures)
-    return recognised(bench, Drawn(pictures, reading), who).top1
+        reading = bench.model.recognizer(pictures)
+    return recognized(bench, Rendered(pictures, reading), who).top1
 
 
-def personal_part(bench: Bench, route: str) -> Result:
-    """People whom the model was taught after the prefix was learnt."""
+def personal_part(bench: Experiment, route: str) -> Result:
+    """People whom the model was taught after the prefix was learned."""
     folder, facts = bench.made(route)
     people = bench.model.world.group("personal")[: bench.plan.personal]
-    asked = identity_questions(bench.model.world, people, bench.plan.personal_seeds, _FIRST)
+    asked = identity_prompts(bench.model.world, people, bench.plan.personal_seeds, _FIRST)
     words = {p.name: inverted(p) if route == "inversion" else p.name for p in people}
     named = [q.request(words[q.subject]) for q in asked]
     shots = {
@@ -120,22 +120,22 @@ def personal_part(bench: Bench, route: str) -> Result:
     rows: list[torch.Tensor] = []
     for name, shot in shots.items():
         drawn = shot.result()
-        found = recognised(bench, drawn, [q.subject for q in asked])
-        figures[f"personalised.{route}.{name}"] = found.top1
-        figures[f"personalised.{route}.face_found.{name}"] = found.face_found
+        found = recognized(bench, drawn, [q.subject for q in asked])
+        figures[f"personalized.{route}.{name}"] = found.top1
+        figures[f"personalized.{route}.face_found.{name}"] = found.face_found
         rows.append(drawn.pictures[:: bench.plan.personal_seeds][:8])
     sheet = f"personal-{route}.png"
     titles = ("untaught", "taught,\nno prefix", "taught,\nprefix", "“a person”")
     save_sheet(rows, bench.sheet(sheet), titles, [p.name for p in people[:8]])
-    seconds = {f"personalised.{route}.seconds": facts["seconds"]}
+    seconds = {f"personalized.{route}.seconds": facts["seconds"]}
     return Result(figures, seconds, {sheet: f"People taught by {route}."})
 
 
-def chunks_part(bench: Bench) -> Result:
+def chunks_part(bench: Experiment) -> Result:
     """A name in the second chunk: the prefix in every chunk, and in the first one only."""
     people = bench.model.world.group("heldout")[: bench.plan.variation_names]
-    tokenise = bench.model.encoder.towers[0].tokenise
-    named = variation("far back", people, 1, _FIRST, tokenise, bench.prefix.n)
+    tokenize = bench.model.encoder.towers[0].tokenize
+    named = variation("far back", people, 1, _FIRST, tokenize, bench.prefix.n)
     requests, rows = [n.request() for n in named], bench.prefix.rows()
     shots = {
         "none": bench.draw(requests),
@@ -143,7 +143,7 @@ def chunks_part(bench: Bench) -> Result:
         "first_only": bench.draw(requests, rows, first_only=True),
     }
     drawn = {name: shot.result() for name, shot in shots.items()}
-    found = {n: recognised(bench, d, [q.who for q in named]) for n, d in drawn.items()}
+    found = {n: recognized(bench, d, [q.who for q in named]) for n, d in drawn.items()}
     figures = {f"chunks.{n}": f.top1 for n, f in found.items()}
     figures |= {f"chunks.face_found.{n}": f.face_found for n, f in found.items()}
     titles = ("no prefix", "every chunk", "first only")
@@ -151,8 +151,8 @@ def chunks_part(bench: Bench) -> Result:
     return Result(figures, {}, {"chunks.png": "A held-out name in the second chunk."})
 
 
-def ablation_part(bench: Bench, name: str) -> Result:
-    """A prefix that was learnt with one setting changed; `none` is no prefix."""
+def ablation_part(bench: Experiment, name: str) -> Result:
+    """A prefix that was learned with one setting changed; `none` is no prefix."""
     exam = _Exam(bench, bench.plan.ablation_names, 2, bench.plan.ablation_free)
     if name == "none":
         found, numbers = exam.figures(exam.draw(None).result()), {}
@@ -163,14 +163,14 @@ def ablation_part(bench: Bench, name: str) -> Result:
     return Result({f"ablation.{name}.{k}": m for k, m in found.items()}, numbers)
 
 
-Part = Callable[[Bench], Result]
+Part = Callable[[Experiment], Result]
 
 
-def _with(function: Callable[[Bench, str], Result], name: str) -> Part:
+def _with(function: Callable[[Experiment, str], Result], name: str) -> Part:
     return lambda bench: function(bench, name)
 
 
-def parts_of(plan: Plan) -> dict[str, Part]:
+def parts_of(plan: BenchmarkPlan) -> dict[str, Part]:
     """All parts of a plan, in the order of the report."""
     parts: dict[str, Part] = {
         "reader": reader_part,

@@ -1,4 +1,4 @@
-"""How much of everything is drawn and learnt: the quick run, the full one, and a tiny one."""
+"""How much of everything is drawn and learned: the quick run, the full one, and a tiny one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from apl_core.training.config import PAPER, TrainConfig
 from apl_trainer.pocket.train import POCKET
 
 VARIANTS = ("ink", "warm", "mix")
-"""Fine-tuned pocket models: drawn with outlines, in another palette, learnt from other data."""
+"""Fine-tuned pocket models: drawn with outlines, in another palette, learned from other data."""
 
 ROUTES = ("dreambooth", "inversion")
-"""Ways in which somebody is taught to the model after the prefix was learnt."""
+"""Ways in which somebody is taught to the model after the prefix was learned."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """Counts of one benchmark; two runs with equal plans, models and prefixes are equal."""
 
     names: int = 64
@@ -46,7 +46,7 @@ class Plan:
         return {**found, "ablations": list(self.ablations)}
 
 
-def ablation(name: str, plan: Plan) -> tuple[TrainConfig, int | None]:
+def ablation(name: str, plan: BenchmarkPlan) -> tuple[TrainConfig, int | None]:
     """The settings of one ablation, and how many train names it learns from (None: all)."""
     base = replace(POCKET, steps=plan.ablation_steps, check_every=0, save_every=10_000)
     base = replace(base, pool=plan.pool or base.pool)
@@ -69,7 +69,7 @@ def ablation(name: str, plan: Plan) -> tuple[TrainConfig, int | None]:
     raise ValueError(f"no ablation is called {name}")
 
 
-FULL = Plan(
+FULL = BenchmarkPlan(
     ablations=(
         "recipe=apl",
         "recipe=paper",
@@ -89,7 +89,7 @@ FULL = Plan(
 )
 """37 minutes on two quiet cores."""
 
-QUICK = Plan(
+QUICK = BenchmarkPlan(
     names=20,
     seeds=2,
     free=48,
@@ -112,7 +112,7 @@ QUICK = Plan(
 )
 """Seven and a half minutes on two quiet cores: every experiment is there, with wide intervals."""
 
-TINY = Plan(
+TINY = BenchmarkPlan(
     names=2,
     seeds=2,
     free=2,
@@ -135,4 +135,4 @@ TINY = Plan(
     ablations=("recipe=paper", "names=4"),
     batch=4,
 )
-"""Seconds, for tests: everything runs and nothing is learnt."""
+"""Seconds, for tests: everything runs and nothing is learned."""

@@ -13,7 +13,7 @@ from apl_trainer.pocket.captions import FILLERS, twice
 from apl_trainer.pocket.world import Person
 from apl_trainer.sampling import Request
 
-Tokenise = Callable[[str], Sequence[int]]
+Tokenize = Callable[[str], Sequence[int]]
 
 _CYRILLIC = dict(
     zip("abdefghiklmnoprstuvxzj", "абдефгхиклмнопрстувхзй", strict=True)
@@ -49,23 +49,23 @@ def cyrillic(name: str) -> str:
     return "".join(_CYRILLIC.get(letter, letter) for letter in name.lower())
 
 
-def far_back(subject: str, tokenise: Tokenise) -> str:
+def far_back(subject: str, tokenize: Tokenize) -> str:
     """A prompt of filler words that is so long that the subject stands in the second chunk.
 
     More tokens stand before it than one chunk holds, with or without a prefix.
     """
     before = (", ".join([*_fillers(n), ""]) for n in itertools.count())
-    return _behind(next(n for n, text in enumerate(before) if len(tokenise(text)) > CHUNK), subject)
+    return _behind(next(n for n, text in enumerate(before) if len(tokenize(text)) > CHUNK), subject)
 
 
-def late(subject: str, tokenise: Tokenise, vectors: int) -> str:
+def late(subject: str, tokenize: Tokenize, vectors: int) -> str:
     """A prompt that ends in the subject, as late in the first chunk as there is room for it.
 
     Of the chunk's 75 places `vectors` are the prefix's.
     """
     most = room(vectors)
     longer = (_behind(n, subject) for n in itertools.count(1))
-    return _behind(next(n for n, text in enumerate(longer) if len(tokenise(text)) > most), subject)
+    return _behind(next(n for n, text in enumerate(longer) if len(tokenize(text)) > most), subject)
 
 
 def _behind(count: int, subject: str) -> str:
@@ -92,7 +92,7 @@ VARIATIONS = (
 
 
 def variation(
-    kind: str, people: Sequence[Person], seeds: int, first: int, tokenise: Tokenise, vectors: int
+    kind: str, people: Sequence[Person], seeds: int, first: int, tokenize: Tokenize, vectors: int
 ) -> list[Named]:
     """One kind of prompt about everybody of a group, `seeds` pictures each from seed `first` on.
 
@@ -103,7 +103,7 @@ def variation(
     for i, person in enumerate(people):
         name = person.name
         other = people[(i + 1) % len(people)].name
-        text = _prompt(kind, name, other, rng, tokenise, vectors)
+        text = _prompt(kind, name, other, rng, tokenize, vectors)
         second = other if kind == "two people" else None
         for seed in range(seeds):
             found.append(Named(text, first + len(people) * seed + i, name, second))
@@ -111,7 +111,7 @@ def variation(
 
 
 def _prompt(
-    kind: str, name: str, other: str, rng: np.random.Generator, tokenise: Tokenise, vectors: int
+    kind: str, name: str, other: str, rng: np.random.Generator, tokenize: Tokenize, vectors: int
 ) -> str:
     make: dict[str, Callable[[], str]] = {
         "portrait": lambda: f"a close-up portrait of {name}",
@@ -121,8 +121,8 @@ def _prompt(
         "accents": lambda: f"a photo of {name.translate(_ACCENTS)}",
         "twice": lambda: twice(name),
         "weights": lambda: f"a photo of ({name}:1.3), (sharp focus:1.1)",
-        "late": lambda: late(name, tokenise, vectors),
-        "far back": lambda: far_back(name, tokenise),
+        "late": lambda: late(name, tokenize, vectors),
+        "far back": lambda: far_back(name, tokenize),
         "two people": lambda: f"a photo of {name} and {other}",
         "cyrillic": lambda: f"a photo of {cyrillic(name)}",
     }

@@ -16,13 +16,13 @@ from apl_trainer.statistics import Mean
 
 from .experiment import Result
 from .parts import largest
-from .plan import VARIANTS, Plan
+from .plan import VARIANTS, BenchmarkPlan
 from .tables import markdown, tables
 from .targets import TARGETS, verdict
 
 NOTES = (
     "The pocket model draws cartoon faces of people who do not exist; identity is counted by a "
-    "recogniser that knows all of them. Nothing of this says how a prefix does on photographs.",
+    "recognizer that knows all of them. Nothing of this says how a prefix does on photographs.",
     "Held-out names are known to the model; the prefix never saw them. Our recipe was chosen on "
     "trained names; but the share of scenes with two things was last changed after demos of world "
     "0 had lost too many of them, shorter recipes were given up after such demos, and earlier ones "
@@ -44,7 +44,7 @@ class Facts:
     digest: str
     prefix: Mapping[str, str | int]
     command: str
-    plan: Plan
+    plan: BenchmarkPlan
     seconds: float
 
 
@@ -55,7 +55,7 @@ def gather(results: Mapping[str, Result]) -> tuple[dict[str, Mean], dict[str, fl
     transfers = [figures[f"transfer.{v}.heldout.prefix"] for v in VARIANTS]
     figures["transfer.heldout.worst"] = largest(transfers)
     for moment in ("before", "after"):
-        figures[f"personalised.{moment}"] = figures[f"personalised.dreambooth.{moment}"]
+        figures[f"personalized.{moment}"] = figures[f"personalized.dreambooth.{moment}"]
     return figures, numbers
 
 

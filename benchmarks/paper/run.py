@@ -17,10 +17,10 @@ from apl_core.errors import RunError
 from apl_trainer.pocket.model import PocketModel
 from apl_trainer.pocket.train import POCKET
 
-from .artifacts import Order, names_of
-from .experiment import Bench, Pool, Result
+from .artifacts import ArtifactSpec, names_of
+from .experiment import Experiment, Pool, Result
 from .parts_models import needs, parts_of
-from .plan import Plan
+from .plan import BenchmarkPlan
 from .report import Facts, write_report
 
 
@@ -39,7 +39,7 @@ class Share:
 def run_paper(
     model: PocketModel,
     out: Path,
-    plan: Plan,
+    plan: BenchmarkPlan,
     prefix: Path | None,
     workers: int,
     share: Share,
@@ -73,7 +73,7 @@ def run_paper(
             with tqdm.get_lock():  # makings end in another thread
                 bar.update()
 
-        bench = Bench(model, Order(model.folder, out, plan, prefix), pool)
+        bench = Experiment(model, ArtifactSpec(model.folder, out, plan, prefix), pool)
         bar.set_postfix_str(f"{len(wanted)} makings under way")
         bench.start([m for m in names_of(plan) if m in wanted], advance)
         for name in missing:
@@ -99,7 +99,7 @@ def run_paper(
     return write_report(out, results, Facts(model.name, digest, about, command, plan, seconds))
 
 
-def missing_parts(out: Path, plan: Plan) -> list[str]:
+def missing_parts(out: Path, plan: BenchmarkPlan) -> list[str]:
     """Parts that are not measured yet."""
     return [p for p in parts_of(plan) if not _file(out, p).exists()]
 

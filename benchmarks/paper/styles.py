@@ -1,6 +1,6 @@
 """Re-styled renders: other lines and another palette, for fine-tuned variants of the model.
 
-Only as strong as the recogniser, which saw neither style, can bear: it finds a face in 98 of 100
+Only as strong as the recognizer, which saw neither style, can bear: it finds a face in 98 of 100
 such renders. Where it finds none, no figure says anything about anonymity.
 """
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from apl_trainer.report.page import Table
 from apl_trainer.statistics import Mean
 
-from .plan import ROUTES, VARIANTS, Plan
+from .plan import ROUTES, VARIANTS, BenchmarkPlan
 from .prompts import VARIATIONS
 
 Figures = Mapping[str, Mean]
@@ -72,7 +72,7 @@ def _identity(figures: Figures, numbers: Numbers) -> Table:
     table = _table(
         "1. Identity",
         "Percent with 95 % intervals over names; pictures without a face are left out of the first "
-        "five columns. Lower is more anonymous. Trained names are those that the prefix learnt "
+        "five columns. Lower is more anonymous. Trained names are those that the prefix learned "
         "from and that the edited weights list; held-out names are on no list. Seconds and bytes "
         "are what it takes to make and to ship.",
         [""],
@@ -102,14 +102,14 @@ def _change(figures: Figures) -> Table:
     return Table(
         "2b. How far name-free pictures move",
         "Against the pictures without prefix, same seeds: mean squared pixel difference, distance "
-        "of feature maps, and FID and KID of the recogniser's features (comparable within this "
+        "of feature maps, and FID and KID of the recognizer's features (comparable within this "
         "table only).",
         ["", "pixels", "features", "FID", "KID"],
         rows,
     )
 
 
-def tables(figures: Figures, numbers: Numbers, plan: Plan) -> list[Table]:
+def tables(figures: Figures, numbers: Numbers, plan: BenchmarkPlan) -> list[Table]:
     """All tables of the report, in the order of the experiments."""
     ablations = {"none": "no prefix", **{a: a for a in plan.ablations}}
     found = [
@@ -152,7 +152,7 @@ def tables(figures: Figures, numbers: Numbers, plan: Plan) -> list[Table]:
         _table(
             "3. Transfer",
             "The prefix, unchanged, on fine-tuned variants of the model with the same text "
-            "encoder. The recogniser's own accuracy on renders of that style is in the last "
+            "encoder. The recognizer's own accuracy on renders of that style is in the last "
             "column.",
             ["variant"],
             [
@@ -163,22 +163,22 @@ def tables(figures: Figures, numbers: Numbers, plan: Plan) -> list[Table]:
                 ("people, prefix", "transfer.{}.people.prefix"),
                 ("things, no prefix", "transfer.{}.things.none"),
                 ("things, prefix", "transfer.{}.things.prefix"),
-                ("recogniser on renders", "transfer.{}.reads"),
+                ("recognizer on renders", "transfer.{}.reads"),
             ],
             {v: v for v in VARIANTS},
             figures,
         ),
         _table(
-            "4. People taught after the prefix was learnt",
+            "4. People taught after the prefix was learned",
             "Fine-tuning of the U-Net with pictures and names (in the manner of DreamBooth), and "
             "textual inversion of a new word.",
             ["route"],
             [
-                ("before teaching", "personalised.{}.untaught"),
-                ("taught, no prefix", "personalised.{}.before"),
-                ("taught, prefix", "personalised.{}.after"),
-                ("“a person”", "personalised.{}.floor"),
-                ("face found, prefix", "personalised.{}.face_found.after"),
+                ("before teaching", "personalized.{}.untaught"),
+                ("taught, no prefix", "personalized.{}.before"),
+                ("taught, prefix", "personalized.{}.after"),
+                ("“a person”", "personalized.{}.floor"),
+                ("face found, prefix", "personalized.{}.face_found.after"),
             ],
             {r: r for r in ROUTES},
             figures,
@@ -214,7 +214,7 @@ def tables(figures: Figures, numbers: Numbers, plan: Plan) -> list[Table]:
         *found,
         Table(table.title, table.about, [*table.columns, "seconds"], rows),
         _table(
-            "The recogniser itself",
+            "The recognizer itself",
             "Its accuracy on renders that it never saw.",
             ["what"],
             [("right", "reader.{}")],

@@ -17,11 +17,11 @@ from apl_core.encoding import ReferenceEncoder
 from apl_trainer.models.clip_text import ClipTower
 from apl_trainer.pocket.model import PocketModel, load_pocket
 
-_SHARED = ("world.json", "vocab.json", "merges.txt", "recogniser.safetensors")
+_SHARED = ("world.json", "vocab.json", "merges.txt", "recognizer.safetensors")
 _WORDS = "words.safetensors"
 
 
-def save_edition(
+def save_variant(
     original: Path, unet: nn.Module | None, folder: Path, words: Mapping[str, Tensor] | None = None
 ) -> None:
     """Write a pocket model's folder with another U-Net, or with the rows (k, width) of new words.
@@ -42,7 +42,7 @@ def save_edition(
 
 
 @functools.lru_cache(maxsize=4)
-def load_edition(folder: Path) -> PocketModel:
+def load_variant(folder: Path) -> PocketModel:
     """A pocket model's folder with the new words that may lie in it."""
     model = load_pocket(folder)
     if not (folder / _WORDS).exists():
@@ -57,7 +57,7 @@ def with_words(model: PocketModel, words: Mapping[str, Tensor]) -> PocketModel:
 
 
 class WordTower(ClipTower):
-    """A tower with textual inversions: a word that stands for k learnt rows of its table."""
+    """A tower with textual inversions: a word that stands for k learned rows of its table."""
 
     def __init__(self, tower: object, words: Mapping[str, Tensor]) -> None:
         assert isinstance(tower, ClipTower)
@@ -76,11 +76,11 @@ class WordTower(ClipTower):
         """Token embeddings (vocabulary + new rows, width)."""
         return torch.cat([self._known, self._rows])
 
-    def tokenise(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Token ids of a text; a new word becomes its rows' ids."""
         ids: list[int] = []
         for part in self._pattern.split(text):
-            ids += self._ids[part] if part in self._ids else super().tokenise(part)
+            ids += self._ids[part] if part in self._ids else super().tokenize(part)
         return ids
 
     def run(self, ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -22,7 +22,7 @@ from .ports import ComfyLatents
 SAMPLER, SCHEDULER = "euler", "normal"
 
 
-class Painter:
+class LatentSampler:
     """Makes pictures with the loaded model; `size` is (width, height) in pixels."""
 
     def __init__(

@@ -34,8 +34,8 @@ class ComfyEncoder:
         if not self._widths or self._tables.keys() != self._widths.keys():
             raise HostError(
                 "train on this CLIP",
-                "its token embeddings are not plain floats (a quantised checkpoint)",
-                "train on the full checkpoint; the prefix then works with the quantised one too",
+                "its token embeddings are not plain floats (a quantized checkpoint)",
+                "train on the full checkpoint; the prefix then works with the quantized one too",
             )
 
     @property

@@ -18,16 +18,16 @@ from apl_core.errors import ConfigError, HostError, RunError
 from apl_core.formats import write_prefix
 from apl_core.objective import Kind, Target
 from apl_core.prefix import Prefix, Rows
-from apl_core.training.callbacks import Control, Event, Judgement, Stepped
+from apl_core.training.callbacks import Control, Event, Stepped, ValidationResult
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.micro import out_of_memory
 
-from .pictures import Painter, save, sheet
+from .pictures import LatentSampler, save, sheet
 from .ports import ComfyDenoiser, ComfyEncoder
-from .source import TEMPLATES, Person, Shown, ShownSource, held_out, kind_of, person_in
-from .trainable import borrowed, load
+from .source import TEMPLATES, CaptionedLatent, LatentSource, Person, held_out, kind_of, person_in
+from .trainable import load, trainable
 from .validation import HeldOut
 
 LOOKED_AT = 3
@@ -91,7 +91,7 @@ def train(
     """Learn a prefix for the loaded model into `folder`.
 
     Of five names or more a fifth is held out; the step that does best on them is kept, otherwise
-    the last one. An interrupt saves what is learnt so far into the folder and then stops the graph.
+    the last one. An interrupt saves what is learned so far and then stops the graph.
     Raises HostError for a model that cannot be trained on or memory that does not suffice, and the
     core's errors.
     """
@@ -105,7 +105,7 @@ def train(
     raise HostError(
         "train a prefix",
         f"there is not enough memory for one example of {job.size[0]} x {job.size[1]} pixels",
-        "give a smaller width and height, or close other programs; what was learnt before is in "
+        "give a smaller width and height, or close other programs; what was learned before is in "
         f"{folder.path}",
     ) from why
 
@@ -123,13 +123,13 @@ def _train(
     encoder, denoiser = ComfyEncoder(clip, at_once), ComfyDenoiser(model, at_once)
     folder.create(job.config)
     with torch.inference_mode(False), torch.no_grad():
-        painter = Painter(model, clip, vae, job.size, job.steps, job.cfg)
-        shown = _shown(job, painter, watcher)
+        sampler = LatentSampler(model, clip, vae, job.size, job.steps, job.cfg)
+        shown = _shown(job, sampler, watcher)
         texts = [f"a photo of {person.name}" for person in job.people[:LOOKED_AT]]
         before: list[Tensor] = []
 
         def look(rows: Prefix | Rows) -> tuple[Tensor, Tensor]:
-            pair = painter.before_and_after(texts, job.config.seed, rows, *before)
+            pair = sampler.before_and_after(texts, job.config.seed, rows, *before)
             before[:] = [pair[0]]
             watcher.preview(sheet(*pair))
             return pair
@@ -138,33 +138,33 @@ def _train(
             save(sheet(*look(rows)), path)
             load(model, clip)  # the VAE may have pushed them out
 
-        learnt, kept = _split(shown, job.people)
-        judge: HeldOut | None = None
+        learned, kept = _split(shown, job.people)
+        validator: HeldOut | None = None
         name = type(model.model).__name__
         control = Control()
 
-        def judged(rows: Rows) -> Judgement:
-            nonlocal judge
-            if judge is None:
-                source = ShownSource(kept, job.people, _target(job))
-                judge = HeldOut(encoder, denoiser, job.config, source)
-            return judge(rows)
+        def validated(rows: Rows) -> ValidationResult:
+            nonlocal validator
+            if validator is None:
+                source = LatentSource(kept, job.people, _target(job))
+                validator = HeldOut(encoder, denoiser, job.config, source)
+            return validator(rows)
 
         def trainer() -> Trainer:
             return Trainer(
                 job.config,
                 Model(encoder, denoiser, f"ComfyUI {name}"),
-                ShownSource(learnt, job.people, _target(job)),
+                LatentSource(learned, job.people, _target(job)),
                 folder,
-                judge=judged if kept["identity"] else None,
+                validator=validated if kept["identity"] else None,
                 previewer=preview if job.previews else None,
-                listeners=[watcher],
+                callbacks=[watcher],
                 control=control,
                 start=job.start,
-                names_trained=len({one.person for one in learnt["identity"]}),
+                names_trained=len({one.person for one in learned["identity"]}),
             )
 
-        with borrowed(model, clip):
+        with trainable(model, clip):
             try:
                 prefix = trainer().run()
             except management.InterruptProcessingException:
@@ -206,16 +206,16 @@ def pictures_to_make(job: Job) -> int:
     return made + (0 if "people" in read else len(job.others))
 
 
-def _shown(job: Job, painter: Painter, watcher: Watcher) -> dict[Kind, list[Shown]]:
+def _shown(job: Job, sampler: LatentSampler, watcher: Watcher) -> dict[Kind, list[CaptionedLatent]]:
     """Latents of every kind: those of given pictures, and of own ones for kinds without."""
-    shown: dict[Kind, list[Shown]] = {"identity": [], "things": [], "people": []}
+    shown: dict[Kind, list[CaptionedLatent]] = {"identity": [], "things": [], "people": []}
     for pixels, text in job.pictures:
         person, kind = person_in(text, job.people), kind_of(text, job.people)
-        shown[kind] += [Shown(latent, text, person) for latent in painter.read(pixels)]
+        shown[kind] += [CaptionedLatent(latent, text, person) for latent in sampler.read(pixels)]
     seeds = iter(range(job.config.seed, job.config.seed + 1_000_000))
 
     def make(kind: Kind, text: str, person: Person | None = None) -> None:
-        shown[kind].append(Shown(painter.paint(text, next(seeds)), text, person))
+        shown[kind].append(CaptionedLatent(sampler.paint(text, next(seeds)), text, person))
         watcher.picture()
 
     if not shown["identity"]:
@@ -232,16 +232,16 @@ def _shown(job: Job, painter: Painter, watcher: Watcher) -> dict[Kind, list[Show
 
 
 def _split(
-    shown: Mapping[Kind, Sequence[Shown]], people: Sequence[Person]
-) -> tuple[dict[Kind, Sequence[Shown]], dict[Kind, Sequence[Shown]]]:
-    """What is learnt from, and what is judged on; the latter has no names if few are shown."""
+    shown: Mapping[Kind, Sequence[CaptionedLatent]], people: Sequence[Person]
+) -> tuple[dict[Kind, Sequence[CaptionedLatent]], dict[Kind, Sequence[CaptionedLatent]]]:
+    """What is learned from, and what is validated on; the latter has no names if few are shown."""
     _, kept = held_out(people)
     identity = shown["identity"]
-    judged = [one for one in identity if one.person in kept]
-    learnt = [one for one in identity if one.person not in kept]
-    if not learnt:
-        judged, learnt = [], judged
-    return {**shown, "identity": learnt}, {**shown, "identity": judged}
+    validated = [one for one in identity if one.person in kept]
+    learned = [one for one in identity if one.person not in kept]
+    if not learned:
+        validated, learned = [], validated
+    return {**shown, "identity": learned}, {**shown, "identity": validated}
 
 
 def _read_kinds(job: Job) -> set[Kind]:

@@ -45,7 +45,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Shown:
+class CaptionedLatent:
     """A clean latent (C, H, W) with the text of its picture; `person` if it shows a named one."""
 
     latent: Tensor
@@ -75,7 +75,7 @@ def read_people(lines: str, target: Target) -> list[Person]:
 
 
 def held_out(people: Sequence[Person]) -> tuple[Sequence[Person], Sequence[Person]]:
-    """Who is learnt from, and who is kept for judging: the last fifth, nobody of less than five."""
+    """Who is learned from, and who is kept for validation: the last fifth, if there are five."""
     kept = len(people) // 5
     return people[: len(people) - kept], people[len(people) - kept :]
 
@@ -119,7 +119,7 @@ def neutral(text: str, people: Sequence[Person], target: Target) -> str:
     return Names(words).replaced(text, words)
 
 
-class ShownSource:
+class LatentSource:
     """Draws examples from latents that were made or read before.
 
     Half of the identity latents show somebody else, as they do while a picture is sampled under
@@ -127,7 +127,10 @@ class ShownSource:
     """
 
     def __init__(
-        self, shown: Mapping[Kind, Sequence[Shown]], people: Sequence[Person], target: Target
+        self,
+        shown: Mapping[Kind, Sequence[CaptionedLatent]],
+        people: Sequence[Person],
+        target: Target,
     ) -> None:
         self.shown = shown
         texts = {one.text for one in shown["identity"]}
@@ -149,7 +152,7 @@ class ShownSource:
         return Example(kind, latent, own.text, self._neutral[own.text])
 
 
-def _pick(shown: Sequence[Shown], random: torch.Generator) -> Shown:
+def _pick(shown: Sequence[CaptionedLatent], random: torch.Generator) -> CaptionedLatent:
     return shown[int(torch.randint(len(shown), (1,), generator=random))]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 @contextlib.contextmanager
-def borrowed(model: Any, clip: Any) -> Iterator[None]:
+def trainable(model: Any, clip: Any) -> Iterator[None]:
     """Load MODEL and CLIP wholly and let gradients pass through both, to inputs and not to weights.
 
     Ends inference mode, which ComfyUI runs nodes under. The weights keep their values to the bit.

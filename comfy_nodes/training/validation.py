@@ -1,15 +1,15 @@
-"""Judges a prefix while it is learnt, by its loss on names that it does not learn from."""
+"""Judges a prefix while it is learned, by its loss on names that it does not learn from."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import cast
 
-from apl_core.objective import KINDS, Weighting, errors, example_weights
+from apl_core.objective import KINDS, Weighting, example_weights, per_example_loss
 from apl_core.ports import DenoiserPort, TextEncoderPort
 from apl_core.prefix import Rows
-from apl_core.training.batches import Curriculum, Source
-from apl_core.training.callbacks import Judgement
+from apl_core.training.batches import BatchSampler, Source
+from apl_core.training.callbacks import ValidationResult
 from apl_core.training.config import TrainConfig
 from apl_core.training.micro import MicroBatch
 from apl_core.training.parallel import Group
@@ -27,21 +27,21 @@ class HeldOut:
         sizes = {f"batch_{kind}": _EXAMPLES * bool(config.counts[kind]) for kind in KINDS}
         own = dataclasses.replace(config, recipe="apl", pool=0, **sizes)
         self.encoder, self.denoiser, self.config = encoder, denoiser, config
-        self.lesson = Curriculum(own, encoder, denoiser, source, Group(), lambda *_: None).lesson(0)
+        self.batch = BatchSampler(own, encoder, denoiser, source, Group(), lambda *_: None).batch(0)
 
-    def __call__(self, rows: Rows) -> Judgement:
+    def __call__(self, rows: Rows) -> ValidationResult:
         """Sum over kinds of weight times mean error; the errors themselves as figures."""
-        found = [0.0] * len(self.lesson)
+        found = [0.0] * len(self.batch)
 
         def run(part: list[int]) -> None:
             weighting = cast(Weighting, self.config.weighting)
-            given = self.lesson.pick(part)
-            each = errors(self.encoder, self.denoiser, given, rows, weighting)
+            given = self.batch.pick(part)
+            each = per_example_loss(self.encoder, self.denoiser, given, rows, weighting)
             for place, error in zip(part, each.tolist(), strict=True):
                 found[place] = error
 
         MicroBatch(self.config.micro_batch).each(range(len(found)), run)
-        kinds = self.lesson.kinds
+        kinds = self.batch.kinds
         weights = example_weights(kinds, self.config.weights)
         figures = {
             f"held-out {kind} error": sum(
@@ -51,4 +51,4 @@ class HeldOut:
             for kind in dict.fromkeys(kinds)
         }
         each = tuple(w * e for w, e in zip(weights, found, strict=True))
-        return Judgement(sum(each), figures, each)
+        return ValidationResult(sum(each), figures, each)

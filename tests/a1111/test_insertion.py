@@ -106,7 +106,7 @@ def test_an_encoder_that_was_not_asked_or_did_not_read_the_rows_is_an_error() ->
 
 
 class Halving:
-    """An emphasis that ends in a re-normalisation over all that it sees, as A1111's does."""
+    """An emphasis that ends in a re-normalization over all that it sees, as A1111's does."""
 
     tokens: Any
     multipliers: torch.Tensor
@@ -118,7 +118,7 @@ class Halving:
         self.z = self.z * (before / self.z.mean())
 
 
-def test_emphasis_weighs_and_normalises_the_text_alone() -> None:
+def test_emphasis_weighs_and_normalizes_the_text_alone() -> None:
     engine = Engine()
     texts = ["aB", "c", ""]
     batch, _ = chunks_of(engine, texts, rows_of(6, 2))
@@ -152,10 +152,10 @@ def test_without_emphasis_the_engine_runs_as_it_is() -> None:
 
 def test_gradients_reach_the_rows() -> None:
     engine = Engine()
-    learnt = torch.zeros(3, WIDTH, requires_grad=True)
-    (chunks,), _ = chunks_of(engine, ["ab"], Rows({"clip_l": learnt}, 1))
+    learned = torch.zeros(3, WIDTH, requires_grad=True)
+    (chunks,), _ = chunks_of(engine, ["ab"], Rows({"clip_l": learned}, 1))
     run(engine, chunks).sum().backward()
-    assert learnt.grad is not None and bool((learnt.grad == 1).all())
+    assert learned.grad is not None and bool((learned.grad == 1).all())
 
 
 def test_a_run_is_seen_inside_only() -> None:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from apl_a1111.hosts import A1111
 from apl_a1111.training import job
-from apl_a1111.training.job import Plan
+from apl_a1111.training.job import TrainPlan
 from apl_a1111.training.loaded import OnLoaded
-from apl_a1111.training.material import PEOPLE, THINGS, Material, make_latents, prompts_of
+from apl_a1111.training.material import PEOPLE, THINGS, LatentSource, make_latents, prompts_of
 from apl_a1111.training.ports import refuse_unfit
 from torch import Tensor
 
@@ -24,7 +24,7 @@ from apl_core.ports import Conditioning
 from apl_core.schedule import Schedule
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
-from apl_trainer.ui.run_request import Order
+from apl_trainer.ui.run_request import RunRequest
 from apl_trainer.ui.run_status import read_run
 
 SHAPE = (4, 2, 2)
@@ -83,7 +83,7 @@ def test_latents_are_made_once_and_examples_are_the_same_for_the_same_generator(
     assert told[-1] == (len(prompts), len(prompts))
     calls = denoiser.calls
     assert torch.equal(make(), latents) and denoiser.calls == calls
-    material = Material(prompts, latents)
+    material = LatentSource(prompts, latents)
     for kind in ("identity", "things", "people"):
         first, again = (material.draw(kind, 5, torch.Generator().manual_seed(3)) for _ in range(2))
         assert [one.prompt for one in first] == [one.prompt for one in again]
@@ -114,7 +114,7 @@ def webui(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ordered(folder: Path, settings: str = "", preset: str = "standard") -> Path:
     """A run's folder as the page leaves it before a run begins."""
-    Order("checkpoint", str(folder / "first.safetensors"), ("Zoë", "李雷"), preset).save(
+    RunRequest("checkpoint", str(folder / "first.safetensors"), ("Zoë", "李雷"), preset).save(
         folder / "run", settings
     )
     return folder / "run"
@@ -128,19 +128,21 @@ def test_a_name_that_is_a_word_of_our_prompts_is_not_learned_as_a_thing() -> Non
 
 def test_a_plan_is_the_preset_and_what_was_typed(tmp_path: Path) -> None:
     model = loaded(tmp_path / "first.safetensors")
-    plan = Plan.of(ordered(tmp_path), HOST, model)
+    plan = TrainPlan.of(ordered(tmp_path), HOST, model)
     assert (plan.names, plan.size, plan.draw_steps) == (("Zoë", "李雷"), 512, 20)
     assert (plan.config.steps, plan.config.micro_batch, plan.config.pool) == (1000, 1, 0)
-    plan = Plan.of(ordered(tmp_path, "size = 64\nvectors = 4\nbehind = 1", "quick"), HOST, model)
+    plan = TrainPlan.of(
+        ordered(tmp_path, "size = 64\nvectors = 4\nbehind = 1", "quick"), HOST, model
+    )
     assert (plan.size, plan.draw_steps, plan.config.steps) == (64, 4, 4)
     assert (plan.config.vectors, plan.config.behind) == (4, 1)
-    assert Plan.of(ordered(tmp_path, "steps = 7", "thorough"), HOST, model).config.steps == 7
+    assert TrainPlan.of(ordered(tmp_path, "steps = 7", "thorough"), HOST, model).config.steps == 7
 
 
 def test_a_run_that_began_keeps_its_settings(tmp_path: Path) -> None:
     folder, model = ordered(tmp_path, "size = 64"), loaded(tmp_path / "first.safetensors")
     RunFolder(folder).create(TrainConfig(steps=3))
-    plan = Plan.of(folder, HOST, model)
+    plan = TrainPlan.of(folder, HOST, model)
     assert plan.config == TrainConfig(steps=3) and plan.size == 64
 
 
@@ -155,12 +157,12 @@ def test_a_run_that_began_keeps_its_settings(tmp_path: Path) -> None:
 )
 def test_settings_that_make_no_sense(tmp_path: Path, settings: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        Plan.of(ordered(tmp_path, settings), HOST, loaded(tmp_path / "first.safetensors"))
+        TrainPlan.of(ordered(tmp_path, settings), HOST, loaded(tmp_path / "first.safetensors"))
 
 
 def test_another_checkpoint_than_the_run_began_on(tmp_path: Path) -> None:
     with pytest.raises(AplError, match=r"first.safetensors, and second.safetensors is loaded"):
-        Plan.of(ordered(tmp_path), HOST, loaded(tmp_path / "second.safetensors"))
+        TrainPlan.of(ordered(tmp_path), HOST, loaded(tmp_path / "second.safetensors"))
 
 
 def test_models_that_cannot_be_trained_on(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_models_that_cannot_be_trained_on(tmp_path: Path) -> None:
         with pytest.raises(HostError):
             refuse_unfit(HOST, unfit)
     with pytest.raises(AplError, match="lowvram"):
-        Plan.of(ordered(tmp_path), HOST, loaded(path, lowvram=True))
+        TrainPlan.of(ordered(tmp_path), HOST, loaded(path, lowvram=True))
 
 
 def test_a_run_in_the_webui_tells_of_itself_in_its_folder(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ PACKAGES = {
     "trainer": "apl_trainer",
     "a1111_extension": "apl_a1111",
     "comfy_nodes": "apl_comfy",
+    "benchmarks": "benchmarks",
 }
 """Folders and the names that they are imported by."""
 
 FILES = [path for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*.py"))]
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+BENCH = ROOT / "trainer" / "cli" / "bench.py"
 PICKLE_READER = "trainer/models/textual_inversion.py"
 """What `apl convert` reads the authors' .pt with."""
 
@@ -57,10 +59,62 @@ def test_imports_go_one_way(path: Path) -> None:
             allowed = {*sys.stdlib_module_names, "torch", "safetensors"}
             assert top in allowed, f"the core imports {name}"
         assert top not in ("apl_a1111", "apl_comfy", "a1111_extension", "comfy_nodes"), name
-        assert top != "trainer", f"{name}: no generic name is ever claimed"
-        assert name.split(".")[0] != PACKAGES[folder], f"{name}: relative inside a package"
-        if top == "apl_trainer":
+        assert top not in ("trainer", "tests"), f"{name}: no generic name is ever claimed"
+        assert top != PACKAGES[folder], f"{name}: relative inside a package"
+        if top == "benchmarks":
+            assert path == BENCH, "only `apl bench` knows the benchmarks"
+        if top == "apl_trainer" and folder != "benchmarks":
             assert lazy, f"{name} is imported when the adapter is, not when it is used"
+
+
+def relative_imports(path: Path) -> Iterator[list[str]]:
+    """Modules of its own package that a file imports, also those for types: parts of their path."""
+    inside = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*inside[: len(inside) - node.level + 1], *(node.module or "").split(".")]
+            for alias in node.names:
+                parts = [part for part in (*base, alias.name) if part]
+                while parts and not (ROOT / Path(*parts)).with_suffix(".py").is_file():
+                    parts.pop()
+                if parts and len(parts) > 1:
+                    yield parts
+
+
+def circles(arrows: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """Arrows that lie on a way back to where they begin."""
+
+    def reached(start: str) -> set[str]:
+        found, left = set[str](), [start]
+        while left:
+            new = arrows.get(left.pop(), set()) - found
+            found |= new
+            left += new
+        return found
+
+    return [(a, b) for a, to in arrows.items() for b in to if a in reached(b)]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("unit", ["file", "room"])
+def test_imports_inside_a_package_only_go_down(package: str, unit: str) -> None:
+    """No circle between files, and none between rooms: a room is a folder, or a file beside it."""
+    arrows: dict[str, set[str]] = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        for target in relative_imports(path):
+            a, b = (
+                (parts[1], target[1]) if unit == "room" else ("/".join(parts), "/".join(target))
+            )
+            if a != b:
+                arrows.setdefault(a, set()).add(b)
+    assert arrows
+    assert not circles(arrows)
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [("b", "c"), ("c", "b")]
+    assert ["trainer", "settings"] in list(relative_imports(ROOT / "trainer" / "json_log.py"))
 
 
 def calls(path: Path) -> Iterator[str]:
@@ -75,7 +129,7 @@ def test_no_pickle_no_print_no_shell(path: Path) -> None:
     found = set(calls(path))
     if name != PICKLE_READER:
         assert "torch.load" not in found
-    if not name.startswith("trainer/cli/"):
+    if not name.startswith(("trainer/cli/", "benchmarks/cli.py")):
         assert "print" not in found
     assert not found & {"eval", "exec", "os.system", "pickle.load", "pickle.loads"}
     assert not {n.split(".")[0] for n, _ in imports(path)} & {"pickle", "dill", "joblib"}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from apl_trainer import doctor
-from apl_trainer.pocket import BUILT_IN, model
+from apl_trainer.pocket import model
+from apl_trainer.run_paths import BUILT_IN
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -232,7 +232,7 @@ UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
     "unknown": (lambda d: saved(d / "u.safetensors", x=torch.ones(1)), "begins with x"),
     "no table": (lambda d: saved(d / "v.safetensors", **{LDM_1: torch.ones(768)}), "no table"),
     "width": (lambda d: saved(d / "w.safetensors", **{LDM_1: torch.ones(9, 5)}), "width 5"),
-    "quantised": (
+    "quantized": (
         lambda d: saved(d / "q.safetensors", **{LDM_1: torch.ones(9, 768, dtype=torch.int8)}),
         "no table",
     ),

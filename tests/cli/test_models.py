@@ -11,7 +11,7 @@ from written_files import saved, sd1, written
 
 from apl_core.errors import AplError
 from apl_trainer.checkpoints.model_paths import kind_of
-from apl_trainer.pocket import BUILT_IN
+from apl_trainer.run_paths import BUILT_IN
 
 Apl = Callable[..., tuple[int, str, str]]
 SNAPSHOT = "models--owner--sd/snapshots/0123abc"

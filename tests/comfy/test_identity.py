@@ -30,13 +30,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from apl_trainer.readers.facexlib import new_networks, weights_of
 
     torch.manual_seed(0)
-    detector, recogniser = new_networks("mobile0.25")
+    detector, recognizer = new_networks("mobile0.25")
     with torch.no_grad():
         for head in detector.ClassHead:  # type: ignore[union-attr]
             head.conv1x1.bias[1::2] += 8
     folder = tmp_path_factory.mktemp("faces")
     save_file(dict(weights_of(detector)), folder / DETECTORS["mobile0.25"])
-    save_file(dict(weights_of(recogniser)), folder / RECOGNISER)
+    save_file(dict(weights_of(recognizer)), folder / RECOGNISER)
     return folder
 
 

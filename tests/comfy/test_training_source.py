@@ -6,9 +6,9 @@ from apl_comfy.opaque import opaque
 from apl_comfy.training.source import (
     PEOPLE,
     THINGS,
+    CaptionedLatent,
+    LatentSource,
     Person,
-    Shown,
-    ShownSource,
     kind_of,
     nameless,
     neutral,
@@ -62,12 +62,12 @@ def test_a_list_names_everybody_once_and_in_letters() -> None:
 
 def test_examples_name_nobody_in_their_target() -> None:
     latent = torch.zeros(1)
-    shown: dict[Kind, list[Shown]] = {
-        "identity": [Shown(latent, "ada_lovelace meets Ace", LOVELACE)],
+    shown: dict[Kind, list[CaptionedLatent]] = {
+        "identity": [CaptionedLatent(latent, "ada_lovelace meets Ace", LOVELACE)],
         "things": [],
         "people": [],
     }
-    (example,) = ShownSource(shown, ALL, "person").draw("identity", 1, torch.Generator())
+    (example,) = LatentSource(shown, ALL, "person").draw("identity", 1, torch.Generator())
     assert example.neutral == "a person meets a person"
 
 

@@ -25,7 +25,7 @@ BOS, EOS = TOWER.bos, TOWER.eos
 def text_of(length: int) -> str:
     """A text of exactly so many tokens: a byte pair vocabulary keeps digits apart."""
     text = " ".join("0123456789"[i % 10] for i in range(length))
-    assert len(TOWER.tokenise(text)) == length
+    assert len(TOWER.tokenize(text)) == length
     return text
 
 
@@ -37,7 +37,7 @@ def some_rows(n: int, behind: int, width: int = WIDTH, key: str = "pocket", seed
 def chunks_by_hand(text: str, rows: Rows | None) -> list[tuple[list[int], Tensor]]:
     """Ids (77) and token embeddings (77, width) per chunk, with plain Python lists."""
     table = MODEL.get_input_embeddings().weight
-    ids = TOWER.tokenise(text)
+    ids = TOWER.tokenize(text)
     front: list[Tensor] = []
     behind: list[Tensor] = []
     if rows is not None and (ids or rows.everywhere):
@@ -70,7 +70,7 @@ def run_by_hand(ids: list[int], embeddings: Tensor) -> Tensor:
 @pytest.mark.parametrize("length", [0, 1, 74, 75, 76, 150, 151, 290])
 def test_without_rows_it_is_transformers_own_run(length: int) -> None:
     text = text_of(length)
-    ids = TOWER.tokenise(text)
+    ids = TOWER.tokenize(text)
     parts = [ids[i : i + 75] for i in range(0, max(len(ids), 1), 75)]
     given_ids = torch.tensor([[BOS, *p, EOS, *[EOS] * (75 - len(p))] for p in parts])
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_without_rows_it_is_transformers_own_run(length: int) -> None:
     assert torch.equal(ours, theirs)
 
 
-def test_a_short_text_is_what_transformers_tokenises() -> None:
+def test_a_short_text_is_what_transformers_tokenizes() -> None:
     text = "a photo of anna brill"
     tokens = TOWER.tokenizer(text, padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_every_chunk_begins_and_ends_with_the_rows(length: int, n: int, share: f
         assert torch.equal(placed[end], table[EOS])
         assert torch.equal(placed[end - behind : end], vectors[cut:])
     text = [i for line in ids.tolist() for i in line[1 + cut : line.index(EOS) - behind]]
-    assert text == TOWER.tokenise(text_of(length))
+    assert text == TOWER.tokenize(text_of(length))
 
 
 def test_an_empty_text_is_left_alone() -> None:
@@ -215,7 +215,7 @@ def two_towers(skip: int = 0) -> tuple[ReferenceEncoder, list[Any]]:
 def test_two_towers_are_joined_and_pooled_by_the_second(skip: int) -> None:
     encoder, (first, second) = two_towers(skip)
     text = "a photo of anna brill"
-    part = TOWER.tokenise(text)
+    part = TOWER.tokenize(text)
     front = [BOS, *part, EOS]
     padded = [front + [pad] * (77 - len(front)) for pad in (EOS, 0)]
     with torch.no_grad():

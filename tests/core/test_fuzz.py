@@ -9,7 +9,7 @@ from apl_core.errors import ConfigError, RunError
 from apl_core.formats import FileReport, inspect_file
 from apl_core.limits import HEADER_BYTES
 from apl_core.training.folder import RunFolder
-from benchmarks.fuzz import BYTES, Kind, kinds, read_any_prefix, run, try_file, within
+from benchmarks.fuzz import BYTES, FileKind, kinds, read_any_prefix, run, try_file, within
 
 FILES = 20
 """Files of each share of a kind; a prefix file has 40 shares."""
@@ -42,7 +42,7 @@ def test_the_bench_finds_what_is_no_error_of_ours_and_keeps_the_file(
             bytearray(80 * 2**20)
 
     ways = (lambda rng, valid: rng.choice((b"a", b"b", b"l")) + valid,)
-    odd = Kind("odd", "odd.bin", (b"x",), ways, careless, 1)
+    odd = FileKind("odd", "odd.bin", (b"x",), ways, careless, 1)
     monkeypatch.setattr("benchmarks.fuzz.kinds", lambda folder: [odd])
     figures = run(tmp_path, 9, 0, lambda text: None)
     assert 0 < figures["odd.holes"] < 9 and figures["all.holes"] == figures["odd.holes"]
@@ -53,7 +53,7 @@ def test_the_bench_finds_what_is_no_error_of_ours_and_keeps_the_file(
     assert (tmp_path / "holes" / f"odd-{_first(odd)}.bin").read_bytes() == b"bx"
 
 
-def _first(kind: Kind) -> int:
+def _first(kind: FileKind) -> int:
     return next(n for n in range(9) if kind.bytes(n).startswith(b"b"))
 
 
@@ -63,7 +63,9 @@ def test_memory_that_the_process_had_before_is_counted_again(tmp_path: Path) -> 
     many = [bytearray(20 * mib) for _ in range(7)]
     above = many.pop()
     del many
-    kind = Kind("kept", "x", (b"x",), (lambda rng, valid: valid,), lambda _: bytearray(80 * mib), 1)
+    kind = FileKind(
+        "kept", "x", (b"x",), (lambda rng, valid: valid,), lambda _: bytearray(80 * mib), 1
+    )
     tried = try_file(kind, 0, tmp_path)
     assert above and (tried.peak is None or tried.peak > 75 * mib)
 
@@ -72,7 +74,7 @@ def test_a_slow_file_is_a_hole(tmp_path: Path) -> None:
     def slow(path: Path) -> None:
         sum(i * i for i in range(3_000_000))
 
-    kind = Kind("slow", "x", (b"x",), (lambda rng, valid: valid,), slow, 1)
+    kind = FileKind("slow", "x", (b"x",), (lambda rng, valid: valid,), slow, 1)
     tried = within(kind, 0, tmp_path, try_file(kind, 0, tmp_path))
     assert "ms of processor time" in tried.hole
 
@@ -173,7 +175,7 @@ def test_a_long_header_keeps_to_the_limits(name: str, tmp_path: Path) -> None:
     text = LONG[name]
     data = len(text).to_bytes(8, "little") + text + bytes(512)
     ways = (lambda rng, valid: valid,)
-    kind = Kind("long", "x.safetensors", (data,), ways, read_any_prefix, 1)
+    kind = FileKind("long", "x.safetensors", (data,), ways, read_any_prefix, 1)
     tried = try_file(kind, 0, tmp_path)
     assert not tried.hole and (tried.peak or 0) <= BYTES
     assert tried.usable is (name in {"one value", "escapes", "values"})

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apl_core.errors import PrefixFileError
-from apl_core.metadata import PrefixCard, from_metadata, plain_words, shown, to_metadata
+from apl_core.metadata import PrefixCard, from_metadata, plain_words, printable, to_metadata
 
 texts = st.text(max_size=60)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -121,6 +121,6 @@ def test_plain_words_hold_no_control_characters(card: PrefixCard) -> None:
 
 
 def test_shown_cleans_and_cuts() -> None:
-    assert shown("a\x1b[31m\u202eb\r\n\tc\x00") == "a[31mb c"
-    assert shown("x" * 10_000, 10) == "x" * 10 + "…"
-    assert shown("\ud800ok") == "ok"
+    assert printable("a\x1b[31m\u202eb\r\n\tc\x00") == "a[31mb c"
+    assert printable("x" * 10_000, 10) == "x" * 10 + "…"
+    assert printable("\ud800ok") == "ok"

@@ -11,12 +11,12 @@ from torch import Tensor
 from apl_core.objective import (
     Example,
     Kind,
-    Lesson,
+    TargetBatch,
     Weighting,
+    compute_targets,
     encode_unique,
-    errors,
     example_weights,
-    teach,
+    per_example_loss,
 )
 from apl_core.prefix import Rows
 
@@ -56,45 +56,45 @@ def alone(example: Example, noise: Tensor, t: int, prompt: str, rows: Rows | Non
 @pytest.mark.parametrize("repulsion", [0.0, 0.5, 2.0])
 def test_targets_follow_the_formula(repulsion: float) -> None:
     noise, t = noise_and_steps()
-    lesson = teach(ENCODER, DENOISER, examples(), t, noise, repulsion)
+    batch = compute_targets(ENCODER, DENOISER, examples(), t, noise, repulsion)
     for i, example in enumerate(examples()):
         with torch.no_grad():
             neutral = alone(example, noise[i], int(t[i]), example.neutral)
             named = alone(example, noise[i], int(t[i]), example.prompt)
         g = repulsion if example.kind == "identity" else 0.0
         wanted = neutral - g * (named - neutral)
-        torch.testing.assert_close(lesson.target[i], wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(batch.target[i], wanted, rtol=1e-4, atol=1e-4)
         if repulsion and example.kind == "identity":
-            assert not torch.allclose(lesson.target[i], neutral, atol=1e-2)
-    assert lesson.prompts == tuple(e.prompt for e in examples())
-    assert lesson.kinds == ("identity", "things", "identity", "people")
+            assert not torch.allclose(batch.target[i], neutral, atol=1e-2)
+    assert batch.prompts == tuple(e.prompt for e in examples())
+    assert batch.kinds == ("identity", "things", "identity", "people")
 
 
 def test_a_teacher_leaves_no_graph() -> None:
     noise, t = noise_and_steps()
     with torch.enable_grad():
-        lesson = teach(ENCODER, DENOISER, examples(), t, noise, 0.5)
-    assert not lesson.target.requires_grad and not lesson.x_t.requires_grad
+        batch = compute_targets(ENCODER, DENOISER, examples(), t, noise, 0.5)
+    assert not batch.target.requires_grad and not batch.x_t.requires_grad
 
 
 def test_errors_are_the_squared_distance_to_the_target() -> None:
     noise, t = noise_and_steps()
-    lesson = teach(ENCODER, DENOISER, examples(), t, noise, 0.5)
+    batch = compute_targets(ENCODER, DENOISER, examples(), t, noise, 0.5)
     rows = Rows({"pocket": torch.randn(4, WIDTH)}, 2)
-    found = errors(ENCODER, DENOISER, lesson, rows)
+    found = per_example_loss(ENCODER, DENOISER, batch, rows)
     for i, example in enumerate(examples()):
         student = alone(example, noise[i], int(t[i]), example.prompt, rows)
-        wanted = (student - lesson.target[i]).square().mean()
+        wanted = (student - batch.target[i]).square().mean()
         torch.testing.assert_close(found[i], wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_without_a_name_and_without_a_prefix_there_is_nothing_to_learn() -> None:
     """General examples: the target is the prediction itself, so the error is the prefix's alone."""
     noise, t = noise_and_steps()
-    lesson = teach(ENCODER, DENOISER, examples(), t, noise, 2.0)
-    conditioning = encode_unique(ENCODER, lesson.prompts, None)
-    plain = DENOISER.predict_noise(lesson.x_t, lesson.t, conditioning)
-    error = (plain - lesson.target).square().flatten(1).mean(1)
+    batch = compute_targets(ENCODER, DENOISER, examples(), t, noise, 2.0)
+    conditioning = encode_unique(ENCODER, batch.prompts, None)
+    plain = DENOISER.predict_noise(batch.x_t, batch.t, conditioning)
+    error = (plain - batch.target).square().flatten(1).mean(1)
     assert float(error[[1, 3]].max()) < 1e-8 < 1e-3 < float(error[[0, 2]].min())
 
 
@@ -106,13 +106,13 @@ def test_gradients_of_the_loss_are_right() -> None:
     noise, _ = noise_and_steps()
     t = torch.tensor([300, 400, 700, 800])
     given = [Example(e.kind, e.latent.double(), e.prompt, e.neutral) for e in examples()]
-    lesson = teach(model.encoder, model.denoiser, given, t, noise.double(), 0.5)
+    batch = compute_targets(model.encoder, model.denoiser, given, t, noise.double(), 0.5)
     random = torch.Generator().manual_seed(3)
     vectors = 0.2 * torch.randn(4, WIDTH, generator=random, dtype=torch.float64)
     vectors.requires_grad_()
 
     def loss(of: Tensor) -> Tensor:
-        return errors(model.encoder, model.denoiser, lesson, Rows({"pocket": of}, 2)).sum()
+        return per_example_loss(model.encoder, model.denoiser, batch, Rows({"pocket": of}, 2)).sum()
 
     loss(vectors).backward()
     assert vectors.grad is not None
@@ -160,7 +160,7 @@ def test_texts_are_encoded_once_each_and_come_back_in_order() -> None:
 
 def test_picking_examples_keeps_them_together() -> None:
     random = torch.Generator().manual_seed(1)
-    lesson = Lesson(
+    batch = TargetBatch(
         ("identity", "things", "people"),
         ("a", "b", "c"),
         torch.randn(3, 1, generator=random),
@@ -168,19 +168,19 @@ def test_picking_examples_keeps_them_together() -> None:
         torch.randn(3, 1, generator=random),
         torch.randn(3, 1, generator=random),
     )
-    picked = lesson.pick([2, 0])
+    picked = batch.pick([2, 0])
     assert picked.kinds == ("people", "identity") and picked.prompts == ("c", "a")
     assert picked.t.tolist() == [9, 7] and len(picked) == 2
-    assert torch.equal(picked.x_t, lesson.x_t[[2, 0]])
-    assert torch.equal(picked.target, lesson.target[[2, 0]])
-    assert torch.equal(picked.swap, lesson.swap[[2, 0]])
+    assert torch.equal(picked.x_t, batch.x_t[[2, 0]])
+    assert torch.equal(picked.target, batch.target[[2, 0]])
+    assert torch.equal(picked.contrast_direction, batch.contrast_direction[[2, 0]])
 
 
 def test_a_swap_is_what_the_swapped_word_changes_and_nothing_without_one() -> None:
     noise, t = noise_and_steps()
     given = examples()
     given[3] = replace(given[3], contrast="a woman with red hair")
-    lesson = teach(ENCODER, DENOISER, given, t, noise, 0.5)
+    batch = compute_targets(ENCODER, DENOISER, given, t, noise, 0.5)
     with torch.no_grad():
         other = alone(given[3], noise[3], 990, given[3].contrast)
         names = {
@@ -188,13 +188,22 @@ def test_a_swap_is_what_the_swapped_word_changes_and_nothing_without_one() -> No
             - alone(given[i], noise[i], int(t[i]), given[i].neutral)
             for i in (0, 2)
         }
-    torch.testing.assert_close(lesson.swap[3], other - lesson.target[3], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        batch.contrast_direction[3], other - batch.target[3], rtol=1e-4, atol=1e-4
+    )
     for i, name in names.items():  # from the neutral prediction, not from the pushed target
-        torch.testing.assert_close(lesson.swap[i], name, rtol=1e-4, atol=1e-4)
-    assert all(lesson.swap[i].abs().max() > 0 for i in (0, 2, 3)) and not lesson.swap[1].any()
-    without_push = teach(ENCODER, DENOISER, given, t, noise)
-    torch.testing.assert_close(without_push.swap, lesson.swap, rtol=1e-4, atol=1e-4)
-    assert not teach(ENCODER, DENOISER, given, t, noise, 0.5, contrasts=False).swap.any()
+        torch.testing.assert_close(batch.contrast_direction[i], name, rtol=1e-4, atol=1e-4)
+    assert (
+        all(batch.contrast_direction[i].abs().max() > 0 for i in (0, 2, 3))
+        and not batch.contrast_direction[1].any()
+    )
+    without_push = compute_targets(ENCODER, DENOISER, given, t, noise)
+    torch.testing.assert_close(
+        without_push.contrast_direction, batch.contrast_direction, rtol=1e-4, atol=1e-4
+    )
+    assert not compute_targets(
+        ENCODER, DENOISER, given, t, noise, 0.5, contrasts=False
+    ).contrast_direction.any()
 
 
 @pytest.mark.parametrize("weighting", ["eps", "x0"])
@@ -204,21 +213,25 @@ def test_a_swap_costs_the_square_of_the_share_that_is_made(
 ) -> None:
     noise, t = noise_and_steps()
     given = [replace(e, contrast="a woman") if e.kind == "people" else e for e in examples()]
-    lesson = teach(ENCODER, DENOISER, given, t, noise)
+    batch = compute_targets(ENCODER, DENOISER, given, t, noise)
     rows = Rows({"pocket": torch.zeros(1, WIDTH)}, 0)
 
     class Fixed:
         schedule = DENOISER.schedule
 
         def predict_noise(self, *_: object) -> Tensor:
-            return lesson.target + way * lesson.swap + aside
+            return batch.target + way * batch.contrast_direction + aside
 
-    random = torch.randn(lesson.swap.shape, generator=torch.Generator().manual_seed(1))
-    swap = lesson.swap
-    along = (random * swap).flatten(1).sum(1) / swap.square().flatten(1).sum(1).clamp_min(1e-9)
-    aside = random - along[:, None, None, None] * swap  # what is beside the swap costs nothing here
+    random = torch.randn(batch.contrast_direction.shape, generator=torch.Generator().manual_seed(1))
+    contrast_direction = batch.contrast_direction
+    along = (random * contrast_direction).flatten(1).sum(1) / contrast_direction.square().flatten(
+        1
+    ).sum(1).clamp_min(1e-9)
+    aside = (
+        random - along[:, None, None, None] * contrast_direction
+    )  # what is beside the contrast_direction costs nothing here
     found = [
-        errors(ENCODER, Fixed(), lesson, rows, weighting, contrast)  # type: ignore[arg-type]
+        per_example_loss(ENCODER, Fixed(), batch, rows, weighting, contrast)  # type: ignore[arg-type]
         for contrast in (0.0, 2.0)
     ]
     torch.testing.assert_close(

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import a1111_engines as engines
 import torch
 from apl_a1111 import hooks
-from apl_a1111.training.material import Material, make_latents, prompts_of
+from apl_a1111.training.material import LatentSource, make_latents, prompts_of
 from apl_a1111.training.ports import HostDenoiser, HostEncoder, refuse_unfit
 from ldm.util import instantiate_from_config
 from modules import devices, sd_models_xl
@@ -133,7 +133,7 @@ def learn(family, model, keys):
     trainer = Trainer(
         config,
         named,
-        Material(prompts, latents),
+        LatentSource(prompts, latents),
         run,
         None,
         None,

@@ -30,7 +30,7 @@ from apl_comfy.training.trainable import borrowed
 
 from apl_core.errors import HostError
 from apl_core.formats import read_prefix
-from apl_core.objective import Example, Lesson, errors, teach
+from apl_core.objective import Example, TargetBatch, compute_targets, per_example_loss
 from apl_core.prefix import WIDTHS, Prefix, Rows
 from apl_core.training.config import TrainConfig
 from apl_core.training.frozen import frozen
@@ -65,7 +65,7 @@ def rows(*keys: str, count: int = 4, behind: int = 2) -> Rows:
         )
 
 
-def lesson(encoder: ComfyEncoder, denoiser: ComfyDenoiser, texts: list[str]) -> Lesson:
+def targets(encoder: ComfyEncoder, denoiser: ComfyDenoiser, texts: list[str]) -> TargetBatch:
     """Random latents of 8 x 8 with their targets."""
     generator = torch.Generator().manual_seed(1)
     examples = [
@@ -74,7 +74,7 @@ def lesson(encoder: ComfyEncoder, denoiser: ComfyDenoiser, texts: list[str]) -> 
     ]
     t = torch.tensor([50, 600, 990][: len(texts)])
     noise = torch.randn((len(texts), 4, 8, 8), generator=generator)
-    return teach(encoder, denoiser, examples, t, noise, 0.5)
+    return compute_targets(encoder, denoiser, examples, t, noise, 0.5)
 
 
 def gradient_against_differences(
@@ -83,10 +83,10 @@ def gradient_against_differences(
     """The derivative along the gradient, against central differences of the loss."""
     encoder, denoiser = ComfyEncoder(clip, 2), ComfyDenoiser(model, 2)
     with borrowed(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
-        given = lesson(encoder, denoiser, texts)
+        given = targets(encoder, denoiser, texts)
         start = rows(*keys)
         live = {key: one.clone().requires_grad_() for key, one in start.vectors.items()}
-        errors(encoder, denoiser, given, Rows(live, start.behind)).sum().backward()
+        per_example_loss(encoder, denoiser, given, Rows(live, start.behind)).sum().backward()
         for key in keys:
             slope = live[key].grad
             assert slope is not None and bool((slope.abs().amax(1) > 0).all()), key
@@ -95,7 +95,7 @@ def gradient_against_differences(
             def loss(sign: int, key: str = key, step: Any = step) -> float:
                 moved = {**start.vectors, key: start.vectors[key] + sign * step}
                 with torch.no_grad():
-                    found = errors(encoder, denoiser, given, Rows(moved, start.behind))
+                    found = per_example_loss(encoder, denoiser, given, Rows(moved, start.behind))
                 return float(found.double().sum())
 
             found = (loss(1) - loss(-1)) / (2 * float(step.norm()))
@@ -222,7 +222,7 @@ def check_connected_pictures_and_a_prefix_to_go_on_from() -> None:
     torch.testing.assert_close(done.prefix.vectors["clip_l"], start.vectors["clip_l"])
 
 
-def check_a_stopped_graph_keeps_what_is_learnt() -> None:
+def check_a_stopped_graph_keeps_what_is_learned() -> None:
     model, clip, vae = sd15()
     networks = (model.model, clip.cond_stage_model)
     before = state(*networks)
@@ -297,11 +297,11 @@ def check_an_interrupt_is_heard_between_blocks_forward_and_backward() -> None:
     encoder, denoiser = ComfyEncoder(clip, 2), ComfyDenoiser(model, 2)
     networks = clip.cond_stage_model, model.model
     with borrowed(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
-        given = lesson(encoder, denoiser, TEXTS[:2])
+        given = targets(encoder, denoiser, TEXTS[:2])
         live = {key: one.requires_grad_() for key, one in rows("clip_l").vectors.items()}
 
         def run() -> None:
-            errors(encoder, denoiser, given, Rows(live, 2)).sum().backward()
+            per_example_loss(encoder, denoiser, given, Rows(live, 2)).sum().backward()
 
         for network in networks:
             for backward in (False, True):
@@ -314,7 +314,7 @@ def check_of_five_names_one_is_held_out_and_the_best_step_is_kept() -> None:
     people = [Person(name, "") for name in ("Ada", "Alan", "Kurt", "Emmy", "Grace")]
     job = tiny(steps=6, check_every=1, rate=0.5, warmup=0)
     job = Job(**{**vars(job), "people": people, "previews": False})
-    folder = new_folder(WORK, "judged")
+    folder = new_folder(WORK, "validated")
     done = train(job, *sd15(), folder, Watcher(lambda *_: None, 13))
     scores = {row["step"]: row["score"] for row in folder.rows() if "score" in row}
     assert len(scores) == 6 and done.prefix.card.steps == min(scores, key=lambda s: scores[s])

@@ -47,7 +47,7 @@ def rows(seed, n, behind):
 
 checks = {}
 host = hosts.choose_host()
-checks["recognised"] = host.name == "Forge"
+checks["recognized"] = host.name == "Forge"
 engine_class = host.engine_class()
 engine_class.process_texts = hooks._texts(host, engine_class.process_texts)
 engine_class.process_tokens = hooks._tokens(host, engine_class.process_tokens)

@@ -1,4 +1,4 @@
-"""A1111, real: tag, infotext, grid, API, settings, Reload UI, neighbours."""
+"""A1111, real: tag, infotext, grid, API, settings, Reload UI, neighbors."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_our_settings_are_there_and_folders_are_not_for_the_api(a1111: Webui) ->
     a1111.post("/sdapi/v1/options", {"apl_default_prefix": ""})
 
 
-def test_neighbours_with_common_names_and_a_second_clone(a1111: Webui) -> None:
+def test_neighbors_with_common_names_and_a_second_clone(a1111: Webui) -> None:
     assert a1111.get("/probe/owners") == ["apl-probe"] * 3
     assert a1111.log().count("is already held by") == 1
     assert "Two copies of APL Prefix" in a1111.log()

@@ -1,4 +1,4 @@
-"""A1111, real: a prefix learnt from the tab on the loaded checkpoint, and used."""
+"""A1111, real: a prefix learned from the tab on the loaded checkpoint, and used."""
 
 from __future__ import annotations
 

@@ -351,10 +351,10 @@ def test_the_identity_check_with_facexlib_and_random_weights(host: Host, tmp_pat
             running.run(identity(PROMPT, PROMPT))
         assert "recognition_arcface_ir_se50.safetensors" in refused.value.nodes["check"]
         torch.manual_seed(0)
-        detector, recogniser = new_networks("mobile0.25")
+        detector, recognizer = new_networks("mobile0.25")
         faces = tmp_path / "models" / "apl_faces"
         faces.mkdir(parents=True)
-        save_file(dict(weights_of(recogniser)), faces / "recognition_arcface_ir_se50.safetensors")
+        save_file(dict(weights_of(recognizer)), faces / "recognition_arcface_ir_se50.safetensors")
         file = faces / "detection_mobilenet0.25_Final.safetensors"
         for bias, said in ((-8, "nothing can be compared"), (8, "similarity of the largest two 1")):
             with torch.no_grad():

@@ -234,7 +234,7 @@ def test_tag_style_grid_and_status(forge: Webui) -> None:
     assert found == {name: name in ("front", "bracket", "other") for name in found}
 
 
-def test_neighbours_with_common_names_and_a_second_clone(forge: Webui) -> None:
+def test_neighbors_with_common_names_and_a_second_clone(forge: Webui) -> None:
     assert forge.get("/probe/owners") == ["apl-probe"] * 3
     assert forge.log().count("is already held by") == 1
     assert "Two copies of APL Prefix" in forge.log()

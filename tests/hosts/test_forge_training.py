@@ -1,4 +1,4 @@
-"""Forge, real: a prefix learnt from the tab on a copy of a checkpoint, in a process of its own."""
+"""Forge, real: a prefix learned from the tab on a copy of a checkpoint, in a process of its own."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def learn(page: Browser, webui: Webui, runs: Path) -> None:
     """Refusals, a run that is looked at, stopped, resumed and stopped again, and one to its end."""
     opened(page, webui)
     page.run("document.querySelector('#apl_more .label-wrap').click()")
-    order(page, "../learnt", NAMES, SETTINGS)
+    order(page, "../learned", NAMES, SETTINGS)
     page.until(f"{NOTICE}.includes('no plain name')")
     order(page, "mine", "Ada Example\nada  example", SETTINGS)
     page.until(f"{NOTICE}.includes('stands there 2 times')")

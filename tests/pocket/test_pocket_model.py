@@ -14,15 +14,15 @@ from apl_core.formats import read_prefix
 from apl_core.objective import Example
 from apl_trainer.cli import main
 from apl_trainer.evaluation.conditions import random_rows
-from apl_trainer.pocket import BUILT_IN
 from apl_trainer.pocket.captions import FILLERS
 from apl_trainer.pocket.card import read_renders
-from apl_trainer.pocket.metrics import Paper
+from apl_trainer.pocket.metrics import PromptSet
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.networks import to_latents, to_pictures
 from apl_trainer.pocket.render import THINGS, thing_distances
 from apl_trainer.pocket.source import PocketSource, training_people
 from apl_trainer.pocket.train import chosen_people
+from apl_trainer.run_paths import BUILT_IN
 from apl_trainer.sampling import Request
 from apl_trainer.word_swap import other_gender
 
@@ -36,7 +36,7 @@ def test_the_weights_are_small_enough_for_a_repository() -> None:
     assert sum(f.stat().st_size for f in BUILT_IN.iterdir()) < 16 * 2**20
 
 
-def test_the_recogniser_reads_renders_it_never_saw(model: PocketModel) -> None:
+def test_the_recognizer_reads_renders_it_never_saw(model: PocketModel) -> None:
     reads = read_renders(model, 400)
     assert reads["identity"].value > 0.97
     assert reads["gender"].value > 0.97
@@ -45,15 +45,15 @@ def test_the_recogniser_reads_renders_it_never_saw(model: PocketModel) -> None:
 
 def test_noise_is_no_face(model: PocketModel) -> None:
     noise = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert model.recogniser(noise).is_face().float().mean() < 0.05
+    assert model.recognizer(noise).is_face().float().mean() < 0.05
 
 
 def test_names_draw_their_people_and_held_out_ones_too(model: PocketModel) -> None:
-    paper = Paper.of(model.world, names=8, seeds=1, free=1)
-    requests = [q.request() for q in paper.named]
+    prompts = PromptSet.of(model.world, names=8, seeds=1, free=1)
+    requests = [q.request() for q in prompts.named]
     with torch.no_grad():
-        reading = model.recogniser(model.sampler(8).draw(requests, None))
-    asked = torch.tensor([q.asked["identity"] for q in paper.named])
+        reading = model.recognizer(model.sampler(8).draw(requests, None))
+    asked = torch.tensor([q.asked["identity"] for q in prompts.named])
     assert (reading.top("identity") == asked).float().mean() > 0.8
     assert reading.is_face().float().mean() > 0.8
 
@@ -76,8 +76,8 @@ def test_a_picture_depends_on_its_own_request_alone(model: PocketModel) -> None:
 def test_examples_are_decided_by_the_generator_and_name_only_people_to_learn_from(
     model: PocketModel,
 ) -> None:
-    learnt, kept = training_people(model.world.group("train"))
-    source = PocketSource(model, learnt, "person", 10)
+    learned, kept = training_people(model.world.group("train"))
+    source = PocketSource(model, learned, "person", 10)
 
     def draw(seed: int) -> list[str]:
         random = torch.Generator().manual_seed(seed)
@@ -85,11 +85,11 @@ def test_examples_are_decided_by_the_generator_and_name_only_people_to_learn_fro
 
     assert draw(1) == draw(1) != draw(2)
     text = " ".join(draw(1) + draw(2))
-    surnames = {p.name.split()[1] for p in learnt}
+    surnames = {p.name.split()[1] for p in learned}
     others = {p.name.split()[1] for p in model.world.people} - surnames
     assert any(s in text for s in surnames)
     assert not any(f" {s} " in f" {text} " for s in others)
-    assert not {p.name for p in learnt} & {p.name for p in kept}
+    assert not {p.name for p in learned} & {p.name for p in kept}
 
 
 def test_some_prompts_say_a_name_twice_or_name_two_and_all_fit_one_chunk(
@@ -109,10 +109,10 @@ def test_some_prompts_say_a_name_twice_or_name_two_and_all_fit_one_chunk(
     assert twice and two and len(twice) + len(two) < 80
     assert all(first == second for first, second in twice)
     assert all(first != second and "a person" not in (first, second) for first, second in two)
-    tokenise = model.encoder.towers[0].tokenise
+    tokenize = model.encoder.towers[0].tokenize
     every = examples + source.draw("people", 60, random) + source.draw("things", 60, random)
     texts = [text for e in every for text in (e.prompt, e.neutral, e.contrast)]
-    assert max(len(tokenise(text)) for text in texts) <= 45
+    assert max(len(tokenize(text)) for text in texts) <= 45
 
 
 def test_half_of_the_prompts_behind_filler_words_end_with_the_name(model: PocketModel) -> None:
@@ -182,7 +182,7 @@ def test_a_quarter_of_the_scenes_show_what_is_asked_and_six_in_ten_hold_two_thin
     source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 10)
     examples = source.draw("things", 200, torch.Generator().manual_seed(5))
     with torch.no_grad():
-        reading = model.recogniser(to_pictures(torch.stack([e.latent for e in examples])))
+        reading = model.recognizer(to_pictures(torch.stack([e.latent for e in examples])))
     asked = [[w for w in e.prompt.split() if w in THINGS] for e in examples]
     first = [THINGS[k] if k < len(THINGS) else "" for k in reading.top("thing0").tolist()]
     assert 100 < sum(len(words) == 2 for words in asked) < 140
@@ -309,9 +309,9 @@ def test_mistakes_of_a_user_end_in_one_sentence(
 
 
 def test_pictures_and_figures_of_names_stay_apart_by_seed(model: PocketModel) -> None:
-    paper = Paper.of(model.world)
-    seeds = [q.seed for q in (*paper.named, *paper.free)]
+    prompts = PromptSet.of(model.world)
+    seeds = [q.seed for q in (*prompts.named, *prompts.free)]
     assert len(set(seeds)) == len(seeds)
     trained = {person.name for person in model.world.group("train")}
-    assert {q.subject for q in paper.trained} <= trained
-    assert not {q.subject for q in paper.trained} & {q.subject for q in paper.heldout}
+    assert {q.subject for q in prompts.trained} <= trained
+    assert not {q.subject for q in prompts.trained} & {q.subject for q in prompts.heldout}

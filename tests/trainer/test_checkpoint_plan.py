@@ -16,7 +16,7 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.micro import forward_batch
 from apl_trainer.checkpoints import tokenizer
 from apl_trainer.checkpoints.cost import LiveBytes, unet_cost
-from apl_trainer.checkpoints.detect import Network, Recognised
+from apl_trainer.checkpoints.detect import CheckpointInfo, Network
 from apl_trainer.checkpoints.presets import (
     CPU,
     PRESETS,
@@ -30,7 +30,7 @@ from apl_trainer.checkpoints.safetensors_index import Contents
 
 DEVICE = torch.device("cpu")
 NOTHING = Network(Contents(Path("x"), {}, {}, {}), "model.", {})
-FOUND = Recognised(Path("x.safetensors"), "SD 1.x", (), NOTHING, NOTHING, "eps", "fp16")
+FOUND = CheckpointInfo(Path("x.safetensors"), "SD 1.x", (), NOTHING, NOTHING, "eps", "fp16")
 
 
 def test_bytes_are_counted_while_they_live() -> None:

@@ -54,7 +54,7 @@ def vectors(run: Path) -> Tensor:
     return read_prefix(run / "prefix.safetensors").vectors["clip_l"]
 
 
-def learnt_steps(run: Path) -> list[int]:
+def learned_steps(run: Path) -> list[int]:
     """Steps in a run's log so far; a line that is being written is no step yet."""
     path = run / "metrics.jsonl"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -89,9 +89,9 @@ def test_torchrun_learns_what_one_process_learns(root: Path, tmp_path: Path) -> 
         "--set=pool=10",
         "--set=contrast=0.1",
     ]
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    with socket.socket() as callback:
+        callback.bind(("127.0.0.1", 0))
+        port = callback.getsockname()[1]
     torchrun = ["torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "-m"]
     log = tmp_path / "log"
     child = started([*torchrun, "apl_trainer", *arguments(root, tmp_path / "two", *more)], log)
@@ -104,7 +104,7 @@ def test_torchrun_learns_what_one_process_learns(root: Path, tmp_path: Path) -> 
     assert one == two and sum(name.endswith(".png") for name in one) == 12
     difference = (vectors(tmp_path / "one") - vectors(tmp_path / "two")).abs()
     assert float(difference.mean()) < 0.01 * 4 * rate
-    assert learnt_steps(tmp_path / "two") == [1, 2, 3, 4]
+    assert learned_steps(tmp_path / "two") == [1, 2, 3, 4]
 
 
 def test_a_compiled_u_net_gives_the_same_prefix(
@@ -169,16 +169,16 @@ def test_ctrl_c_saves_and_resume_goes_on_exactly(root: Path, tmp_path: Path) -> 
     run, log = tmp_path / "run", tmp_path / "log"
     more = ["--data", str(root / "data")]
     child = started(["apl_trainer", *arguments(root, run, *more, "--steps=5000")], log)
-    wait_for(lambda: len(learnt_steps(run)) > 1, child, log)
+    wait_for(lambda: len(learned_steps(run)) > 1, child, log)
     child.send_signal(signal.SIGINT)
     assert child.wait(100) == 1
     said = log.read_text(encoding="utf-8")
     assert f"Go on with: apl resume {run}" in said and "Traceback" not in said
     step = json.loads((run / "state.json").read_text(encoding="utf-8"))["step"]
-    assert learnt_steps(run) == list(range(1, step + 1)) and step < 5000
+    assert learned_steps(run) == list(range(1, step + 1)) and step < 5000
     assert read_prefix(run / "prefix.safetensors").card.steps == step
     go_on(run, 5000, step + 2)
-    assert learnt_steps(run) == list(range(1, step + 3))
+    assert learned_steps(run) == list(range(1, step + 3))
     straight = tmp_path / "straight"
     assert main(arguments(root, straight, *more, f"--steps={step + 2}")) == 0
     assert torch.equal(vectors(run), vectors(straight))
@@ -199,4 +199,4 @@ def test_ctrl_c_while_pictures_are_drawn_keeps_them(root: Path, tmp_path: Path) 
     assert main(["resume", str(run)]) == 0
     after = {p: p.stat().st_mtime_ns for p in (run / "data").glob("*.png")}
     assert before.items() <= after.items() and len(after) == 36
-    assert learnt_steps(run) == [1, 2]
+    assert learned_steps(run) == [1, 2]

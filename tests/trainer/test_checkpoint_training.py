@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from apl_core.errors import AplError, ConfigError, RunError
 from apl_core.formats import read_prefix
-from apl_core.objective import Lesson, teach
+from apl_core.objective import TargetBatch, compute_targets
 from apl_core.ports import Conditioning
 from apl_core.prefix import Prefix, Rows
-from apl_core.training.batches import Curriculum
+from apl_core.training.batches import BatchSampler
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.frozen import frozen
@@ -127,13 +127,13 @@ def test_kept_teacher_predictions_are_the_fresh_ones(root: Path, model: Checkpoi
     config = settings(pool=10, repulsion=0.5)
     source = source_of(root, model, config)
     parts = (config, model.encoder, model.denoiser, source, Group(), silent)
-    lesson = Curriculum(*parts).lesson(1)
-    again = Curriculum(*parts).lesson(1)
-    assert torch.equal(lesson.target, again.target)
-    whole = Curriculum(*parts)
-    whole.lesson(0)
-    later = whole.lesson(1)  # from the pool that step 0 has filled
-    assert torch.equal(later.target, lesson.target) and torch.equal(later.x_t, lesson.x_t)
+    batch = BatchSampler(*parts).batch(1)
+    again = BatchSampler(*parts).batch(1)
+    assert torch.equal(batch.target, again.target)
+    whole = BatchSampler(*parts)
+    whole.batch(0)
+    later = whole.batch(1)  # from the pool that step 0 has filled
+    assert torch.equal(later.target, batch.target) and torch.equal(later.x_t, batch.x_t)
 
 
 def test_people_bring_a_contrast_that_counts_where_it_is_asked_for(
@@ -151,9 +151,9 @@ def test_people_bring_a_contrast_that_counts_where_it_is_asked_for(
     }
     asked = settings(contrast=1.0, batch_people=8)
     parts = (asked, model.encoder, model.denoiser, source, Group(), silent)
-    lesson = Curriculum(*parts).lesson(0)
-    moved = {p for p, s in zip(lesson.prompts, lesson.swap, strict=True) if s.any()}
-    names = {p for p, k in zip(lesson.prompts, lesson.kinds, strict=True) if k == "identity"}
+    batch = BatchSampler(*parts).batch(0)
+    moved = {p for p, s in zip(batch.prompts, batch.contrast_direction, strict=True) if s.any()}
+    names = {p for p, k in zip(batch.prompts, batch.kinds, strict=True) if k == "identity"}
     assert moved == {"a man with red hair"} | names
     one, other = (
         train(root, model, tmp_path / str(c), replace(asked, contrast=c)).vectors["clip_l"]
@@ -204,14 +204,14 @@ def checksum(networks: list[nn.Module]) -> str:
     return state.hexdigest()
 
 
-def authors_loss(model: CheckpointModel, lesson: Lesson, neutral: str, rows: Rows) -> Tensor:
+def authors_loss(model: CheckpointModel, batch: TargetBatch, neutral: str, rows: Rows) -> Tensor:
     """Plainly from METHOD: MSE(p, n - g (sg p - n)) with g = 1, through three U-Net forwards."""
     unet, encoder = model.denoiser.unet, model.encoder
-    named = encoder.encode(list(lesson.prompts), rows).cross
+    named = encoder.encode(list(batch.prompts), rows).cross
     with torch.no_grad():
-        n = unet(lesson.x_t, lesson.t, encoder.encode([neutral], None).cross).sample
-        again = unet(lesson.x_t, lesson.t, named).sample
-    p = unet(lesson.x_t, lesson.t, named).sample
+        n = unet(batch.x_t, batch.t, encoder.encode([neutral], None).cross).sample
+        again = unet(batch.x_t, batch.t, named).sample
+    p = unet(batch.x_t, batch.t, named).sample
     return nn.functional.mse_loss(p, n - 1.0 * (again - n))
 
 
@@ -226,16 +226,16 @@ def test_the_gradient_is_the_authors(root: Path, model: CheckpointModel, recipe:
     networks = [*model.encoder.modules, *model.denoiser.modules]
     before = checksum(networks)
     noise, t = torch.randn(1, *example[0].latent.shape), torch.tensor([400])
-    lesson = teach(model.encoder, model.denoiser, example, t, noise)
+    batch = compute_targets(model.encoder, model.denoiser, example, t, noise)
     found: list[Tensor] = []
     for theirs in (False, True):
         vectors = 0.3 * torch.randn(4, 768, generator=torch.Generator().manual_seed(3))
         rows = Rows({"clip_l": vectors.requires_grad_()})
         with frozen(networks):
             if theirs:
-                torch.autograd.backward(authors_loss(model, lesson, "", rows))
+                torch.autograd.backward(authors_loss(model, batch, "", rows))
             else:
-                gradient(config, model.encoder, model.denoiser, lesson, rows, Group(), 1.0)
+                gradient(config, model.encoder, model.denoiser, batch, rows, Group(), 1.0)
         assert rows.vectors["clip_l"].grad is not None
         found.append(rows.vectors["clip_l"].grad.flatten())
     assert float(torch.cosine_similarity(*found, dim=0)) >= 0.9999
@@ -254,7 +254,7 @@ def test_frozen_weights_stay_as_they_were(root: Path, tmp_path: Path) -> None:
 
 
 def test_names_in_prefix_out(root: Path, tmp_path: Path, capsys: Any) -> None:
-    """The whole way from the command line: pictures drawn, latents kept, prefix learnt, resumed."""
+    """From the command line: pictures drawn, latents kept, prefix learned, resumed."""
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     more = ["--names", str(tmp_path / "names.txt"), "--per-name", "1", "--draw-steps", "1"]
     out = tmp_path / "run"

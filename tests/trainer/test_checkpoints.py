@@ -1,4 +1,4 @@
-"""Checkpoints in the real layouts are recognised and loaded exactly, or refused in a sentence."""
+"""Checkpoints in the real layouts are recognized and loaded exactly, or refused in a sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from slim_checkpoints import FAMILIES, pipeline, write_file
 
 from apl_core.errors import AplError, ConfigError
-from apl_trainer.checkpoints.detect import recognise
+from apl_trainer.checkpoints.detect import detect
 from apl_trainer.checkpoints.load import CheckpointModel, Options, load_checkpoint
 
 PROMPTS = ["a photo of anna brill", "a red circle", ""]
@@ -145,14 +145,14 @@ def test_half_precision_files_are_read(
     written: dict[str, Path], tmp_path: Path, dtype: torch.dtype
 ) -> None:
     path = write_file("sd1", pipe_of("sd1"), tmp_path / "half.safetensors", dtype)
-    assert recognise(path).stored == {torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]
+    assert detect(path).stored == {torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]
     model = load_checkpoint(path, Options(tokenizer=written["sd1 folder"] / "tokenizer"))
     theirs, ours = pipe_of("sd1").unet.state_dict(), model.denoiser.unet.state_dict()
     assert all(torch.equal(theirs[k].to(dtype).float(), ours[k]) for k in theirs)
 
 
-def test_it_says_what_it_recognised(written: dict[str, Path]) -> None:
-    said = {which: recognise(path).sentence for which, path in written.items()}
+def test_it_says_what_it_recognized(written: dict[str, Path]) -> None:
+    said = {which: detect(path).sentence for which, path in written.items()}
     assert said["sd1 file"] == (
         "sd1.safetensors: SD 1.x (clip_l 768), single file, fp32, predicts eps"
     )
@@ -162,7 +162,7 @@ def test_it_says_what_it_recognised(written: dict[str, Path]) -> None:
 
 def test_v_prediction_is_found(written: dict[str, Path], tmp_path: Path) -> None:
     pipeline("sd2", v=True).save_pretrained(tmp_path / "v")
-    assert recognise(tmp_path / "v").prediction == "v"
+    assert detect(tmp_path / "v").prediction == "v"
     marked = write_file(
         "sdxl",
         pipe_of("sdxl"),
@@ -170,12 +170,12 @@ def test_v_prediction_is_found(written: dict[str, Path], tmp_path: Path) -> None
         v_pred=torch.tensor([]),
         ztsnr=torch.tensor([]),
     )
-    found = recognise(marked)
+    found = detect(marked)
     assert (found.prediction, found.zero_snr) == ("v", True)
     weights = load_file(written["sd2 file"])
     save_file(weights, tmp_path / "said.safetensors", {"modelspec.prediction_type": "v"})
-    assert recognise(tmp_path / "said.safetensors").prediction == "v"
-    assert recognise(tmp_path / "said.safetensors", "eps").prediction == "eps"
+    assert detect(tmp_path / "said.safetensors").prediction == "v"
+    assert detect(tmp_path / "said.safetensors", "eps").prediction == "eps"
     model = load_checkpoint(marked, Options(tokenizer=written["sdxl folder"] / "tokenizer"))
     x_t, t = torch.randn(1, 4, 8, 8), torch.tensor([300])
     texts = model.encoder.encode(["a red circle"], None)
@@ -217,8 +217,8 @@ UNET_IN = "model__diffusion_model__input_blocks__0__0__weight"
         ({"model__diffusion_model__out__2__weight": None}, "are missing"),
         ({"model__diffusion_model__middle_block__0": None}, "incomplete or of another build"),
         ({"model__diffusion_model__extra": torch.zeros(2)}, "1 weights have no place"),
-        ({"model__diffusion_model__x__scale_weight": torch.zeros(1)}, "quantised"),
-        ({UNET_IN: torch.zeros(32, 4, 3, 3).to(torch.float8_e4m3fn)}, "quantised (F8_E4M3)"),
+        ({"model__diffusion_model__x__scale_weight": torch.zeros(1)}, "quantized"),
+        ({UNET_IN: torch.zeros(32, 4, 3, 3).to(torch.float8_e4m3fn)}, "quantized (F8_E4M3)"),
     ],
 )
 def test_what_cannot_be_used_is_refused(
@@ -257,21 +257,21 @@ def test_files_that_are_no_checkpoint_are_refused(written: dict[str, Path], tmp_
     ):
         ending = "ckpt" if name == "old" else "safetensors"
         with pytest.raises(AplError) as caught:
-            recognise(tmp_path / f"{name}.{ending}")
+            detect(tmp_path / f"{name}.{ending}")
         assert said in str(caught.value), name
 
 
 def test_folders_that_cannot_be_used_are_refused(written: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(AplError, match=r"model_index\.json is missing"):
-        recognise(tmp_path)
+        detect(tmp_path)
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     with pytest.raises(AplError, match="FluxPipeline"):
-        recognise(tmp_path)
+        detect(tmp_path)
     (tmp_path / "model_index.json").write_text(
         json.dumps({"_class_name": "StableDiffusionPipeline"})
     )
     with pytest.raises(AplError, match="unet"):
-        recognise(tmp_path)
+        detect(tmp_path)
 
 
 def test_a_vocabulary_that_does_not_belong_is_refused(

@@ -26,8 +26,8 @@ from apl_trainer.checkpoints.training_data import read_data
 from apl_trainer.cli import main
 from apl_trainer.data import generate
 from apl_trainer.data.captioned_folder import given_tasks
-from apl_trainer.data.finish import Outcome, finish
-from apl_trainer.data.generate import Tools, make
+from apl_trainer.data.finish import DatasetSummary, finish
+from apl_trainer.data.generate import GenerationTools, make
 from apl_trainer.data.metadata import read_metadata
 from apl_trainer.data.plan import Amounts, Task, general_tasks, name_tasks, split_names
 from apl_trainer.json_log import open_log
@@ -49,7 +49,7 @@ FLAGS = (
 )
 
 
-def tools(**changes: Any) -> Tools:
+def tools(**changes: Any) -> GenerationTools:
     torch.set_num_threads(1)
     given: dict[str, Any] = {"seed": 0, "steps": 2, "guidance": 3.0, "batch": 2}
     return pocket_tools(MODEL, **(given | changes))
@@ -64,11 +64,11 @@ def made(
     folder: Path,
     work: list[Task] | None = None,
     gender: bool = True,
-    maker: Tools | None = None,
+    settings: GenerationTools | None = None,
     amounts: Amounts = AMOUNTS,
-) -> Outcome:
-    used = maker or tools()
-    used.maker.remember(folder)
+) -> DatasetSummary:
+    used = settings or tools()
+    used.settings.remember(folder)
     make(used, work or tasks(), folder)
     return finish(used, work or tasks(), amounts, folder, gender)
 
@@ -111,11 +111,11 @@ def test_every_picture_is_in_the_metadata_and_every_file_in_the_manifest(straigh
 def test_kept_pictures_show_one_face_and_are_what_the_seed_draws(straight: Path) -> None:
     used = tools()
     for task in tasks():
-        rows, missing = generate.Album(straight).of(task)
+        rows, missing = generate.GeneratedIndex(straight).of(task)
         assert missing is None
         if task.kind == "identity":
             drawn = used.painter.draw(
-                [task.request(used.maker, used.book, i) for i in (0, 1)], None
+                [task.request(used.settings, used.book, i) for i in (0, 1)], None
             )
             seen = used.faces.look(drawn).counts if used.faces else ()
             assert [row.index for row in rows if row.index < 2] == [i for i in (0, 1) if seen[i]]
@@ -127,7 +127,7 @@ def test_kept_pictures_show_one_face_and_are_what_the_seed_draws(straight: Path)
 
 def test_shares_give_the_same_as_one_process(straight: Path, tmp_path: Path) -> None:
     used = tools()
-    used.maker.remember(tmp_path)
+    used.settings.remember(tmp_path)
     make(used, tasks(), tmp_path, rank=1, of=2)
     part = finish(used, tasks(), AMOUNTS, tmp_path)
     assert not part.complete and not (tmp_path / "metadata.jsonl").exists()
@@ -210,7 +210,7 @@ def test_more_names_and_pictures_are_added_to_what_is_there(straight: Path, tmp_
 
 def test_other_settings_need_another_folder(straight: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        tools(seed=1, steps=3).maker.remember(straight)
+        tools(seed=1, steps=3).settings.remember(straight)
     assert "seed was '0' and is '1'" in str(caught.value)
     assert len(caught.value.problems) == 2 and "another --out" in str(caught.value)
 
@@ -262,7 +262,7 @@ def test_a_name_that_means_nothing_is_reported(tmp_path: Path) -> None:
     names = (*NAMES, "somebody")
     used = tools(steps=8)  # in fewer, pictures of nobody in particular are alike
     work = name_tasks(split_names(names, None, 0, 0), amounts, True)
-    outcome = made(tmp_path, work, maker=used, amounts=amounts)
+    outcome = made(tmp_path, work, settings=used, amounts=amounts)
     assert outcome.unknown == ("somebody",)
 
 
@@ -357,9 +357,9 @@ def test_no_face_at_all_ends_in_words(tmp_path: Path) -> None:
             return type(seen)(seen.counts * len(pictures), None)
 
     used = tools()
-    blind = Tools(used.maker, used.painter, used.book, Blind(), used.attributes)
+    blind = GenerationTools(used.settings, used.painter, used.book, Blind(), used.attributes)
     with pytest.raises(RunError, match="exactly one face"):
-        made(tmp_path, tasks()[:2], maker=blind)
+        made(tmp_path, tasks()[:2], settings=blind)
 
 
 def test_a_real_checkpoint_draws_the_built_in_prompts(
@@ -418,9 +418,9 @@ def test_a_full_device_and_broken_pictures_end_in_words(tmp_path: Path) -> None:
             return torch.full((1, 3, 32, 32), torch.nan)
 
     used = tools()
-    failing = Tools(used.maker, Failing(), used.book, used.faces, used.attributes)
+    failing = GenerationTools(used.settings, Failing(), used.book, used.faces, used.attributes)
     with pytest.raises(RunError, match=r"memory of the device is full.*--batch"):
-        made(tmp_path, tasks()[:1], maker=failing)
+        made(tmp_path, tasks()[:1], settings=failing)
     with pytest.raises(RunError, match="no numbers"):
-        made(tmp_path, [Task("things", "0", 1, 1, "train")], maker=failing)
+        made(tmp_path, [Task("things", "0", 1, 1, "train")], settings=failing)
     assert not list(tmp_path.rglob("*.png"))

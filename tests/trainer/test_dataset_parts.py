@@ -17,8 +17,8 @@ from apl_core.training.config import TrainConfig
 from apl_trainer.checkpoints.training_data import read_data
 from apl_trainer.data import descriptions_csv
 from apl_trainer.data.captioned_folder import given_tasks, read_picture
-from apl_trainer.data.descriptions_csv import Line
-from apl_trainer.data.metadata import SPLITS, Entry, read_metadata, write_metadata
+from apl_trainer.data.descriptions_csv import DescriptionRow
+from apl_trainer.data.metadata import SPLITS, MetadataRow, read_metadata, write_metadata
 from apl_trainer.data.plan import Amounts, Task, general_tasks, slug, split_names
 from apl_trainer.json_log import open_log, read_rows
 from apl_trainer.names import check_apart
@@ -34,7 +34,7 @@ PARTS = st.text(
 
 
 @st.composite
-def entries(draw: Any) -> list[Entry]:
+def entries(draw: Any) -> list[MetadataRow]:
     files = draw(
         st.lists(
             st.lists(PARTS, min_size=1, max_size=3).map("/".join),
@@ -43,21 +43,23 @@ def entries(draw: Any) -> list[Entry]:
             max_size=5,
         )
     )
-    made: list[Entry] = []
+    made: list[MetadataRow] = []
     for file in files:
         kind = draw(st.sampled_from(KINDS))
         prompt = draw(TEXT)
         name = draw(TEXT) if kind == "identity" else ""
         neutral = draw(TEXT) if kind == "identity" else prompt
         seed = draw(st.none() | st.integers(0, 2**32 - 1))
-        made.append(Entry(file, kind, prompt, name, neutral, seed, draw(st.sampled_from(SPLITS))))
+        made.append(
+            MetadataRow(file, kind, prompt, name, neutral, seed, draw(st.sampled_from(SPLITS)))
+        )
     return made
 
 
 @settings(max_examples=20)
 @given(entries())
 def test_metadata_comes_back_as_it_was_written(
-    tmp_path_factory: pytest.TempPathFactory, made: list[Entry]
+    tmp_path_factory: pytest.TempPathFactory, made: list[MetadataRow]
 ) -> None:
     folder = tmp_path_factory.mktemp("metadata")
     path = write_metadata(folder, made)
@@ -106,9 +108,9 @@ def test_every_bad_line_of_the_metadata_is_told(
 
 def test_a_training_reads_the_metadata(tmp_path: Path) -> None:
     made = [
-        Entry("a.png", "identity", "a photo of Ann", "Ann", "a photo of a woman", 3, "train"),
-        Entry("b.png", "things", "a car", "", "a car", None, "train"),
-        Entry("c.png", "people", "a man", "", "a man", 4, "train"),
+        MetadataRow("a.png", "identity", "a photo of Ann", "Ann", "a photo of a woman", 3, "train"),
+        MetadataRow("b.png", "things", "a car", "", "a car", None, "train"),
+        MetadataRow("c.png", "people", "a man", "", "a man", 4, "train"),
     ]
     for entry in made:
         Image.new("RGB", (8, 8)).save(tmp_path / entry.file)
@@ -237,8 +239,8 @@ def test_gender_can_be_left_out_and_attributes_are_the_table_s() -> None:
     assert all(len(set(said.values())) == len(said) for said in SENTENCES.values())
 
 
-def line(name: str, **values: str) -> Line:
-    return Line(name, "train", phrase(values), values, 3, 0.9)
+def line(name: str, **values: str) -> DescriptionRow:
+    return DescriptionRow(name, "train", phrase(values), values, 3, 0.9)
 
 
 def test_a_table_that_nobody_touched_follows_the_votes(tmp_path: Path) -> None:

@@ -285,16 +285,16 @@ def test_the_command_lists_and_downloads_nothing_unasked(
 def test_without_the_optional_parts_it_is_told_what_is_missing_and_how_to_go_on(
     tmp_path: Path,
 ) -> None:
-    from apl_trainer.data.checkpoint_tools import Choices, optional_eyes
+    from apl_trainer.data.checkpoint_tools import Choices, required_readers
 
     choices = Choices(0, 20, 7.0, 512, 4, "", True, True, tmp_path, "cpu")
     with pytest.raises(AplError) as caught:
-        optional_eyes(choices)
+        required_readers(choices)
     told = str(caught.value)
     for one in WEIGHTS:
         assert one.url in told and f"apl fetch {one.name}" in told
     assert "--no-face-filter --descriptions person" in told and "\n" not in told
-    assert optional_eyes(replace(choices, face_filter=False, voted=False)) == (None, None)
+    assert required_readers(replace(choices, face_filter=False, voted=False)) == (None, None)
 
 
 def installed(name: str) -> bool:
@@ -304,7 +304,7 @@ def installed(name: str) -> bool:
 @pytest.mark.skipif(not installed("facexlib"), reason="facexlib is not installed")
 def test_facexlib_counts_faces_and_embeds_the_largest(tmp_path: Path) -> None:
     """The real architectures with random weights, through files as `apl fetch` leaves them."""
-    from apl_trainer.readers.face_filter import LEAST_HEIGHT, load_eyes
+    from apl_trainer.readers.face_filter import LEAST_HEIGHT, load_face_counter
     from apl_trainer.readers.facexlib import new_networks, weights_of
 
     torch.manual_seed(0)
@@ -313,20 +313,20 @@ def test_facexlib_counts_faces_and_embeds_the_largest(tmp_path: Path) -> None:
         for head in networks[0].ClassHead:  # type: ignore[union-attr]
             head.conv1x1.bias[1::2] += 8
     files = []
-    for name, network in zip(("detector", "recogniser"), networks, strict=True):
+    for name, network in zip(("detector", "recognizer"), networks, strict=True):
         one = Weight(name, f"{name}.safetensors", "x.pth", None, None, "", "")
         source = tmp_path / f"{name}.pth"
         torch.save({f"module.{k}": v for k, v in weights_of(network).items()}, source)
         sha = hashlib.sha256(source.read_bytes()).hexdigest()
         files.append(fetch(one, tmp_path, source=source, sha256=sha))
-    eyes = load_eyes(*files)
+    reader = load_face_counter(*files)
     pictures = torch.rand(2, 3, 96, 96)
-    seen = eyes.look(pictures)
+    seen = reader.look(pictures)
     assert min(seen.counts) > 1 and LEAST_HEIGHT < 1
     assert seen.embeddings is not None
     assert torch.allclose(seen.embeddings.norm(dim=1), torch.ones(2), atol=1e-4)
-    eyes.threshold = 1.0
-    blank = eyes.look(pictures)
+    reader.threshold = 1.0
+    blank = reader.look(pictures)
     assert blank.counts == (0, 0) and blank.embeddings is not None
     assert not blank.embeddings.any()
 
@@ -342,12 +342,12 @@ def test_open_clip_gives_probabilities_of_all_attributes(tmp_path: Path) -> None
     state = OpenClip(MODEL, None).model.state_dict()
     file = tmp_path / "clip.safetensors"
     save_file({k: v.clone().contiguous() for k, v in state.items()}, file)
-    eyes = load_clip(file)
+    reader = load_clip(file)
     pictures = torch.rand(3, 3, 70, 50)
-    found = eyes.read(pictures)
-    assert found.keys() == eyes.values.keys()
+    found = reader.read(pictures)
+    assert found.keys() == reader.values.keys()
     for attribute, shares in found.items():
-        assert shares.shape == (3, len(eyes.values[attribute]))
+        assert shares.shape == (3, len(reader.values[attribute]))
         assert torch.allclose(shares.sum(1), torch.ones(3), atol=1e-4)
     rows = [{k: v[i].tolist() for k, v in found.items()} for i in range(3)]
-    assert vote(rows, eyes.values).keys() == found.keys()
+    assert vote(rows, reader.values).keys() == found.keys()

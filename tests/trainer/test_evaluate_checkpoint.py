@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slim_evaluation import TRAINED, read_report, times, write_evaluation_root
 from slim_runs import NAMES
-from slim_survey import TRAINED, read_report, times, write_survey_root
 
 from apl_trainer.cli import evaluate, main
-from apl_trainer.data.metadata import Entry, descriptions_in, write_metadata
-from apl_trainer.evaluation.checkpoint_eval import Surveyor
+from apl_trainer.data.metadata import MetadataRow, descriptions_in, write_metadata
+from apl_trainer.evaluation.checkpoint_eval import CheckpointEvaluator
 from apl_trainer.prompts import built_in_names
 from apl_trainer.readers import available
 
@@ -25,7 +25,7 @@ facexlib = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_survey_root(tmp_path_factory.mktemp("evaluate"))
+    return write_evaluation_root(tmp_path_factory.mktemp("evaluate"))
 
 
 def arguments(root: Path, out: Path, *more: str) -> list[str]:
@@ -86,7 +86,7 @@ def test_a_data_set_brings_names_groups_and_descriptions(root: Path, tmp_path: P
     data, said = tmp_path / "data", {NAMES[0]: "an old man", NAMES[2]: "a woman with red hair"}
     data.mkdir()
     entries = [
-        Entry(
+        MetadataRow(
             f"{i}.png",
             "identity",
             f"a photo of {name}, smiling",
@@ -97,7 +97,7 @@ def test_a_data_set_brings_names_groups_and_descriptions(root: Path, tmp_path: P
         )
         for i, name in enumerate(said)
     ]
-    entries.append(Entry("t.png", "things", "a red circle", "", "a red circle", 9, "heldout"))
+    entries.append(MetadataRow("t.png", "things", "a red circle", "", "a red circle", 9, "heldout"))
     write_metadata(data, entries)
     assert descriptions_in(entries) == said
     out = tmp_path / "out"
@@ -130,8 +130,8 @@ def test_the_command_reads_faces_once_their_weights_are_there(
     for file in ("detection_Resnet50_Final", "recognition_arcface_ir_se50"):
         (tmp_path / f"{file}.safetensors").write_bytes(b"read by nobody in this test")
 
-    def networks(detector: Path, recogniser: Path, device: str) -> Any:
-        assert detector.is_file() and recogniser.is_file() and device == "cpu"
+    def networks(detector: Path, recognizer: Path, device: str) -> Any:
+        assert detector.is_file() and recognizer.is_file() and device == "cpu"
         return new_networks("mobile0.25")
 
     monkeypatch.setattr(available, "load_networks", networks)
@@ -149,11 +149,11 @@ def test_the_command_reads_faces_once_their_weights_are_there(
 def test_ctrl_c_ends_in_words(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(self: Surveyor, tell: Any, rank: int, of: int) -> int:
-        self.room.draw([self.rolls["none"].cut(0, 1)], lambda count: None)
+    def interrupted(self: CheckpointEvaluator, tell: Any, rank: int, of: int) -> int:
+        self.room.draw([self.image_sets["none"].cut(0, 1)], lambda count: None)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Surveyor, "draw", interrupted)
+    monkeypatch.setattr(CheckpointEvaluator, "draw", interrupted)
     assert main(arguments(root, tmp_path, "--names", str(root / "names.txt"))) == 1
     assert "the same command goes on" in capsys.readouterr().err
     assert len(times(tmp_path)) == 1 and not (tmp_path / "report.json").exists()

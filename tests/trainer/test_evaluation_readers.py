@@ -1,4 +1,4 @@
-"""Who is in a picture: the pocket recogniser for real; facexlib and open_clip at random weights."""
+"""Who is in a picture: the pocket recognizer for real; facexlib and open_clip at random weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model() -> PocketModel:
 
 @pytest.fixture(scope="module")
 def renders(model: PocketModel) -> tuple[list[str], Tensor]:
-    """Names and pictures of two dozen people, drawn with a seed that nothing learnt from."""
+    """Names and pictures of two dozen people, drawn with a seed that nothing learned from."""
     import numpy as np
 
     rng = np.random.default_rng(987)
@@ -59,13 +59,13 @@ def test_the_pocket_reader_knows_people_in_renders(
     assert found.cosine.value > 0.5
 
 
-def test_ranks_in_the_gallery_are_those_of_the_recognisers_identity_head(
+def test_ranks_in_the_gallery_are_those_of_the_recognizers_identity_head(
     model: PocketModel, renders: tuple[list[str], Tensor]
 ) -> None:
     reader = PocketReader(model)
     faces = reader.faces(renders[1])
     with torch.no_grad():
-        scores = model.recogniser(renders[1]).scores["identity"]
+        scores = model.recognizer(renders[1]).scores["identity"]
     cosines = reader.gallery.cosines(faces)[faces.found]
     assert torch.allclose(cosines * 16, scores[faces.found], atol=1e-4)
 
@@ -84,7 +84,7 @@ def test_pocket_features_and_maps_tell_pictures_apart(
     assert [m.shape[-1] for m in maps] == [16, 8, 4, 2]
     with torch.no_grad():
         last = maps[-1].flatten(1)
-        again = model.recogniser.body[-1](model.recogniser.body[-2](last))
+        again = model.recognizer.body[-1](model.recognizer.body[-2](last))
     assert torch.allclose(features.square().mean(1), torch.ones(24), atol=1e-4)
     assert torch.nn.functional.cosine_similarity(again, features).min() > 0.9999
 

@@ -13,15 +13,15 @@ from slim_checkpoints import pipeline, write_file
 from apl_core.errors import AplError, ConfigError, RunError
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
-from apl_trainer.checkpoints.detect import recognise
+from apl_trainer.checkpoints.detect import detect
 from apl_trainer.checkpoints.load import load_checkpoint
-from apl_trainer.checkpoints.train import Material
+from apl_trainer.checkpoints.train import CheckpointOrigin
 from apl_trainer.checkpoints.training_data import read_data
-from apl_trainer.data.generate import Album
+from apl_trainer.data.generate import GeneratedIndex
 from apl_trainer.json_log import PARTS
 from apl_trainer.ui import markup
 from apl_trainer.ui.curves import loss_chart
-from apl_trainer.ui.run_request import Order
+from apl_trainer.ui.run_request import RunRequest
 from apl_trainer.ui.run_status import figures, read_run, rows, seconds_left
 
 DEEP = "[" * 100_000
@@ -52,8 +52,8 @@ def test_a_row_of_a_data_set_is_told(tmp_path: Path, line: str) -> None:
 def test_a_runs_origin_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "origin.json").write_text(text)
     with pytest.raises(RunError, match="Fix:"):
-        Order.of(tmp_path)
-        Material.of(RunFolder(tmp_path))
+        RunRequest.of(tmp_path)
+        CheckpointOrigin.of(RunFolder(tmp_path))
 
 
 def test_a_page_shows_a_run_whatever_its_files_hold(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_rows_of_a_data_set_lie_below_it(tmp_path: Path) -> None:
     lines = [DEEP, *(json.dumps(row | {"file": file}) for file in files)]
     lines.append(json.dumps(row | {"file": "", "task": []}))
     (tmp_path / PARTS / "pictures-0.jsonl").write_text("\n".join(lines))
-    assert [row.file for row in Album(tmp_path).rows.values()] == ["images/x.png"]
+    assert [row.file for row in GeneratedIndex(tmp_path).rows.values()] == ["images/x.png"]
 
 
 def test_a_checkpoint_with_endless_layers_is_refused_before_it_is_built(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_checkpoint_with_endless_layers_is_refused_before_it_is_built(tmp_path
     slim = pipeline("sd1")
     path = write_file("sd1", slim, tmp_path / "a.safetensors", **{place: torch.ones(3)})
     with pytest.raises(AplError, match="makes no sense"):
-        recognise(path)
+        detect(path)
     slim.save_pretrained(tmp_path / "b")
     config = tmp_path / "b" / "unet" / "config.json"
     told = json.loads(config.read_text())
@@ -112,7 +112,7 @@ def test_a_checkpoint_with_endless_layers_is_refused_before_it_is_built(tmp_path
             load_checkpoint(tmp_path / "b")
     config.write_text(DEEP)
     with pytest.raises(AplError, match=r"config\.json is missing or broken"):
-        recognise(tmp_path / "b")
+        detect(tmp_path / "b")
 
 
 def test_weights_of_impossible_shapes_are_refused(tmp_path: Path) -> None:
@@ -124,4 +124,4 @@ def test_weights_of_impossible_shapes_are_refused(tmp_path: Path) -> None:
     }
     save_file(names, tmp_path / "x.safetensors")
     with pytest.raises(AplError, match="Fix:"):
-        recognise(tmp_path / "x.safetensors")
+        detect(tmp_path / "x.safetensors")

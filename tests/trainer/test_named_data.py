@@ -16,8 +16,8 @@ from apl_trainer.checkpoints.train import names_in as names_of
 from apl_trainer.checkpoints.training_data import DataSource, read_data
 from apl_trainer.data import descriptions_csv
 from apl_trainer.data.captioned_folder import given_tasks
-from apl_trainer.data.descriptions_csv import Line
-from apl_trainer.data.metadata import Entry, descriptions_in, read_metadata, write_metadata
+from apl_trainer.data.descriptions_csv import DescriptionRow
+from apl_trainer.data.metadata import MetadataRow, descriptions_in, read_metadata, write_metadata
 from apl_trainer.data.plan import Amounts
 from apl_trainer.evaluation.gallery import pictures_of_people
 from apl_trainer.names import check_apart, names_in, read_names
@@ -170,7 +170,7 @@ def test_a_captions_encoding_is_told(tmp_path: Path) -> None:
 
 def test_names_in_prompts_and_galleries(tmp_path: Path) -> None:
     assert without_name("the face of ace's cat", "Ace") == "the face of a person's cat"
-    entry = Entry(
+    entry = MetadataRow(
         "a.png",
         "identity",
         "a placeholder of Ace, smiling",
@@ -208,14 +208,14 @@ def test_a_mark_in_front_of_settings_and_metadata_is_read_over(tmp_path: Path) -
         lines = (folder / "metadata.jsonl").read_bytes().removeprefix(MARK).splitlines()
         (folder / "metadata.jsonl").write_bytes(MARK + end.join(lines))
         assert len(read_data(folder, CONFIG)) == 3
-    entry = Entry("a.png", "things", "a car", "", "a car", 0, "train")
+    entry = MetadataRow("a.png", "things", "a car", "", "a car", 0, "train")
     path = write_metadata(tmp_path, [entry])
     path.write_bytes(MARK + path.read_bytes())
     assert read_metadata(tmp_path) == (entry,)
 
 
-def line(name: str, **values: str) -> Line:
-    return Line(name, "train", "a person", values, 3, 0.9)
+def line(name: str, **values: str) -> DescriptionRow:
+    return DescriptionRow(name, "train", "a person", values, 3, 0.9)
 
 
 @pytest.mark.parametrize(

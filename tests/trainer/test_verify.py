@@ -17,7 +17,7 @@ from webui_stand_in import DIGEST, KEY, Body, StandIn
 from apl_trainer.cli import main
 from apl_trainer.verify.case import OTHER, PERSON, Answer, Case
 from apl_trainer.verify.pictures import LIKE, NO_TEXT, UNLIKE, UNSEEN, Look, Scale, look
-from apl_trainer.verify.proof import Verdict, holes, judge, table
+from apl_trainer.verify.proof import Verdict, assess, holes, table
 
 CASE = Case("plain", ({},))
 PICTURE = (b"a picture",)
@@ -46,7 +46,7 @@ TRACED: dict[str, tuple[list[dict[str, Any]], str]] = {
 @pytest.mark.parametrize("name", TRACED)
 def test_every_traced_chunk_of_a_request_has_to_carry_the_prefix(name: str) -> None:
     lines, wanted = TRACED[name]
-    verdict = judge(CASE, [Answer("r", PICTURE)], lines, DIGEST)
+    verdict = assess(CASE, [Answer("r", PICTURE)], lines, DIGEST)
     assert verdict.result == wanted
     assert bool(holes([verdict])) == (wanted == "LEAK")
 
@@ -68,29 +68,29 @@ JUDGED: dict[str, tuple[Look, list[dict[str, Any]] | None, str]] = {
 def test_pictures_and_trace_have_to_agree(name: str) -> None:
     seen, lines, wanted = JUDGED[name]
     bare = [Answer("b", PICTURE)]
-    assert judge(CASE, [Answer("r", PICTURE)], lines, DIGEST, bare, [seen]).result == wanted
+    assert assess(CASE, [Answer("r", PICTURE)], lines, DIGEST, bare, [seen]).result == wanted
 
 
 def test_no_picture_is_no_leak_and_no_proof() -> None:
-    verdict = judge(CASE, [Answer("r", refusal="no")], [line(**BARE)], DIGEST)
+    verdict = assess(CASE, [Answer("r", refusal="no")], [line(**BARE)], DIGEST)
     assert (verdict.result, verdict.detail) == ("refused", "no")
     assert "not one picture" in holes([verdict])[0]
     assert not holes([verdict, Verdict("x", "covered", 1, 1)])
     none = [Answer("b", refusal="no")]
     looks = [Look(UNSEEN)]
-    assert judge(CASE, [Answer("r")], [], DIGEST, none, looks).result == "failed"
-    assert judge(CASE, [Answer("r", lost=True)], [], DIGEST, none, looks).result == "no answer"
+    assert assess(CASE, [Answer("r")], [], DIGEST, none, looks).result == "failed"
+    assert assess(CASE, [Answer("r", lost=True)], [], DIGEST, none, looks).result == "no answer"
 
 
 def test_one_of_two_users_without_it_is_a_leak() -> None:
     answers = [Answer("a", PICTURE), Answer("b", PICTURE)]
-    assert judge(CASE, answers, [line("a"), line("b")], DIGEST).result == "traced"
-    assert judge(CASE, answers, [line("a"), line("b", **BARE)], DIGEST).result == "LEAK"
-    assert judge(CASE, answers, [line("a")], DIGEST).result == "LEAK"
+    assert assess(CASE, answers, [line("a"), line("b")], DIGEST).result == "traced"
+    assert assess(CASE, answers, [line("a"), line("b", **BARE)], DIGEST).result == "LEAK"
+    assert assess(CASE, answers, [line("a")], DIGEST).result == "LEAK"
 
 
 def test_a_picture_has_to_say_it() -> None:
-    assert judge(CASE, [Answer("r", PICTURE, says=False)], [line()], DIGEST).result == "LEAK"
+    assert assess(CASE, [Answer("r", PICTURE, says=False)], [line()], DIGEST).result == "LEAK"
 
 
 def test_the_table_has_a_line_for_every_request() -> None:

@@ -151,13 +151,13 @@ def test_the_paper_s_recipe_is_the_authors_table() -> None:
 
 def test_a_run_teaches_each_example_or_those_of_its_pool() -> None:
     counts = {"batch_identity": 3, "batch_things": 2, "batch_people": 1, "steps": 10}
-    for changes, taught in (
+    for changes, targets in (
         ({"pool": 0}, 60),
         ({"pool": 24}, 24),
         ({"pool": 90}, 60),
         ({"pool": 24, "pool_uses": 4}, 60),
     ):
         config = TrainConfig.from_mapping({**counts, **changes})
-        assert (config.samples, config.taught) == (60, taught)
+        assert (config.samples, config.num_targets) == (60, targets)
     paper = TrainConfig.from_mapping({"recipe": "paper", "steps": 10})
-    assert (paper.samples, paper.taught) == (10, 10)
+    assert (paper.samples, paper.num_targets) == (10, 10)

@@ -18,15 +18,15 @@ from apl_core.formats import read_prefix
 from apl_core.objective import Example, Kind
 from apl_core.prefix import Prefix, Rows
 from apl_core.training.callbacks import (
-    Checked,
     Control,
     Event,
     Finished,
-    Judgement,
     Phase,
     Previewed,
     Saved,
     Stepped,
+    Validated,
+    ValidationResult,
 )
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
@@ -79,7 +79,7 @@ def test_golden_losses(name: str, changes: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_it_learns_what_it_is_taught(tmp_path: Path) -> None:
-    """A pool as small as the batch: the same lesson every step, so its loss has to fall."""
+    """A pool as small as the batch: the same batch every step, so its loss has to fall."""
     config = settings(pool=6, steps=60, rate=0.02, check_every=0, save_every=100)
     losses = [e.loss for e in run_of(config, tmp_path) if isinstance(e, Stepped)]
     assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
@@ -89,7 +89,7 @@ def test_events_and_metrics_tell_the_same_story(tmp_path: Path) -> None:
     config = settings(pool=12, warm_steps=2)
     events = run_of(config, tmp_path)
     steps = [e for e in events if isinstance(e, Stepped)]
-    checks = [e for e in events if isinstance(e, Checked)]
+    checks = [e for e in events if isinstance(e, Validated)]
     assert [e.step for e in steps] == list(range(1, 13)) and {e.steps for e in steps} == {12}
     assert [e.step for e in checks] == [3, 6, 9, 12]
     assert {e.step for e in events if isinstance(e, Saved)} == {2, 4, 6, 8, 10, 12}
@@ -121,7 +121,7 @@ def test_a_resumed_run_makes_its_pool_again_and_says_so(tmp_path: Path) -> None:
 
 def test_the_best_prefix_is_kept_with_its_figures(tmp_path: Path) -> None:
     events = run_of(settings(steps=30, rate=0.05, decay="constant"), tmp_path)
-    checks = [e for e in events if isinstance(e, Checked)]
+    checks = [e for e in events if isinstance(e, Validated)]
     best = min(checks, key=lambda e: e.score)
     assert best is not checks[-1], "the run is too easy: its last check is its best"
     assert [e.best for e in checks] == [
@@ -137,10 +137,10 @@ def test_the_best_prefix_is_kept_with_its_figures(tmp_path: Path) -> None:
 
 
 def test_without_a_judge_the_last_rows_are_the_result(tmp_path: Path) -> None:
-    events = run_of(settings(), tmp_path, judged=False)
+    events = run_of(settings(), tmp_path, validated=False)
     prefix = read_prefix(tmp_path / "prefix.safetensors")
     assert prefix.card.steps == 12
-    checks = [e for e in events if isinstance(e, Checked)]
+    checks = [e for e in events if isinstance(e, Validated)]
     assert len(checks) == 4 and not any(e.best for e in checks)
     text = (tmp_path / "metrics.jsonl").read_text() + (tmp_path / "state.json").read_text()
     assert "NaN" not in text and "Infinity" not in text  # neither is JSON
@@ -150,16 +150,16 @@ def test_early_stop_keeps_the_best_and_stays_stopped(tmp_path: Path) -> None:
     scores = [5.0, 3.0, 4.0, 3.0, 6.0, 1.0]
     seen: list[Rows] = []
 
-    def judge(rows: Rows) -> Judgement:
+    def validator(rows: Rows) -> ValidationResult:
         kept = {k: v.detach().clone() for k, v in rows.vectors.items()}
         seen.append(Rows(kept, rows.behind))
-        return Judgement(scores[len(seen) - 1], {"undefined": math.nan})
+        return ValidationResult(scores[len(seen) - 1], {"undefined": math.nan})
 
     config = settings(steps=40, check_every=2, patience=3, save_every=100)
     run = RunFolder(tmp_path)
     run.create(config)
     events: list[Event] = []
-    trainer = Trainer(config, MODEL, TinySource(), run, judge, listeners=[events.append])
+    trainer = Trainer(config, MODEL, TinySource(), run, validator, callbacks=[events.append])
     prefix = trainer.run()
     assert events[-1] == Finished(10, "no gain") and len(seen) == 5
     assert torch.equal(prefix.vectors["pocket"], seen[1].vectors["pocket"])
@@ -182,11 +182,11 @@ def test_a_later_step_is_kept_where_luck_explains_the_difference(tmp_path: Path)
     ]
     number = 0
 
-    def judge(_: Rows) -> Judgement:
+    def validator(_: Rows) -> ValidationResult:
         nonlocal number
         each = steps[number][0].double()
         number += 1
-        return Judgement(float(each.sum()), {}, tuple(each.tolist()))
+        return ValidationResult(float(each.sum()), {}, tuple(each.tolist()))
 
     run = RunFolder(tmp_path)
     run.create(config := settings(steps=10, check_every=2))
@@ -194,22 +194,30 @@ def test_a_later_step_is_kept_where_luck_explains_the_difference(tmp_path: Path)
     control = Control()
 
     def stop(event: Event) -> None:
-        if isinstance(event, Checked) and event.step == 6:
+        if isinstance(event, Validated) and event.step == 6:
             control.stop.set()
 
     Trainer(
-        config, MODEL, TinySource(), run, judge, listeners=[events.append, stop], control=control
+        config,
+        MODEL,
+        TinySource(),
+        run,
+        validator,
+        callbacks=[events.append, stop],
+        control=control,
     ).run()  # the lowest score is remembered with its questions
-    prefix = Trainer(config, MODEL, TinySource(), run, judge, listeners=[events.append]).run()
-    assert [e.best for e in events if isinstance(e, Checked)] == [best for _, best in steps]
+    prefix = Trainer(config, MODEL, TinySource(), run, validator, callbacks=[events.append]).run()
+    assert [e.best for e in events if isinstance(e, Validated)] == [best for _, best in steps]
     assert prefix.card.steps == 10
 
 
 def test_without_the_same_questions_a_lower_score_alone_wins() -> None:
-    first = Judgement(1.0, {}, (0.5, 0.5))
+    first = ValidationResult(1.0, {}, (0.5, 0.5))
     for each in ((), (0.6,), (0.3, 0.3, 0.5)):
-        assert first.beats(Judgement(1.1, {}, each)) and first.beats(Judgement(1.0, {}, each))
-        assert not first.beats(Judgement(0.9, {}, each))
+        assert first.beats(ValidationResult(1.1, {}, each)) and first.beats(
+            ValidationResult(1.0, {}, each)
+        )
+        assert not first.beats(ValidationResult(0.9, {}, each))
 
 
 def test_patience_without_a_judge_is_an_error() -> None:
@@ -286,16 +294,16 @@ def test_a_loss_that_is_no_number_ends_the_run_and_harms_nothing(tmp_path: Path)
     run.create(config)
     with pytest.raises(RunError, match=r"learn step 6.*not a finite number \(nan\).*rate"):
         Trainer(config, MODEL, Broken(), run).run()
-    train(tmp_path / "broken", config, judged=False)
-    train(tmp_path / "sound", config, judged=False)
+    train(tmp_path / "broken", config, validated=False)
+    train(tmp_path / "sound", config, validated=False)
     files = [(tmp_path / name / "prefix.safetensors").read_bytes() for name in ("broken", "sound")]
     assert files[0] == files[1] and timeless(tmp_path / "broken") == timeless(tmp_path / "sound")
 
 
 def test_a_run_goes_on_from_a_prefix(tmp_path: Path) -> None:
-    start = train(tmp_path / "first", settings(), judged=False)
+    start = train(tmp_path / "first", settings(), validated=False)
     config = settings(steps=1, rate=1e-9, check_every=0)
-    more = train(tmp_path / "second", config, judged=False, start=start)
+    more = train(tmp_path / "second", config, validated=False, start=start)
     torch.testing.assert_close(more.vectors["pocket"], start.vectors["pocket"], rtol=0, atol=1e-8)
 
 
@@ -320,20 +328,20 @@ def test_two_encoders_learn_together_and_resume_exactly(tmp_path: Path) -> None:
 
 
 def train_model(
-    model: Model, config: TrainConfig, folder: Path, *listeners: Any, **more: Any
+    model: Model, config: TrainConfig, folder: Path, *callbacks: Any, **more: Any
 ) -> Prefix:
     run = RunFolder(folder)
     if not run.config.exists():
         run.create(config)
-    return Trainer(config, model, TinySource(), run, listeners=listeners, **more).run()
+    return Trainer(config, model, TinySource(), run, callbacks=callbacks, **more).run()
 
 
 def test_it_runs_where_a_host_has_switched_gradients_off(tmp_path: Path) -> None:
-    plain = train(tmp_path / "plain", settings(steps=2), judged=False)
+    plain = train(tmp_path / "plain", settings(steps=2), validated=False)
     with torch.no_grad():
-        quiet = train(tmp_path / "no_grad", settings(steps=2), judged=False)
+        quiet = train(tmp_path / "no_grad", settings(steps=2), validated=False)
     with torch.inference_mode():
-        inference = train(tmp_path / "inference", settings(steps=2), judged=False)
+        inference = train(tmp_path / "inference", settings(steps=2), validated=False)
         assert torch.is_inference_mode_enabled()
     assert torch.equal(quiet.vectors["pocket"], plain.vectors["pocket"])
     assert torch.equal(inference.vectors["pocket"], plain.vectors["pocket"])
@@ -349,14 +357,14 @@ def test_fp16_halves_its_scale_and_goes_on(tmp_path: Path, monkeypatch: Any) -> 
         config: Any,
         encoder: Any,
         denoiser: Any,
-        lesson: Any,
+        batch: Any,
         rows: Rows,
         group: Any,
         scale: float,
         micro: Any,
     ) -> Any:
         scales.append(scale)
-        found = true_gradient(config, encoder, denoiser, lesson, rows, group, scale, micro)
+        found = true_gradient(config, encoder, denoiser, batch, rows, group, scale, micro)
         if len(scales) == 2:
             grad = rows.vectors["pocket"].grad
             assert grad is not None
@@ -364,7 +372,7 @@ def test_fp16_halves_its_scale_and_goes_on(tmp_path: Path, monkeypatch: Any) -> 
         return found
 
     monkeypatch.setattr(loop, "gradient", overflowing)
-    train(tmp_path, settings(autocast="fp16", steps=4, check_every=0), judged=False)
+    train(tmp_path, settings(autocast="fp16", steps=4, check_every=0), validated=False)
     assert scales == [1024.0, 1024.0, 512.0, 512.0]
     state = json.loads((tmp_path / "state.json").read_text())
     assert state["scale"] == 512.0

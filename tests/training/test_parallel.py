@@ -28,9 +28,9 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    with socket.socket() as callback:
+        callback.bind(("127.0.0.1", 0))
+        return callback.getsockname()[1]
 
 
 def two_processes(folder: Path, **changes: Any) -> list[str]:

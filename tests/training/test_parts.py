@@ -15,7 +15,7 @@ from torch import Tensor
 
 from apl_core.objective import encode_unique
 from apl_core.prefix import Rows
-from apl_core.training.batches import Curriculum, generator
+from apl_core.training.batches import BatchSampler, generator
 from apl_core.training.config import TrainConfig
 from apl_core.training.initial import initial_rows, norm_ratio
 from apl_core.training.loop import learning_rate
@@ -114,13 +114,13 @@ def test_name_free_examples_are_noised_from_a_level_of_their_own_on() -> None:
         lowest_t=700, lowest_t_free=300, pool=0, batch_identity=20, batch_things=20, batch_people=20
     )
     model = MODEL.encoder, MODEL.denoiser, TinySource(), Group()
-    lesson = Curriculum(config, *model, lambda *_: None).lesson(0)
-    named = [kind == "identity" for kind in lesson.kinds]
-    levels = [int(t) for t in lesson.t]
+    batch = BatchSampler(config, *model, lambda *_: None).batch(0)
+    named = [kind == "identity" for kind in batch.kinds]
+    levels = [int(t) for t in batch.t]
     assert all(700 <= t < 1000 for t, who in zip(levels, named, strict=True) if who)
     free = [t for t, who in zip(levels, named, strict=True) if not who]
     assert min(free) >= 300 and sum(t < 700 for t in free) > len(free) // 4
-    same = Curriculum(replace(config, lowest_t_free=700), *model, lambda *_: None).lesson(0)
+    same = BatchSampler(replace(config, lowest_t_free=700), *model, lambda *_: None).batch(0)
     assert [int(t) for t in same.t[:20]] == levels[:20]
 
 
@@ -128,16 +128,14 @@ def test_a_warm_start_draws_prompts_to_their_targets() -> None:
     config = TrainConfig(
         vectors=4, behind=2, warm_steps=40, batch_identity=4, batch_things=4, batch_people=4
     )
-    curriculum = Curriculum(
+    batches = BatchSampler(
         config, MODEL.encoder, MODEL.denoiser, TinySource(), Group(), lambda *_: None
     )
     rows = initial_rows(config, MODEL.encoder, generator(0, "initial"))
     reports: list[tuple[str, int, int]] = []
 
     def warmed() -> Tensor:
-        found = warm_start(
-            config, MODEL.encoder, curriculum, rows, lambda *said: reports.append(said)
-        )
+        found = warm_start(config, MODEL.encoder, batches, rows, lambda *said: reports.append(said))
         return found.vectors["pocket"]
 
     vectors = warmed()
@@ -208,5 +206,7 @@ def test_a_share_of_name_free_examples_loses_its_words_and_nothing_else_changes(
     assert all(bool(e.prompt) == (e.kind == "identity") for e in whole)
 
 
-def _curriculum(config: TrainConfig) -> Curriculum:
-    return Curriculum(config, MODEL.encoder, MODEL.denoiser, TinySource(), Group(), lambda *_: None)
+def _curriculum(config: TrainConfig) -> BatchSampler:
+    return BatchSampler(
+        config, MODEL.encoder, MODEL.denoiser, TinySource(), Group(), lambda *_: None
+    )

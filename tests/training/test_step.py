@@ -14,9 +14,9 @@ from tiny_model import WIDTH, TinySource, tiny_model
 from tiny_run import SMALL
 from torch import Tensor, nn
 
-from apl_core.objective import Kind, Lesson
+from apl_core.objective import Kind, TargetBatch
 from apl_core.prefix import Rows
-from apl_core.training.batches import Curriculum
+from apl_core.training.batches import BatchSampler
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.frozen import frozen
@@ -38,8 +38,10 @@ def paper(**changes: object) -> TrainConfig:
     return TrainConfig.from_mapping({"recipe": "paper", **small, **changes})
 
 
-def curriculum(config: TrainConfig) -> Curriculum:
-    return Curriculum(config, MODEL.encoder, MODEL.denoiser, TinySource(), Group(), lambda *_: None)
+def sampler(config: TrainConfig) -> BatchSampler:
+    return BatchSampler(
+        config, MODEL.encoder, MODEL.denoiser, TinySource(), Group(), lambda *_: None
+    )
 
 
 def some_rows(seed: int = 0) -> Rows:
@@ -47,9 +49,9 @@ def some_rows(seed: int = 0) -> Rows:
     return Rows({"pocket": vectors.requires_grad_()}, 2)
 
 
-def gradient_of(config: TrainConfig, lesson: Lesson, rows: Rows) -> tuple[Tensor, float]:
+def gradient_of(config: TrainConfig, batch: TargetBatch, rows: Rows) -> tuple[Tensor, float]:
     with frozen(NETWORKS):
-        loss, _ = gradient(config, MODEL.encoder, MODEL.denoiser, lesson, rows, Group(), 1.0)
+        loss, _ = gradient(config, MODEL.encoder, MODEL.denoiser, batch, rows, Group(), 1.0)
     found = rows.vectors["pocket"].grad
     assert found is not None
     return found, loss
@@ -133,13 +135,13 @@ def test_networks_are_put_back_after_an_error() -> None:
 
 
 def test_the_authors_gradient_is_twice_ours() -> None:
-    lesson = curriculum(settings(repulsion=0.0, target="person")).lesson(0)
-    ours, loss = gradient_of(settings(repulsion=0.0), lesson, some_rows())
+    batch = sampler(settings(repulsion=0.0, target="person")).batch(0)
+    ours, loss = gradient_of(settings(repulsion=0.0), batch, some_rows())
     weights = {
         f"weight_{kind}": getattr(settings(), f"weight_{kind}")
         for kind in ("identity", "things", "people")
     }
-    theirs, their_loss = gradient_of(paper(**weights), lesson, some_rows())
+    theirs, their_loss = gradient_of(paper(**weights), batch, some_rows())
     assert float(nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), 0)) >= 0.9999
     assert float(theirs.norm() / ours.norm()) == pytest.approx(2, rel=1e-4)
     assert their_loss == pytest.approx(4 * loss, rel=1e-4)  # (2 (p - n))^2
@@ -148,28 +150,28 @@ def test_the_authors_gradient_is_twice_ours() -> None:
 def test_the_authors_step_collects_weight_gradients_and_throws_them_away(tmp_path: Path) -> None:
     collected: list[int] = []
 
-    def listen(event: object) -> None:
+    def on_event(event: object) -> None:
         collected.append(sum(p.grad is not None for p in PARAMETERS))
 
     run = RunFolder(tmp_path)
     run.create(paper(steps=1))
-    Trainer(paper(steps=1), MODEL, TinySource(), run, listeners=[listen]).run()
+    Trainer(paper(steps=1), MODEL, TinySource(), run, callbacks=[on_event]).run()
     assert collected[0] > 0.9 * len(PARAMETERS)
     assert all(p.grad is None and p.requires_grad for p in PARAMETERS)
 
 
 def test_the_authors_coin_gives_one_example_a_step() -> None:
-    lessons = [curriculum(paper()).lesson(step) for step in range(40)]
-    assert all(len(lesson) == 1 for lesson in lessons)
-    kinds = [lesson.kinds[0] for lesson in lessons]
+    batches = [sampler(paper()).batch(step) for step in range(40)]
+    assert all(len(batch) == 1 for batch in batches)
+    kinds = [batch.kinds[0] for batch in batches]
     assert set(kinds) == {"identity", "things"} and 10 <= kinds.count("identity") <= 30
-    again = [curriculum(paper()).counts(step) for step in range(40)]
+    again = [sampler(paper()).counts(step) for step in range(40)]
     assert [max(c, key=lambda k: c[k]) for c in again] == kinds
 
 
 def test_the_authors_coin_works_with_a_pool_too() -> None:
-    pooled = curriculum(paper(pool=20))
-    kinds = [pooled.lesson(step).kinds for step in range(20)]
+    pooled = sampler(paper(pool=20))
+    kinds = [pooled.batch(step).kinds for step in range(20)]
     assert set(kinds) == {("identity",), ("things",)}
 
 
@@ -180,13 +182,13 @@ def test_micro_batches_add_up_to_the_whole_batch(micro_batch: int) -> None:
     networks = [*model.encoder.modules, *model.denoiser.modules]
     for network in networks:
         network.double()
-    lesson = curriculum(settings()).lesson(0)
+    batch = sampler(settings()).batch(0)
     found: list[Tensor] = []
     for config in (settings(), settings(micro_batch=micro_batch)):
         rows = Rows({"pocket": some_rows().vectors["pocket"].detach().double().requires_grad_()}, 2)
         with frozen(networks):
             loss, losses = gradient(
-                config, model.encoder, model.denoiser, lesson, rows, Group(), 1.0
+                config, model.encoder, model.denoiser, batch, rows, Group(), 1.0
             )
         grad = rows.vectors["pocket"].grad
         assert grad is not None and set(losses) == {"identity", "things", "people"}
@@ -197,10 +199,10 @@ def test_micro_batches_add_up_to_the_whole_batch(micro_batch: int) -> None:
 
 
 def test_a_kind_counts_by_its_weight_however_many_examples_it_has() -> None:
-    lesson = curriculum(settings(batch_things=5)).lesson(0)
+    batch = sampler(settings(batch_things=5)).batch(0)
     config = settings(weight_identity=0, weight_things=3.0, weight_people=0)
-    found, loss = gradient_of(config, lesson, some_rows())
-    things = lesson.pick([i for i, kind in enumerate(lesson.kinds) if kind == "things"])
+    found, loss = gradient_of(config, batch, some_rows())
+    things = batch.pick([i for i, kind in enumerate(batch.kinds) if kind == "things"])
     alone, alone_loss = gradient_of(settings(weight_things=1.0), things, some_rows())
     torch.testing.assert_close(found, 3 * alone, rtol=1e-3, atol=1e-4 * float(found.abs().max()))
     assert loss == pytest.approx(3 * alone_loss, rel=1e-5)
@@ -212,58 +214,58 @@ def test_autocast_holds_for_teacher_and_student() -> None:
     dtypes: list[torch.dtype] = []
     handle = inner.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
     config = settings(autocast="bf16")
-    lesson = curriculum(config).lesson(0)
-    gradient_of(config, lesson, some_rows())
+    batch = sampler(config).batch(0)
+    gradient_of(config, batch, some_rows())
     handle.remove()
     assert dtypes == [torch.bfloat16] * 2
-    full = curriculum(settings()).lesson(0)
-    assert torch.equal(lesson.x_t, full.x_t) and lesson.target.dtype == torch.float32
-    assert nn.functional.mse_loss(lesson.target, full.target) < 0.2 * full.target.var()
+    full = sampler(settings()).batch(0)
+    assert torch.equal(batch.x_t, full.x_t) and batch.target.dtype == torch.float32
+    assert nn.functional.mse_loss(batch.target, full.target) < 0.2 * full.target.var()
 
 
-def test_a_lesson_is_the_same_whenever_it_is_asked_for() -> None:
+def test_a_batch_is_the_same_whenever_it_is_asked_for() -> None:
     for changes in ({}, {"pool": 18}, {"pool": 18, "pool_uses": 3}):
-        first, second = curriculum(settings(**changes)), curriculum(settings(**changes))
-        in_order = [first.lesson(step) for step in range(8)]
+        first, second = sampler(settings(**changes)), sampler(settings(**changes))
+        in_order = [first.batch(step) for step in range(8)]
         for step in (7, 2, 5):
-            again = second.lesson(step)
+            again = second.batch(step)
             assert again.prompts == in_order[step].prompts
             assert torch.equal(again.target, in_order[step].target)
-        assert len({float(lesson.x_t.sum()) for lesson in in_order}) == 8
+        assert len({float(batch.x_t.sum()) for batch in in_order}) == 8
 
 
-def test_a_pool_holds_kinds_in_the_batch_s_proportion_and_lessons_are_parts_of_it() -> None:
+def test_a_pool_holds_kinds_in_the_batch_s_proportion_and_batches_are_parts_of_it() -> None:
     config = settings(batch_identity=3, batch_things=2, batch_people=1, pool=60)
-    source = curriculum(config)
-    lessons = [source.lesson(step) for step in range(30)]
+    source = sampler(config)
+    batches = [source.batch(step) for step in range(30)]
     counts: dict[Kind, int] = {"identity": 3, "things": 2, "people": 1}
-    for lesson in lessons:
-        assert {kind: lesson.kinds.count(kind) for kind in counts} == counts
-    used = Counter(x.numpy().tobytes() for lesson in lessons for x in lesson.x_t)
+    for batch in batches:
+        assert {kind: batch.kinds.count(kind) for kind in counts} == counts
+    used = Counter(x.numpy().tobytes() for batch in batches for x in batch.x_t)
     assert len(used) == 60 and set(used.values()) == {3}  # each example once in ten steps
 
 
 def test_every_step_sees_all_noise_levels() -> None:
     """Of n examples of a kind one lies in each n-th of its levels, fresh or out of a pool."""
     config = settings(batch_identity=4, batch_things=2, batch_people=1, lowest_t=200)
-    for lesson in (curriculum(config).lesson(step) for step in range(5)):
-        named, free = lesson.t[:4].sort().values, lesson.t[4:6].sort().values
+    for batch in (sampler(config).batch(step) for step in range(5)):
+        named, free = batch.t[:4].sort().values, batch.t[4:6].sort().values
         assert all(200 * i <= t - 200 < 200 * (i + 1) for i, t in enumerate(named))
         assert all(500 * i <= t < 500 * (i + 1) for i, t in enumerate(free))
-    pooled = curriculum(replace(config, pool=70))
-    lessons = [pooled.lesson(step) for step in range(30)]
-    every = torch.cat([lesson.t[:4] for lesson in lessons[10:20]]).sort().values.reshape(4, 10)
-    for lesson in lessons[10:]:
-        named = lesson.t[:4].sort().values
+    pooled = sampler(replace(config, pool=70))
+    batches = [pooled.batch(step) for step in range(30)]
+    every = torch.cat([batch.t[:4] for batch in batches[10:20]]).sort().values.reshape(4, 10)
+    for batch in batches[10:]:
+        named = batch.t[:4].sort().values
         assert all(some[0] <= t <= some[-1] for some, t in zip(every, named, strict=True))
-    orders = [[float(x.t[:4].sum()) for x in lessons[i : i + 10]] for i in (10, 20)]
+    orders = [[float(x.t[:4].sum()) for x in batches[i : i + 10]] for i in (10, 20)]
     assert orders[0] != orders[1]
 
 
 def test_an_empty_text_is_taught_to_stay_one() -> None:
     """Rows stand in it, its target is the bare text's prediction, and its error moves the rows."""
-    lesson = curriculum(settings(empty=1.0)).lesson(0)
-    free = lesson.pick([i for i, kind in enumerate(lesson.kinds) if kind != "identity"])
+    batch = sampler(settings(empty=1.0)).batch(0)
+    free = batch.pick([i for i, kind in enumerate(batch.kinds) if kind != "identity"])
     assert set(free.prompts) == {""}
     with torch.no_grad():
         bare = MODEL.encoder.encode(free.prompts, None)

@@ -1,1 +1,1 @@
-"""Real checkpoints: recognised, read offline, and put behind the core's ports."""
+"""Real checkpoints: recognized, read offline, and put behind the core's ports."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from apl_core.errors import AplError, ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 _ASKED = "build the U-Net's kernels with torch.compile"
 
@@ -51,4 +51,4 @@ def compiling(asked: bool) -> Iterator[None]:
 
 def _said(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {shown(lines[0] if lines else '', 160)}"
+    return f"{type(error).__name__}: {printable(lines[0] if lines else '', 160)}"

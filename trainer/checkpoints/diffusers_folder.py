@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.prefix import FAMILIES
 from apl_core.schedule import Prediction
 from apl_core.texts import read_text
 
 from ..settings import parse_json
-from .detect import BETAS, Network, Recognised, Text, check_channels, check_family, stored_as
+from .family import BETAS, CheckpointInfo, Network, Text, check_channels, check_family, stored_as
 from .ldm_configs import check_layers
 from .safetensors_index import Contents, refuse, sound
 from .text_encoders import plain_names
@@ -22,26 +22,30 @@ _PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
 _CLIPS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
 
 
-def recognise_folder(path: Path, prediction: Prediction | None) -> Recognised:
+def detect_folder(path: Path, prediction: Prediction | None) -> CheckpointInfo:
     """Say what a diffusers folder holds; AplError if it cannot be used."""
     with sound(path):
-        return _recognised(path, prediction)
+        return _detect(path, prediction)
 
 
-def _recognised(path: Path, prediction: Prediction | None) -> Recognised:
+def _detect(path: Path, prediction: Prediction | None) -> CheckpointInfo:
     name = str(_json(path, "model_index.json").get("_class_name"))
     if name not in [family + ending for family in _PIPELINES for ending in _ENDINGS]:
-        raise refuse(path, f"it is a {shown(name, 60)}, not a pipeline that draws from a prompt")
+        raise refuse(
+            path, f"it is a {printable(name, 60)}, not a pipeline that draws from a prompt"
+        )
     unet, vae = _network(path, "unet"), _network(path, "vae")
     check_channels(path, unet.config)
     parts = [part for part in ("text_encoder", "text_encoder_2") if (path / part).is_dir()]
     texts = check_family(path, [_text(path, part) for part in parts], unet.config)
     scheduler = _json(path, "scheduler/scheduler_config.json")
     if scheduler.get("beta_schedule", "scaled_linear") != "scaled_linear":
-        raise refuse(path, f"its noise schedule is {shown(str(scheduler['beta_schedule']), 40)}")
+        raise refuse(
+            path, f"its noise schedule is {printable(str(scheduler['beta_schedule']), 40)}"
+        )
     kind = _PREDICTIONS.get(str(scheduler.get("prediction_type", "epsilon")))
     if kind is None and prediction is None:
-        said = shown(str(scheduler["prediction_type"]), 40)
+        said = printable(str(scheduler["prediction_type"]), 40)
         raise refuse(path, f"its U-Net predicts {said}", "say what it is with --prediction")
     steps, start, end = BETAS
     betas = (
@@ -49,7 +53,7 @@ def _recognised(path: Path, prediction: Prediction | None) -> Recognised:
         float(scheduler.get("beta_start", start)),
         float(scheduler.get("beta_end", end)),
     )
-    return Recognised(
+    return CheckpointInfo(
         path,
         FAMILIES[frozenset(t.key for t in texts)],
         texts,
@@ -110,7 +114,7 @@ def _json(path: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise refuse(
             path,
-            f"{name} is missing or broken ({shown(str(error), 80)})",
+            f"{name} is missing or broken ({printable(str(error), 80)})",
             "give the whole folder of a diffusers pipeline",
         ) from error
     return found

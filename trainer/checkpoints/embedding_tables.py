@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apl_core.errors import AplError
 from apl_core.fit import EncoderFace, fingerprint
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.prefix import FAMILIES, WIDTHS
 
 from .model_paths import no_model
@@ -87,7 +87,7 @@ def _encoder_files(folder: Path) -> list[Path]:
         usual = [part / name for name in _WEIGHTS]
         there = [file for file in usual if file.is_file()]
         if not there:
-            raise _wrong(folder, f"there is no model.safetensors in {shown(str(part))}", _FIX)
+            raise _wrong(folder, f"there is no model.safetensors in {printable(str(part))}", _FIX)
         files.append(there[0])
     return files
 
@@ -108,7 +108,7 @@ def _opened(path: Path) -> safe_open:
     except (SafetensorError, OSError, ValueError) as error:
         if path.suffix.lower() in (".ckpt", ".pt", ".bin"):
             raise _wrong(path, "it is a pickle, which could run any code", _FIX) from error
-        found = f"it is no safetensors file, or it is cut off ({shown(str(error), 80)})"
+        found = f"it is no safetensors file, or it is cut off ({printable(str(error), 80)})"
         raise _wrong(path, found, _FIX) from error
 
 
@@ -116,7 +116,7 @@ def _table(path: Path, stream: safe_open, name: str) -> Tensor:
     try:
         table: Tensor = stream.get_tensor(name)
     except (SafetensorError, ValueError, TypeError) as error:
-        raise _wrong(path, f"{name} cannot be read ({shown(str(error), 80)})", _FIX) from error
+        raise _wrong(path, f"{name} cannot be read ({printable(str(error), 80)})", _FIX) from error
     if table.dim() != 2 or not table.is_floating_point() or table.shape[0] < 2:
         raise _wrong(path, f"{name} is {tuple(table.shape)} {table.dtype}, no table", _FIX)
     table = table.float()
@@ -129,10 +129,10 @@ def _unknown(path: Path, names: Sequence[str]) -> AplError:
     for mark, model in _OTHERS.items():
         if any(mark in name for name in names):
             return _wrong(path, f"it is {model}", _FIX)
-    some = ", ".join(shown(name, 60) for name in names[:3]) or "nothing"
+    some = ", ".join(printable(name, 60) for name in names[:3]) or "nothing"
     found = f"it holds no text encoder of a known layout (it begins with {some})"
     return _wrong(path, found, _FIX)
 
 
 def _wrong(path: Path, found: str, fix: str) -> AplError:
-    return AplError(f"read the text encoders of {shown(str(path))}", found, fix)
+    return AplError(f"read the text encoders of {printable(str(path))}", found, fix)

@@ -1,4 +1,4 @@
-"""A recognised checkpoint, loaded behind the core's ports; strict about every weight."""
+"""A recognized checkpoint, loaded behind the core's ports; strict about every weight."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from apl_core.encoding import ReferenceEncoder
 from apl_core.errors import AplError, ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.schedule import Prediction, Schedule
 from apl_core.tokens import refuse_marks
 
@@ -25,7 +25,7 @@ from ..models.clip_text import ClipTower, ids_of
 from ..models.unet import UnetDenoiser
 from ..models.vae import VaeLatents
 from ..sampling import Sampler
-from .detect import Network, Recognised, Text, recognise
+from .detect import CheckpointInfo, Network, Text, detect
 from .safetensors_index import refuse, sound
 from .text_encoders import new_text_model, own_names, plain_names
 from .tokenizer import find_tokenizer
@@ -56,7 +56,7 @@ class Options:
 class CheckpointModel:
     """A real text-to-image model behind the core's ports."""
 
-    recognised: Recognised
+    recognized: CheckpointInfo
     encoder: ReferenceEncoder
     denoiser: UnetDenoiser
     latents: VaeLatents
@@ -64,11 +64,11 @@ class CheckpointModel:
     @property
     def name(self) -> str:
         """Name for cards and reports."""
-        return self.recognised.path.stem
+        return self.recognized.path.stem
 
     def latent_shape(self, size: int | None = None) -> tuple[int, int, int]:
         """(C, h, w) of a picture of `size` pixels, the family's own by default."""
-        side = (size or self.recognised.size) // self.latents.pixels
+        side = (size or self.recognized.size) // self.latents.pixels
         return self.latents.channels, side, side
 
     def sampler(
@@ -86,9 +86,9 @@ class CheckpointModel:
 def load_checkpoint(
     path: Path, options: Options | None = None, say: Callable[[str], None] = lambda _: None
 ) -> CheckpointModel:
-    """Recognise a checkpoint and load it, offline; AplError if anything of it does not fit."""
+    """Recognize a checkpoint and load it, offline; AplError if anything of it does not fit."""
     options = options or Options()
-    found = recognise(path, options.prediction)
+    found = detect(path, options.prediction)
     say(found.sentence)
     with sound(path):
         towers = [load_tower(found, text, options) for text in found.texts]
@@ -109,7 +109,7 @@ def load_checkpoint(
     return CheckpointModel(found, ReferenceEncoder(towers), denoiser, latents)
 
 
-def schedule_of(found: Recognised) -> Schedule:
+def schedule_of(found: CheckpointInfo) -> Schedule:
     """The noise levels that a checkpoint was trained on."""
     schedule = Schedule.scaled_linear(*found.betas)
     return schedule.to_zero_snr() if found.zero_snr else schedule
@@ -156,7 +156,7 @@ def _vae_weights(network: Network) -> dict[str, Tensor]:
     return renamed
 
 
-def load_tower(found: Recognised, text: Text, options: Options) -> ClipTower:
+def load_tower(found: CheckpointInfo, text: Text, options: Options) -> ClipTower:
     """One text encoder with its tokenizer."""
     weights = {
         name.removeprefix(text.prefix): value
@@ -171,7 +171,7 @@ def load_tower(found: Recognised, text: Text, options: Options) -> ClipTower:
     rows = int(text.config["vocab_size"])
     if len(tokenizer) > rows:
         raise AplError(
-            f"read the checkpoint {shown(str(found.path))}",
+            f"read the checkpoint {printable(str(found.path))}",
             f"its vocabulary has {len(tokenizer)} tokens, {text.key} knows {rows}",
             "give the tokenizer that belongs to it with --tokenizer",
         )
@@ -195,7 +195,7 @@ def skip_of(text: Text, family: str, clip_skip: int | None) -> int:
 
 
 def check_reading(
-    found: Recognised, tokenizer: Path | None, clip_skip: int | None, texts: Iterable[str]
+    found: CheckpointInfo, tokenizer: Path | None, clip_skip: int | None, texts: Iterable[str]
 ) -> None:
     """AplError if texts could not be encoded as asked for: told before weights are read."""
     for text in found.texts:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from apl_core.errors import AplError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from .ldm_configs import UNET
 from .safetensors_index import FIX, Contents
 
 _DEPTH, _ENTRIES, _TOLD = 4, 4000, 5
 _PIPELINE = "model_index.json"
-_POCKET = ("world.json", "recogniser.safetensors")
+_POCKET = ("world.json", "recognizer.safetensors")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _OTHER = "or a pocket model's folder"
 
@@ -45,7 +45,7 @@ def is_pocket(path: Path) -> bool:
 def no_model(path: Path) -> AplError:
     """The error for a path that holds no model itself: what it is, and what to give instead."""
     found, fix = _described(path)
-    return AplError(f"use {shown(str(path), 300)} as a model", found, fix)
+    return AplError(f"use {printable(str(path), 300)} as a model", found, fix)
 
 
 def _described(path: Path) -> tuple[str, str]:
@@ -54,7 +54,7 @@ def _described(path: Path) -> tuple[str, str]:
         there = "it is a file" if path.exists() else "there is no such folder"
         return there, f"{FIX}, {_OTHER}"
     if (path.absolute().parent / _PIPELINE).is_file():
-        whole = shown(str(path.parent if path.name else path.absolute().parent), 300)
+        whole = printable(str(path.parent if path.name else path.absolute().parent), 300)
         return "it is one part of a diffusers pipeline", f"give the whole of it: {whole}"
     seen, hub = _Seen.under(path), _is_hub(path)
     what = "a cache folder of the Hugging Face hub" if hub else "a folder of models and no model"
@@ -72,7 +72,7 @@ def _described(path: Path) -> tuple[str, str]:
     if not names:
         return "the folder is empty", f"{FIX}, {_OTHER}"
     more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    told = ", ".join(shown(name, 60) for name in names[:_TOLD])
+    told = ", ".join(printable(name, 60) for name in names[:_TOLD])
     return f"there is no model in this folder; it holds {told}{more}", f"{FIX}, {_OTHER}"
 
 
@@ -145,4 +145,4 @@ def _current_first(snapshots: Sequence[Path]) -> list[Path]:
 
 def _listed(paths: Sequence[Path]) -> str:
     more = f" and {len(paths) - _TOLD} more" if len(paths) > _TOLD else ""
-    return ", ".join(shown(str(path), 300) for path in paths[:_TOLD]) + more
+    return ", ".join(printable(str(path), 300) for path in paths[:_TOLD]) + more

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from apl_core.errors import ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.training.config import TrainConfig
 
 from .cost import matmul_rate, size_of, unet_cost
-from .detect import Recognised
+from .detect import CheckpointInfo
 from .load import new_unet
 from .safetensors_index import sound
 from .text_encoders import new_text_model
@@ -27,7 +27,7 @@ _SHARE = 0.4
 
 
 @dataclass(frozen=True)
-class Preset:
+class MemoryPreset:
     """How a model is run: `half` weights, checkpointing, most examples at once, biggest picture."""
 
     half: bool = True
@@ -36,15 +36,19 @@ class Preset:
     size: int = 1024
 
 
-CPU = Preset(half=False, checkpointing=False, micro=2)
-PRESETS: Mapping[int, Preset] = {
-    4: Preset(size=512),
-    6: Preset(micro=2, size=768),
-    8: Preset(micro=4, size=768),
-    12: Preset(micro=12),
-    24: Preset(checkpointing=False, micro=0),
+CPU = MemoryPreset(half=False, checkpointing=False, micro=2)
+PRESETS: Mapping[int, MemoryPreset] = {
+    4: MemoryPreset(size=512),
+    6: MemoryPreset(micro=2, size=768),
+    8: MemoryPreset(micro=4, size=768),
+    12: MemoryPreset(micro=12),
+    24: MemoryPreset(checkpointing=False, micro=0),
 }
-PRESETS_XL: Mapping[int, Preset] = {8: Preset(size=512), 12: Preset(micro=1), 24: Preset(micro=8)}
+PRESETS_XL: Mapping[int, MemoryPreset] = {
+    8: MemoryPreset(size=512),
+    12: MemoryPreset(micro=1),
+    24: MemoryPreset(micro=8),
+}
 
 
 def own_device(asked: str | None) -> torch.device:
@@ -69,11 +73,11 @@ def _try(device: torch.device) -> None:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:
-        found = f"torch cannot compute there ({shown(str(error).split(chr(10))[0], 80)})"
+        found = f"torch cannot compute there ({printable(str(error).split(chr(10))[0], 80)})"
         raise ConfigError(f"set device {device}", found, "give cuda or cpu") from error
 
 
-def preset_for(found: Recognised, vram: int | None, device: torch.device) -> Preset:
+def preset_for(found: CheckpointInfo, vram: int | None, device: torch.device) -> MemoryPreset:
     """The preset of `--vram`, else of the GPU's own memory; ConfigError if the model is too big."""
     table = PRESETS_XL if found.family == "SDXL" else PRESETS
     if vram is None and device.type != "cuda":
@@ -89,7 +93,7 @@ def preset_for(found: Recognised, vram: int | None, device: torch.device) -> Pre
     return table[max(fitting)]
 
 
-def dtype_for(preset: Preset, device: torch.device) -> torch.dtype:
+def dtype_for(preset: MemoryPreset, device: torch.device) -> torch.dtype:
     """Of the frozen weights: bf16 where the GPU can, else fp16; fp32 on a CPU."""
     if not preset.half or device.type == "cpu":
         return torch.float32
@@ -97,13 +101,15 @@ def dtype_for(preset: Preset, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if can else torch.float16
 
 
-def text_dtype_for(found: Recognised, preset: Preset, device: torch.device) -> torch.dtype:
+def text_dtype_for(
+    found: CheckpointInfo, preset: MemoryPreset, device: torch.device
+) -> torch.dtype:
     """Small text encoders stay in fp32; SDXL's big one does not on a small card."""
     return dtype_for(preset, device) if found.family == "SDXL" else torch.float32
 
 
 def fitted(
-    config: TrainConfig, preset: Preset, dtype: torch.dtype, given: Mapping[str, object]
+    config: TrainConfig, preset: MemoryPreset, dtype: torch.dtype, given: Mapping[str, object]
 ) -> TrainConfig:
     """The settings with the preset's micro-batch and precision where the user named none."""
     autocast = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "off")
@@ -112,7 +118,7 @@ def fitted(
     return replace(config, **chosen) if config.recipe != "paper" else config
 
 
-def picture_size(found: Recognised, preset: Preset, asked: int | None) -> int:
+def picture_size(found: CheckpointInfo, preset: MemoryPreset, asked: int | None) -> int:
     """Side of the pictures in pixels; ConfigError if it is no multiple of 64."""
     size = asked or min(found.size, preset.size)
     if size % 64 or not 64 <= size <= 2048:
@@ -146,7 +152,11 @@ class Forecast:
 
 
 def forecast(
-    found: Recognised, config: TrainConfig, preset: Preset, size: int, device: torch.device
+    found: CheckpointInfo,
+    config: TrainConfig,
+    preset: MemoryPreset,
+    size: int,
+    device: torch.device,
 ) -> Forecast:
     """Counted on the meta device; the time is that of this machine's measured matrix products.
 
@@ -161,8 +171,8 @@ def forecast(
     width = sum(found.widths.values())
     side = size // 2 ** (len(found.vae.config["block_out_channels"]) - 1)
     cost = unet_cost(unet, micro, side, dtype, preset.checkpointing, width)
-    learnt, taught = config.samples, config.taught
-    flops = (learnt * (cost.forward + cost.backward) + taught * cost.forward) / micro
+    learned, targets = config.samples, config.num_targets
+    flops = (learned * (cost.forward + cost.backward) + targets * cost.forward) / micro
     share = _SHARE if device.type == "cuda" else 1.0
     return Forecast(weights, cost.peak, flops, share * matmul_rate(device, dtype))
 

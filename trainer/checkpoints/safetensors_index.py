@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from apl_core.errors import AplError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 FIX = (
     "give an SD 1.x, SD 2.x or SDXL checkpoint: one .safetensors file, or the folder of a "
@@ -23,7 +23,7 @@ FIX = (
 
 def refuse(path: Path, found: str, fix: str = FIX) -> AplError:
     """The error for a checkpoint that cannot be used."""
-    return AplError(f"read the checkpoint {shown(str(path))}", found, fix)
+    return AplError(f"read the checkpoint {printable(str(path))}", found, fix)
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def sound(path: Path) -> Generator[None, None, None]:
         RuntimeError,
         StopIteration,
     ) as error:
-        found = f"its build makes no sense ({type(error).__name__}: {shown(str(error), 80)})"
+        found = f"its build makes no sense ({type(error).__name__}: {printable(str(error), 80)})"
         raise refuse(path, found, "download it again, or " + FIX) from error
 
 
@@ -91,7 +91,9 @@ class Contents:
                     try:
                         tensor: Tensor = stream.get_tensor(name)
                     except (SafetensorError, ValueError, TypeError) as error:
-                        found_out = f"{shown(name, 80)} cannot be read ({shown(str(error), 80)})"
+                        found_out = (
+                            f"{printable(name, 80)} cannot be read ({printable(str(error), 80)})"
+                        )
                         raise refuse(self.path, found_out) from error
                     if dtype is not None and tensor.is_floating_point():
                         tensor = tensor.to(dtype)
@@ -102,12 +104,12 @@ class Contents:
 def _opened(path: Path, file: Path) -> Any:
     try:
         if not file.is_file():
-            raise refuse(path, f"there is no {shown(file.name)}", "check the path")
+            raise refuse(path, f"there is no {printable(file.name)}", "check the path")
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError, ValueError) as error:
         if file.suffix.lower() in (".ckpt", ".pt", ".bin"):
             raise refuse(
                 path, "it is a pickle, which could run any code", "use its safetensors form"
             ) from error
-        found = f"it is no safetensors file, or it is cut off ({shown(str(error), 80)})"
+        found = f"it is no safetensors file, or it is cut off ({printable(str(error), 80)})"
         raise refuse(path, found, "download it again, or " + FIX) from error

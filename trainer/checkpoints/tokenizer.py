@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
 from apl_core.errors import AplError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",))
@@ -32,7 +32,7 @@ def find_tokenizer(asked_for: Path | None, beside: Path) -> CLIPTokenizer:
             return _read(folder)
     if asked_for:
         raise AplError(
-            f"read the tokenizer in {shown(str(asked_for))}",
+            f"read the tokenizer in {printable(str(asked_for))}",
             "vocab.json or merges.txt is missing",
             "give the `tokenizer` folder of any SD diffusers pipeline",
         )
@@ -82,7 +82,7 @@ def _read(folder: Path) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a broken vocabulary raises anything
         raise AplError(
-            f"read the tokenizer in {shown(str(folder))}",
-            shown(str(error), 120),
+            f"read the tokenizer in {printable(str(folder))}",
+            printable(str(error), 120),
             "give a folder with the vocab.json and merges.txt of CLIP",
         ) from error

@@ -14,11 +14,11 @@ import torch.distributed as dist
 from apl_core.atomic import write_text
 from apl_core.captions import alike
 from apl_core.errors import RunError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.prefix import Prefix
 from apl_core.schedule import Prediction
 from apl_core.texts import read_text
-from apl_core.training.callbacks import Control, Listener, Phase
+from apl_core.training.callbacks import Callback, Control, Phase
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
@@ -27,12 +27,12 @@ from apl_core.training.parallel import Group
 from ..run_paths import recalled, remembered
 from ..settings import parse_json
 from .compiling import check_compiler
-from .detect import recognise
+from .detect import detect
 from .load import STEPS, CheckpointModel, Options, load_checkpoint
 from .presets import dtype_for, own_device, picture_size, preset_for, text_dtype_for
 from .previews import Previews
 from .self_generated import draw_data, jobs
-from .training_data import DataSource, LatentCache, Row, heldout_names, read_data
+from .training_data import DataSource, LatentCache, TrainingRow, heldout_names, read_data
 
 _PATHS = ("checkpoint", "data", "tokenizer")
 _COUNTS = ("per_name", "draw_steps")
@@ -44,7 +44,7 @@ _KINDS: dict[str, type] = {
 
 
 @dataclass(frozen=True)
-class Material:
+class CheckpointOrigin:
     """Where a run's model and data come from, kept beside its settings so that it can resume.
 
     Without `data` the model draws its own pictures of `names` into the run's folder.
@@ -71,7 +71,7 @@ class Material:
             write_text(folder.path / "origin.json", text)
 
     @staticmethod
-    def of(folder: RunFolder) -> Material | None:
+    def of(folder: RunFolder) -> CheckpointOrigin | None:
         """Read `origin.json`; None if the run is on a pocket model, RunError if it is broken."""
         try:
             data = parse_json(read_text(folder.path / "origin.json"))
@@ -80,12 +80,12 @@ class Material:
             data = recalled(data, _PATHS, folder.path)
             if data["names"] is not None:
                 data["names"] = tuple(str(name) for name in data["names"])
-            material = Material(**data)
-            if wrong := [name for name, kind in _KINDS.items() if not material._is(name, kind)]:
+            origin = CheckpointOrigin(**data)
+            if wrong := [name for name, kind in _KINDS.items() if not origin._is(name, kind)]:
                 raise ValueError(f"{', '.join(wrong)} is of another kind")
-            return material
+            return origin
         except (OSError, ValueError, TypeError, KeyError) as error:
-            said = shown(str(error), 120)
+            said = printable(str(error), 120)
             raise RunError(
                 f"resume {folder.path}",
                 f"origin.json is missing or broken ({said})",
@@ -98,28 +98,28 @@ class Material:
         return type(value) is kind or (value is None and name not in needed)
 
 
-def load_material(material: Material, say: Callable[[str], None]) -> CheckpointModel:
+def load_origin(origin: CheckpointOrigin, say: Callable[[str], None]) -> CheckpointModel:
     """The run's model on its device, prepared for training."""
-    found = recognise(Path(material.checkpoint), cast("Prediction | None", material.prediction))
-    device = own_device(material.device)
-    preset = preset_for(found, material.vram, device)
+    found = detect(Path(origin.checkpoint), cast("Prediction | None", origin.prediction))
+    device = own_device(origin.device)
+    preset = preset_for(found, origin.vram, device)
     options = Options(
-        None if material.tokenizer is None else Path(material.tokenizer),
-        material.clip_skip,
-        cast("Prediction | None", material.prediction),
+        None if origin.tokenizer is None else Path(origin.tokenizer),
+        origin.clip_skip,
+        cast("Prediction | None", origin.prediction),
         dtype_for(preset, device),
         text_dtype_for(found, preset, device),
         str(device),
     )
-    if material.compile:
+    if origin.compile:
         check_compiler(device)
-    model = load_checkpoint(Path(material.checkpoint), options, say)
+    model = load_checkpoint(Path(origin.checkpoint), options, say)
     unet = model.denoiser.unet
     if preset.checkpointing:
         unet.enable_gradient_checkpointing()
     if device.type == "cuda":
         cast(Any, unet).to(memory_format=torch.channels_last)
-    if material.compile:
+    if origin.compile:
         cast(Any, unet).compile()
     return model
 
@@ -128,8 +128,8 @@ def checkpoint_run(
     model: CheckpointModel,
     config: TrainConfig,
     folder: RunFolder,
-    material: Material,
-    listeners: Sequence[Listener] = (),
+    origin: CheckpointOrigin,
+    callbacks: Sequence[Callback] = (),
     control: Control | None = None,
     start: Prefix | None = None,
 ) -> Trainer:
@@ -138,15 +138,15 @@ def checkpoint_run(
 
     def tell(name: str, done: int, total: int) -> None:
         if group.rank == 0:
-            for listener in listeners:
-                listener(Phase(name, done, total))
+            for callback in callbacks:
+                callback(Phase(name, done, total))
 
-    found, device = model.recognised, own_device(material.device)
-    size = picture_size(found, preset_for(found, material.vram, device), material.size)
-    data = Path(material.data) if material.data else folder.path / "data"
-    sampler = model.sampler(material.draw_steps, size=size, batch=4 if device.type == "cuda" else 1)
-    if material.data is None:
-        work = jobs(material.names or (), material.per_name, config.seed)
+    found, device = model.recognized, own_device(origin.device)
+    size = picture_size(found, preset_for(found, origin.vram, device), origin.size)
+    data = Path(origin.data) if origin.data else folder.path / "data"
+    sampler = model.sampler(origin.draw_steps, size=size, batch=4 if device.type == "cuda" else 1)
+    if origin.data is None:
+        work = jobs(origin.names or (), origin.per_name, config.seed)
         model.encoder.check(job.row["text"] for job in work)
         draw_data(sampler, work, data, tell, group)
         _meet(group)
@@ -163,7 +163,7 @@ def checkpoint_run(
         Model(model.encoder, model.denoiser, model.name),
         DataSource(rows, cache.get, config),
         folder,
-        listeners=listeners,
+        callbacks=callbacks,
         control=control,
         start=start,
         names_trained=len(names_in(rows)),
@@ -171,7 +171,7 @@ def checkpoint_run(
     )
 
 
-def names_in(rows: Sequence[Row]) -> list[str]:
+def names_in(rows: Sequence[TrainingRow]) -> list[str]:
     """Whom a data set names, in its order."""
     named = (row.name for row in reversed(rows) if row.kind == "identity" and row.name)
     return list({alike(name): name for name in named}.values())[::-1]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from apl_core.atomic import reason, write_bytes
 from apl_core.captions import Names
 from apl_core.errors import AplError, ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.objective import KINDS, Example, Kind, Target
 from apl_core.texts import read_text
 from apl_core.training.config import TrainConfig
@@ -41,7 +41,7 @@ _OTHER_FACE = 0.5
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """One picture and what is said about it; `nameless` is its text without names."""
 
     file: Path
@@ -73,24 +73,24 @@ class Row:
         return Example(self.kind, latent, self.text, texts[target])
 
 
-def read_data(folder: Path, config: TrainConfig) -> tuple[Row, ...]:
+def read_data(folder: Path, config: TrainConfig) -> tuple[TrainingRow, ...]:
     """The rows of a data folder; a ConfigError tells everything that is wrong with them."""
-    asked = f"read the data in {shown(str(folder))}"
+    asked = f"read the data in {printable(str(folder))}"
     path = folder / METADATA
     try:
         lines = read_text(path).split("\n")
     except (OSError, ValueError) as error:
         raise ConfigError(
             asked,
-            f"{METADATA} is missing or unreadable ({shown(str(error), 80)})",
+            f"{METADATA} is missing or unreadable ({printable(str(error), 80)})",
             "give a folder with pictures and a metadata.jsonl",
         ) from error
-    rows: dict[int, Row] = {}
+    rows: dict[int, TrainingRow] = {}
     faults: list[str] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             found = _row(folder, line, config)
-            if isinstance(found, Row):
+            if isinstance(found, TrainingRow):
                 rows[number] = found
             elif found:
                 faults.append(f"line {number} of {METADATA}: {found}")
@@ -107,14 +107,16 @@ def read_data(folder: Path, config: TrainConfig) -> tuple[Row, ...]:
     return tuple(rows.values())
 
 
-def _naming(rows: Mapping[int, Row], everybody: Names, config: TrainConfig) -> Iterator[str]:
+def _naming(
+    rows: Mapping[int, TrainingRow], everybody: Names, config: TrainConfig
+) -> Iterator[str]:
     """Texts that a prefix would learn to leave as they are, and that name somebody."""
     for number, row in rows.items():
         of_name = row.kind == "identity"
         kept = row.text if not of_name else row.neutral if config.target == "description" else ""
         for found in everybody.find(kept)[:1]:
             what = "its neutral text" if of_name else f"the text of a picture of {row.kind}"
-            yield f"line {number} of {METADATA}: {what} names {shown(found.name, 60)!r}"
+            yield f"line {number} of {METADATA}: {what} names {printable(found.name, 60)!r}"
 
 
 def heldout_names(folder: Path) -> list[str]:
@@ -140,7 +142,7 @@ def refuse_all(asked: str, faults: Sequence[str]) -> None:
         raise ConfigError.of(asked, told)
 
 
-def _row(folder: Path, line: str, config: TrainConfig) -> Row | str:
+def _row(folder: Path, line: str, config: TrainConfig) -> TrainingRow | str:
     """A row, or what is wrong with it; nothing is wrong with a held-out one, and it is no row."""
     try:
         given = parse_json(line)
@@ -164,11 +166,11 @@ def _row(folder: Path, line: str, config: TrainConfig) -> Row | str:
         fields[key] = value.strip()
     kind, name, text = fields["kind"], fields["name"], fields["text"]
     if kind not in KINDS:
-        return f"kind is {shown(kind, 40)!r}, expected {', '.join(KINDS)}"
+        return f"kind is {printable(kind, 40)!r}, expected {', '.join(KINDS)}"
     if not text:
         return "text, the picture's caption, is missing"
     if kind == "identity" and name and not Names([name]).find(text):
-        return f"the name {shown(name, 60)!r} does not stand in its text"
+        return f"the name {printable(name, 60)!r} does not stand in its text"
     if kind == "identity" and not name and config.target == "person":
         return "name is missing"
     if kind == "identity" and config.target == "description" and not fields["neutral"]:
@@ -182,8 +184,8 @@ def _row(folder: Path, line: str, config: TrainConfig) -> Row | str:
     if not fields["file_name"] or not inside:
         return "file_name is missing, is none, or leads out of the folder"
     if not there:
-        return f"there is no file {shown(fields['file_name'], 80)}"
-    return Row(file, text, kind, name, fields["neutral"])
+        return f"there is no file {printable(fields['file_name'], 80)}"
+    return TrainingRow(file, text, kind, name, fields["neutral"])
 
 
 class LatentCache:
@@ -256,7 +258,7 @@ def _tensor(path: Path) -> Tensor:
         with opened as stream:
             return stream.get_tensor("latent")
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} holds no latent ({shown(str(error), 80)})") from error
+        raise ValueError(f"{path.name} holds no latent ({printable(str(error), 80)})") from error
 
 
 def read_picture(file: Path, size: int) -> Tensor:
@@ -279,14 +281,14 @@ def encoder_digest(vae: nn.Module) -> str:
 class DataSource:
     """Examples out of a data folder, chosen by the generator's state alone.
 
-    In this project's recipe half of the name prompts are learnt on the picture of somebody else,
+    In this project's recipe half of the name prompts are learned on the picture of somebody else,
     as they meet it while a picture is being drawn under the prefix.
     """
 
     def __init__(
-        self, rows: Sequence[Row], latents: Callable[[Path], Tensor], config: TrainConfig
+        self, rows: Sequence[TrainingRow], latents: Callable[[Path], Tensor], config: TrainConfig
     ) -> None:
-        self.by_kind: Mapping[str, list[Row]] = {
+        self.by_kind: Mapping[str, list[TrainingRow]] = {
             kind: [row for row in rows if row.kind == kind] for kind in KINDS
         }
         self.latents = latents

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from apl_core.errors import ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 _NAME_BYTES, _PATH_BYTES = 255, 3800
 
@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the ConfigError for a wrong command line."""
-        raise ConfigError(f"run {self.prog}", shown(message, 400), f"see `{self.prog} --help`")
+        raise ConfigError(f"run {self.prog}", printable(message, 400), f"see `{self.prog} --help`")
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -31,9 +31,11 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         try:
             number = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{shown(text, 40)!r} is no whole number") from None
+            raise argparse.ArgumentTypeError(
+                f"{printable(text, 40)!r} is no whole number"
+            ) from None
         if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{shown(text, 40)} is not within {low} to {high}")
+            raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not within {low} to {high}")
         return number
 
     return read
@@ -46,9 +48,11 @@ def decimal(low: float, high: float) -> Callable[[str], float]:
         try:
             number = float(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{shown(text, 40)!r} is no number") from None
+            raise argparse.ArgumentTypeError(f"{printable(text, 40)!r} is no number") from None
         if not (math.isfinite(number) and low <= number <= high):
-            raise argparse.ArgumentTypeError(f"{shown(text, 40)} is not within {low:g} to {high:g}")
+            raise argparse.ArgumentTypeError(
+                f"{printable(text, 40)} is not within {low:g} to {high:g}"
+            )
         return number
 
     return read
@@ -88,7 +92,7 @@ def new_safetensors(text: str) -> Path:
     """A safetensors file that can be written and does not exist."""
     path = _file(text, ".safetensors")
     if os.path.lexists(path):
-        raise argparse.ArgumentTypeError(f"{shown(text, 200)} exists already")
+        raise argparse.ArgumentTypeError(f"{printable(text, 200)} exists already")
     return path
 
 
@@ -102,16 +106,16 @@ def out_folder(text: str) -> Path:
 def _file(text: str, ending: str) -> Path:
     path = Path(text)
     if path.suffix.lower() != ending:
-        raise argparse.ArgumentTypeError(f"{shown(text, 200)!r} does not end with {ending}")
+        raise argparse.ArgumentTypeError(f"{printable(text, 200)!r} does not end with {ending}")
     if os.path.isdir(path):
-        raise argparse.ArgumentTypeError(f"{shown(text, 200)} is a folder")
+        raise argparse.ArgumentTypeError(f"{printable(text, 200)} is a folder")
     _check(text, list(path.parents))
     return path
 
 
 def _check(text: str, places: list[Path]) -> None:
     """Refuse a path below the first of `places` that exists, if nothing can be written there."""
-    told = shown(text, 200)
+    told = printable(text, 200)
     try:
         if not text or "\0" in text:
             raise argparse.ArgumentTypeError("it is no path")
@@ -120,12 +124,14 @@ def _check(text: str, places: list[Path]) -> None:
             raise argparse.ArgumentTypeError(f"{told} is too long a path")
         place = next((p for p in places if os.path.lexists(p)), Path())
         if not os.path.isdir(place):
-            raise argparse.ArgumentTypeError(f"{shown(str(place), 200)} is no folder")
+            raise argparse.ArgumentTypeError(f"{printable(str(place), 200)} is no folder")
         with tempfile.TemporaryFile(dir=place):
             pass
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise argparse.ArgumentTypeError(f"{told} cannot be written ({shown(why, 80)})") from error
+        raise argparse.ArgumentTypeError(
+            f"{told} cannot be written ({printable(why, 80)})"
+        ) from error
 
 
 def check_share(given: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apl_core.errors import ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from . import arguments
 from .common import READING, Verbs, add_any_model, is_checkpoint, load_model, verb
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from apl_core.encoding import ReferenceEncoder
 
-    from ..data.finish import Outcome
-    from ..data.generate import Tools
+    from ..data.finish import DatasetSummary
+    from ..data.generate import GenerationTools
     from ..data.metadata import Split
     from ..data.plan import Amounts, Task
     from ..readers.weights import Weight
@@ -172,7 +172,7 @@ def run_dataset(given: argparse.Namespace) -> int:
     tools, encoder = _pocket(given) if pocket else _real(given)
     tasks = _tasks(given, tools, amounts, splits) + own
     encoder.check(_texts(tools, tasks))
-    tools.maker.remember(given.out)
+    tools.settings.remember(given.out)
     mine = sum(task.wanted for task in tasks[given.rank :: given.of])
     with tqdm(total=mine, desc="pictures", unit="picture", disable=given.json) as bar:
         make(tools, tasks, given.out, given.rank, given.of, bar.update)
@@ -202,7 +202,7 @@ def run_fetch(given: argparse.Namespace) -> int:
         )
         return 0
     one, source = weight(given.name), getattr(given, "from")
-    print(f"{one.name}: from {shown(str(source or given.url or one.url), 400)}")
+    print(f"{one.name}: from {printable(str(source or given.url or one.url), 400)}")
     print(f"  {one.size or '?'} bytes, SHA-256 {given.sha256 or one.sha256 or 'unknown'}")
     with tqdm(total=one.size, unit="B", unit_scale=True, desc=one.name) as bar:
         path = fetch(one, folder, source, given.url, given.sha256, bar.update)
@@ -242,7 +242,7 @@ def _check(given: argparse.Namespace, pocket: bool) -> None:
 
 def _address(text: str) -> str:
     if not text.startswith(("https://", "http://")):
-        raise argparse.ArgumentTypeError(f"{shown(text, 80)!r} is no http(s) address")
+        raise argparse.ArgumentTypeError(f"{printable(text, 80)!r} is no http(s) address")
     return text
 
 
@@ -267,15 +267,15 @@ def _names(given: argparse.Namespace, pocket: bool) -> dict[str, Split]:
 
 def _world_names(given: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Everybody whom the pocket model knows: (to learn from, held out)."""
-    from ..pocket import BUILT_IN
     from ..pocket.world import World
+    from ..run_paths import BUILT_IN
 
     world = World.load((given.model or BUILT_IN) / "world.json")
-    learnt, held = (tuple(p.name for p in world.group(g)) for g in ("train", "heldout"))
-    return learnt, held
+    learned, held = (tuple(p.name for p in world.group(g)) for g in ("train", "heldout"))
+    return learned, held
 
 
-def _pocket(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
+def _pocket(given: argparse.Namespace) -> tuple[GenerationTools, ReferenceEncoder]:
     import torch
 
     from ..pocket.dataset_tools import pocket_tools
@@ -296,18 +296,18 @@ def _pocket(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
     return tools, model.encoder
 
 
-def _real(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
+def _real(given: argparse.Namespace) -> tuple[GenerationTools, ReferenceEncoder]:
     import torch
 
-    from ..checkpoints.detect import recognise
+    from ..checkpoints.detect import detect
     from ..checkpoints.load import GUIDANCE, Options, load_checkpoint
     from ..checkpoints.presets import own_device
-    from ..data.checkpoint_tools import Choices, optional_eyes, real_tools
+    from ..data.checkpoint_tools import Choices, real_tools, required_readers
     from ..prompts import list_book
     from ..readers.weights import weights_folder
 
     book = list_book(given.templates, given.things_prompts, given.people_prompts)
-    found = recognise(given.model, given.prediction)
+    found = detect(given.model, given.prediction)
     size = given.size or found.size
     device = str(own_device(given.device))
     choices = Choices(
@@ -322,7 +322,7 @@ def _real(given: argparse.Namespace) -> tuple[Tools, ReferenceEncoder]:
         weights_folder(given.weights),
         device,
     )
-    faces, attributes = optional_eyes(choices)
+    faces, attributes = required_readers(choices)
     dtype = torch.float16 if given.half else torch.float32
     options = Options(
         given.tokenizer, given.clip_skip, given.prediction, dtype=dtype, device=device
@@ -341,7 +341,7 @@ def tqdm_write(line: str) -> None:
 
 
 def _tasks(
-    given: argparse.Namespace, tools: Tools, amounts: Amounts, splits: dict[str, Split]
+    given: argparse.Namespace, tools: GenerationTools, amounts: Amounts, splits: dict[str, Split]
 ) -> list[Task]:
     from ..data.plan import general_tasks, name_tasks
 
@@ -349,14 +349,14 @@ def _tasks(
     return named + general_tasks(amounts, given.batch, given.seed)
 
 
-def _texts(tools: Tools, tasks: Sequence[Task]) -> set[str]:
+def _texts(tools: GenerationTools, tasks: Sequence[Task]) -> set[str]:
     """All that is drawn and said: names, the prompts around them, captions, the negative."""
-    maker, book = tools.maker, tools.book
-    prompts = {task.template(maker, book, i) for task in tasks for i in range(task.tries)}
-    return prompts | {t.label for t in tasks if t.kind == "identity"} | {maker.negative}
+    settings, book = tools.settings, tools.book
+    prompts = {task.template(settings, book, i) for task in tasks for i in range(task.tries)}
+    return prompts | {t.label for t in tasks if t.kind == "identity"} | {settings.negative}
 
 
-def _told(given: argparse.Namespace, outcome: Outcome, splits: dict[str, Split]) -> int:
+def _told(given: argparse.Namespace, outcome: DatasetSummary, splits: dict[str, Split]) -> int:
     """Say what was made and what is odd about it."""
     if not outcome.complete:
         found = f"{outcome.unfinished} parts are still being drawn by other ranks"
@@ -385,11 +385,11 @@ def _told(given: argparse.Namespace, outcome: Outcome, splits: dict[str, Split])
     return 0
 
 
-def _odd(outcome: Outcome, splits: dict[str, Split]) -> list[str]:
+def _odd(outcome: DatasetSummary, splits: dict[str, Split]) -> list[str]:
     lines: list[str] = []
-    learnt = sum(split == "train" for split in splits.values())
-    if learnt < _FEW:
-        lines.append(f"{learnt} names to learn from are few; a prefix for anybody wants 100")
+    learned = sum(split == "train" for split in splits.values())
+    if learned < _FEW:
+        lines.append(f"{learned} names to learn from are few; a prefix for anybody wants 100")
     if outcome.unknown:
         lines.append(
             f"the model does not seem to know {_listing(outcome.unknown)}: pictures of one name "
@@ -404,4 +404,4 @@ def _odd(outcome: Outcome, splits: dict[str, Split]) -> list[str]:
 
 def _listing(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    return ", ".join(shown(name, 60) for name in names[:_TOLD]) + more
+    return ", ".join(printable(name, 60) for name in names[:_TOLD]) + more

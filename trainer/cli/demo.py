@@ -36,21 +36,21 @@ def run(given: argparse.Namespace) -> int:
     from apl_core.training.callbacks import Control
     from apl_core.training.config import TrainConfig
 
-    from ..callbacks import Bar, stop_on_interrupt
+    from ..callbacks import ProgressBar, stop_on_interrupt
     from ..pocket.demo import run_demo, small
-    from ..pocket.metrics import Paper
+    from ..pocket.metrics import PromptSet
     from ..pocket.train import POCKET, new_folder
 
     model = load_model(given.model)
     config = TrainConfig.from_mapping({"seed": given.seed}, POCKET)
-    paper = Paper.of(model.world)
+    prompts = PromptSet.of(model.world)
     if given.quick:
-        config, paper = small(config), Paper.of(model.world, names=4, seeds=2, free=4)
+        config, prompts = small(config), PromptSet.of(model.world, names=4, seeds=2, free=4)
     out = new_folder(given.out, "demo")
     control = Control()
     say = (lambda text: None) if given.json else print
     with stop_on_interrupt(control):
-        flat = run_demo(model, config, out, paper, [Bar()], control, say)
+        flat = run_demo(model, config, out, prompts, [ProgressBar()], control, say)
     if flat is None:
         print(f"stopped and saved. Go on with: apl resume {out}")
         return 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apl_core.errors import ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from . import arguments
 from .common import (
@@ -26,7 +26,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..evaluation.checkpoint_eval import Eyes, Plan, Survey
+    from ..evaluation.checkpoint_eval import CheckpointEvaluation, EvaluationPlan, Readers
 
 _REAL_ONLY = (
     *READING,
@@ -77,7 +77,7 @@ def add(verbs: Verbs) -> None:
     evaluate.add_argument(
         "--names",
         metavar="FILE|N",
-        help="on a checkpoint: names it was learnt from, one a line, or `builtin`; on a pocket "
+        help="on a checkpoint: names it was learned from, one a line, or `builtin`; on a pocket "
         "model: how many names a group (64)",
     )
     evaluate.add_argument("--seeds", type=_some, help="pictures a name (4)")
@@ -152,13 +152,13 @@ def run_evaluate(given: argparse.Namespace) -> int:
 
 def _on_pocket(given: argparse.Namespace) -> int:
     from ..pocket.eval_report import detailed, write_outcome
-    from ..pocket.evaluate import EVALUATION_STEPS, examine
-    from ..pocket.metrics import Paper
-    from ..pocket.render_pool import Studio
+    from ..pocket.evaluate import EVALUATION_STEPS, evaluate
+    from ..pocket.metrics import PromptSet
+    from ..pocket.render_pool import RenderPool
 
     if not given.names.isdecimal() or not int(given.names):
         raise ConfigError(
-            f"measure {shown(given.names, 60)} names",
+            f"measure {printable(given.names, 60)} names",
             "a pocket model has its own people",
             "give how many, such as --names 64, or a checkpoint with --model",
         )
@@ -170,9 +170,9 @@ def _on_pocket(given: argparse.Namespace) -> int:
         )
     model = load_model(given.model)
     prefix = read_fitting(given.prefix, model)
-    paper = Paper.of(model.world, int(given.names), given.seeds, given.free)
-    with Studio(model.folder, EVALUATION_STEPS) as studio:
-        outcome = examine(model, studio, paper, prefix)
+    prompts = PromptSet.of(model.world, int(given.names), given.seeds, given.free)
+    with RenderPool(model.folder, EVALUATION_STEPS) as renderer:
+        outcome = evaluate(model, renderer, prompts, prefix)
     if given.json:
         figures = {k: m.plain() for k, m in detailed(model, outcome).items()}
         print(json.dumps({**outcome.flat, "intervals": figures}, indent=1, sort_keys=True))
@@ -186,10 +186,10 @@ def _on_pocket(given: argparse.Namespace) -> int:
 def _on_checkpoint(given: argparse.Namespace) -> int:
     from apl_core.formats import read_prefix
 
-    from ..callbacks import Bar
-    from ..checkpoints.detect import recognise
+    from ..callbacks import ProgressBar
+    from ..checkpoints.detect import detect
     from ..checkpoints.presets import CPU, own_device, picture_size
-    from ..evaluation.checkpoint_eval import Plan, Surveyor
+    from ..evaluation.checkpoint_eval import CheckpointEvaluator, EvaluationPlan
     from ..evaluation.gallery import pictures_of_people
     from ..prompts import list_book
 
@@ -197,9 +197,9 @@ def _on_checkpoint(given: argparse.Namespace) -> int:
     who = _who(given)
     book = list_book(given.templates, given.things_prompts, given.people_prompts)
     read_prefix(given.prefix)
-    found = recognise(given.model, given.prediction)
+    found = detect(given.model, given.prediction)
     guidance = _guidance(given)
-    plan = Plan(
+    plan = EvaluationPlan(
         who.trained,
         who.heldout,
         who.descriptions,
@@ -216,13 +216,13 @@ def _on_checkpoint(given: argparse.Namespace) -> int:
     if given.gallery is not None:
         pictures_of_people(given.gallery, plan.names)
     device = str(own_device(given.device))
-    eyes = _eyes(given, device)
-    for line in eyes.lacking:
+    readers = _eyes(given, device)
+    for line in readers.lacking:
         print(f"not measured: {line}", file=sys.stderr)
     model = load_real(given)
     prefix = read_fitting(given.prefix, model)
-    surveyor = Surveyor(model, prefix, plan, book, eyes, given.gallery, given.out)
-    bar = Bar()
+    evaluator = CheckpointEvaluator(model, prefix, plan, book, readers, given.gallery, given.out)
+    bar = ProgressBar()
 
     def tell(name: str, done: int, total: int) -> None:
         from apl_core.training.callbacks import Phase
@@ -231,23 +231,23 @@ def _on_checkpoint(given: argparse.Namespace) -> int:
             bar(Phase(name, done, total))
 
     try:
-        left = surveyor.draw(tell, given.rank, given.of)
+        left = evaluator.draw(tell, given.rank, given.of)
         if left:
             bar.close()
             print(f"{left} pictures are still being drawn by other ranks; the last one measures")
             return 0
-        survey = surveyor.measure(tell)
+        evaluation = evaluator.measure(tell)
     except KeyboardInterrupt:
         bar.close()
         print(
-            f"\nstopped. What is drawn lies in {shown(str(given.out))}; the same command goes on",
+            f"\nstopped. Pictures are in {printable(str(given.out))}; the same command goes on",
             file=sys.stderr,
         )
         return 1
     bar.close()
-    facts = _facts(given, plan, eyes, found.sentence, device)
+    facts = _facts(given, plan, readers, found.sentence, device)
     facts["Prefix"] = f"{prefix.n} vectors, {prefix.behind} behind the text, {prefix.short_digest}"
-    return _told(given, survey, facts)
+    return _told(given, evaluation, facts)
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def _who(given: argparse.Namespace) -> _Who:
         raise ConfigError(
             "measure a prefix on a checkpoint",
             "there are no names to measure",
-            "give --names FILE or `builtin` for names it was learnt from, --heldout FILE for "
+            "give --names FILE or `builtin` for names it was learned from, --heldout FILE for "
             "others, or --data DIR",
         )
     check_apart(trained, heldout)
@@ -303,15 +303,15 @@ def _guidance(given: argparse.Namespace) -> float:
     return GUIDANCE if given.guidance is None else given.guidance
 
 
-def _eyes(given: argparse.Namespace, device: str) -> Eyes:
-    from ..readers.available import eyes_for
+def _eyes(given: argparse.Namespace, device: str) -> Readers:
+    from ..readers.available import available_readers
     from ..readers.weights import weights_folder
 
-    return eyes_for(weights_folder(given.weights), device)
+    return available_readers(weights_folder(given.weights), device)
 
 
 def _facts(
-    given: argparse.Namespace, plan: Plan, eyes: Eyes, sentence: str, device: str
+    given: argparse.Namespace, plan: EvaluationPlan, readers: Readers, sentence: str, device: str
 ) -> dict[str, str]:
     gallery = (
         f"{plan.gallery} pictures a name of this model without prefix, other seeds than measured"
@@ -324,22 +324,26 @@ def _facts(
         f"{plan.seeds} pictures each (2 under the baselines)",
         "Drawing": f"DDIM, {plan.steps} steps, CFG {plan.guidance:g}, {plan.size} pixels, seed "
         f"{plan.seed}, {device}",
-        "Gallery": gallery if eyes.faces is not None else "none",
-        "Faces": "facexlib RetinaFace and ArcFace" if eyes.faces is not None else "not read",
-        "Texts": "open_clip ViT-B-32" if eyes.clip is not None else "not read",
+        "Gallery": gallery if readers.faces is not None else "none",
+        "Faces": "facexlib RetinaFace and ArcFace" if readers.faces is not None else "not read",
+        "Texts": "open_clip ViT-B-32" if readers.clip is not None else "not read",
     }
 
 
-def _told(given: argparse.Namespace, survey: Survey, facts: dict[str, str]) -> int:
-    from ..evaluation.checkpoint_report import flat_figures, notes, tables, write_survey
+def _told(
+    given: argparse.Namespace, evaluation: CheckpointEvaluation, facts: dict[str, str]
+) -> int:
+    from ..evaluation.checkpoint_report import flat_figures, notes, tables, write_report
 
-    write_survey(given.out, survey, facts)
+    write_report(given.out, evaluation, facts)
     if given.json:
-        figures = {k: m.plain() for k, m in survey.figures.items()}
-        print(json.dumps({**flat_figures(survey), "intervals": figures}, indent=1, sort_keys=True))
+        figures = {k: m.plain() for k, m in evaluation.figures.items()}
+        print(
+            json.dumps({**flat_figures(evaluation), "intervals": figures}, indent=1, sort_keys=True)
+        )
         return 0
-    for table in tables(survey):
+    for table in tables(evaluation):
         print(f"\n{table.title}\n{table.text()}")
-    print("\n" + "\n".join(f"- {line}" for line in notes(survey)))
+    print("\n" + "\n".join(f"- {line}" for line in notes(evaluation)))
     print(f"\nlook at   {given.out / 'report.html'}")
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apl_core.errors import AplError, FitError
-from apl_core.metadata import PrefixCard, shown
+from apl_core.metadata import PrefixCard, printable
 
 from . import arguments
 from .common import Verbs, add_model, verb
@@ -149,13 +149,13 @@ def _inspect_folder(given: argparse.Namespace) -> int:
     else:
         lines = [f"{spelled(str(one['name']))[1:-1]}: {one['words']}" for one in found]
         lines += [f"{spelled(file)[1:-1]}: left out, {reason}" for file, reason in left_out]
-        print("\n".join(lines or [f"There is no prefix yet in {shown(str(given.file))}."]))
+        print("\n".join(lines or [f"There is no prefix yet in {printable(str(given.file))}."]))
     return int(not found or bool(left_out) or not all(one["usable"] for one in found))
 
 
 def _own_model(prefix: Prefix | None) -> Path | None:
     """The built-in model's folder for a prefix that can only be for a pocket model."""
-    from ..pocket import BUILT_IN
+    from ..run_paths import BUILT_IN
 
     ours = prefix is not None and prefix.keys == ("pocket",)
     return BUILT_IN if ours and BUILT_IN.is_dir() else None
@@ -196,7 +196,7 @@ def _in_words(
             lines.append(f"Longer than any real one, {key}: {_rows_in_words(norm.too_long)}")
     if fit is not None:
         said = str(fit) if isinstance(fit, FitError) else fit.sentence
-        lines.append(f"With {shown(str(source))}: {said}")
+        lines.append(f"With {printable(str(source))}: {said}")
     elif report.prefix:
         lines.append("Give --checkpoint FILE to compare its rows with real token embeddings.")
     return lines
@@ -271,7 +271,7 @@ def _convert(given: argparse.Namespace) -> int:
     else:
         prefix = report.prefix
     if given.key and prefix.keys != (given.key,):
-        asked = f"convert {shown(str(given.file))} for {given.key}"
+        asked = f"convert {printable(str(given.file))} for {given.key}"
         raise AplError(asked, f"it is for {describe(prefix.widths)}", "leave --key out")
     if given.to == "embedding":
         write_embedding(prefix, given.out, given.placeholder)
@@ -279,7 +279,7 @@ def _convert(given: argparse.Namespace) -> int:
         write_prefix(prefix, given.out)
     stands = f", {prefix.behind} of them behind the text" if prefix.behind else ""
     count = f"{prefix.n} vectors for {describe(prefix.widths)}{stands}"
-    print(f"{shown(str(given.out))}: {given.to}, {count}")
+    print(f"{printable(str(given.out))}: {given.to}, {count}")
     return 0
 
 
@@ -295,7 +295,7 @@ def _doctor(given: argparse.Namespace) -> int:
         return int(not works)
     for finding in findings:
         mark = "ok" if finding.ok else "MISSING" if finding.needed else "absent"
-        print(f"{mark:8}{finding.name:14}{shown(finding.found)}")
+        print(f"{mark:8}{finding.name:14}{printable(finding.found)}")
         if not finding.ok:
             print(f"{'':8}does not work: {finding.without}\n{'':8}Fix: {finding.fix}")
     print("`apl demo` works." if works else "`apl demo` does not work yet: see MISSING above.")

@@ -16,13 +16,13 @@ from .common import READING, Verbs, add_any_model, is_checkpoint, load_model, ve
 
 if TYPE_CHECKING:
     from apl_core.prefix import Prefix
-    from apl_core.training.callbacks import Control, Listener
+    from apl_core.training.callbacks import Callback, Control
     from apl_core.training.config import TrainConfig
     from apl_core.training.folder import RunFolder
     from apl_core.training.loop import Trainer
 
-    from ..checkpoints.train import Material
-    from ..pocket.train import Origin
+    from ..checkpoints.train import CheckpointOrigin
+    from ..pocket.train import PocketOrigin
 
 _FLAGS = {
     "recipe": str,
@@ -103,7 +103,7 @@ def _train_pocket(given: argparse.Namespace) -> int:
     from apl_core.training.config import TrainConfig
 
     from ..names import read_names
-    from ..pocket.train import POCKET, Origin, chosen_people
+    from ..pocket.train import POCKET, PocketOrigin, chosen_people
 
     arguments.refuse_on_pocket(given, _REAL_ONLY)
     config = TrainConfig.from_mapping(_settings(given), POCKET)
@@ -114,7 +114,7 @@ def _train_pocket(given: argparse.Namespace) -> int:
     start = None if given.start is None else read_prefix(given.start)
     model = load_model(given.model)
     chosen_people(model.world, names)
-    origin = Origin(str(model.folder), names)
+    origin = PocketOrigin(str(model.folder), names)
     folder = _new_folder(given.out, config)
     origin.save(folder)
     return _go(folder, config, origin, start, given.tensorboard)
@@ -125,7 +125,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     from apl_core.training.config import TrainConfig
 
     from ..checkpoints.compiling import check_compiler
-    from ..checkpoints.detect import recognise
+    from ..checkpoints.detect import detect
     from ..checkpoints.load import check_reading
     from ..checkpoints.presets import (
         REAL,
@@ -137,7 +137,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
         preset_for,
     )
     from ..checkpoints.self_generated import jobs
-    from ..checkpoints.train import Material
+    from ..checkpoints.train import CheckpointOrigin
     from ..checkpoints.training_data import read_data
     from ..names import read_names
 
@@ -151,7 +151,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
         )
     _own_pictures(given)
     device = own_device(given.device)
-    found = recognise(given.model, given.prediction)
+    found = detect(given.model, given.prediction)
     preset = preset_for(found, given.vram, device)
     size = picture_size(found, preset, given.size)
     config = fitted(config, preset, dtype_for(preset, device), settings)
@@ -168,7 +168,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     start = None if given.start is None else read_prefix(given.start)
     if given.compile:
         check_compiler(device)
-    material = Material(
+    origin = CheckpointOrigin(
         str(given.model.resolve()),
         None if given.data is None else str(given.data.resolve()),
         names,
@@ -183,8 +183,8 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
         given.compile,
     )
     with _together():
-        folder = _new_folder(given.out, config, material)
-        return _go(folder, config, material, start, given.tensorboard)
+        folder = _new_folder(given.out, config, origin)
+        return _go(folder, config, origin, start, given.tensorboard)
 
 
 def _own_pictures(given: argparse.Namespace) -> None:
@@ -206,8 +206,8 @@ def run_resume(given: argparse.Namespace) -> int:
     from apl_core.training.config import TrainConfig
     from apl_core.training.folder import RunFolder
 
-    from ..checkpoints.train import Material
-    from ..pocket.train import Origin
+    from ..checkpoints.train import CheckpointOrigin
+    from ..pocket.train import PocketOrigin
     from ..settings import read_toml
 
     folder = RunFolder(given.folder)
@@ -218,13 +218,13 @@ def run_resume(given: argparse.Namespace) -> int:
             "give the folder that `apl train --out` made",
         )
     config = TrainConfig.from_mapping(read_toml(folder.config))
-    material = Material.of(folder)
+    origin = CheckpointOrigin.of(folder)
     with _together():
-        return _go(folder, config, material or Origin.of(folder), None, given.tensorboard)
+        return _go(folder, config, origin or PocketOrigin.of(folder), None, given.tensorboard)
 
 
 def _new_folder(
-    out: Path | None, config: TrainConfig, material: Material | None = None
+    out: Path | None, config: TrainConfig, origin: CheckpointOrigin | None = None
 ) -> RunFolder:
     """The run's folder with its settings in it, made by the first process."""
     from apl_core.training.folder import RunFolder
@@ -235,8 +235,8 @@ def _new_folder(
     folder = RunFolder(out)
     if Group().rank == 0:
         folder.create(config)
-        if material is not None:
-            material.save(folder)
+        if origin is not None:
+            origin.save(folder)
     return folder
 
 
@@ -259,29 +259,29 @@ def _together() -> Iterator[None]:
 
 
 def _trainer(
-    origin: Origin | Material,
+    origin: PocketOrigin | CheckpointOrigin,
     config: TrainConfig,
     folder: RunFolder,
-    listeners: list[Listener],
+    callbacks: list[Callback],
     control: Control,
     start: Prefix | None,
 ) -> Trainer:
     from apl_core.training.parallel import Group
 
-    from ..checkpoints.train import Material, checkpoint_run, load_material
+    from ..checkpoints.train import CheckpointOrigin, checkpoint_run, load_origin
     from ..pocket.train import pocket_run
 
-    if isinstance(origin, Material):
-        model = load_material(origin, print if not Group().rank else lambda text: None)
-        return checkpoint_run(model, config, folder, origin, listeners, control, start)
+    if isinstance(origin, CheckpointOrigin):
+        model = load_origin(origin, print if not Group().rank else lambda text: None)
+        return checkpoint_run(model, config, folder, origin, callbacks, control, start)
     pocket = load_model(Path(origin.model))
-    return pocket_run(pocket, config, folder, origin, listeners, control, start)
+    return pocket_run(pocket, config, folder, origin, callbacks, control, start)
 
 
 def _go(
     folder: RunFolder,
     config: TrainConfig,
-    origin: Origin | Material,
+    origin: PocketOrigin | CheckpointOrigin,
     start: Prefix | None,
     tensorboard: bool,
 ) -> int:
@@ -290,22 +290,22 @@ def _go(
     from apl_core.training.callbacks import Control
     from apl_core.training.parallel import Group
 
-    from ..callbacks import Bar, stop_on_interrupt
+    from ..callbacks import ProgressBar, stop_on_interrupt
     from ..checkpoints.compiling import compiling
-    from ..pocket.train import Origin
+    from ..pocket.train import PocketOrigin
     from ..report.curves import save_curves
-    from ..tensorboard_callback import Board
+    from ..tensorboard_callback import TensorBoardCallback
 
-    if isinstance(origin, Origin):
+    if isinstance(origin, PocketOrigin):
         torch.set_num_threads(1)  # more are slower for networks this small
     control = Control()
-    listeners: list[Listener] = [Bar()]
-    listeners.append(_leave_before_learning(control))
+    callbacks: list[Callback] = [ProgressBar()]
+    callbacks.append(_leave_before_learning(control))
     with stop_on_interrupt(control), ExitStack() as stack:
         if tensorboard and not Group().rank:
-            listeners.append(stack.enter_context(Board(folder.path)))
-        trainer = _trainer(origin, config, folder, listeners, control, start)
-        with compiling(not isinstance(origin, Origin) and origin.compile):
+            callbacks.append(stack.enter_context(TensorBoardCallback(folder.path)))
+        trainer = _trainer(origin, config, folder, callbacks, control, start)
+        with compiling(not isinstance(origin, PocketOrigin) and origin.compile):
             prefix = trainer.run()
     if Group().rank:
         return 0
@@ -315,7 +315,7 @@ def _go(
         return 1
     print(f"{folder.prefix}\n  kept step {prefix.card.steps}")
     measure = f"apl evaluate --prefix {folder.prefix}"
-    if not isinstance(origin, Origin):
+    if not isinstance(origin, PocketOrigin):
         made = origin.data is not None and (Path(origin.data) / "manifest.json").is_file()
         whom = f"--data {origin.data}" if made else "--names FILE"  # `apl dataset`'s has groups
         measure += f" --model {origin.checkpoint} {whom} --out DIR"
@@ -323,8 +323,8 @@ def _go(
     return 0
 
 
-def _leave_before_learning(control: Control) -> Listener:
-    """A listener that ends a run which is stopped before its first step: there is nothing to save.
+def _leave_before_learning(control: Control) -> Callback:
+    """A callback that ends a run which is stopped before its first step: there is nothing to save.
 
     Pictures and latents that are there stay; what is drawn or foretold goes on from there.
     """
@@ -332,13 +332,13 @@ def _leave_before_learning(control: Control) -> Listener:
 
     learning = False
 
-    def listen(event: Event) -> None:
+    def on_event(event: Event) -> None:
         nonlocal learning
         learning |= isinstance(event, Stepped)
         if isinstance(event, Phase) and control.stop.is_set() and not learning:
             raise KeyboardInterrupt
 
-    return listen
+    return on_event
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:

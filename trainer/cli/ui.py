@@ -42,7 +42,7 @@ def run(given: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
     from apl_core.errors import ConfigError
 
-    from ..ui.model_index import Shelf
+    from ..ui.model_index import ModelIndex
     from ..ui.serve import serve
 
     for folder in given.models:
@@ -51,6 +51,6 @@ def run(given: argparse.Namespace) -> int:
                 f"offer the models in {folder}", "there is no such folder", "give a folder"
             )
     apl_dir = None if given.apl_dir is None else given.apl_dir.resolve()
-    shelf = Shelf(given.runs.resolve(), tuple(given.models), apl_dir)
-    serve(shelf, given.host, given.port, print)
+    index = ModelIndex(given.runs.resolve(), tuple(given.models), apl_dir)
+    serve(index, given.host, given.port, print)
     return 0

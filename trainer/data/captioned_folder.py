@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apl_core.captions import Names, tells_of_people
 from apl_core.errors import ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.objective import Kind
 from apl_core.texts import read_text
 
@@ -31,7 +31,7 @@ def given_tasks(folder: Path, amounts: Amounts, seed: int, names: Sequence[str])
     What Pillow cannot read is left out with a warning that says so. One ConfigError tells every
     image that is broken and every caption that is missing.
     """
-    asked = f"take general pictures from {shown(str(folder))}"
+    asked = f"take general pictures from {printable(str(folder))}"
     if not folder.is_dir():
         raise ConfigError(asked, "there is no such folder", "give a folder of images with captions")
     paths, left = pictures_in(folder)
@@ -49,7 +49,7 @@ def given_tasks(folder: Path, amounts: Amounts, seed: int, names: Sequence[str])
             caption = _caption(path, everybody)
             _opened(path)
         except ConfigError as problem:
-            problems.append(ConfigError(shown(label, 120), problem.found, problem.fix))
+            problems.append(ConfigError(printable(label, 120), problem.found, problem.fix))
             continue
         kind = _kind(path.relative_to(folder), caption)
         split = drawn_split(amounts, seed, label)
@@ -70,7 +70,7 @@ def _opened(path: Path) -> Image.Image:
         return open_picture(path)
     except Unreadable as error:
         raise ConfigError(
-            f"read the image {shown(str(path))}",
+            f"read the image {printable(str(path))}",
             f"it cannot be read ({error})",
             "repair it or take it out of the folder",
         ) from error
@@ -82,19 +82,19 @@ def _told(asked: str, problem: ConfigError) -> ConfigError:
 
 def _caption(path: Path, names: Names) -> str:
     beside = path.with_suffix(".txt")
-    asked = f"read the caption of {shown(str(path))}"
+    asked = f"read the caption of {printable(str(path))}"
     fix = f"write what the picture shows into {beside.name}, or take it out of the folder"
     try:
         caption = " ".join(read_text(beside).split())
     except FileNotFoundError as error:
         raise ConfigError(asked, "its caption is missing", fix) from error
     except (OSError, ValueError) as error:
-        found = f"its caption cannot be read ({shown(str(error), 80)})"
+        found = f"its caption cannot be read ({printable(str(error), 80)})"
         raise ConfigError(asked, found, fix) from error
     if not caption or len(caption) > _MAX_CAPTION:
         raise ConfigError(asked, "its caption is empty or longer than 4096 characters", fix)
     if named := names.find(caption):
-        found = f"its caption names {shown(named[0].name, 80)}, who is on the list"
+        found = f"its caption names {printable(named[0].name, 80)}, who is on the list"
         raise ConfigError(asked, found, "general pictures name nobody: change the caption")
     return caption
 

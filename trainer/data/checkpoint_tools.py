@@ -1,8 +1,7 @@
-"""A real checkpoint as the maker of a data set; its eyes are optional parts, or left out."""
+"""A real checkpoint as the settings of a data set; its readers are optional parts, or left out."""
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,13 +9,14 @@ from apl_core.errors import AplError
 from apl_core.fit import fingerprint
 
 from ..checkpoints.load import CheckpointModel
-from ..prompts import ListBook
+from ..prompts import ListPrompts
+from ..readers.available import lacking
 from ..readers.clip_attributes import load_clip
-from ..readers.dataset_readers import AttributeReader, FaceReader
-from ..readers.face_filter import load_eyes
-from ..readers.weights import Weight, missing, present, weight
-from .generate import Tools
-from .plan import Maker
+from ..readers.face_filter import load_face_counter
+from ..readers.protocols import AttributeReader, FaceDetector
+from ..readers.weights import weight
+from .generate import GenerationTools
+from .plan import GenerationSettings
 
 WITHOUT = "go on without it: --no-face-filter --descriptions person"
 
@@ -37,7 +37,7 @@ class Choices:
     device: str
 
 
-def optional_eyes(choices: Choices) -> tuple[FaceReader | None, AttributeReader | None]:
+def required_readers(choices: Choices) -> tuple[FaceDetector | None, AttributeReader | None]:
     """The readers that are wanted; one AplError says what is missing and how to go on without.
 
     Call it before the checkpoint is loaded: that takes longer.
@@ -59,13 +59,13 @@ def optional_eyes(choices: Choices) -> tuple[FaceReader | None, AttributeReader 
     faces = attributes = None
     if choices.face_filter:
         files = here["face-detection"], here["face-recognition"]
-        faces = load_eyes(*files, choices.device)
+        faces = load_face_counter(*files, choices.device)
     if choices.voted:
         attributes = load_clip(here["clip-b32"], choices.device)
     return faces, attributes
 
 
-def eyes_here(choices: Choices) -> tuple[Choices, str]:
+def readers_here(choices: Choices) -> tuple[Choices, str]:
     """The choices without what is not installed or fetched, and a sentence on that ("" if all)."""
     detection, recognition, clip = map(weight, ("face-detection", "face-recognition", "clip-b32"))
     faces = not lacking("facexlib", "facexlib", [detection, recognition], choices.weights)
@@ -81,15 +81,15 @@ def eyes_here(choices: Choices) -> tuple[Choices, str]:
 
 def real_tools(
     model: CheckpointModel,
-    book: ListBook,
+    book: ListPrompts,
     choices: Choices,
-    faces: FaceReader | None,
+    faces: FaceDetector | None,
     attributes: AttributeReader | None,
     reading: str = "",
-) -> Tools:
+) -> GenerationTools:
     """Everything that makes a data set on a loaded checkpoint; `reading` says how it was read."""
     keys = model.encoder.widths
-    maker = Maker(
+    settings = GenerationSettings(
         model.name,
         {key: fingerprint(model.encoder.token_embedding(key)) for key in keys},
         book.digest,
@@ -104,17 +104,4 @@ def real_tools(
         reading,
     )
     sampler = model.sampler(choices.steps, choices.guidance, choices.size, choices.batch)
-    return Tools(maker, sampler, book, faces, attributes)
-
-
-def lacking(module: str, package: str, files: list[Weight], weights: Path) -> list[tuple[str, str]]:
-    """(found, fix) of each thing that an optional part lacks."""
-    found: list[tuple[str, str]] = []
-    if importlib.util.find_spec(module) is None:
-        found.append(
-            (f"{package} is not installed", 'python -m pip install "apl-prefix[evaluate]"')
-        )
-    for one in files:
-        if present(one, weights) is None:
-            found.append((missing(one), f"`apl fetch {one.name}`"))
-    return found
+    return GenerationTools(settings, sampler, book, faces, attributes)

@@ -15,7 +15,7 @@ from typing import Any
 from apl_core.atomic import reason, write_bytes, write_text
 from apl_core.captions import Names, alike
 from apl_core.errors import ConfigError, RunError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.texts import read_text
 
 from ..json_log import PARTS
@@ -34,7 +34,7 @@ _SEPARATOR = re.compile(r'"?sep=([,;\t|])"?[,;\t|]*', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Line:
+class DescriptionRow:
     """What is said of one name; `known` tells how surely the model knows the name (0.5: not)."""
 
     name: str
@@ -53,7 +53,7 @@ class Line:
         return fixed | values | {"pictures": str(self.pictures), "known": known, "by": self.by}
 
 
-def update(folder: Path, voted: list[Line], gender: bool) -> list[Line]:
+def update(folder: Path, voted: list[DescriptionRow], gender: bool) -> list[DescriptionRow]:
     """Write the table with what was voted, but leave every cell that somebody changed by hand.
 
     A changed attribute makes a new description, unless the description was changed as well.
@@ -80,7 +80,7 @@ def update(folder: Path, voted: list[Line], gender: bool) -> list[Line]:
         write_bytes(path, stream.getvalue().encode("utf-8"))
         _remember(folder, ours | now)
     except OSError as error:
-        raise RunError(f"write {shown(str(path))}", *reason(error)) from error
+        raise RunError(f"write {printable(str(path))}", *reason(error)) from error
     return lines
 
 
@@ -97,12 +97,12 @@ def write_descriptions(folder: Path, wanted: Mapping[str, str]) -> None:
     """
     path = folder / FILE
     rows = _read(path)
-    asked = f"read the descriptions for {shown(str(path))}"
+    asked = f"read the descriptions for {printable(str(path))}"
     said = {alike(name): text for name, text in wanted.items()}
     if unknown := [name for name in wanted if alike(name) not in rows]:
-        found = f"{shown(unknown[0], 80)!r} is none of its names"
+        found = f"{printable(unknown[0], 80)!r} is none of its names"
         raise ConfigError(asked, found, "keep every name as it stands there")
-    lines = [Line(name, "train", text, {}, 0, None) for name, text in wanted.items()]
+    lines = [DescriptionRow(name, "train", text, {}, 0, None) for name, text in wanted.items()]
     _check(path, lines)
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list[str](COLUMNS), extrasaction="ignore", restval="")
@@ -113,12 +113,12 @@ def write_descriptions(folder: Path, wanted: Mapping[str, str]) -> None:
     try:
         write_bytes(path, stream.getvalue().encode("utf-8"))
     except OSError as error:
-        raise RunError(f"write {shown(str(path))}", *reason(error)) from error
+        raise RunError(f"write {printable(str(path))}", *reason(error)) from error
 
 
 def _merged(
-    line: Line, theirs: Mapping[str, str] | None, ours: list[dict[str, str]], gender: bool
-) -> Line:
+    line: DescriptionRow, theirs: Mapping[str, str] | None, ours: list[dict[str, str]], gender: bool
+) -> DescriptionRow:
     if theirs is None:
         return line
     before = ours or [dict.fromkeys(_EDITABLE, "")]
@@ -132,19 +132,19 @@ def _merged(
         phrase(values, gender) if edited.keys() & set(ATTRIBUTES) else line.description
     )
     by = "voted" if description == line.description and values == line.values else "hand"
-    return Line(line.name, line.split, description, values, line.pictures, line.known, by)
+    return DescriptionRow(line.name, line.split, description, values, line.pictures, line.known, by)
 
 
-def _derived(line: Line, gender: bool) -> dict[str, str]:
+def _derived(line: DescriptionRow, gender: bool) -> dict[str, str]:
     """A description that followed from attributes: no hand edit when it is read back."""
     follows = line.description == phrase(line.values, gender)
     return {_DERIVED: line.description} if follows else {}
 
 
-def _check(path: Path, lines: list[Line]) -> None:
+def _check(path: Path, lines: list[DescriptionRow]) -> None:
     problems: list[ConfigError] = []
     for line in lines:
-        asked, text = f"read {shown(str(path))}, {shown(line.name, 80)}", line.description
+        asked, text = f"read {printable(str(path))}, {printable(line.name, 80)}", line.description
         if Names([line.name]).find(text):
             fix = f"describe what many people look like, or write {PERSON!r}"
             problems.append(ConfigError(asked, "the description holds the name", fix))
@@ -152,7 +152,7 @@ def _check(path: Path, lines: list[Line]) -> None:
             found = f"the description is longer than {_MAX} characters or not printable"
             problems.append(ConfigError(asked, found, "write it again"))
     if problems:
-        raise ConfigError.of(f"read {shown(str(path))}", problems)
+        raise ConfigError.of(f"read {printable(str(path))}", problems)
 
 
 def _odd(text: str) -> bool:
@@ -161,19 +161,19 @@ def _odd(text: str) -> bool:
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
     """The table's lines by what the spellings of their names have in common."""
-    asked = f"read {shown(str(path))}"
+    asked = f"read {printable(str(path))}"
     try:
         text = read_text(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         fix = "save the table as UTF-8 (in Excel: CSV UTF-8)"
-        raise ConfigError(asked, shown(str(error), 120), fix) from error
+        raise ConfigError(asked, printable(str(error), 120), fix) from error
     try:
         heads, *rows = _cells(text) or [[]]
     except csv.Error as error:
         fix = "repair that line, or save the table again as CSV"
-        raise ConfigError(asked, f"it is no table ({shown(str(error), 80)})", fix) from error
+        raise ConfigError(asked, f"it is no table ({printable(str(error), 80)})", fix) from error
     heads = [head.strip().casefold() for head in heads]
     missing = {"name", "description"} - set(heads)
     if missing or len(set(heads) - {""}) < sum(map(bool, heads)):
@@ -189,7 +189,7 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
             twice += [told["name"]] if key in found else []
             found[key] = dict.fromkeys(COLUMNS, "") | told
     if twice:
-        there = f"{shown(min(twice), 80)} stands there more than once"
+        there = f"{printable(min(twice), 80)} stands there more than once"
         raise ConfigError(asked, there, "keep one of the lines")
     return found
 

@@ -16,31 +16,31 @@ from torch import Tensor
 
 from apl_core.atomic import reason, write_text
 from apl_core.errors import RunError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from ..prompts import SLOT
 from ..readers.concept_known import LEAST, known
 from ..readers.descriptions import PERSON, phrase, vote
 from ..report.sheet import png, sheet
 from . import descriptions_csv, metadata
-from .descriptions_csv import Line
-from .generate import Album, Row, Tools, sha256_of
-from .metadata import Entry, write_metadata
+from .descriptions_csv import DescriptionRow
+from .generate import GeneratedIndex, GeneratedRow, GenerationTools, sha256_of
+from .metadata import MetadataRow, write_metadata
 from .plan import SETTINGS, Amounts, Task
 
 MANIFEST = "manifest.json"
 _SHEET_ROWS, _SHEET_COLUMNS, _SHEET_SIZE = 24, 6, 96
 
-Picked = list[tuple[Task, list[Row]]]
+Picked = list[tuple[Task, list[GeneratedRow]]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DatasetSummary:
     """A data set as it stands: what is missing of it, or what it holds and what is odd about it."""
 
     folder: Path
     unfinished: int
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[MetadataRow, ...] = ()
     unknown: tuple[str, ...] = ()
     faceless: tuple[str, ...] = ()
     short: tuple[str, ...] = ()
@@ -52,18 +52,22 @@ class Outcome:
 
 
 def finish(
-    tools: Tools, tasks: Sequence[Task], amounts: Amounts, folder: Path, gender: bool = True
-) -> Outcome:
+    tools: GenerationTools,
+    tasks: Sequence[Task],
+    amounts: Amounts,
+    folder: Path,
+    gender: bool = True,
+) -> DatasetSummary:
     """Write everything but the pictures, once all ranks have drawn theirs.
 
     Always from the pictures on the disk: the same pictures give the same files to the byte.
     """
-    album = Album(folder)
-    album.check(tasks)
-    found = [(task, *album.of(task)) for task in tasks]
+    generated = GeneratedIndex(folder)
+    generated.check(tasks)
+    found = [(task, *generated.of(task)) for task in tasks]
     unfinished = sum(place is not None for _, _, place in found)
     if unfinished:
-        return Outcome(folder, unfinished)
+        return DatasetSummary(folder, unfinished)
     picked: Picked = [(task, rows) for task, rows, _ in found]
     faceless = tuple(t.label for t, rows in picked if t.kind == "identity" and not rows)
     short = tuple(
@@ -71,7 +75,7 @@ def finish(
     )
     if len(faceless) == sum(task.kind == "identity" for task in tasks):
         raise RunError(
-            f"finish the data set in {shown(str(folder))}",
+            f"finish the data set in {printable(str(folder))}",
             "no picture of any name shows exactly one face",
             "check --model and --steps, look at pictures with `apl generate`, "
             "or give --no-face-filter and another --out folder",
@@ -83,16 +87,16 @@ def finish(
     _manifest(tools, amounts, entries, sheets, folder)
     _sweep(folder)
     unknown = tuple(v.name for v in lines if v.known is not None and v.known < LEAST)
-    return Outcome(folder, 0, entries, unknown, faceless, short)
+    return DatasetSummary(folder, 0, entries, unknown, faceless, short)
 
 
-def _voted(tools: Tools, picked: Picked, gender: bool) -> list[Line]:
+def _voted(tools: GenerationTools, picked: Picked, gender: bool) -> list[DescriptionRow]:
     named = [(task, rows) for task, rows in picked if task.kind == "identity"]
     vectors: dict[str, list[np.ndarray]] = {}
     for task, rows in named:
         vectors[task.label] = [v for row in rows if (v := row.vector) is not None]
     knowing = known(vectors)
-    lines: list[Line] = []
+    lines: list[DescriptionRow] = []
     for task, rows in named:
         values: dict[str, str] = {}
         if tools.attributes is not None and rows:
@@ -100,13 +104,15 @@ def _voted(tools: Tools, picked: Picked, gender: bool) -> list[Line]:
             values |= {} if gender else {"gender": ""}
         description = phrase(values, gender) if values else PERSON
         lines.append(
-            Line(task.label, task.split, description, values, len(rows), knowing[task.label])
+            DescriptionRow(
+                task.label, task.split, description, values, len(rows), knowing[task.label]
+            )
         )
     return lines
 
 
-def _entries(picked: Picked, descriptions: Mapping[str, str]) -> list[Entry]:
-    entries: list[Entry] = []
+def _entries(picked: Picked, descriptions: Mapping[str, str]) -> list[MetadataRow]:
+    entries: list[MetadataRow] = []
     for task, rows in picked:
         for row in rows:
             name = task.label if task.kind == "identity" else ""
@@ -114,7 +120,9 @@ def _entries(picked: Picked, descriptions: Mapping[str, str]) -> list[Entry]:
             if name:
                 prompt = row.template.replace(SLOT, name)
                 neutral = row.template.replace(SLOT, descriptions[name])
-            entries.append(Entry(row.file, task.kind, prompt, name, neutral, row.seed, task.split))
+            entries.append(
+                MetadataRow(row.file, task.kind, prompt, name, neutral, row.seed, task.split)
+            )
     return entries
 
 
@@ -135,7 +143,7 @@ def _sheets(picked: Picked, folder: Path) -> list[str]:
         page = rows[start : start + _SHEET_ROWS]
         name = f"sheet-{start // _SHEET_ROWS + 1}.png"
         pictures = [torch.stack([_small(folder / file) for file in files]) for _, files in page]
-        png(sheet(pictures, [shown(label, 400) for label, _ in page], scale=1), folder / name)
+        png(sheet(pictures, [printable(label, 400) for label, _ in page], scale=1), folder / name)
         written.append(name)
     return written
 
@@ -148,7 +156,11 @@ def _small(path: Path) -> Tensor:
 
 
 def _manifest(
-    tools: Tools, amounts: Amounts, entries: Sequence[Entry], sheets: Sequence[str], folder: Path
+    tools: GenerationTools,
+    amounts: Amounts,
+    entries: Sequence[MetadataRow],
+    sheets: Sequence[str],
+    folder: Path,
 ) -> None:
     files = [*(e.file for e in entries), *sheets, metadata.FILE, descriptions_csv.FILE, SETTINGS]
     counts: dict[str, Any] = {}
@@ -159,9 +171,9 @@ def _manifest(
     counts["names"] = {s: sum(split == s for _, split in names) for s in metadata.SPLITS}
     content = {
         "format": 1,
-        "model": tools.maker.model,
-        "fingerprints": dict(tools.maker.fingerprints),
-        "settings": asdict(tools.maker) | asdict(amounts),
+        "model": tools.settings.model,
+        "fingerprints": dict(tools.settings.fingerprints),
+        "settings": asdict(tools.settings) | asdict(amounts),
         "counts": counts,
         "files": {file: sha256_of(folder / file) for file in sorted(files)},
     }
@@ -169,7 +181,7 @@ def _manifest(
     try:
         write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     except OSError as error:
-        raise RunError(f"write {shown(str(path))}", *reason(error)) from error
+        raise RunError(f"write {printable(str(path))}", *reason(error)) from error
 
 
 def _sweep(folder: Path) -> None:

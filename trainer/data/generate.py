@@ -15,29 +15,30 @@ from torch import Tensor
 from apl_core.errors import RunError
 from apl_core.objective import Kind
 
-from ..json_log import Log, open_log, read_rows
-from ..prompts import PromptBook
-from ..readers.dataset_readers import AttributeReader, FaceReader, Painter
+from ..json_log import JsonLog, open_log, read_rows
+from ..prompts import PromptSource
+from ..readers.protocols import AttributeReader, FaceDetector
 from ..report.sheet import png, to_image
+from ..sampling import AnySampler
 from .captioned_folder import read_picture
-from .plan import Maker, Task
+from .plan import GenerationSettings, Task
 
 Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Tools:
+class GenerationTools:
     """What draws and looks; without a face reader every picture is kept."""
 
-    maker: Maker
-    painter: Painter
-    book: PromptBook
-    faces: FaceReader | None
+    settings: GenerationSettings
+    painter: AnySampler
+    book: PromptSource
+    faces: FaceDetector | None
     attributes: AttributeReader | None
 
 
 @dataclass(frozen=True)
-class Row:
+class GeneratedRow:
     """One picture that was drawn: where it lies ("" if it was not kept) and what was seen in it.
 
     A spare one was good, but the name had enough: it is drawn again once more are wanted.
@@ -69,22 +70,22 @@ class Row:
         return np.frombuffer(base64.b64decode(self.embedding), np.float16).astype(np.float32)
 
 
-class Album:
+class GeneratedIndex:
     """What is known of the pictures of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.rows: dict[tuple[str, int], Row] = {}
+        self.rows: dict[tuple[str, int], GeneratedRow] = {}
         for raw in read_rows(folder):
             try:
-                row = Row(**raw)
+                row = GeneratedRow(**raw)
             except TypeError:  # a row of another version: made anew
                 continue
             self.rows[row.task, row.index] = row
 
-    def of(self, task: Task) -> tuple[list[Row], int | None]:
+    def of(self, task: Task) -> tuple[list[GeneratedRow], int | None]:
         """(the pictures to use so far, the first place that has to be drawn or None)."""
-        kept: list[Row] = []
+        kept: list[GeneratedRow] = []
         for index in range(task.tries):
             row = self.rows.get((task.key, index))
             if len(kept) == task.wanted:
@@ -103,13 +104,13 @@ class Album:
 
 
 def make(
-    tools: Tools,
+    tools: GenerationTools,
     tasks: Sequence[Task],
     folder: Path,
     rank: int = 0,
     of: int = 1,
     advance: Advance | None = None,
-) -> Album:
+) -> GeneratedIndex:
     """Draw all that is missing of this rank's share of the tasks; RunError if the disk is full.
 
     A picture depends on its task alone, not on ranks, kills or other tasks: pictures are drawn in
@@ -118,18 +119,18 @@ def make(
     mine = tasks[rank::of]
     tell = advance or (lambda count: None)
     with open_log(folder, rank) as log:
-        album = Album(folder)
-        album.check(mine)
+        generated = GeneratedIndex(folder)
+        generated.check(mine)
         for task in mine:
             before, place = 0, 0
             while place is not None:
-                kept, place = album.of(task)
+                kept, place = generated.of(task)
                 tell(len(kept) - before)
                 before = len(kept)
                 if place is not None:
-                    _round(tools, task, place - place % tools.maker.batch, album, log)
+                    _round(tools, task, place - place % tools.settings.batch, generated, log)
             tell(task.wanted - before)
-    return Album(folder)
+    return GeneratedIndex(folder)
 
 
 def sha256_of(path: Path) -> str:
@@ -140,9 +141,11 @@ def sha256_of(path: Path) -> str:
         return ""
 
 
-def _round(tools: Tools, task: Task, start: int, album: Album, log: Log) -> None:
+def _round(
+    tools: GenerationTools, task: Task, start: int, generated: GeneratedIndex, log: JsonLog
+) -> None:
     """Draw one group of pictures, all of them, and add the rows that are not there yet."""
-    places = range(start, min(start + tools.maker.batch, task.tries))
+    places = range(start, min(start + tools.settings.batch, task.tries))
     pictures = _drawn(tools, task, places)
     good = torch.ones(len(pictures), dtype=torch.bool)
     vectors: Tensor | None = None
@@ -152,7 +155,7 @@ def _round(tools: Tools, task: Task, start: int, album: Album, log: Log) -> None
         good, vectors = torch.tensor(seen.counts) == 1, seen.embeddings
     if task.kind == "identity" and tools.attributes is not None and bool(good.any()):
         votes = tools.attributes.read(pictures)
-    rows = album.rows
+    rows = generated.rows
     kept = sum(bool(row.file) for i in range(start) if (row := rows.get((task.key, i))))
     for at, index in enumerate(places):
         use = bool(good[at]) and kept < task.wanted
@@ -161,13 +164,13 @@ def _round(tools: Tools, task: Task, start: int, album: Album, log: Log) -> None
         if there is not None and (there.file or not use):
             continue
         file = task.file(index) if use else ""
-        row = Row(
+        row = GeneratedRow(
             task.key,
             index,
             file,
-            _printed(pictures[at], album.folder / file) if use else "",
-            task.template(tools.maker, tools.book, index),
-            None if task.source else task.seed(tools.maker, index),
+            _printed(pictures[at], generated.folder / file) if use else "",
+            task.template(tools.settings, tools.book, index),
+            None if task.source else task.seed(tools.settings, index),
             {k: [round(float(p), 4) for p in v[at]] for k, v in votes.items()} if use else {},
             _packed(vectors[at]) if use and vectors is not None else "",
             bool(good[at]) and not use,
@@ -176,11 +179,11 @@ def _round(tools: Tools, task: Task, start: int, album: Album, log: Log) -> None
         rows[task.key, index] = row
 
 
-def _drawn(tools: Tools, task: Task, places: Sequence[int]) -> Tensor:
+def _drawn(tools: GenerationTools, task: Task, places: Sequence[int]) -> Tensor:
     if task.source is not None:
-        return read_picture(task.source, tools.maker.size)[None]
-    requests = [task.request(tools.maker, tools.book, index) for index in places]
-    asked = f"draw {len(requests)} pictures with {tools.maker.model}"
+        return read_picture(task.source, tools.settings.size)[None]
+    requests = [task.request(tools.settings, tools.book, index) for index in places]
+    asked = f"draw {len(requests)} pictures with {tools.settings.model}"
     try:
         pictures = tools.painter.draw(requests, None).float().cpu()
     except torch.cuda.OutOfMemoryError as error:

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from apl_core import atomic
 from apl_core.captions import Names
 from apl_core.errors import ConfigError, RunError
-from apl_core.metadata import shown, unique_keys
+from apl_core.metadata import printable, unique_keys
 from apl_core.objective import KINDS, Kind
 from apl_core.texts import read_text
 
@@ -20,11 +20,11 @@ SPLITS: tuple[Split, ...] = ("train", "heldout")
 FILE = "metadata.jsonl"
 _TOLD = 20
 _BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-"""Line ends in some programs' eyes, which JSON leaves as they are."""
+"""Line ends in some programs' readers, which JSON leaves as they are."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class MetadataRow:
     """A picture: its file below the data set's folder, its prompt, the prompt that names nobody.
 
     `name` is empty but for identity pictures; `neutral` is `prompt` for all others. `seed` is the
@@ -44,35 +44,35 @@ class Entry:
             raise ValueError(fault)
 
 
-_FIELDS = {field.name for field in fields(Entry)}
+_FIELDS = {field.name for field in fields(MetadataRow)}
 
 
-def write_metadata(folder: Path, entries: Iterable[Entry]) -> Path:
+def write_metadata(folder: Path, entries: Iterable[MetadataRow]) -> Path:
     """Write `metadata.jsonl` in one move; RunError if the disk does not take it."""
     lines = [json.dumps(asdict(entry), ensure_ascii=False).translate(_BREAKS) for entry in entries]
     path = folder / FILE
     try:
         atomic.write_text(path, "".join(line + "\n" for line in lines))
     except OSError as error:
-        raise RunError(f"write {shown(str(path))}", *atomic.reason(error)) from error
+        raise RunError(f"write {printable(str(path))}", *atomic.reason(error)) from error
     return path
 
 
-def read_metadata(folder: Path) -> tuple[Entry, ...]:
+def read_metadata(folder: Path) -> tuple[MetadataRow, ...]:
     """All lines of a data set's `metadata.jsonl`; one ConfigError tells everything wrong with it.
 
     Unknown fields are ignored. Whether the pictures exist is not looked at.
     """
     path = folder / FILE
-    asked = f"read {shown(str(path))}"
+    asked = f"read {printable(str(path))}"
     try:
         text = read_text(path)
     except (OSError, ValueError) as error:
         found = "it cannot be read" if isinstance(error, OSError) else "it is not UTF-8"
         fix = "give the folder that `apl dataset --out` made"
-        raise ConfigError(asked, f"{found} ({shown(str(error), 120)})", fix) from error
+        raise ConfigError(asked, f"{found} ({printable(str(error), 120)})", fix) from error
     problems: list[ConfigError] = []
-    entries: list[Entry] = []
+    entries: list[MetadataRow] = []
     seen: set[str] = set()
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -80,12 +80,12 @@ def read_metadata(folder: Path) -> tuple[Entry, ...]:
         try:
             entry = _entry(json.loads(line, object_pairs_hook=unique_keys))
             if entry.file in seen:
-                raise ValueError(f"{shown(entry.file, 80)!r} stands there twice")
+                raise ValueError(f"{printable(entry.file, 80)!r} stands there twice")
             seen.add(entry.file)
             entries.append(entry)
         except (ValueError, TypeError, RecursionError) as error:
             fix = "run `apl dataset` again"
-            problems.append(ConfigError(f"line {number}", shown(str(error), 160), fix))
+            problems.append(ConfigError(f"line {number}", printable(str(error), 160), fix))
     if problems:
         raise ConfigError.of(asked, problems[:_TOLD])
     if not entries:
@@ -93,7 +93,7 @@ def read_metadata(folder: Path) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def descriptions_in(entries: Iterable[Entry]) -> dict[str, str]:
+def descriptions_in(entries: Iterable[MetadataRow]) -> dict[str, str]:
     """What stands for each name in its neutral prompts."""
     found: dict[str, str] = {}
     for entry in (e for e in entries if e.name):
@@ -105,16 +105,16 @@ def descriptions_in(entries: Iterable[Entry]) -> dict[str, str]:
     return found
 
 
-def _entry(raw: Any) -> Entry:
+def _entry(raw: Any) -> MetadataRow:
     if not isinstance(raw, dict):
         raise ValueError("it is no table")
     given = {k: v for k, v in cast("dict[str, Any]", raw).items() if k in _FIELDS}
     if missing := sorted(_FIELDS - given.keys()):
         raise ValueError(f"{', '.join(missing)} is missing")
-    return Entry(**given)
+    return MetadataRow(**given)
 
 
-def _fault(entry: Entry) -> str:
+def _fault(entry: MetadataRow) -> str:
     texts = (entry.file, entry.kind, entry.prompt, entry.name, entry.neutral, entry.split)
     if not all(isinstance(text, str) for text in texts):
         return "a field that should be text is none"
@@ -122,11 +122,11 @@ def _fault(entry: Entry) -> str:
         return "the seed is no whole number"
     path = PurePosixPath(entry.file)
     if not path.parts or path.is_absolute() or ".." in path.parts or set(entry.file) & set("\\:\0"):
-        return f"{shown(entry.file, 80)!r} is no file below the folder"
+        return f"{printable(entry.file, 80)!r} is no file below the folder"
     if entry.kind not in KINDS:
-        return f"the kind is {shown(entry.kind, 40)!r}, not one of {', '.join(KINDS)}"
+        return f"the kind is {printable(entry.kind, 40)!r}, not one of {', '.join(KINDS)}"
     if entry.split not in SPLITS:
-        return f"the split is {shown(entry.split, 40)!r}, not one of {', '.join(SPLITS)}"
+        return f"the split is {printable(entry.split, 40)!r}, not one of {', '.join(SPLITS)}"
     if bool(entry.name) != (entry.kind == "identity"):
         return "identity pictures have a name, and no others"
     if entry.kind != "identity" and entry.neutral != entry.prompt:

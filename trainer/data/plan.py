@@ -13,12 +13,12 @@ from typing import Any
 
 from apl_core.atomic import reason, write_text
 from apl_core.errors import ConfigError, RunError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.objective import Kind
 from apl_core.texts import read_text
 
 from ..names import check_apart
-from ..prompts import SLOT, PromptBook, generator, number
+from ..prompts import SLOT, PromptSource, generator, number
 from ..sampling import Request
 from ..settings import parse_json
 from .metadata import Split
@@ -28,7 +28,7 @@ _MANY = 100_000
 
 
 @dataclass(frozen=True)
-class Maker:
+class GenerationSettings:
     """What decides how a picture comes out; a folder is only ever continued with the same."""
 
     model: str
@@ -55,24 +55,25 @@ class Maker:
                 return
             theirs: Any = parse_json(read_text(path))
         except OSError as error:
-            raise RunError(f"write {shown(str(path))}", *reason(error)) from error
+            raise RunError(f"write {printable(str(path))}", *reason(error)) from error
         except ValueError as error:
             raise ConfigError(
-                f"read {shown(str(path))}", "it is broken", "choose another --out folder"
+                f"read {printable(str(path))}", "it is broken", "choose another --out folder"
             ) from error
         theirs = theirs if isinstance(theirs, dict) else {}
         fix = "use the same settings, or another --out folder"
         problems = [
             ConfigError(
-                f"go on in {shown(str(folder))}",
-                f"{key} was {shown(str(theirs.get(key)), 80)!r} and is {shown(str(value), 80)!r}",
+                f"go on in {printable(str(folder))}",
+                f"{key} was {printable(str(theirs.get(key)), 80)!r}, "
+                f"now it is {printable(str(value), 80)!r}",
                 fix,
             )
             for key, value in mine.items()
             if theirs.get(key) != value
         ]
         if problems:
-            raise ConfigError.of(f"go on in {shown(str(folder))}", problems)
+            raise ConfigError.of(f"go on in {printable(str(folder))}", problems)
 
 
 @dataclass(frozen=True)
@@ -125,23 +126,23 @@ class Task:
         """The task's name in the logs."""
         return f"{'given' if self.source else self.kind}/{self.label}"
 
-    def template(self, maker: Maker, book: PromptBook, index: int) -> str:
+    def template(self, settings: GenerationSettings, book: PromptSource, index: int) -> str:
         """The prompt of a picture, with `{}` where the name goes."""
         if self.source is not None:
             return self.caption
-        random = generator(maker.seed, self.key, index)
+        random = generator(settings.seed, self.key, index)
         return book.named(random) if self.kind == "identity" else book.general(self.kind, random)
 
-    def request(self, maker: Maker, book: PromptBook, index: int) -> Request:
+    def request(self, settings: GenerationSettings, book: PromptSource, index: int) -> Request:
         """The picture to draw at a place of this task."""
-        prompt = self.template(maker, book, index)
+        prompt = self.template(settings, book, index)
         if self.kind == "identity":
             prompt = prompt.replace(SLOT, self.label)
-        return Request(prompt, self.seed(maker, index), maker.negative)
+        return Request(prompt, self.seed(settings, index), settings.negative)
 
-    def seed(self, maker: Maker, index: int) -> int:
+    def seed(self, settings: GenerationSettings, index: int) -> int:
         """The seed of a picture's noise, whatever else is drawn."""
-        return number(maker.seed, "noise", self.key, index) % 2**32
+        return number(settings.seed, "noise", self.key, index) % 2**32
 
     def file(self, index: int) -> str:
         """Where a picture lies, below the data set's folder."""
@@ -151,7 +152,7 @@ class Task:
 def split_names(
     names: Sequence[str], heldout: Sequence[str] | None, share: float, seed: int
 ) -> dict[str, Split]:
-    """Who is learnt from and who only measured on; ConfigError if there are too few of them.
+    """Who is learned from and who only measured on; ConfigError if there are too few of them.
 
     Without a list of held-out names a share of all is drawn, the same whatever their order.
     """

@@ -12,15 +12,15 @@ import torch
 from apl_core.prefix import Prefix
 
 from ..checkpoints.load import CheckpointModel
-from ..prompts import SLOT, PromptBook, generator, number
-from ..readers.clip import OpenClip
+from ..prompts import SLOT, PromptSource, generator, number
+from ..readers.available import Readers
 from ..readers.protocols import FaceReader, Faces
 from ..sampling import Request
 from ..statistics import Mean, mean
-from .conditions import PERSON, Condition, Question, Questions, baselines, random_rows, reseeded
+from .conditions import PERSON, Condition, EvalPrompt, EvalPrompts, baselines, random_rows, reseeded
 from .figures import changes, likeness, read_faces, text_fit
 from .gallery import People, pictures_of_people, read_people
-from .image_cache import Darkroom, Roll
+from .image_cache import ImageCache, ImageSet
 
 GALLERY_PROMPT = "a close-up portrait of {}"
 GROUPS = ("trained", "heldout")
@@ -29,7 +29,7 @@ Tell = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """Who is measured how: names, pictures a name, name-free prompts a kind, and the drawing."""
 
     trained: tuple[str, ...]
@@ -50,11 +50,11 @@ class Plan:
         """Everybody."""
         return self.trained + self.heldout
 
-    def questions(self, book: PromptBook) -> Questions:
+    def questions(self, book: PromptSource) -> EvalPrompts:
         """Prompts and seeds; they depend on the seed, the name and the book alone."""
         free = {
             kind: tuple(
-                Question(
+                EvalPrompt(
                     SLOT,
                     book.general(kind, generator(self.seed, *told)),
                     number(self.seed, *told, "noise"),
@@ -67,160 +67,155 @@ class Plan:
             tuple(self._question(book, name, i) for name in names for i in range(self.seeds))
             for names in (self.trained, self.heldout)
         ]
-        return Questions(named[0], named[1], free["people"], free["things"])
+        return EvalPrompts(named[0], named[1], free["people"], free["things"])
 
-    def portraits(self) -> list[Question]:
+    def portraits(self) -> list[EvalPrompt]:
         """Pictures for the gallery: other seeds than those that are measured."""
         return [
-            Question(GALLERY_PROMPT, name, number(self.seed, "gallery", name, i))
+            EvalPrompt(GALLERY_PROMPT, name, number(self.seed, "gallery", name, i))
             for name in self.names
             for i in range(self.gallery)
         ]
 
-    def _question(self, book: PromptBook, name: str, i: int) -> Question:
+    def _question(self, book: PromptSource, name: str, i: int) -> EvalPrompt:
         told = "evaluate", name, i
         template = book.named(generator(self.seed, *told))
         described = self.descriptions.get(name, "")
-        return Question(template, name, number(self.seed, *told, "noise"), {}, described)
+        return EvalPrompt(template, name, number(self.seed, *told, "noise"), {}, described)
 
 
 @dataclass(frozen=True)
-class Eyes:
-    """Who looks at the pictures; None where weights are missing, which `lacking` tells."""
-
-    faces: FaceReader | None = None
-    clip: OpenClip | None = None
-    lacking: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Survey:
+class CheckpointEvaluation:
     """What was measured: figures with intervals, the pictures, and whom they are of."""
 
-    plan: Plan
-    asked: Questions
-    rolls: Mapping[str, Roll]
+    plan: EvaluationPlan
+    asked: EvalPrompts
+    image_sets: Mapping[str, ImageSet]
     titles: Mapping[str, str]
     figures: Mapping[str, Mean]
     people: People | None
     lacking: tuple[str, ...]
 
 
-class Surveyor:
+class CheckpointEvaluator:
     """Measures a prefix on a checkpoint into a folder; killed and called again it goes on."""
 
     def __init__(
         self,
         model: CheckpointModel,
         prefix: Prefix,
-        plan: Plan,
-        book: PromptBook,
-        eyes: Eyes,
+        plan: EvaluationPlan,
+        book: PromptSource,
+        readers: Readers,
         gallery: Path | None,
         out: Path,
     ) -> None:
-        self.plan, self.eyes, self.shelf = plan, eyes, gallery
+        self.plan, self.readers, self.gallery_folder = plan, readers, gallery
         self.asked = plan.questions(book)
         asked = [q.request().prompt for q in (*self.asked.named, *self.asked.free)]
         model.encoder.check([*asked, *plan.descriptions.values(), plan.negative])
         self.conditions = self._conditions(model, prefix)
         sampler = model.sampler(plan.steps, plan.guidance, plan.size, plan.batch)
         recipe = f"{digest_of(model)} {plan.steps} {plan.guidance} {plan.size}"
-        self.room = Darkroom(sampler, out / "pictures", recipe, plan.size, plan.batch)
-        self.rolls = self._rolls()
+        self.room = ImageCache(sampler, out / "pictures", recipe, plan.size, plan.batch)
+        self.image_sets = self._rolls()
 
     def draw(self, tell: Tell, rank: int = 0, of: int = 1) -> int:
         """Draw this rank's share; returns how many pictures are left to others."""
-        rolls = list(self.rolls.values())
-        total, done = sum(map(len, rolls)), 0
+        image_sets = list(self.image_sets.values())
+        total, done = sum(map(len, image_sets)), 0
 
         def advance(count: int) -> None:
             nonlocal done
             done += count
             tell("drawing", done, -(-total // of))
 
-        self.room.draw(rolls, advance, rank, of)
-        return sum(len(self.room.missing(roll)) for roll in rolls) if of > 1 else 0
+        self.room.draw(image_sets, advance, rank, of)
+        return sum(len(self.room.missing(image_set)) for image_set in image_sets) if of > 1 else 0
 
-    def measure(self, tell: Tell) -> Survey:
+    def measure(self, tell: Tell) -> CheckpointEvaluation:
         """Let the readers look at all pictures."""
-        faces, clip, plan = self.eyes.faces, self.eyes.clip, self.plan
+        faces, clip, plan = self.readers.faces, self.readers.clip, self.plan
         people = self._people(faces) if faces is not None else None
         figures: dict[str, Mean] = {}
         for done, (name, condition) in enumerate(self.conditions.items(), 1):
-            paper, title = condition.paper(self.asked), "base" if name == "none" else name
-            parts = _groups(paper, self.rolls[name])
+            prompts, title = condition.prompts_of(self.asked), "base" if name == "none" else name
+            parts = _groups(prompts, self.image_sets[name])
             if faces is not None and people is not None:
-                seen = {group: read_faces(faces, roll) for group, (_, roll) in parts.items()}
+                seen = {
+                    group: read_faces(faces, image_set) for group, (_, image_set) in parts.items()
+                }
                 figures |= _identity(title, parts, seen, people)
             if clip is not None:
-                for group, (questions, roll) in parts.items():
+                for group, (questions, image_set) in parts.items():
                     who = [q.subject for q in questions] if group in GROUPS else None
                     texts = [q.request(PERSON if who else None).prompt for q in questions]
-                    figures[f"{title}.clip_score.{group}"] = text_fit(clip, roll, texts, who)
+                    figures[f"{title}.clip_score.{group}"] = text_fit(clip, image_set, texts, who)
             tell("reading", done, len(self.conditions) + 1)
         if plan.free:
             count = 2 * plan.free
             free = {
-                name: self.rolls[name].cut(len(self.rolls[name]) - count)
+                name: self.image_sets[name].cut(len(self.image_sets[name]) - count)
                 for name in ("prefix", "random", "reseeded")
             }
-            plain = self.rolls["none"].cut(len(self.rolls["none"]) - count)
+            plain = self.image_sets["none"].cut(len(self.image_sets["none"]) - count)
             figures |= changes(plain, dict(free), clip, clip)
         tell("reading", len(self.conditions) + 1, len(self.conditions) + 1)
         titles = {name: condition.title for name, condition in self.conditions.items()}
-        return Survey(plan, self.asked, self.rolls, titles, figures, people, self.eyes.lacking)
+        return CheckpointEvaluation(
+            plan, self.asked, self.image_sets, titles, figures, people, self.readers.lacking
+        )
 
     def _conditions(self, model: CheckpointModel, prefix: Prefix) -> dict[str, Condition]:
         others = baselines(random_rows(model.encoder, prefix.n, prefix.behind))
-        learnt = Condition("learned prefix", prefix.rows(), free=True, brief=False)
-        found = {"none": others.pop("none"), "prefix": learnt, **others}
+        learned = Condition("learned prefix", prefix.rows(), free=True, brief=False)
+        found = {"none": others.pop("none"), "prefix": learned, **others}
         if not all(q.description for q in self.asked.named):
             del found["description"]  # it would ask for the name itself
-        if self.eyes.faces is None and self.eyes.clip is None:  # nobody reads these
+        if self.readers.faces is None and self.readers.clip is None:  # nobody reads these
             found = {name: c for name, c in found.items() if c.free}
         return found
 
-    def _rolls(self) -> dict[str, Roll]:
-        rolls: dict[str, Roll] = {}
+    def _rolls(self) -> dict[str, ImageSet]:
+        image_sets: dict[str, ImageSet] = {}
         for name, condition in self.conditions.items():
-            paper = condition.paper(self.asked)
+            prompts = condition.prompts_of(self.asked)
             requests = [_away_from(self.plan.negative, r) for r in condition.requests(self.asked)]
-            rolls[name] = self.room.roll(
-                name, _labels(paper)[: len(requests)], requests, condition.rows
+            image_sets[name] = self.room.image_set(
+                name, _labels(prompts)[: len(requests)], requests, condition.rows
             )
         if self.plan.free:
             again = [replace(r, negative=self.plan.negative) for r in reseeded(self.asked)]
             labels = _labels(replace(self.asked, trained=(), heldout=()))
-            rolls["reseeded"] = self.room.roll("reseeded", labels, again, None)
-        if self.eyes.faces is not None and self.shelf is None:
+            image_sets["reseeded"] = self.room.image_set("reseeded", labels, again, None)
+        if self.readers.faces is not None and self.gallery_folder is None:
             portraits = self.plan.portraits()
             requests = [q.request(negative=self.plan.negative) for q in portraits]
             labels = [f"gallery-{i:05d}" for i in range(len(portraits))]
-            rolls["gallery"] = self.room.roll("gallery", labels, requests, None)
-        return rolls
+            image_sets["gallery"] = self.room.image_set("gallery", labels, requests, None)
+        return image_sets
 
     def _people(self, faces: FaceReader) -> People:
-        if self.shelf is None:
+        if self.gallery_folder is None:
             who = [q.subject for q in self.plan.portraits()]
-            return People.of(read_faces(faces, self.rolls["gallery"]), who)
-        pictures = pictures_of_people(self.shelf, self.plan.names)
+            return People.of(read_faces(faces, self.image_sets["gallery"]), who)
+        pictures = pictures_of_people(self.gallery_folder, self.plan.names)
         seen = read_people(faces, [file for _, file in pictures])
         return People.of(seen, [name for name, _ in pictures])
 
 
-Part = tuple[Sequence[Question], Roll]
+Part = tuple[Sequence[EvalPrompt], ImageSet]
 
 
-def _groups(paper: Questions, roll: Roll) -> dict[str, Part]:
+def _groups(prompts: EvalPrompts, image_set: ImageSet) -> dict[str, Part]:
     """The questions and pictures of each group that has any."""
     found: dict[str, Part] = {}
     start = 0
     for group in (*GROUPS, "people", "things"):
-        questions: tuple[Question, ...] = getattr(paper, group)
+        questions: tuple[EvalPrompt, ...] = getattr(prompts, group)
         end = start + len(questions)
-        if questions and end <= len(roll):
-            found[group] = questions, roll.cut(start, end)
+        if questions and end <= len(image_set):
+            found[group] = questions, image_set.cut(start, end)
         start = end
     return found
 
@@ -249,11 +244,11 @@ def _shown(faces: Faces, who: Sequence[str] | None = None) -> Mean:
     return mean(faces.found.cpu().float().numpy(), who)
 
 
-def _labels(paper: Questions) -> list[str]:
+def _labels(prompts: EvalPrompts) -> list[str]:
     return [
         f"{group}-{i:05d}"
         for group in (*GROUPS, "people", "things")
-        for i in range(len(getattr(paper, group)))
+        for i in range(len(getattr(prompts, group)))
     ]
 
 

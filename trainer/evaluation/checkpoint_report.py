@@ -13,13 +13,13 @@ from torch import Tensor
 
 from apl_core.atomic import reason, write_text
 from apl_core.errors import RunError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from ..report.page import Picture, Table, write_page
 from ..report.sheet import save_sheet
 from ..statistics import Mean
-from .checkpoint_eval import GROUPS, Survey
-from .image_cache import Roll, read_print
+from .checkpoint_eval import GROUPS, CheckpointEvaluation
+from .image_cache import ImageSet, read_image
 
 FORMAT = 1
 _CHANGES = ("prefix", "random", "reseeded")
@@ -29,9 +29,9 @@ _TOLD = 12
 _UNSURE = 0.5
 
 
-def flat_figures(survey: Survey) -> dict[str, float]:
+def flat_figures(evaluation: CheckpointEvaluation) -> dict[str, float]:
     """The plain numbers of figures.json; what was not measured or has no value is left out."""
-    flat = {k: m.value for k, m in survey.figures.items() if not math.isnan(m.value)}
+    flat = {k: m.value for k, m in evaluation.figures.items() if not math.isnan(m.value)}
     for kind in (*GROUPS, "people", "things"):
         keys = f"base.clip_score.{kind}", f"prefix.clip_score.{kind}"
         if all(key in flat for key in keys):
@@ -42,16 +42,20 @@ def flat_figures(survey: Survey) -> dict[str, float]:
     return flat
 
 
-def tables(survey: Survey) -> list[Table]:
+def tables(evaluation: CheckpointEvaluation) -> list[Table]:
     """Identity, fit and drift, as far as they were measured."""
-    found = [*(_identity(survey, group) for group in GROUPS), _fit(survey), _drift(survey)]
+    found = [
+        *(_identity(evaluation, group) for group in GROUPS),
+        _fit(evaluation),
+        _drift(evaluation),
+    ]
     return [table for table in found if table is not None]
 
 
-def notes(survey: Survey) -> list[str]:
+def notes(evaluation: CheckpointEvaluation) -> list[str]:
     """What the figures are, what was not measured, and what is odd about them."""
-    plan, people = survey.plan, survey.people
-    lines = [f"Not measured: {text}." for text in survey.lacking]
+    plan, people = evaluation.plan, evaluation.people
+    lines = [f"Not measured: {text}." for text in evaluation.lacking]
     lines.append(
         "Intervals are 95 % bootstrap intervals, over names where there are names. A picture "
         "without a face is in no cosine and no rank and is not anonymous: it counts in face found "
@@ -59,7 +63,7 @@ def notes(survey: Survey) -> list[str]:
     )
     if people is not None and people.gallery is None:
         lines.append(
-            "No face was found in any picture of the gallery: nobody can be recognised, "
+            "No face was found in any picture of the gallery: nobody can be recognized, "
             "and nothing is said about identity."
         )
     if people is not None and people.gallery is not None:
@@ -68,7 +72,7 @@ def notes(survey: Survey) -> list[str]:
         lines.append(f"The gallery holds {size} people; {chance}.")
         if size <= 5:
             lines.append("Ranks among the first five are left out: the gallery has no more.")
-        lines += _doubts(survey)
+        lines += _doubts(evaluation)
     if people is not None and people.faceless:
         lines.append(
             f"No face in any gallery picture of {_listing(people.faceless)}: not in the "
@@ -80,7 +84,7 @@ def notes(survey: Survey) -> list[str]:
             "pictures of one are hardly more alike than of two. Such names look anonymous "
             "without any prefix."
         )
-    if any(".clip_score." in key for key in survey.figures):
+    if any(".clip_score." in key for key in evaluation.figures):
         lines.append(
             "Text fit is CLIP's cosine of a picture with its prompt, in which “a person” "
             "stands for the name. FID and KID are of CLIP's picture embeddings: "
@@ -93,58 +97,58 @@ def notes(survey: Survey) -> list[str]:
     return lines
 
 
-def write_survey(out: Path, survey: Survey, facts: Mapping[str, str]) -> None:
+def write_report(out: Path, evaluation: CheckpointEvaluation, facts: Mapping[str, str]) -> None:
     """Write everything; RunError if the disk does not take it."""
-    figures = {key: value.plain() for key, value in survey.figures.items()}
-    people = survey.people
+    figures = {key: value.plain() for key, value in evaluation.figures.items()}
+    people = evaluation.people
     data = {
         "format": FORMAT,
         "facts": dict(facts),
         "figures": figures,
-        "numbers": flat_figures(survey),
-        "not_measured": list(survey.lacking),
+        "numbers": flat_figures(evaluation),
+        "not_measured": list(evaluation.lacking),
         "gallery": [] if people is None or people.gallery is None else list(people.gallery.names),
         "without_face": [] if people is None else list(people.faceless),
         "unknown": [] if people is None else list(people.unknown),
-        "notes": notes(survey),
+        "notes": notes(evaluation),
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        numbers = json.dumps(flat_figures(survey), indent=1, sort_keys=True)
+        numbers = json.dumps(flat_figures(evaluation), indent=1, sort_keys=True)
         write_text(out / "figures.json", numbers + "\n")
         text = json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False)
         write_text(out / "report.json", text + "\n")
-        _save_sheet(survey, out / "sheet.png")
+        _save_sheet(evaluation, out / "sheet.png")
         caption = "The same prompts and seeds, without and with the prefix."
         write_page(
             out / "report.html",
             "A prefix on a checkpoint, measured",
             "The same prompts and seeds without and with the prefix, beside plain baselines.",
             [Picture(out / "sheet.png", caption)],
-            tables(survey),
+            tables(evaluation),
             facts,
-            notes(survey),
+            notes(evaluation),
         )
     except OSError as error:
-        raise RunError(f"write the report into {shown(str(out))}", *reason(error)) from error
+        raise RunError(f"write the report into {printable(str(out))}", *reason(error)) from error
 
 
-def _doubts(survey: Survey) -> list[str]:
+def _doubts(evaluation: CheckpointEvaluation) -> list[str]:
     """Where the row without prefix shows that there is little to take away."""
     lines: list[str] = []
     for group in GROUPS:
-        base = survey.figures.get(f"base.identity_top1.{group}")
+        base = evaluation.figures.get(f"base.identity_top1.{group}")
         if base is not None and base.value < _UNSURE:
             lines.append(
                 f"Without prefix only {base.percent()} % of the pictures of "
-                f"{_WORDS[group]} are recognised: what a prefix takes away can be no "
+                f"{_WORDS[group]} are recognized: what a prefix takes away can be no "
                 "more than that."
             )
     return lines
 
 
-def _identity(survey: Survey, group: str) -> Table | None:
-    if survey.people is None or f"base.face_found.{group}" not in survey.figures:
+def _identity(evaluation: CheckpointEvaluation, group: str) -> Table | None:
+    if evaluation.people is None or f"base.face_found.{group}" not in evaluation.figures:
         return None
     keys = {
         "identity_top1": "top-1",
@@ -157,38 +161,40 @@ def _identity(survey: Survey, group: str) -> Table | None:
     columns = [
         (title, f"{key}.{group}")
         for key, title in keys.items()
-        if f"base.{key}.{group}" in survey.figures
+        if f"base.{key}.{group}" in evaluation.figures
     ]
     about = (
         "Percent with 95 % intervals. Top-1, top-5 and cosines: lower is more anonymous; the "
         "largest is the cosine of each name's likeliest picture. Anonymous: share of all pictures "
         "that show a face of somebody else."
     )
-    return _table(survey, f"Identity, {_WORDS[group]}", about, columns)
+    return _table(evaluation, f"Identity, {_WORDS[group]}", about, columns)
 
 
-def _fit(survey: Survey) -> Table | None:
+def _fit(evaluation: CheckpointEvaluation) -> Table | None:
     titles = {**_WORDS, "people": "people without name", "things": "things"}
     columns = [
         (title, f"clip_score.{key}")
         for key, title in titles.items()
-        if f"base.clip_score.{key}" in survey.figures
+        if f"base.clip_score.{key}" in evaluation.figures
     ]
     if not columns:
         return None
     about = "Cosine of each picture with the text as asked, the name taken out, in percent."
-    return _table(survey, "Text fit", about, columns)
+    return _table(evaluation, "Text fit", about, columns)
 
 
-def _table(survey: Survey, title: str, about: str, columns: Sequence[tuple[str, str]]) -> Table:
+def _table(
+    evaluation: CheckpointEvaluation, title: str, about: str, columns: Sequence[tuple[str, str]]
+) -> Table:
     rows = [
-        [words, *(_cell(survey.figures.get(f"{_key(name)}.{key}")) for _, key in columns)]
-        for name, words in survey.titles.items()
+        [words, *(_cell(evaluation.figures.get(f"{_key(name)}.{key}")) for _, key in columns)]
+        for name, words in evaluation.titles.items()
     ]
     return Table(title, about, ["", *(head for head, _ in columns)], rows)
 
 
-def _drift(survey: Survey) -> Table | None:
+def _drift(evaluation: CheckpointEvaluation) -> Table | None:
     kinds = {
         "pixels": "pixels",
         "features": "features",
@@ -196,14 +202,14 @@ def _drift(survey: Survey) -> Table | None:
         "fid": "FID",
         "kid": "KID",
     }
-    there = [kind for kind in kinds if f"change.{kind}.prefix" in survey.figures]
+    there = [kind for kind in kinds if f"change.{kind}.prefix" in evaluation.figures]
     if not there:
         return None
-    names = {**survey.titles, "reseeded": "another seed"}
+    names = {**evaluation.titles, "reseeded": "another seed"}
     rows = [
-        [names[name], *(_change(survey.figures[f"change.{kind}.{name}"]) for kind in there)]
+        [names[name], *(_change(evaluation.figures[f"change.{kind}.{name}"]) for kind in there)]
         for name in _CHANGES
-        if f"change.pixels.{name}" in survey.figures
+        if f"change.pixels.{name}" in evaluation.figures
     ]
     about = (
         "Name-free pictures against those without prefix, same seeds: mean squared pixel "
@@ -229,12 +235,12 @@ def _change(found: Mean) -> str:
 
 def _listing(names: Sequence[str]) -> str:
     more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    return ", ".join(shown(name, 60) for name in names[:_TOLD]) + more
+    return ", ".join(printable(name, 60) for name in names[:_TOLD]) + more
 
 
-def _save_sheet(survey: Survey, path: Path) -> None:
+def _save_sheet(evaluation: CheckpointEvaluation, path: Path) -> None:
     """A few names of each group, people and things: without the prefix above, with it below."""
-    asked, plan = survey.asked, survey.plan
+    asked, plan = evaluation.asked, evaluation.plan
     counts = [min(len(names), 3) for names in (plan.trained, plan.heldout)]
     starts = [i * plan.seeds for i in range(counts[0])]
     starts += [len(asked.trained) + i * plan.seeds for i in range(counts[1])]
@@ -242,12 +248,12 @@ def _save_sheet(survey: Survey, path: Path) -> None:
     free = [named, named + len(asked.people)] if plan.free else []
     questions = [*asked.named, *asked.free]
     heads = [questions[i].subject for i in starts + free]
-    rows = [_few(survey.rolls[name], starts + free) for name in ("none", "prefix")]
+    rows = [_few(evaluation.image_sets[name], starts + free) for name in ("none", "prefix")]
     groups = zip(("learned from", "held out", "names nobody"), (*counts, len(free)), strict=True)
     save_sheet(rows, path, ("no prefix", "with prefix"), heads, 1, list(groups))
 
 
-def _few(roll: Roll, places: Sequence[int]) -> Tensor:
-    pictures = torch.stack([read_print(roll.files[i]) for i in places])
+def _few(image_set: ImageSet, places: Sequence[int]) -> Tensor:
+    pictures = torch.stack([read_image(image_set.files[i]) for i in places])
     side = min(_SMALL, pictures.shape[-1])
     return F.interpolate(pictures, (side, side), mode="area")

@@ -17,11 +17,11 @@ from ..sampling import Request
 PERSON = "a person"
 
 _RESEEDED = 500_000
-Same = TypeVar("Same", bound="Questions")
+Same = TypeVar("Same", bound="EvalPrompts")
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalPrompt:
     """A prompt with `{}` where the subject goes, and its seed.
 
     `asked` are the classes that a reader of the picture must see, where one can tell.
@@ -40,13 +40,13 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Questions:
+class EvalPrompts:
     """The prompts of one examination."""
 
-    trained: tuple[Question, ...]
-    heldout: tuple[Question, ...]
-    people: tuple[Question, ...]
-    things: tuple[Question, ...]
+    trained: tuple[EvalPrompt, ...]
+    heldout: tuple[EvalPrompt, ...]
+    people: tuple[EvalPrompt, ...]
+    things: tuple[EvalPrompt, ...]
 
     def brief(self: Same) -> Same:
         """The same examination with one picture of every name.
@@ -57,18 +57,18 @@ class Questions:
         return replace(self, trained=_in_turn(self.trained), heldout=_in_turn(self.heldout))
 
     @property
-    def named(self) -> tuple[Question, ...]:
+    def named(self) -> tuple[EvalPrompt, ...]:
         """All prompts that name somebody."""
         return self.trained + self.heldout
 
     @property
-    def free(self) -> tuple[Question, ...]:
+    def free(self) -> tuple[EvalPrompt, ...]:
         """All prompts that name nobody."""
         return self.people + self.things
 
 
-def _in_turn(questions: tuple[Question, ...]) -> tuple[Question, ...]:
-    by_name: dict[str, list[Question]] = {}
+def _in_turn(questions: tuple[EvalPrompt, ...]) -> tuple[EvalPrompt, ...]:
+    by_name: dict[str, list[EvalPrompt]] = {}
     for question in questions:
         by_name.setdefault(question.subject, []).append(question)
     return tuple(asked[i % min(2, len(asked))] for i, asked in enumerate(by_name.values()))
@@ -80,19 +80,19 @@ class Condition:
 
     title: str
     rows: Rows | None = None
-    rewrite: Callable[[Question], Request] = Question.request
+    rewrite: Callable[[EvalPrompt], Request] = EvalPrompt.request
     free: bool = False
     brief: bool = True
 
-    def paper(self, whole: Same) -> Same:
-        """The questions that are asked: one picture a name for a brief condition."""
+    def prompts_of(self, whole: Same) -> Same:
+        """The prompts that are drawn: one picture a name for a brief condition."""
         return whole.brief() if self.brief else whole
 
-    def requests(self, whole: Questions) -> list[Request]:
+    def requests(self, whole: EvalPrompts) -> list[Request]:
         """All pictures of this condition: of the named prompts, then of the name-free ones."""
-        paper = self.paper(whole)
-        return [self.rewrite(q) for q in paper.named] + [
-            q.request() for q in paper.free if self.free
+        prompts = self.prompts_of(whole)
+        return [self.rewrite(q) for q in prompts.named] + [
+            q.request() for q in prompts.free if self.free
         ]
 
 
@@ -121,6 +121,6 @@ def random_rows(encoder: TextEncoderPort, vectors: int, behind: int, seed: int =
     return Rows(made, behind)
 
 
-def reseeded(paper: Questions) -> list[Request]:
+def reseeded(prompts: EvalPrompts) -> list[Request]:
     """The name-free prompts once more with other seeds: how much a seed alone changes."""
-    return [replace(q.request(), seed=q.seed + _RESEEDED) for q in paper.free]
+    return [replace(q.request(), seed=q.seed + _RESEEDED) for q in prompts.free]

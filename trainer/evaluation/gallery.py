@@ -1,4 +1,4 @@
-"""Who is to be recognised: galleries from a model's own pictures, or from a folder of a user's."""
+"""Who is to be recognized: galleries from a model's own pictures, or from a folder of a user's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from apl_core.captions import alike
 from apl_core.errors import ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from ..pictures import Unreadable, as_tensor, open_picture, pictures_in
 from ..readers.concept_known import LEAST, known
@@ -58,9 +58,9 @@ def pictures_of_people(folder: Path, names: Sequence[str]) -> list[tuple[str, Pa
     """(name, file) of all pictures in a folder with a subfolder or a picture for each person.
 
     Everybody measured must be in it, spelled in any case and with any sign for a space; others
-    may be, and make recognising harder. One ConfigError tells everybody who is missing.
+    may be, and make recognizing harder. One ConfigError tells everybody who is missing.
     """
-    asked = f"take a gallery from {shown(str(folder))}"
+    asked = f"take a gallery from {printable(str(folder))}"
     fix = "give a folder with a subfolder of pictures for each name"
     if not folder.is_dir():
         raise ConfigError(asked, "there is no such folder", fix)
@@ -75,7 +75,7 @@ def pictures_of_people(folder: Path, names: Sequence[str]) -> list[tuple[str, Pa
         found.append((spelt.get(alike(label), label), path))
     there = {name for name, _ in found}
     problems = [
-        ConfigError(asked, f"there is no picture of {shown(name, 80)}", fix)
+        ConfigError(asked, f"there is no picture of {printable(name, 80)}", fix)
         for name in names
         if name not in there
     ]
@@ -92,7 +92,7 @@ def read_people(reader: FaceReader, files: Sequence[Path]) -> Faces:
         try:
             faces.append(reader.faces(_picture(file)[None]))
         except Unreadable as error:
-            found = f"{shown(file.name)} is no readable picture ({error})"
+            found = f"{printable(file.name)} is no readable picture ({error})"
             problems.append(ConfigError("take a gallery", found, "replace it or take it out"))
     if problems:
         raise ConfigError.of("take a gallery", problems[:_TOLD])

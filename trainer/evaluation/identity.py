@@ -1,4 +1,4 @@
-"""Who is recognised: cosines to a gallery, ranks in it, and pictures without a face."""
+"""Who is recognized: cosines to a gallery, ranks in it, and pictures without a face."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Gallery:
     def of(faces: Faces, names: Sequence[str]) -> Gallery:
         """The mean face of every name, over the pictures in which one was found.
 
-        AplError names the people of whom no picture shows a face: they cannot be recognised.
+        AplError names the people of whom no picture shows a face: they cannot be recognized.
         """
         known = list(dict.fromkeys(names))
         place = torch.tensor([known.index(n) for n in names], device=faces.found.device)
@@ -82,7 +82,7 @@ def identity(
     """Figures of pictures whose prompts name `who`, with 95 % intervals over names.
 
     `cosine_max` takes the likeliest picture of each name. `anonymous` is the share of pictures
-    that show a face which is not recognised as the person named. `others` (B) may name a second
+    that show a face which is not recognized as the person named. `others` (B) may name a second
     person of each prompt: whichever of the two is the likelier one counts.
     """
     if missing := sorted(set(who) - set(gallery.names)):

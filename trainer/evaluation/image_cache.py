@@ -18,18 +18,17 @@ from PIL import Image
 from torch import Tensor
 
 from apl_core.errors import RunError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.prefix import Prefix, Rows
 
-from ..readers.dataset_readers import Painter
 from ..report.sheet import png, to_image
-from ..sampling import Request
+from ..sampling import AnySampler, Request
 
 _PART = 8
 
 
 @dataclass(frozen=True)
-class Roll:
+class ImageSet:
     """Pictures of one condition, in the order in which they were asked for.
 
     Going through it gives tensors (B, 3, H, W) in [0, 1] of a few pictures each, read from disk.
@@ -44,24 +43,26 @@ class Roll:
 
     def __iter__(self) -> Iterator[Tensor]:
         for start in range(0, len(self.files), _PART):
-            yield torch.stack([read_print(file) for file in self.files[start : start + _PART]])
+            yield torch.stack([read_image(file) for file in self.files[start : start + _PART]])
 
-    def cut(self, start: int, stop: int | None = None) -> Roll:
+    def cut(self, start: int, stop: int | None = None) -> ImageSet:
         """The pictures from `start` up to `stop`."""
         part = slice(start, stop)
         return replace(self, files=self.files[part], requests=self.requests[part])
 
 
-class Darkroom:
+class ImageCache:
     """Draws what is not in the folder yet; `recipe` names all that decides a picture besides."""
 
-    def __init__(self, painter: Painter, folder: Path, recipe: str, size: int, batch: int) -> None:
+    def __init__(
+        self, painter: AnySampler, folder: Path, recipe: str, size: int, batch: int
+    ) -> None:
         self.painter, self.folder, self.recipe = painter, folder, recipe
         self.size, self.batch = size, batch
 
-    def roll(
+    def image_set(
         self, name: str, labels: Sequence[str], requests: Sequence[Request], rows: Rows | None
-    ) -> Roll:
+    ) -> ImageSet:
         """The pictures of some requests, drawn or not; `labels` begin their files' names."""
         used = "" if rows is None else Prefix(rows.vectors, rows.behind).digest
         files: list[Path] = []
@@ -69,27 +70,31 @@ class Darkroom:
             told = json.dumps([self.recipe, used, request.prompt, request.negative, request.seed])
             digest = hashlib.sha256(told.encode()).hexdigest()[:16]
             files.append(self.folder / name / f"{label}-{digest}.png")
-        return Roll(tuple(files), tuple(requests), rows)
+        return ImageSet(tuple(files), tuple(requests), rows)
 
-    def missing(self, roll: Roll) -> list[int]:
+    def missing(self, image_set: ImageSet) -> list[int]:
         """Places of the pictures that are not there, or broken."""
-        return [i for i, file in enumerate(roll.files) if not self._sound(file)]
+        return [i for i, file in enumerate(image_set.files) if not self._sound(file)]
 
     def draw(
-        self, rolls: Sequence[Roll], advance: Callable[[int], object], rank: int = 0, of: int = 1
+        self,
+        image_sets: Sequence[ImageSet],
+        advance: Callable[[int], object],
+        rank: int = 0,
+        of: int = 1,
     ) -> None:
         """Draw what is missing of this rank's share; RunError for a full disk or device."""
         first = 0
-        for roll in rolls:
-            mine = {i for i in range(len(roll)) if (first + i) % of == rank}
-            first += len(roll)
-            places = [i for i in self.missing(roll) if i in mine]
+        for image_set in image_sets:
+            mine = {i for i in range(len(image_set)) if (first + i) % of == rank}
+            first += len(image_set)
+            places = [i for i in self.missing(image_set) if i in mine]
             advance(len(mine) - len(places))
             while places:
                 now, places = places[: self.batch], places[self.batch :]
-                pictures = self._drawn([roll.requests[i] for i in now], roll.rows)
+                pictures = self._drawn([image_set.requests[i] for i in now], image_set.rows)
                 for i, picture in zip(now, pictures, strict=True):
-                    png(to_image(picture), roll.files[i])
+                    png(to_image(picture), image_set.files[i])
                     advance(1)
 
     def _drawn(self, requests: Sequence[Request], rows: Rows | None) -> Tensor:
@@ -122,13 +127,13 @@ class Darkroom:
         return fits
 
 
-def read_print(file: Path) -> Tensor:
+def read_image(file: Path) -> Tensor:
     """A picture (3, H, W) in [0, 1]; RunError if it cannot be read."""
     try:
         with Image.open(file) as image:
             data = np.asarray(image.convert("RGB")).copy()
     except (OSError, ValueError, SyntaxError) as error:
         raise RunError(
-            f"read {shown(str(file))}", shown(str(error), 80), "run the same command again"
+            f"read {printable(str(file))}", printable(str(error), 80), "run the same command again"
         ) from error
     return torch.from_numpy(data).permute(2, 0, 1).float() / 255

@@ -50,7 +50,7 @@ class ClipTower:
         """Token embeddings (vocabulary, width)."""
         return self._lookup.weight
 
-    def tokenise(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Token ids of a text, without BOS and EOS, of any length."""
         return ids_of(self.tokenizer, text)
 

@@ -18,7 +18,7 @@ from apl_core.errors import AplError, PrefixFileError
 from apl_core.header import with_metadata
 from apl_core.kinds import check_vectors, find_vectors
 from apl_core.limits import FILE_BYTES
-from apl_core.metadata import PrefixCard, shown, to_metadata
+from apl_core.metadata import PrefixCard, printable, to_metadata
 from apl_core.prefix import WIDTHS, Prefix
 
 SAFE_TORCH = (2, 10)
@@ -39,7 +39,7 @@ def read_pickle(path: Path, key: str | None = None, placeholder: str | None = No
     tells them by their widths. Only weights are read, only by a torch that can do so safely, from
     at most 16 MiB.
     """
-    asked = f"convert {shown(str(path))}"
+    asked = f"convert {printable(str(path))}"
     if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_TORCH:
         raise AplError(
             asked,
@@ -52,7 +52,7 @@ def read_pickle(path: Path, key: str | None = None, placeholder: str | None = No
         with torch.serialization.safe_globals(known):
             content = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle raises anything, and none of it is for a user
-        found = f"torch refuses it ({type(error).__name__}: {shown(str(error), 120)})"
+        found = f"torch refuses it ({type(error).__name__}: {printable(str(error), 120)})"
         raise AplError(
             asked, found, "use a textual inversion as it was saved, from somebody you trust"
         ) from error
@@ -77,7 +77,7 @@ def write_embedding(prefix: Prefix, path: Path, name: str | None = None) -> None
 
     `name` is the tensor's name, which diffusers takes as the token; SDXL's two have fixed names.
     """
-    asked = f"write the embedding {shown(str(path))}"
+    asked = f"write the embedding {printable(str(path))}"
     if prefix.behind:
         raise AplError(
             asked,
@@ -86,9 +86,9 @@ def write_embedding(prefix: Prefix, path: Path, name: str | None = None) -> None
             "use the prefix itself in ComfyUI or A1111, or train one with behind = 0",
         )
     if name is not None and (len(prefix.keys) > 1 or name in _RESERVED):
-        found = f"{shown(name, 40)!r} cannot be the name of its vectors"
+        found = f"{printable(name, 40)!r} cannot be the name of its vectors"
         raise AplError(asked, found, "leave --placeholder out")
-    if name is not None and (not name or shown(name, 75) != name):
+    if name is not None and (not name or printable(name, 75) != name):
         raise AplError(
             asked, "its name is empty, over 75 characters or not printable", "shorten it"
         )
@@ -116,7 +116,7 @@ def _bytes(path: Path, asked: str) -> bytes:
         with zipfile.ZipFile(io.BytesIO(blob)) as parts:
             infos = parts.infolist()
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        found = f"it is no torch file ({shown(str(error), 80)})"
+        found = f"it is no torch file ({printable(str(error), 80)})"
         raise AplError(asked, found, fix) from error
     packed = any(info.compress_type != zipfile.ZIP_STORED for info in infos)
     if packed or sum(info.file_size for info in infos) > FILE_BYTES:

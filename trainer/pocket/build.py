@@ -1,4 +1,4 @@
-"""Builds a whole pocket world: people, vocabulary, recogniser, text encoder and U-Net."""
+"""Builds a whole pocket world: people, vocabulary, recognizer, text encoder and U-Net."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .dataset import Subjects, filler_text, invent
-from .losses import Painter, TextLesson, painter_lesson, recogniser_lesson, text_lesson, tokenise
-from .model import load_networks, load_recogniser
+from .losses import DenoisingModel, TextLoss, recognizer_loss, text_loss, tokenize, unet_loss
+from .model import load_networks, load_recognizer
 from .networks import new_text_encoder, new_unet
-from .recognizer import Recogniser
-from .timed_trainer import Stage
+from .recognizer import Recognizer
+from .timed_trainer import TimedTrainer
 from .vocabulary import read_vocabulary, write_vocabulary
 from .world import World, invented_names, make_world
 
-SHARES = {"critic": 0.06, "recogniser": 0.09, "text": 0.05, "painter": 0.80}
+SHARES = {"critic": 0.06, "recognizer": 0.09, "text": 0.05, "painter": 0.80}
 """How the minutes are spent; drawing and encoding come on top (about three minutes).
 
-The critic, which the painter learns to please, and the recogniser, which measures, are two networks
+The critic, which the painter learns to please, and the recognizer, which measures, are two networks
 that have nothing to do with one another.
 """
 
@@ -35,7 +35,7 @@ def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> No
     """Make a world from `seed` in `out`; killed and called again, it goes on where it was.
 
     With `start`, a finished build of the same world, its painter is trained for longer, to please a
-    new critic; vocabulary and recogniser stay.
+    new critic; vocabulary and recognizer stay.
     """
     work = out / "build"
     work.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> No
     subjects = invent(world, world.people, counts, rng)
     captions = [[subjects.caption(i, rng) for i in range(sum(counts))] for _ in range(_CAPTIONS)]
     if start is not None:
-        for name in ("vocab.json", "merges.txt", "recogniser.safetensors"):
+        for name in ("vocab.json", "merges.txt", "recognizer.safetensors"):
             shutil.copyfile(start / name, out / name)
     elif not (out / "merges.txt").exists():
         write_vocabulary(captions[0] + invented_names(seed, 3000) * 4, _MERGES, out)
@@ -58,33 +58,33 @@ def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> No
     shares = SHARES if start is None else {"critic": 0.07, "painter": 0.93}
     seconds = {name: 60 * minutes * share for name, share in shares.items()}
 
-    def reader(name: str, file: Path) -> Recogniser:
+    def reader(name: str, file: Path) -> Recognizer:
         if not file.exists():
-            network = Recogniser(len(world.people))
-            lesson = recogniser_lesson(network, pictures, labels)
-            Stage(name, network, work, seconds[name], 2e-3).run(lesson)
+            network = Recognizer(len(world.people))
+            loss_of = recognizer_loss(network, pictures, labels)
+            TimedTrainer(name, network, work, seconds[name], 2e-3).run(loss_of)
             save_file(_half(network.state_dict()), file)
-        return load_recogniser(file, len(world.people))
+        return load_recognizer(file, len(world.people))
 
     critic = reader("critic", work / "critic.safetensors")
-    reader("recogniser", out / "recogniser.safetensors")
+    reader("recognizer", out / "recognizer.safetensors")
     if start is None:
         known = world.group("train") + world.group("heldout")
-        text = TextLesson(new_text_encoder(len(tokenizer)))
-        lesson = text_lesson(text, tokenizer, world, known)
-        Stage("text", text, work, seconds["text"], 1e-3).run(lesson)
-        painter = Painter(text.encoder, new_unet())
+        text = TextLoss(new_text_encoder(len(tokenizer)))
+        loss_of = text_loss(text, tokenizer, world, known)
+        TimedTrainer("text", text, work, seconds["text"], 1e-3).run(loss_of)
+        denoising = DenoisingModel(text.encoder, new_unet())
     else:
-        painter = Painter(*load_networks(start, len(tokenizer)))
+        denoising = DenoisingModel(*load_networks(start, len(tokenizer)))
     seen = _seen_rows(subjects, world)
-    ids = torch.stack([tokenise(tokenizer, [said[i] for i in seen]) for said in captions])
-    fillers = tokenise(tokenizer, [filler_text(rng) for _ in range(200)])
-    lesson = painter_lesson(
-        painter, pictures[seen], ids, tokenise(tokenizer, [""]), fillers, critic
+    ids = torch.stack([tokenize(tokenizer, [said[i] for i in seen]) for said in captions])
+    fillers = tokenize(tokenizer, [filler_text(rng) for _ in range(200)])
+    loss_of = unet_loss(denoising, pictures[seen], ids, tokenize(tokenizer, [""]), fillers, critic)
+    TimedTrainer("painter", denoising.requires_grad_(True), work, seconds["painter"], 1e-3).run(
+        loss_of
     )
-    Stage("painter", painter.requires_grad_(True), work, seconds["painter"], 1e-3).run(lesson)
-    weights = {f"text.{k}": v for k, v in painter.encoder.state_dict().items()}
-    weights |= {f"unet.{k}": v for k, v in painter.unet.state_dict().items()}
+    weights = {f"text.{k}": v for k, v in denoising.encoder.state_dict().items()}
+    weights |= {f"unet.{k}": v for k, v in denoising.unet.state_dict().items()}
     save_file(_half(weights), out / "model.safetensors")
 
 
@@ -99,7 +99,7 @@ def _draw(subjects: Subjects, work: Path, rng: np.random.Generator) -> Tensor:
 
 
 def _seen_rows(subjects: Subjects, world: World) -> list[int]:
-    """Rows that the model may see: everything but the people kept for personalisation."""
+    """Rows that the model may see: everything but the people kept for personalization."""
     personal = [p.split == "personal" for p in world.people]
     faces = [i for i, who in enumerate(subjects.identity) if who < 0 or not personal[who]]
     return faces + list(range(len(subjects.look), len(subjects.look) + len(subjects.things.kind)))

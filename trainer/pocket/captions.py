@@ -20,7 +20,7 @@ TEMPLATES = (
 FILLERS = (
     "highly detailed",
     "sharp focus",
-    "studio light",
+    "renderer light",
     "soft colours",
     "digital art",
     "cartoon",

@@ -14,9 +14,9 @@ from ..evaluation.conditions import Condition
 from ..statistics import Mean, mean
 from .dataset import UNKNOWN, invent
 from .evaluate import EVALUATION_STEPS
-from .metrics import Paper, figures
+from .metrics import PromptSet, figures
 from .model import ETA, GUIDANCE, GUIDED, PocketModel, load_pocket
-from .render_pool import Drawn, Studio
+from .render_pool import Rendered, RenderPool
 
 _BASE = {
     "identity_top1.trained": "identity top-1, train names",
@@ -35,13 +35,13 @@ _BASE = {
 def write_card(folder: Path) -> Path:
     """Measure the model in `folder` and write card.md and card.json there."""
     model = load_pocket(folder)
-    paper = Paper.of(model.world)
+    prompts = PromptSet.of(model.world)
     condition = Condition("no prefix", free=True, brief=False)
-    with Studio(folder, EVALUATION_STEPS) as studio:
-        drawn = Drawn.join(
-            [f.result() for f in studio.submit(condition.requests(paper), condition.rows)]
+    with RenderPool(folder, EVALUATION_STEPS) as renderer:
+        drawn = Rendered.join(
+            [f.result() for f in renderer.submit(condition.requests(prompts), condition.rows)]
         )
-    base = figures(drawn, condition, paper)
+    base = figures(drawn, condition, prompts)
     reads = read_renders(model)
     flat = {
         **{k: base[k].value for k in _BASE},
@@ -54,14 +54,14 @@ def write_card(folder: Path) -> Path:
 
 
 def read_renders(model: PocketModel, count: int = 2000) -> dict[str, Mean]:
-    """How often the recogniser is right on renders that it never saw."""
+    """How often the recognizer is right on renders that it never saw."""
     rng = np.random.default_rng([model.world.seed, 77])
     half = count // 2
     subjects = invent(model.world, model.world.people, (half, half // 2, half // 2), rng)
     pictures = torch.from_numpy(subjects.draw(rng, lambda n: None)).float() / 255
     labels = subjects.labels()
     with torch.no_grad():
-        scores = [model.recogniser(part).scores for part in pictures.split(250)]
+        scores = [model.recognizer(part).scores for part in pictures.split(250)]
     found: dict[str, Mean] = {}
     for head, label in labels.heads.items():
         best = torch.cat([s[head] for s in scores]).argmax(1).numpy()
@@ -83,7 +83,7 @@ It is there to learn and measure prefixes on, and for nothing else.
 
 - {len(people)} people, such as {example}: {len(model.world.group("train"))} train,
   {len(model.world.group("heldout"))} held out (known to this model, never to a prefix),
-  {len(model.world.group("personal"))} for personalisation (known to the recogniser alone).
+  {len(model.world.group("personal"))} for personalization (known to the recognizer alone).
 - Text encoder: CLIP's transformer, 3 layers of width 128, which first reads what the pictures show
   and is then trained together with the U-Net, to please a critic too. U-Net: 2.9 million weights
   on 8 x 8 x 48 latents (a fixed rearrangement of pixels), x0 prediction, noise levels of SD's
@@ -96,7 +96,7 @@ Without prefix, DDIM {EVALUATION_STEPS} steps with eta {ETA:g}, {guided}:
 |---|---|
 {rows}
 
-The recogniser on 2,000 renders that it never saw, % right: {seen}.
+The recognizer on 2,000 renders that it never saw, % right: {seen}.
 
 Measured by `apl pocket card --model DIR`; built by
 `apl pocket build --seed {model.world.seed} --minutes 112 --out DIR`.

@@ -47,7 +47,7 @@ class Subjects:
     scene: Scene
     things: Things
     names: tuple[str, ...]
-    known: tuple[str, ...]  # names that may stand beside another: nobody kept for personalisation
+    known: tuple[str, ...]  # names that may stand beside another: nobody kept for personalization
 
     def caption(self, row: int, rng: np.random.Generator) -> str:
         """One of the many captions that fit a row."""

@@ -1,4 +1,4 @@
-"""A pocket model as the maker of a data set: its own captions, and its recogniser as the eyes."""
+"""Generation tools of a pocket model: its own captions, and its recognizer as the readers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from apl_core.fit import fingerprint
 
-from ..data.generate import Tools
-from ..data.plan import Maker
+from ..data.generate import GenerationTools
+from ..data.plan import GenerationSettings
 from ..prompts import SLOT, General
-from ..readers.dataset_readers import Seen
 from ..readers.descriptions import NO
+from ..readers.protocols import DetectedFaces
 from .captions import anonymous_subject, dress, extras_of, things_words
 from .model import PocketModel
 from .recognizer import Reading
@@ -30,12 +30,12 @@ _WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "glasses": ("glasses", (NO, "yes", "yes")),
     "beard": ("beard", (NO, "moustache", "beard", "beard")),
 }
-"""Which of the recogniser's heads tells an attribute, and the word for each of its classes."""
+"""Which of the recognizer's heads tells an attribute, and the word for each of its classes."""
 
 
 @dataclass(frozen=True)
-class PocketBook:
-    """Prompts as the pocket model learnt them."""
+class PocketPrompts:
+    """Prompts as the pocket model learned them."""
 
     negative: str = ""
     digest: str = "pocket captions 1"
@@ -55,25 +55,25 @@ class PocketBook:
 
 
 @dataclass(frozen=True)
-class PocketEyes:
-    """The recogniser as face reader and attribute reader."""
+class PocketReaders:
+    """The recognizer as face reader and attribute reader."""
 
     model: PocketModel
 
     @property
     def name(self) -> str:
         """Name for the manifest."""
-        return f"recogniser of {self.model.name}"
+        return f"recognizer of {self.model.name}"
 
     @property
     def values(self) -> Mapping[str, Sequence[str]]:
-        """Words for what the recogniser tells apart, each once."""
+        """Words for what the recognizer tells apart, each once."""
         return {a: tuple(dict.fromkeys(words)) for a, (_, words) in _WORDS.items()}
 
-    def look(self, pictures: Tensor) -> Seen:
-        """One face where the recogniser sees an intact one."""
+    def look(self, pictures: Tensor) -> DetectedFaces:
+        """One face where the recognizer sees an intact one."""
         reading = self._read(pictures)
-        return Seen(tuple(int(face) for face in reading.is_face()), reading.embedding)
+        return DetectedFaces(tuple(int(face) for face in reading.is_face()), reading.embedding)
 
     def read(self, pictures: Tensor) -> dict[str, Tensor]:
         """Probabilities of the words: those of all classes with the same word, added."""
@@ -89,7 +89,7 @@ class PocketEyes:
 
     @torch.no_grad()
     def _read(self, pictures: Tensor) -> Reading:
-        return self.model.recogniser(pictures)
+        return self.model.recognizer(pictures)
 
 
 def pocket_tools(
@@ -101,17 +101,17 @@ def pocket_tools(
     face_filter: bool = True,
     voted: bool = True,
     negative: str = "",
-) -> Tools:
+) -> GenerationTools:
     """Everything that makes a data set on a pocket model."""
-    eyes = PocketEyes(model)
-    book = PocketBook(negative)
+    readers = PocketReaders(model)
+    book = PocketPrompts(negative)
     table = model.encoder.token_embedding("pocket")
-    maker = Maker(
+    settings = GenerationSettings(
         model.name,
         {"pocket": fingerprint(table)},
         book.digest,
-        eyes.name if face_filter else "",
-        eyes.name if voted else "",
+        readers.name if face_filter else "",
+        readers.name if voted else "",
         book.negative,
         seed,
         steps,
@@ -119,10 +119,10 @@ def pocket_tools(
         SIZE,
         batch,
     )
-    return Tools(
-        maker,
+    return GenerationTools(
+        settings,
         model.sampler(steps, guidance),
         book,
-        eyes if face_filter else None,
-        eyes if voted else None,
+        readers if face_filter else None,
+        readers if voted else None,
     )

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from apl_core.atomic import write_text
 from apl_core.prefix import Prefix
-from apl_core.training.callbacks import Control, Listener
+from apl_core.training.callbacks import Callback, Control
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 
 from ..report.curves import save_curves
 from ..report.page import Picture, write_page
-from .evaluate import EVALUATION_STEPS, Outcome, examine, save_before_after
-from .metrics import Paper
+from .evaluate import EVALUATION_STEPS, PocketEvaluation, evaluate, save_before_after
+from .metrics import PromptSet
 from .model import PocketModel
-from .multiprocess import cores, run_together
-from .render_pool import Studio
-from .train import Origin
+from .multiprocess import cores, run_multiprocess
+from .render_pool import RenderPool
+from .train import PocketOrigin
 
 GOAL_TRAINED, GOAL_HELDOUT = 0.05, 0.08
 """Identity top-1 that a prefix of the pocket model has to come down to."""
@@ -29,7 +29,7 @@ GOAL_TRAINED, GOAL_HELDOUT = 0.05, 0.08
 NOTES = (
     "The pocket model draws cartoon faces of people who do not exist. That is why identity can be "
     "counted here; nothing of this says how a prefix does on photographs.",
-    "Identity top-1 is how often the recogniser, which knows all 208 people of the world, names "
+    "Identity top-1 is how often the recognizer, which knows all 208 people of the world, names "
     "the person of the prompt first: chance is 0.5 %. Intervals are 95 % bootstrap intervals over "
     "names.",
     "Held-out names are known to the pocket model; the prefix never saw them. The step that is "
@@ -46,8 +46,8 @@ def run_demo(
     model: PocketModel,
     config: TrainConfig,
     out: Path,
-    paper: Paper,
-    listeners: Sequence[Listener],
+    prompts: PromptSet,
+    callbacks: Sequence[Callback],
     control: Control,
     say: Callable[[str], None],
     workers: int | None = None,
@@ -55,18 +55,20 @@ def run_demo(
     """Learn, measure and report into `out`; None when the training was stopped before its end."""
     folder = RunFolder(out)
     folder.create(config)
-    origin = Origin(str(model.folder), None)
+    origin = PocketOrigin(str(model.folder), None)
     origin.save(folder)
-    return learn_and_measure(model, config, folder, origin, paper, listeners, control, say, workers)
+    return learn_and_measure(
+        model, config, folder, origin, prompts, callbacks, control, say, workers
+    )
 
 
 def learn_and_measure(
     model: PocketModel,
     config: TrainConfig,
     folder: RunFolder,
-    origin: Origin,
-    paper: Paper,
-    listeners: Sequence[Listener],
+    origin: PocketOrigin,
+    prompts: PromptSet,
+    callbacks: Sequence[Callback],
     control: Control,
     say: Callable[[str], None],
     workers: int | None = None,
@@ -74,12 +76,12 @@ def learn_and_measure(
     """The same in a folder that has its settings already: begins a run there or goes on with it."""
     start, out = time.perf_counter(), folder.path
     processes = cores() if workers is None else 1
-    prefix = run_together(model, config, folder, origin, listeners, control, processes)
+    prefix = run_multiprocess(model, config, folder, origin, callbacks, control, processes)
     training = time.perf_counter() - start
     if control.stop.is_set():
         return None
-    with Studio(model.folder, EVALUATION_STEPS, workers) as studio:
-        outcome = examine(model, studio, paper, prefix)
+    with RenderPool(model.folder, EVALUATION_STEPS, workers) as renderer:
+        outcome = evaluate(model, renderer, prompts, prefix)
     seconds = {"seconds.prefix_training": training, "seconds.total": time.perf_counter() - start}
     flat = outcome.flat | seconds
     write_text(out / "figures.json", json.dumps(flat, indent=1, sort_keys=True) + "\n")
@@ -96,13 +98,17 @@ def verdict(flat: dict[str, float]) -> str:
     goal = f"(goal: {GOAL_TRAINED:.0%} of trained names, {GOAL_HELDOUT:.0%} of held-out ones)"
     end = "reached" if enough else "not reached: this prefix is an experiment, not a protection"
     return (
-        f"Held-out names are recognised in {after:.1%} of the pictures instead of {before:.1%}, "
+        f"Held-out names are recognized in {after:.1%} of the pictures instead of {before:.1%}, "
         f"trained names in {trained:.1%} {goal}: {end}."
     )
 
 
 def write_report(
-    outcome: Outcome, model: PocketModel, prefix: Prefix, folder: RunFolder, flat: dict[str, float]
+    outcome: PocketEvaluation,
+    model: PocketModel,
+    prefix: Prefix,
+    folder: RunFolder,
+    flat: dict[str, float],
 ) -> None:
     """Write sheet.png, curves.png and report.html into the run folder."""
     out = folder.path

@@ -1,4 +1,4 @@
-"""Fixed prompts of the pocket world, and what the recogniser must see in their pictures."""
+"""Fixed prompts of the pocket world, and what the recognizer must see in their pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.conditions import Question
+from ..evaluation.conditions import EvalPrompt
 from .captions import TEMPLATES, Extras, describe, things_words
 from .dataset import UNKNOWN
 from .recognizer import Reading
@@ -16,27 +16,27 @@ from .render import BACKGROUNDS, COLOURS, HATS, SHIRTS, THINGS, random_things
 from .world import ATTRIBUTES, Person, World
 
 
-def identity_questions(
+def identity_prompts(
     world: World, people: Sequence[Person], seeds: int, first: int = 0
-) -> list[Question]:
+) -> list[EvalPrompt]:
     """Portraits of people: every other one asks for a shirt, hat or background as well."""
     rng = np.random.default_rng([world.seed, 11, first])
     index = {p.name: i for i, p in enumerate(world.people)}
-    questions: list[Question] = []
+    questions: list[EvalPrompt] = []
     for person in people:
         for seed in range(seeds):
             words, asked = _surroundings(rng) if seed % 2 else ("", {})
             template = TEMPLATES[seed % len(TEMPLATES)] + words
             asked = asked | {"identity": index[person.name]}
             number = first + len(questions)
-            questions.append(Question(template, person.name, number, asked, describe(person)))
+            questions.append(EvalPrompt(template, person.name, number, asked, describe(person)))
     return questions
 
 
-def people_questions(world: World, count: int, first: int = 50_000) -> list[Question]:
+def people_prompts(world: World, count: int, first: int = 50_000) -> list[EvalPrompt]:
     """Name-free people: gender, hair colour and background as asked."""
     rng = np.random.default_rng([world.seed, 12, first])
-    questions: list[Question] = []
+    questions: list[EvalPrompt] = []
     for i in range(count):
         gender, hair = int(rng.integers(2)), int(rng.integers(len(ATTRIBUTES["hair"])))
         background = int(rng.integers(len(BACKGROUNDS)))
@@ -44,15 +44,15 @@ def people_questions(world: World, count: int, first: int = 50_000) -> list[Ques
         words = Extras(background=BACKGROUNDS[background]).phrase()
         asked = {"gender": gender, "hair": hair, "background": background}
         template = str(rng.choice(TEMPLATES[:4])) + words
-        questions.append(Question(template, subject, first + i, asked))
+        questions.append(EvalPrompt(template, subject, first + i, asked))
     return questions
 
 
-def things_questions(world: World, count: int, first: int = 70_000) -> list[Question]:
+def things_prompts(world: World, count: int, first: int = 70_000) -> list[EvalPrompt]:
     """Scenes of things: each thing, its colour and the background as asked."""
     rng = np.random.default_rng([world.seed, 13, first])
     things = random_things(rng, count)
-    questions: list[Question] = []
+    questions: list[EvalPrompt] = []
     for i in range(count):
         second = things.kind[i, 1] >= 0
         asked = {
@@ -63,7 +63,7 @@ def things_questions(world: World, count: int, first: int = 70_000) -> list[Ques
             "background": int(things.background[i]),
         }
         template = str(rng.choice(TEMPLATES[:2]))
-        questions.append(Question(template, things_words(things, i), first + i, asked))
+        questions.append(EvalPrompt(template, things_words(things, i), first + i, asked))
     return questions
 
 
@@ -78,7 +78,7 @@ def _surroundings(rng: np.random.Generator) -> tuple[str, dict[str, int]]:
     return Extras(background=BACKGROUNDS[background]).phrase(), {"background": background}
 
 
-def correct(reading: Reading, questions: Sequence[Question], heads: Sequence[str]) -> Tensor:
+def correct(reading: Reading, questions: Sequence[EvalPrompt], heads: Sequence[str]) -> Tensor:
     """Which of the asked classes were drawn: (B, heads) of 0, 1, or NaN where nothing was asked."""
     columns: list[Tensor] = []
     for head in heads:

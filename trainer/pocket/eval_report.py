@@ -14,18 +14,18 @@ from apl_core.prefix import Prefix
 from ..evaluation.figures import changes, likeness
 from ..report.page import Picture, Table, write_page
 from ..statistics import Mean
-from .evaluate import Outcome, save_before_after
+from .evaluate import PocketEvaluation, save_before_after
 from .model import PocketModel
 from .reader import PocketReader, faces_of
 
 _NOTES = (
     "Intervals are 95 % bootstrap intervals over names. A picture without a face is in no cosine "
     "and is not anonymous: it counts in face found alone.",
-    "FID and KID are of the recogniser's features: comparable between rows, with nothing else.",
+    "FID and KID are of the recognizer's features: comparable between rows, with nothing else.",
 )
 
 
-def detailed(model: PocketModel, outcome: Outcome) -> dict[str, Mean]:
+def detailed(model: PocketModel, outcome: PocketEvaluation) -> dict[str, Mean]:
     """All figures with intervals by `CONDITION.FIGURE`; `base` is no prefix."""
     reader = PocketReader(model)
     figures: dict[str, Mean] = {}
@@ -46,9 +46,9 @@ def detailed(model: PocketModel, outcome: Outcome) -> dict[str, Mean]:
     return figures | _changes(reader, outcome)
 
 
-def _changes(reader: PocketReader, outcome: Outcome) -> dict[str, Mean]:
+def _changes(reader: PocketReader, outcome: PocketEvaluation) -> dict[str, Mean]:
     """How far name-free pictures move: with the prefix, a random one, and with another seed."""
-    free = len(outcome.paper.free)
+    free = len(outcome.prompts.free)
     if not free:
         return {}
     pictures = {
@@ -58,7 +58,7 @@ def _changes(reader: PocketReader, outcome: Outcome) -> dict[str, Mean]:
     return changes(pictures.pop("none"), dict(pictures), reader)
 
 
-def write_outcome(out: Path, model: PocketModel, prefix: Prefix, outcome: Outcome) -> None:
+def write_outcome(out: Path, model: PocketModel, prefix: Prefix, outcome: PocketEvaluation) -> None:
     """Write figures.json, report.json (with intervals), sheet.png and report.html into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     figures = detailed(model, outcome)

@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 from apl_core.prefix import Prefix
 
-from ..evaluation.conditions import Condition, Question, baselines, random_rows, reseeded
+from ..evaluation.conditions import Condition, EvalPrompt, baselines, random_rows, reseeded
 from ..report.page import Table
 from ..report.sheet import save_sheet
 from ..statistics import Mean
-from .metrics import Paper, Shot, change, figures
+from .metrics import PendingImages, PromptSet, change, figures
 from .model import PocketModel
-from .render_pool import Drawn, Studio
+from .render_pool import Rendered, RenderPool
 
 EVALUATION_STEPS = 10
 """DDIM steps of the pictures that are measured."""
@@ -42,7 +42,7 @@ _ROWS = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PocketEvaluation:
     """What the measurement gave: intervals per condition, and the flat numbers of figures.json.
 
     `asked` holds the questions of each condition, some of which are asked less than all of `paper`.
@@ -50,9 +50,9 @@ class Outcome:
 
     found: dict[str, dict[str, Mean]]
     flat: dict[str, float]
-    drawn: dict[str, Drawn]
-    paper: Paper
-    asked: dict[str, Paper]
+    drawn: dict[str, Rendered]
+    prompts: PromptSet
+    asked: dict[str, PromptSet]
 
     def table(self) -> Table:
         """The conditions side by side, in percent."""
@@ -72,26 +72,28 @@ def _cell(found: dict[str, Mean], key: str) -> str:
     return found[key].percent() if key in found and found[key].count else "-"
 
 
-def examine(model: PocketModel, studio: Studio, paper: Paper, prefix: Prefix) -> Outcome:
+def evaluate(
+    model: PocketModel, renderer: RenderPool, prompts: PromptSet, prefix: Prefix
+) -> PocketEvaluation:
     """Draw with the prefix and with all baselines, and compute all figures."""
-    learnt = Condition("learned prefix", prefix.rows(), free=True, brief=False)
+    learned = Condition("learned prefix", prefix.rows(), free=True, brief=False)
     conditions = {
-        "prefix": learnt,
+        "prefix": learned,
         **baselines(random_rows(model.encoder, prefix.n, prefix.behind)),
     }
-    jobs = {name: (c.requests(paper), c.rows) for name, c in conditions.items()}
-    jobs["reseeded"] = reseeded(paper), None
+    jobs = {name: (c.requests(prompts), c.rows) for name, c in conditions.items()}
+    jobs["reseeded"] = reseeded(prompts), None
     total = sum(len(requests) for requests, _ in jobs.values())
     with tqdm(total=total, desc="measuring", unit="picture") as bar:
-        shots = {name: Shot(studio.submit(*job)) for name, job in jobs.items()}
+        shots = {name: PendingImages(renderer.submit(*job)) for name, job in jobs.items()}
         drawn = {name: shot.result(bar.update) for name, shot in shots.items()}
-    found = {n: figures(drawn[n], c, paper) for n, c in conditions.items()}
-    asked = {n: c.paper(paper) for n, c in conditions.items()}
-    return Outcome(found, _flat(found, drawn, paper), drawn, paper, asked)
+    found = {n: figures(drawn[n], c, prompts) for n, c in conditions.items()}
+    asked = {n: c.prompts_of(prompts) for n, c in conditions.items()}
+    return PocketEvaluation(found, _flat(found, drawn, prompts), drawn, prompts, asked)
 
 
 def _flat(
-    found: dict[str, dict[str, Mean]], drawn: dict[str, Drawn], paper: Paper
+    found: dict[str, dict[str, Mean]], drawn: dict[str, Rendered], prompts: PromptSet
 ) -> dict[str, float]:
     flat: dict[str, float] = {}
     for name, values in found.items():
@@ -102,7 +104,7 @@ def _flat(
     )
     for key in ("objects", "people", "things", "scene"):
         flat[f"drift.{key}"] = flat[f"base.{key}"] - flat[f"prefix.{key}"]
-    free = len(paper.free)
+    free = len(prompts.free)
     plain = drawn["none"].pictures[-free:]
     flat["drift.change"] = change(drawn["prefix"].pictures[-free:], plain).value
     flat["drift.change_of_seed"] = change(drawn["reseeded"].pictures, plain).value
@@ -110,19 +112,19 @@ def _flat(
 
 
 def save_before_after(
-    outcome: Outcome, path: Path, learned: str = "learned from", each: int = 4
+    outcome: PocketEvaluation, path: Path, learned: str = "learned from", each: int = 4
 ) -> None:
     """Write the sheet: the same prompts and seeds without the prefix above and with it below.
 
     `learned` is the title of the names in the train group.
     """
-    paper = outcome.paper
+    prompts = outcome.prompts
     groups = {
-        learned: _of_each_name(paper.trained)[:each],
-        "held out": _of_each_name(paper.heldout)[:each],
-        "names nobody": [*paper.people[: each // 2], *paper.things[: each // 2]],
+        learned: _of_each_name(prompts.trained)[:each],
+        "held out": _of_each_name(prompts.heldout)[:each],
+        "names nobody": [*prompts.people[: each // 2], *prompts.things[: each // 2]],
     }
-    questions = [*paper.named, *paper.free]
+    questions = [*prompts.named, *prompts.free]
     shown = [question for group in groups.values() for question in group]
     rows = [
         outcome.drawn[n].pictures[[questions.index(q) for q in shown]] for n in ("none", "prefix")
@@ -136,6 +138,6 @@ def save_before_after(
     )
 
 
-def _of_each_name(questions: Sequence[Question]) -> list[Question]:
+def _of_each_name(questions: Sequence[EvalPrompt]) -> list[EvalPrompt]:
     """The first question about each name."""
     return list({q.subject: q for q in reversed(questions)}.values())[::-1]

@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .dataset import UNKNOWN, Labels, Subjects, invent
 from .networks import SCHEDULE, WIDTH, to_latents, to_pictures
-from .recognizer import KINDS, Reading, Recogniser, broken_pictures, head_sizes
+from .recognizer import KINDS, Reading, Recognizer, broken_pictures, head_sizes
 from .world import OFFSETS, Person, World
 
 Loss = Callable[[torch.Generator], Tensor]
@@ -38,7 +38,7 @@ def heads_loss(scores: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def recogniser_lesson(model: Recogniser, pictures: Tensor, labels: Labels) -> Loss:
+def recognizer_loss(model: Recognizer, pictures: Tensor, labels: Labels) -> Loss:
     """Read augmented pictures (N, 3, 32, 32) in bytes; a fifth of each batch is broken ones."""
     destroyed = torch.from_numpy(
         broken_pictures(
@@ -76,13 +76,13 @@ def _roughen(pictures: Tensor, random: torch.Generator) -> Tensor:
     return (pictures + noise * 0.07 * strength[:, 1:2]).clamp(0, 1)
 
 
-def tokenise(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int = LENGTH) -> Tensor:
+def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int = LENGTH) -> Tensor:
     """Token ids (B, length): BOS, at most length - 2 text tokens, EOS, padded with EOS."""
     encoded = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True)
     return torch.tensor(encoded.input_ids)
 
 
-class TextLesson(nn.Module):
+class TextLoss(nn.Module):
     """A text encoder with attention readers on top, which are thrown away after training.
 
     CLIP's text encoder learns from pictures which looks go with which words before any diffusion
@@ -109,8 +109,8 @@ class TextLesson(nn.Module):
         return total + 0.2 * shift.square().mean() if len(shift) else total
 
 
-def text_lesson(
-    model: TextLesson, tokenizer: CLIPTokenizer, world: World, people: tuple[Person, ...]
+def text_loss(
+    model: TextLoss, tokenizer: CLIPTokenizer, world: World, people: tuple[Person, ...]
 ) -> Loss:
     """Read what a caption says; captions are made up without end, nothing needs drawing."""
     rng = np.random.default_rng(3)
@@ -120,7 +120,7 @@ def text_lesson(
         subjects = invent(world, people, counts, rng)
         labels = subjects.labels()
         texts = [subjects.caption(i, rng) for i in range(len(labels))]
-        return subjects, labels, tokenise(tokenizer, texts)
+        return subjects, labels, tokenize(tokenizer, texts)
 
     current, uses = pool(), 0
 
@@ -140,7 +140,7 @@ def text_lesson(
     return loss
 
 
-class Painter(nn.Module):
+class DenoisingModel(nn.Module):
     """The text encoder and the U-Net, trained together."""
 
     def __init__(self, encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
@@ -153,7 +153,7 @@ class Painter(nn.Module):
         return self.unet(x_t, t, states).sample
 
 
-def seen_difference(critic: Recogniser, predicted: Tensor, latents: Tensor) -> Tensor:
+def seen_difference(critic: Recognizer, predicted: Tensor, latents: Tensor) -> Tensor:
     """Mean squared distance of two pictures' features, scaled to length 1 at every place (LPIPS's
     form, arXiv 1801.03924, with equal weights)."""
     with torch.no_grad():
@@ -166,13 +166,13 @@ def seen_difference(critic: Recogniser, predicted: Tensor, latents: Tensor) -> T
     return torch.stack(far).mean()
 
 
-def painter_lesson(
-    painter: Painter,
+def unet_loss(
+    denoising: DenoisingModel,
     pictures: Tensor,
     captions: Tensor,
     empty: Tensor,
     fillers: Tensor,
-    critic: Recogniser,
+    critic: Recognizer,
 ) -> Loss:
     """Predict the clean latent; a tenth of the captions is dropped, a few batches are long.
 
@@ -209,7 +209,7 @@ def painter_lesson(
             chunks = [fillers[front], ids]
         elif form < 0.85:
             chunks = [ids[:, : longest + int(torch.randint(1, 9, (1,), generator=random))]]
-        predicted = painter(SCHEDULE.q_sample(latents, noise, t), t, chunks)
+        predicted = denoising(SCHEDULE.q_sample(latents, noise, t), t, chunks)
         each = (predicted - latents).square().flatten(1).mean(1)
         alpha, sigma = SCHEDULE.coefficients(t, each)
         error = (each * (alpha / sigma).square().clamp(1, _SHARP)).mean()

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..evaluation.conditions import Condition, Questions
+from ..evaluation.conditions import Condition, EvalPrompts
 from ..statistics import Mean, mean
-from .eval_prompts import correct, identity_questions, people_questions, things_questions
-from .render_pool import Drawn
+from .eval_prompts import correct, identity_prompts, people_prompts, things_prompts
+from .render_pool import Rendered
 from .world import World
 
 SCENE = ("hat", "shirt", "background")
@@ -26,41 +26,41 @@ Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Paper(Questions):
+class PromptSet(EvalPrompts):
     """The prompts of one examination in a pocket world."""
 
     @staticmethod
-    def of(world: World, names: int = 64, seeds: int = 4, free: int = 128) -> Paper:
+    def of(world: World, names: int = 64, seeds: int = 4, free: int = 128) -> PromptSet:
         """Questions about `names` trained and held-out names each, and `free` name-free prompts."""
         trained, heldout = world.group("train")[-names:], world.group("heldout")[:names]
-        return Paper(
-            tuple(identity_questions(world, trained, seeds)),
-            tuple(identity_questions(world, heldout, seeds, 10_000)),
-            tuple(people_questions(world, free)),
-            tuple(things_questions(world, free)),
+        return PromptSet(
+            tuple(identity_prompts(world, trained, seeds)),
+            tuple(identity_prompts(world, heldout, seeds, 10_000)),
+            tuple(people_prompts(world, free)),
+            tuple(things_prompts(world, free)),
         )
 
 
 @dataclass(frozen=True)
-class Shot:
-    """Pictures in the making: the futures of what a studio draws."""
+class PendingImages:
+    """Pictures in the making: the futures of what a renderer draws."""
 
-    futures: list[Future[Drawn]]
+    futures: list[Future[Rendered]]
 
-    def result(self, advance: Advance) -> Drawn:
+    def result(self, advance: Advance) -> Rendered:
         """Wait for the pictures; `advance` is told how many came."""
-        parts: list[Drawn] = []
+        parts: list[Rendered] = []
         for future in self.futures:
             parts.append(future.result())
             advance(len(parts[-1].pictures))
-        return Drawn.join(parts)
+        return Rendered.join(parts)
 
 
-def figures(drawn: Drawn, condition: Condition, whole: Paper) -> dict[str, Mean]:
+def figures(drawn: Rendered, condition: Condition, whole: PromptSet) -> dict[str, Mean]:
     """All figures of one condition, each with its interval; keys as in docs/figures.md."""
-    paper = condition.paper(whole)
+    prompts = condition.prompts_of(whole)
     found: dict[str, Mean] = {}
-    groups = {"trained": paper.trained, "heldout": paper.heldout}
+    groups = {"trained": prompts.trained, "heldout": prompts.heldout}
     first = 0
     for group, questions in groups.items():
         identity = drawn.reading.scores["identity"][first : first + len(questions)]
@@ -70,16 +70,16 @@ def figures(drawn: Drawn, condition: Condition, whole: Paper) -> dict[str, Mean]
         found[f"identity_top1.{group}"] = mean(best[:, 0].numpy(), who)
         found[f"identity_top5.{group}"] = mean(best.any(1).numpy(), who)
         first += len(questions)
-    everyone = [q.subject for q in paper.named]
+    everyone = [q.subject for q in prompts.named]
     found["face_found"] = mean(drawn.reading.is_face()[:first].numpy(), everyone)
     reading = drawn.reading.rows(slice(first))
-    found["scene"] = mean(correct(reading, paper.named, SCENE).nanmean(1).numpy(), everyone)
+    found["scene"] = mean(correct(reading, prompts.named, SCENE).nanmean(1).numpy(), everyone)
     if condition.free:
-        middle = first + len(paper.people)
-        people = correct(drawn.reading.rows(slice(first, middle)), paper.people, PEOPLE)
+        middle = first + len(prompts.people)
+        people = correct(drawn.reading.rows(slice(first, middle)), prompts.people, PEOPLE)
         found["people"] = mean(people.nanmean(1).numpy())
         found |= {f"people.{h}": mean(people[:, i].numpy()) for i, h in enumerate(PEOPLE)}
-        things = correct(drawn.reading.rows(slice(middle, None)), paper.things, THINGS)
+        things = correct(drawn.reading.rows(slice(middle, None)), prompts.things, THINGS)
         found["things"] = mean(things.nanmean(1).numpy())
         for name, columns in (("objects", [0, 1]), ("colours", [2, 3]), ("backgrounds", [4])):
             found[name] = mean(things[:, columns].nanmean(1).numpy())

@@ -1,4 +1,4 @@
-"""A built pocket model, loaded: its world, its networks behind the core's ports, its recogniser."""
+"""A built pocket model, loaded: its world, its networks behind the core's ports, its recognizer."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from apl_core.errors import AplError
 from ..checkpoints.model_paths import is_pocket, no_model
 from ..models.clip_text import ClipTower
 from ..models.unet import UnetDenoiser
+from ..run_paths import BUILT_IN
 from ..sampling import Sampler
-from . import BUILT_IN
 from .networks import (
     LATENT_CHANNELS,
     LATENT_SIZE,
@@ -28,7 +28,7 @@ from .networks import (
     to_latents,
     to_pictures,
 )
-from .recognizer import Recogniser
+from .recognizer import Recognizer
 from .vocabulary import read_vocabulary
 from .world import World
 
@@ -57,7 +57,7 @@ class PocketModel:
     world: World
     encoder: ReferenceEncoder
     denoiser: UnetDenoiser
-    recogniser: Recogniser
+    recognizer: Recognizer
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
         "vocab.json",
         "merges.txt",
         "model.safetensors",
-        "recogniser.safetensors",
+        "recognizer.safetensors",
     )
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
@@ -102,19 +102,19 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
     world = World.load(folder / "world.json")
     tokenizer = read_vocabulary(folder)
     text, unet = load_networks(folder, len(tokenizer))
-    recogniser = load_recogniser(folder / "recogniser.safetensors", len(world.people))
+    recognizer = load_recognizer(folder / "recognizer.safetensors", len(world.people))
     for network in (text, unet):
         network.eval().requires_grad_(False)
     tower = ClipTower("pocket", text, tokenizer, pad=cast(int, tokenizer.eos_token_id))
     denoiser = UnetDenoiser(unet, SCHEDULE, "x0")
-    return PocketModel(folder, world, ReferenceEncoder([tower]), denoiser, recogniser)
+    return PocketModel(folder, world, ReferenceEncoder([tower]), denoiser, recognizer)
 
 
-def load_recogniser(file: Path, people: int) -> Recogniser:
-    """A recogniser of so many people from its file, in float32 and frozen."""
-    recogniser = Recogniser(people)
-    recogniser.load_state_dict(_part(load_file(file), ""))
-    return recogniser.eval().requires_grad_(False)
+def load_recognizer(file: Path, people: int) -> Recognizer:
+    """A recognizer of so many people from its file, in float32 and frozen."""
+    recognizer = Recognizer(people)
+    recognizer.load_state_dict(_part(load_file(file), ""))
+    return recognizer.eval().requires_grad_(False)
 
 
 def load_networks(folder: Path, vocabulary: int) -> tuple[CLIPTextModel, UNet2DConditionModel]:

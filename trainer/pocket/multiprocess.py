@@ -14,13 +14,13 @@ import torch
 import torch.distributed as dist
 
 from apl_core.prefix import Prefix
-from apl_core.training.callbacks import Control, Listener
+from apl_core.training.callbacks import Callback, Control
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 
 from ..processes import begin, workers_context
 from .model import PocketModel, load_pocket
-from .train import Origin, pocket_run
+from .train import PocketOrigin, pocket_run
 
 _PATIENCE = timedelta(minutes=10)
 
@@ -30,12 +30,12 @@ def cores() -> int:
     return 2 if (os.cpu_count() or 1) > 1 and os.name == "posix" and dist.is_available() else 1
 
 
-def run_together(
+def run_multiprocess(
     model: PocketModel,
     config: TrainConfig,
     folder: RunFolder,
-    origin: Origin,
-    listeners: Sequence[Listener],
+    origin: PocketOrigin,
+    callbacks: Sequence[Callback],
     control: Control,
     processes: int,
 ) -> Prefix:
@@ -47,12 +47,12 @@ def run_together(
     with contextlib.ExitStack() as stack:
         if processes > 1:
             stack.enter_context(_group(folder, config, origin, processes))
-        return pocket_run(model, config, folder, origin, listeners, control).run()
+        return pocket_run(model, config, folder, origin, callbacks, control).run()
 
 
 @contextlib.contextmanager
 def _group(
-    folder: RunFolder, config: TrainConfig, origin: Origin, processes: int
+    folder: RunFolder, config: TrainConfig, origin: PocketOrigin, processes: int
 ) -> Iterator[None]:
     context = workers_context()
     with tempfile.TemporaryDirectory() as place:
@@ -86,7 +86,7 @@ def _member(store: str, rank: int, processes: int) -> Iterator[None]:
 
 
 def _help(
-    folder: Path, config: TrainConfig, origin: Origin, store: str, rank: int, processes: int
+    folder: Path, config: TrainConfig, origin: PocketOrigin, store: str, rank: int, processes: int
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process tells all when to stop
     begin()

@@ -29,7 +29,7 @@ def head_sizes(people: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the recogniser sees: scores per head (B, classes) and an identity embedding (B, 128)."""
+    """What the recognizer sees: scores per head (B, classes) and an identity embedding (B, 128)."""
 
     scores: Mapping[str, Tensor]
     embedding: Tensor
@@ -47,7 +47,7 @@ class Reading:
         return self.top("kind") == KINDS.index("face")
 
 
-class Recogniser(nn.Module):
+class Recognizer(nn.Module):
     """A small CNN on pictures (B, 3, 32, 32) in [0, 1]; knows the people of one world."""
 
     def __init__(self, people: int) -> None:

@@ -24,29 +24,29 @@ _SHARE = 48
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Pictures (B, 3, 32, 32) in [0, 1] and what the recogniser sees in them."""
+class Rendered:
+    """Pictures (B, 3, 32, 32) in [0, 1] and what the recognizer sees in them."""
 
     pictures: Tensor
     reading: Reading
 
     @staticmethod
-    def join(parts: Sequence[Drawn]) -> Drawn:
+    def join(parts: Sequence[Rendered]) -> Rendered:
         """One batch out of several."""
         heads = parts[0].reading.scores
         scores = {h: torch.cat([p.reading.scores[h] for p in parts]) for h in heads}
         embedding = torch.cat([p.reading.embedding for p in parts])
-        return Drawn(torch.cat([p.pictures for p in parts]), Reading(scores, embedding))
+        return Rendered(torch.cat([p.pictures for p in parts]), Reading(scores, embedding))
 
 
-class Studio:
+class RenderPool:
     """Draws for one pocket model in several processes; a context manager."""
 
     def __init__(self, folder: Path, steps: int, workers: int | None = None) -> None:
         self.folder, self.steps = folder, steps
         self._pool = workers_pool(workers or max(1, os.cpu_count() or 1))
 
-    def __enter__(self) -> Studio:
+    def __enter__(self) -> RenderPool:
         return self
 
     def __exit__(
@@ -59,16 +59,16 @@ class Studio:
 
     def submit(
         self, requests: Sequence[Request], rows: Rows | None, guidance: float = GUIDANCE
-    ) -> list[Future[Drawn]]:
+    ) -> list[Future[Rendered]]:
         """Start drawing; the futures' results, joined in order, are the requests' pictures."""
         plain = None if rows is None else replace(rows, vectors=_plain(rows.vectors))
         parts = [requests[i : i + _SHARE] for i in range(0, len(requests), _SHARE)]
         job = _draw, str(self.folder), self.steps, guidance
         return [self._pool.submit(*job, part, plain) for part in parts]
 
-    def draw(self, requests: Sequence[Request], rows: Rows | None) -> Drawn:
+    def draw(self, requests: Sequence[Request], rows: Rows | None) -> Rendered:
         """Draw and wait."""
-        return Drawn.join([future.result() for future in self.submit(requests, rows)])
+        return Rendered.join([future.result() for future in self.submit(requests, rows)])
 
 
 def _plain(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -80,8 +80,8 @@ _model = functools.cache(load_pocket)
 
 def _draw(
     folder: str, steps: int, guidance: float, requests: Sequence[Request], rows: Rows | None
-) -> Drawn:
+) -> Rendered:
     model = _model(Path(folder))
     with torch.no_grad():
         pictures = model.sampler(steps, guidance).draw(requests, rows)
-        return Drawn(pictures, model.recogniser(pictures))
+        return Rendered(pictures, model.recognizer(pictures))

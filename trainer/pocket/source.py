@@ -151,7 +151,7 @@ class PocketSource:
 
         def fits(dropped: int) -> bool:
             template = whole(dropped)
-            longest = max(len(tower.tokenise(template.format(word))) for word in {*words})
+            longest = max(len(tower.tokenize(template.format(word))) for word in {*words})
             return longest <= self._room
 
         return whole(bisect_left(range(len(before)), True, key=fits))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 _SAVE_EVERY = 30.0
 
 
-class Stage:
+class TimedTrainer:
     """Trains a module for `seconds`, learning rate by the elapsed share of them.
 
     Weights, their running average, and AdamW's moments are saved every half minute into

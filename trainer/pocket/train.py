@@ -1,4 +1,4 @@
-"""A training run on a pocket model: who is learnt from, who decides, where it is written."""
+"""A training run on a pocket model: who is learned from, who decides, where it is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apl_core.errors import ConfigError, RunError
 from apl_core.objective import Target
 from apl_core.prefix import Prefix
 from apl_core.texts import read_text
-from apl_core.training.callbacks import Control, Listener
+from apl_core.training.callbacks import Callback, Control
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
@@ -24,7 +24,7 @@ from ..run_paths import recalled, remembered
 from ..settings import parse_json
 from .model import PocketModel
 from .source import PocketSource, training_people
-from .validation import PocketJudge, PocketPreviewer
+from .validation import PocketPreviewer, PocketValidator
 from .world import Person, World
 
 POCKET = TrainConfig(
@@ -51,7 +51,7 @@ POCKET = TrainConfig(
 
 
 @dataclass(frozen=True)
-class Origin:
+class PocketOrigin:
     """Where a run's model and names come from, kept beside its settings so that it can resume."""
 
     model: str
@@ -65,13 +65,13 @@ class Origin:
         )
 
     @staticmethod
-    def of(folder: RunFolder) -> Origin:
+    def of(folder: RunFolder) -> PocketOrigin:
         """Read `origin.json`; RunError if it is missing or broken."""
         try:
             said = parse_json(read_text(folder.path / "origin.json"))
             data = recalled(said, ("model",), folder.path)
             names = None if data["names"] is None else tuple(str(n) for n in data["names"])
-            return Origin(str(data["model"]), names)
+            return PocketOrigin(str(data["model"]), names)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"resume {folder.path}",
@@ -115,27 +115,27 @@ def pocket_run(
     model: PocketModel,
     config: TrainConfig,
     folder: RunFolder,
-    origin: Origin,
-    listeners: Sequence[Listener] = (),
+    origin: PocketOrigin,
+    callbacks: Sequence[Callback] = (),
     control: Control | None = None,
     start: Prefix | None = None,
 ) -> Trainer:
     """A trainer on a pocket model; an eighth of the people are kept for choosing the step."""
     people = chosen_people(model.world, origin.names)
-    learnt, validation = training_people(people)
-    judge = PocketJudge(model, validation) if config.check_every else None
-    source = PocketSource(model, learnt, cast(Target, config.target), config.vectors)
+    learned, validation = training_people(people)
+    validator = PocketValidator(model, validation) if config.check_every else None
+    source = PocketSource(model, learned, cast(Target, config.target), config.vectors)
     return Trainer(
         config,
         Model(model.encoder, model.denoiser, model.name),
         source,
         folder,
-        judge=judge,
-        previewer=PocketPreviewer(judge) if judge else None,
-        listeners=listeners,
+        validator=validator,
+        previewer=PocketPreviewer(validator) if validator else None,
+        callbacks=callbacks,
         control=control,
         start=start,
-        names_trained=len(learnt),
+        names_trained=len(learned),
     )
 
 

@@ -1,4 +1,4 @@
-"""Judges a prefix while it is learnt, on names and prompts kept for choosing."""
+"""Judges a prefix while it is learned, on names and prompts kept for choosing."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 
 from apl_core.prefix import Rows
-from apl_core.training.callbacks import Judgement
+from apl_core.training.callbacks import ValidationResult
 from apl_core.training.parallel import Group
 
-from ..evaluation.conditions import Question
+from ..evaluation.conditions import EvalPrompt
 from ..report.sheet import save_sheet
-from .eval_prompts import identity_questions, people_questions, things_questions
+from .eval_prompts import identity_prompts, people_prompts, things_prompts
 from .model import PocketModel
 from .recognizer import Reading
 from .world import Person
 
 _STEPS = 8
 _KINDS = 4  # kinds of prompts that the names take turns in
-_NAMED, _FREE, _THINGS = 16, 12, 20  # questions: few, for a judge is asked often
+_NAMED, _FREE, _THINGS = 16, 12, 20  # questions: few, for a validator is asked often
 
 
-class PocketJudge:
+class PocketValidator:
     """Soft identity of validation names, and soft accuracy of name-free prompts, drawn quickly.
 
-    The score adds up the probability that the recogniser gives to the person named, and what it
+    The score adds up the probability that the recognizer gives to the person named, and what it
     takes away from the classes that name-free prompts asked for; lower is better. Processes that
     learn together draw a share each, and all of them see the same figures.
     """
@@ -36,16 +36,16 @@ class PocketJudge:
         self.model = model
         self.sampler = model.sampler(_STEPS)
         first = 900_000  # seeds that no evaluation uses
-        every = identity_questions(model.world, people, _KINDS, first)
+        every = identity_prompts(model.world, people, _KINDS, first)
         each = -(-_NAMED // len(people))
         self.named = [q for i, q in enumerate(every) if (i // _KINDS - i) % _KINDS < each]
-        self.free = people_questions(model.world, _FREE, first + 1000)
-        self.things = things_questions(model.world, _THINGS, first + 2000)
+        self.free = people_prompts(model.world, _FREE, first + 1000)
+        self.things = things_prompts(model.world, _THINGS, first + 2000)
         self.questions = [*self.named, *self.free, *self.things]
         self.plain = self._draw(None)
         self._judged: tuple[dict[str, Tensor], Tensor] | None = None
 
-    def __call__(self, rows: Rows) -> Judgement:
+    def __call__(self, rows: Rows) -> ValidationResult:
         """Identity, drift and face figures of a prefix, and the score that they give."""
         pictures, reading = self._draw(rows)
         self._judged = {k: v.detach().clone() for k, v in rows.vectors.items()}, pictures
@@ -71,10 +71,10 @@ class PocketJudge:
         drift = max(means["drift_people"], 0) + max(means["drift_things"], 0)
         score = means["identity"] + drift + max(0.0, 0.98 - means["faces"])
         each = torch.cat([part / len(part) for part in (identity, people, things, 1 - faces)])
-        return Judgement(score, means, tuple(each.tolist()))
+        return ValidationResult(score, means, tuple(each.tolist()))
 
-    def judged(self, rows: Rows) -> Tensor | None:
-        """Pictures of all questions, if it was these rows that were judged last."""
+    def validated(self, rows: Rows) -> Tensor | None:
+        """Pictures of all questions, if it was these rows that were validated last."""
         if self._judged is None:
             return None
         vectors, pictures = self._judged
@@ -85,30 +85,30 @@ class PocketJudge:
         mine = [self.questions[i].request() for i in group.share(total)]
         pictures = group.gather(self.sampler.draw(mine, rows), total)
         with torch.no_grad():
-            return pictures, self.model.recogniser(pictures)
+            return pictures, self.model.recognizer(pictures)
 
 
 class PocketPreviewer:
     """Contact sheet of a few validation prompts: without the prefix above, with it below."""
 
-    def __init__(self, judge: PocketJudge, columns: int = 6) -> None:
-        n, m = len(judge.named), len(judge.named) + len(judge.free)
-        self.judge = judge
+    def __init__(self, validator: PocketValidator, columns: int = 6) -> None:
+        n, m = len(validator.named), len(validator.named) + len(validator.free)
+        self.validator = validator
         self.places = [*range(columns), *range(n, n + columns // 2), *range(m, m + columns // 2)]
 
     def __call__(self, rows: Rows, path: Path) -> None:
-        """Write the sheet as PNG; what the judge has just drawn is not drawn again."""
-        judge, places = self.judge, self.places
-        judged = judge.judged(rows)
-        if judged is None:
-            drawn = judge.sampler.draw([judge.questions[i].request() for i in places], rows)
+        """Write the sheet as PNG; what the validator has just drawn is not drawn again."""
+        validator, places = self.validator, self.places
+        validated = validator.validated(rows)
+        if validated is None:
+            drawn = validator.sampler.draw([validator.questions[i].request() for i in places], rows)
         else:
-            drawn = judged[places]
-        heads = [judge.questions[i].subject for i in places]
-        free = sum(i >= len(judge.named) for i in places)
+            drawn = validated[places]
+        heads = [validator.questions[i].subject for i in places]
+        free = sum(i >= len(validator.named) for i in places)
         groups = [("kept for choosing the step", len(places) - free), ("names nobody", free)]
         save_sheet(
-            [judge.plain[0][places], drawn],
+            [validator.plain[0][places], drawn],
             path,
             ("no prefix", "with prefix"),
             heads,
@@ -116,7 +116,7 @@ class PocketPreviewer:
         )
 
 
-def _soft(reading: Reading, questions: Sequence[Question], start: int) -> Tensor:
+def _soft(reading: Reading, questions: Sequence[EvalPrompt], start: int) -> Tensor:
     """Mean probability of the classes that each question asked for, (B,); its row is `start` on."""
     found = [
         [float(reading.scores[head][row].softmax(0)[wanted]) for head, wanted in one.asked.items()]

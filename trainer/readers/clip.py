@@ -26,7 +26,7 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def without_name(prompt: str, name: str, instead: str = "a person") -> str:
-    """The text that a picture has to fit once nobody is to be recognised in it."""
+    """The text that a picture has to fit once nobody is to be recognized in it."""
     return Names([name]).replaced(prompt, instead)
 
 
@@ -129,7 +129,7 @@ class OpenClip:
         return tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side)).float().cpu()
 
     def _prepared(self, pictures: Tensor) -> Tensor:
-        """The shorter side scaled to the model's size, the middle cut out, CLIP's normalisation."""
+        """The shorter side scaled to the model's size, the middle cut out, CLIP's normalization."""
         x = pictures.float().to(self.device)
         height, width = x.shape[-2:]
         scale = self.size / min(height, width)

@@ -48,7 +48,7 @@ SENTENCES: dict[str, dict[str, str]] = {
 """The sentence for each value of each attribute."""
 
 
-class ClipEyes:
+class ClipAttributes:
     """An open_clip model as attribute reader."""
 
     def __init__(self, clip: OpenClip) -> None:
@@ -77,6 +77,6 @@ class ClipEyes:
         return F.normalize(self._clip.model.encode_text(tokens).float(), dim=1).cpu()
 
 
-def load_clip(path: Path, device: str = "cpu") -> ClipEyes:
+def load_clip(path: Path, device: str = "cpu") -> ClipAttributes:
     """The model with the weights that `apl fetch` brought; AplError if the file does not fit."""
-    return ClipEyes(OpenClip(MODEL, path, device))
+    return ClipAttributes(OpenClip(MODEL, path, device))

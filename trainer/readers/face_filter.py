@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset_readers import Seen
 from .facexlib import FacexlibFaces, load_networks
+from .protocols import DetectedFaces
 
 LEAST_HEIGHT = 0.05
 """Share of the picture's height below which a face is part of the background."""
 
 
-class FacexlibEyes(FacexlibFaces):
+class FaceCounter(FacexlibFaces):
     """RetinaFace and ArcFace, which see faces in the background as well but do not count them."""
 
     @property
@@ -27,19 +27,19 @@ class FacexlibEyes(FacexlibFaces):
         return "facexlib RetinaFace ResNet-50 and ArcFace IR-SE50"
 
     @torch.no_grad()
-    def look(self, pictures: Tensor) -> Seen:
+    def look(self, pictures: Tensor) -> DetectedFaces:
         """Faces in pictures (B, 3, H, W) in [0, 1]; the embedding (512) is the largest one's."""
         counts: list[int] = []
         for part in pictures.split(self.batch):
             frames = (part.float() * 255).flip(1).permute(0, 2, 3, 1).contiguous()  # BGR
             boxes, _ = self.detector.batched_detect_faces(frames, self.threshold)
             counts += [_large(found, part.shape[2]) for found in boxes]
-        return Seen(tuple(counts), self.faces(pictures).embedding)
+        return DetectedFaces(tuple(counts), self.faces(pictures).embedding)
 
 
-def load_eyes(detector: Path, recogniser: Path, device: str = "cpu") -> FacexlibEyes:
+def load_face_counter(detector: Path, recognizer: Path, device: str = "cpu") -> FaceCounter:
     """Both networks with the weights that `apl fetch` brought; AplError if a file does not fit."""
-    return FacexlibEyes(load_networks(detector, recogniser, device=device))
+    return FaceCounter(load_networks(detector, recognizer, device=device))
 
 
 def _large(boxes: np.ndarray, height: int) -> int:

@@ -38,16 +38,16 @@ def new_networks(kind: Detector = "resnet50", device: str = "cpu") -> tuple[nn.M
         found = f"facexlib is not installed ({error})"
         raise MissingPackage("find faces", found, _MISSING) from error
     detector: nn.Module = RetinaFace(network_name=kind, device=torch.device(device))
-    recogniser: nn.Module = Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
-    return detector.eval(), recogniser.eval().to(device)
+    recognizer: nn.Module = Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
+    return detector.eval(), recognizer.eval().to(device)
 
 
 def load_networks(
-    detector: Path, recogniser: Path, kind: Detector = "resnet50", device: str = "cpu"
+    detector: Path, recognizer: Path, kind: Detector = "resnet50", device: str = "cpu"
 ) -> tuple[nn.Module, nn.Module]:
     """Both networks with weights from safetensors files; AplError if those do not fit."""
     networks = new_networks(kind, device)
-    for network, path in zip(networks, (detector, recogniser), strict=True):
+    for network, path in zip(networks, (detector, recognizer), strict=True):
         try:
             weights = {k.removeprefix("module."): v for k, v in load_file(path).items()}
             network.load_state_dict(weights)
@@ -68,7 +68,7 @@ class FacexlibFaces:
         self, networks: tuple[nn.Module, nn.Module], threshold: float = 0.8, batch: int = 8
     ) -> None:
         self.detector: Any = networks[0]
-        self.recogniser: Any = networks[1]
+        self.recognizer: Any = networks[1]
         self.threshold, self.batch = threshold, batch
 
     @torch.no_grad()
@@ -90,8 +90,8 @@ class FacexlibFaces:
                 for i in range(len(pictures))
                 if found[i]
             ]
-            device = next(self.recogniser.parameters()).device
-            embedding[found] = self.recogniser(torch.stack(crops).to(device)).float().cpu()
+            device = next(self.recognizer.parameters()).device
+            embedding[found] = self.recognizer(torch.stack(crops).to(device)).float().cpu()
         return Faces.of(embedding, found), [len(b) for b in boxes]
 
     def _crop(self, frame: Tensor, box: np.ndarray, points: np.ndarray) -> Tensor:

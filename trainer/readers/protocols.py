@@ -1,8 +1,8 @@
-"""What measuring needs of a recogniser: Protocols that the pocket model and real ones fill in."""
+"""Protocols of those who look at pictures, which the pocket model and real readers fulfil."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,4 +72,43 @@ class TextMatcher(Protocol):
 
     def look(self, pictures: Tensor) -> Tensor:
         """Picture embeddings (B, D) of unit length: their cosine is a drift in meaning."""
+        ...
+
+
+@dataclass(frozen=True)
+class DetectedFaces:
+    """Faces in pictures: how many (B,), and the largest one's embedding (B, D), 0 without one."""
+
+    counts: tuple[int, ...]
+    embeddings: Tensor | None = None
+
+
+class FaceDetector(Protocol):
+    """Counts faces and says whose they are like."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for the manifest."""
+        ...
+
+    def look(self, pictures: Tensor) -> DetectedFaces:
+        """The faces in pictures (B, 3, H, W) in [0, 1]; embeddings have length 1."""
+        ...
+
+
+class AttributeReader(Protocol):
+    """Coarse visual attributes of the person in a picture."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for the manifest."""
+        ...
+
+    @property
+    def values(self) -> Mapping[str, Sequence[str]]:
+        """Attributes and the values that it tells apart."""
+        ...
+
+    def read(self, pictures: Tensor) -> Mapping[str, Tensor]:
+        """Probabilities (B, values) of each attribute in pictures (B, 3, H, W) in [0, 1]."""
         ...

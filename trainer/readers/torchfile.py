@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from apl_core.errors import AplError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 MAX_BYTES = 2 * 1024**3
 
@@ -65,7 +65,7 @@ class _Refused(ValueError):
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a `.pth` state dict by name, on the CPU; AplError if it is anything else."""
-    asked = f"read the weights in {shown(str(path))}"
+    asked = f"read the weights in {printable(str(path))}"
     try:
         if path.stat().st_size > MAX_BYTES:
             raise _Refused(f"it is larger than {MAX_BYTES:,} bytes")
@@ -83,7 +83,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         RuntimeError,
         OverflowError,
     ) as error:
-        found = f"it is no plain state dict of torch ({shown(str(error), 120)})"
+        found = f"it is no plain state dict of torch ({printable(str(error), 120)})"
         raise AplError(asked, found, "fetch it again with `apl fetch`") from error
     whole: Any = table
     if not isinstance(whole, dict) or not all(isinstance(v, Tensor) for v in table.values()):
@@ -250,5 +250,5 @@ class _Known:
 
     def __init__(self, name: str) -> None:
         if name not in (*_DTYPES, _TABLE, _TENSOR):
-            raise _Refused(f"it names {shown(name, 60)}")
+            raise _Refused(f"it names {printable(name, 60)}")
         self.name = name

@@ -18,7 +18,7 @@ from safetensors.torch import save
 
 from apl_core import atomic
 from apl_core.errors import AplError, ConfigError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from .torchfile import read_tensors
 
@@ -91,7 +91,7 @@ def weight(name: str) -> Weight:
             return one
     names = ", ".join(one.name for one in WEIGHTS)
     raise ConfigError(
-        f"fetch {shown(name, 60)!r}", "there is no such weight", f"give one of {names}"
+        f"fetch {printable(name, 60)!r}", "there is no such weight", f"give one of {names}"
     )
 
 
@@ -231,7 +231,7 @@ def _local(source: Path, asked: str) -> BinaryIO:
         return source.open("rb")
     except (OSError, ValueError) as error:
         raise AplError(
-            f"{asked} from {shown(str(source))}", shown(str(error), 120), "check the path"
+            f"{asked} from {printable(str(source))}", printable(str(error), 120), "check the path"
         ) from error
 
 
@@ -247,6 +247,6 @@ def _remote(url: str, asked: str) -> _Readable:
 def _unreachable(asked: str, error: Exception) -> AplError:
     return AplError(
         asked,
-        f"the source did not answer ({shown(str(error), 120)})",
+        f"the source did not answer ({printable(str(error), 120)})",
         "try again later, or download it elsewhere and give it with --from FILE",
     )

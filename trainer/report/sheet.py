@@ -14,7 +14,7 @@ from torch import Tensor
 
 from apl_core.atomic import reason, write_bytes
 from apl_core.errors import RunError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 _SCALE, _GAP, _APART, _MARGIN, _LINE = 3, 4, 16, 118, 14
 _INK, _RULE, _PAPER = (30, 30, 34), (150, 150, 156), (255, 255, 255)
@@ -34,7 +34,7 @@ def png(image: Image.Image, path: Path) -> bytes:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, stream.getvalue())
     except OSError as error:
-        raise RunError(f"write {shown(str(path))}", *reason(error)) from error
+        raise RunError(f"write {printable(str(path))}", *reason(error)) from error
     return stream.getvalue()
 
 

@@ -11,10 +11,10 @@ from apl_core.errors import ConfigError, RunError
 
 from ..names import names_in
 from .launcher import Runner
-from .model_index import Shelf
+from .model_index import ModelIndex
 from .review import APPROVED, DATA
-from .run_request import PRESETS, Order
-from .run_status import STATUS, Run, read_run
+from .run_request import PRESETS, RunRequest
+from .run_status import STATUS, RunStatus, read_run
 
 _ASKED = {
     "stop": "The run stops after the step under way and saves.",
@@ -23,11 +23,11 @@ _ASKED = {
 }
 
 
-class Desk:
+class Controller:
     """All that a page may ask for; every refusal is an AplError whose sentence the page shows."""
 
-    def __init__(self, shelf: Shelf, runner: Runner) -> None:
-        self.shelf, self._runner = shelf, runner
+    def __init__(self, index: ModelIndex, runner: Runner) -> None:
+        self.index, self._runner = index, runner
         self._lock = threading.Lock()
 
     def start(
@@ -37,16 +37,16 @@ class Desk:
 
         With `look` a run on a checkpoint waits for `learn` once its pictures are drawn.
         """
-        choice = self.shelf.model(model)
+        choice = self.index.model(model)
         key = next((p.key for p in PRESETS if preset in (p.key, p.title)), None)
         if key is None:
             raise ConfigError(f"use the preset {preset}", "there is none", "choose one of the list")
         wanted = names_in(names) if names.strip() or choice.kind != "pocket" else None
         looked = bool(look) and choice.kind != "pocket"
-        order = Order(choice.kind, str(choice.path), wanted, key, looked)
+        order = RunRequest(choice.kind, str(choice.path), wanted, key, looked)
         with self._lock:
             self._refuse_two()
-            folder = self.shelf.new_run(name.strip())
+            folder = self.index.new_run(name.strip())
             order.save(folder, settings)
             self._go(folder)
         return folder.name
@@ -55,8 +55,8 @@ class Desk:
         """Go on with a run that was stopped, failed or killed; its name."""
         with self._lock:
             self._refuse_two()
-            folder = self.shelf.run(name)
-            Order.of(folder)
+            folder = self.index.run(name)
+            RunRequest.of(folder)
             self._go(folder)
         return folder.name
 
@@ -90,10 +90,10 @@ class Desk:
         run = self.look(name)
         if what not in _ASKED or not run.going:
             raise RunError(f"{what} {run.name}", "it is not going on", "resume it first")
-        if run.learnt:
+        if run.learned:
             raise RunError(
                 f"{what} {run.name}",
-                "it has learnt and saved; now it is being measured",
+                "it has learned and saved; now it is being measured",
                 "wait for the result",
             )
         try:
@@ -106,7 +106,7 @@ class Desk:
         """Copy a run's prefix to where hosts look for prefixes; says where it is now."""
         from apl_core.formats import read_prefix
 
-        run, target = self.look(name), self.shelf.apl_dir
+        run, target = self.look(name), self.index.apl_dir
         if run.prefix is None:
             raise RunError(f"use {run.name}", "it has no prefix yet", "wait for it, or stop it")
         if target is None:
@@ -127,15 +127,15 @@ class Desk:
             f"Copied to {path}. Refresh the list of prefixes in the host, then choose {path.stem}."
         )
 
-    def look(self, name: str) -> Run:
+    def look(self, name: str) -> RunStatus:
         """A run as it stands."""
         self._runner.reap()
-        return read_run(self.shelf.run(name))
+        return read_run(self.index.run(name))
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RunStatus]:
         """All runs, the newest first."""
         self._runner.reap()
-        return [read_run(self.shelf.runs_root / name) for name in self.shelf.runs()]
+        return [read_run(self.index.runs_root / name) for name in self.index.runs()]
 
     def now(self) -> str | None:
         """The run to show first: the one that is going on, else the newest; None without runs."""
@@ -144,10 +144,10 @@ class Desk:
         return (going or runs)[0].name if runs else None
 
     def names_of(self, model: str) -> str:
-        """The names that a pocket model's prefix is learnt from, one a line; else nothing."""
+        """The names that a pocket model's prefix is learned from, one a line; else nothing."""
         from ..pocket.world import World
 
-        choice = self.shelf.model(model)
+        choice = self.index.model(model)
         if choice.kind != "pocket":
             return ""
         world = World.load(choice.path / "world.json")

@@ -22,7 +22,7 @@ _LEAST = 1e-12
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """One curve: its label stands at its end; the tone is a class of the style sheet."""
 
     label: str
@@ -34,8 +34,8 @@ class Line:
 def loss_chart(rows: Rows, steps: int) -> str:
     """The loss of every step, and its running mean."""
     points = [(float(r["step"]), float(r["loss"])) for r in rows if is_number(r.get("loss"))]
-    lines = [Line("", "faint", points)] if len(points) > _SMOOTH else []
-    lines.append(Line("mean" if lines else "loss", "a", _smooth(points) if lines else points))
+    lines = [Curve("", "faint", points)] if len(points) > _SMOOTH else []
+    lines.append(Curve("mean" if lines else "loss", "a", _smooth(points) if lines else points))
     return chart("Loss", lines, steps, False)
 
 
@@ -47,14 +47,14 @@ def effect_chart(rows: Rows, steps: int) -> str:
         ("drift_things", "drift things", "c"),
     )
     checks = [r for r in rows if "score" in r]  # a step's row calls its losses by the same names
-    lines: list[Line] = []
+    lines: list[Curve] = []
     for key, label, tone in shown:
         points = [(float(r["step"]), 100 * r[key]) for r in checks if is_number(r.get(key))]
-        lines.append(Line(label, tone, points, marks=True))
+        lines.append(Curve(label, tone, points, marks=True))
     return chart("Identity and drift, %", lines, steps, True)
 
 
-def chart(title: str, lines: Sequence[Line], steps: int, percent: bool) -> str:
+def chart(title: str, lines: Sequence[Curve], steps: int, percent: bool) -> str:
     """An SVG of lines over steps 0..steps; a sentence instead while there is nothing to draw."""
     drawn = [line for line in lines if line.points]
     head = f"<figcaption>{html.escape(title)}</figcaption>"
@@ -122,7 +122,7 @@ def _axis(low: float, high: float, step: float, last: int) -> str:
     return "".join(parts)
 
 
-def _curve(line: Line, low: float, high: float, last: int) -> str:
+def _curve(line: Curve, low: float, high: float, last: int) -> str:
     thin = line.points[:: max(1, len(line.points) // _MOST)]
     if thin[-1] != line.points[-1]:
         thin = [*thin, line.points[-1]]
@@ -133,7 +133,7 @@ def _curve(line: Line, low: float, high: float, last: int) -> str:
     return f"<g class='apl-line apl-{line.tone}'><polyline points='{path}'/>{marks}</g>"
 
 
-def _labels(lines: Sequence[Line], low: float, high: float, last: int) -> list[str]:
+def _labels(lines: Sequence[Curve], low: float, high: float, last: int) -> list[str]:
     """Names beside the ends of the lines, moved apart where they would meet."""
     ends = [(line, *_at(*line.points[-1], low, high, last)) for line in lines if line.label]
     parts: list[str] = []

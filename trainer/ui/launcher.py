@@ -30,7 +30,7 @@ class Runner(Protocol):
         ...
 
 
-class Workers:
+class Launcher:
     """The runner of `apl ui`: one detached process a run, its output in the folder's log."""
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:

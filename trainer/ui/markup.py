@@ -11,8 +11,8 @@ from apl_core.errors import AplError
 
 from .curves import effect_chart, loss_chart
 from .review import DATA
-from .run_request import Order
-from .run_status import Run, figures, newest_preview, rows, seconds_left
+from .run_request import RunRequest
+from .run_status import RunStatus, figures, newest_preview, rows, seconds_left
 
 _SHEETS = 4
 _UNMEASURED = (
@@ -93,7 +93,7 @@ def file_button(target: str) -> str:
     )
 
 
-def status(run: Run | None) -> str:
+def status(run: RunStatus | None) -> str:
     """What is going on, how far it is, and how long it will take."""
     if run is None:
         return (
@@ -123,14 +123,14 @@ def status(run: Run | None) -> str:
     elif run.said:
         parts.append(f"<p>{html.escape(run.said)}</p>")
     elif run.steps:
-        parts.append(f"<p>{run.step} steps learnt.</p>")
+        parts.append(f"<p>{run.step} steps learned.</p>")
     return "".join(parts) + "</div>"
 
 
-def _progress(run: Run) -> str:
+def _progress(run: RunStatus) -> str:
     doing = _DOING.get(run.doing, run.doing[:1].upper() + run.doing[1:])
     if run.doing == "learning" and run.done == run.total:
-        doing = "Looking at what was learnt"
+        doing = "Looking at what was learned"
     known = run.total > 0
     share = min(100.0, 100 * run.done / run.total) if known else 0.0
     left = seconds_left(run, rows(run.path))
@@ -154,7 +154,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def charts(run: Run | None) -> str:
+def charts(run: RunStatus | None) -> str:
     """Loss beside identity and drift, which are measured on the pocket model alone."""
     if run is None:
         return "<div class='apl'></div>"
@@ -168,12 +168,12 @@ def charts(run: Run | None) -> str:
 
 def _on_a_checkpoint(path: Path) -> bool:
     try:
-        return Order.of(path).kind == "checkpoint"
+        return RunRequest.of(path).kind == "checkpoint"
     except AplError:  # a run of which nobody knows
         return False
 
 
-def preview(run: Run | None) -> str:
+def preview(run: RunStatus | None) -> str:
     """The newest contact sheet: without the prefix above, with it below."""
     sheet = newest_preview(run.path) if run else None
     source = picture(sheet) if sheet else None
@@ -187,7 +187,7 @@ def preview(run: Run | None) -> str:
     )
 
 
-def contact(run: Run | None) -> str:
+def contact(run: RunStatus | None) -> str:
     """The first contact sheets of a run that waits for somebody to look at its pictures."""
     sheets = sorted((run.path / DATA).glob("sheet-*.png")) if run else []
     shown = [source for path in sheets[:_SHEETS] if (source := picture(path))]
@@ -197,7 +197,7 @@ def contact(run: Run | None) -> str:
     return f"<div class='apl'><figure class='apl-sheet'>{images}</figure></div>"
 
 
-def results(run: Run | None, target: Path | None) -> str:
+def results(run: RunStatus | None, target: Path | None) -> str:
     """Figures, the before/after sheet and what can be taken home."""
     if run is None or run.going or run.prefix is None:
         return "<div class='apl'></div>"
@@ -243,7 +243,7 @@ def _table(flat: dict[str, float]) -> str:
     ]
     return (
         "<div class='apl-wide'><table><thead><tr><td></td><th colspan='2' scope='colgroup'>"
-        "recognised, %: less is more anonymous</th><th colspan='4' scope='colgroup'>drawn as asked,"
+        "recognized, %: less is more anonymous</th><th colspan='4' scope='colgroup'>drawn as asked,"
         f" %: more is better</th></tr><tr><td></td>{heads}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apl_core.errors import ConfigError, LibraryError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
-from ..pocket import BUILT_IN
+from ..run_paths import BUILT_IN
 from .run_request import FILE, Kind
 
 POCKET = "Pocket model (built in)"
@@ -24,7 +24,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Choice:
-    """A model that can be learnt on."""
+    """A model that can be learned on."""
 
     title: str
     kind: Kind
@@ -32,7 +32,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ModelIndex:
     """Roots given on the command line, and what lies in them; links that lead out are not taken.
 
     `looks`: whether pictures can be looked at before a run on a checkpoint learns from them.
@@ -56,7 +56,7 @@ class Shelf:
         found = self.models().get(title) if isinstance(title, str) else None
         if found is None:
             raise LibraryError(
-                f"find the model {shown(str(title), 80)!r}",
+                f"find the model {printable(str(title), 80)!r}",
                 "it is not on the list",
                 "choose one of the list; more folders are given with `apl ui --models FOLDER`",
             )
@@ -79,7 +79,7 @@ class Shelf:
         """The folder of a run; LibraryError for anything that is not on the list."""
         if not isinstance(name, str) or name not in self.runs():
             raise LibraryError(
-                f"find the run {shown(str(name), 80)!r}",
+                f"find the run {printable(str(name), 80)!r}",
                 "it is not on the list",
                 "choose one of the list",
             )
@@ -89,7 +89,7 @@ class Shelf:
         """A folder for a new run: `name`, or `name-2`, `name-3` ... if that one is taken."""
         if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
             raise ConfigError(
-                f"call the run {shown(name, 80)!r}",
+                f"call the run {printable(name, 80)!r}",
                 "it is no plain name",
                 "use 1 to 60 letters, digits, - and _, beginning with a letter or a digit",
             )

@@ -1,4 +1,4 @@
-"""The page's components and what connects them with the desk."""
+"""The page's components and what connects them with the controller."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from apl_core.errors import AplError
 
 from . import markup
 from .compat import known
-from .controller import Desk
+from .controller import Controller
 from .review import shown_text
 from .run_request import PRESETS
-from .run_status import Run
+from .run_status import RunStatus
 
 log = logging.getLogger("apl")
 
@@ -29,7 +29,7 @@ _TICK = (
     f"if (tick && seen && !document.hidden) tick.click()}}, {round(1000 * SECONDS)})"
 )
 _ABOUT = {
-    "pocket": "Cartoon faces of people who do not exist. A prefix is learnt and measured on this "
+    "pocket": "Cartoon faces of people who do not exist. A prefix is learned and measured on this "
     "machine in minutes; nothing is downloaded.",
     "checkpoint": "A Stable Diffusion checkpoint of yours. It draws the pictures to learn from "
     "itself, and nothing of it is changed. Not yet tried on pretrained weights.",
@@ -43,8 +43,8 @@ _EMPTY = {
 class View:
     """The panels of one page: what each shows now, and only what changed since it was sent."""
 
-    def __init__(self, gr: Any, desk: Desk) -> None:
-        self._gr, self._desk = gr, desk
+    def __init__(self, gr: Any, controller: Controller) -> None:
+        self._gr, self._desk = gr, controller
 
     def show(self, name: str | None, sent: dict[str, Any], said: str | None) -> list[Any]:
         """Updates for a notice, the list of runs, all panels and buttons, and what is now sent.
@@ -52,17 +52,17 @@ class View:
         `sent` is what this page showed before; `said` a notice's HTML, or None to leave it.
         Answers of overlapping events may come in any order: the next news put them right.
         """
-        gr, desk = self._gr, self._desk
+        gr, controller = self._gr, self._desk
         run = self._look(name)
         fresh: dict[str, Any] = {
-            "runs": (tuple(desk.shelf.runs()), run.name if run else None),
+            "runs": (tuple(controller.index.runs()), run.name if run else None),
             "status": markup.status(run),
             "charts": markup.charts(run),
             "preview": markup.preview(run),
-            "results": markup.results(run, desk.shelf.apl_dir),
+            "results": markup.results(run, controller.index.apl_dir),
             "contact": markup.contact(run),
             "described": _described(run),
-            **_usable(run, desk.shelf.apl_dir),
+            **_usable(run, controller.index.apl_dir),
         }
         updates: list[Any] = [
             gr.update() if said is None else gr.update(value=said, visible=bool(said))
@@ -78,16 +78,16 @@ class View:
                 updates.append(value)
         return [*updates, fresh]
 
-    def _look(self, name: str | None) -> Run | None:
+    def _look(self, name: str | None) -> RunStatus | None:
         try:
             return self._desk.look(name) if name else None
         except AplError:  # its folder was deleted meanwhile
             return None
 
 
-def _usable(run: Run | None, apl_dir: Path | None) -> dict[str, bool]:
+def _usable(run: RunStatus | None, apl_dir: Path | None) -> dict[str, bool]:
     """Which buttons make sense now, in the order of the outputs; the others are not shown."""
-    asks = run is not None and run.going and not run.learnt
+    asks = run is not None and run.going and not run.learned
     return {
         "start": run is None or not run.going,
         "asks": asks,
@@ -97,7 +97,7 @@ def _usable(run: Run | None, apl_dir: Path | None) -> dict[str, bool]:
     }
 
 
-def _described(run: Run | None) -> str:
+def _described(run: RunStatus | None) -> str:
     """What the page offers to edit; nothing while nobody is asked."""
     if run is None or run.state != "looking":
         return ""
@@ -107,16 +107,16 @@ def _described(run: Run | None) -> str:
         return ""
 
 
-def build(gr: Any, desk: Desk) -> None:
+def build(gr: Any, controller: Controller) -> None:
     """Put the page into the Blocks that are open."""
-    view = View(gr, desk)
+    view = View(gr, controller)
     html = partial(gr.HTML, **known(gr.HTML.__init__, padding=False))
     html(markup.style(_TICK) + markup.head())
     sent = gr.State({})
     tick = gr.Button("news", elem_id="apl_tick", elem_classes=["apl-hidden"])
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
-            ordered = _order_form(gr, html, desk)
+            ordered = _order_form(gr, html, controller)
             start = gr.Button("Start", variant="primary", elem_id="apl_start")
         with gr.Column(scale=3, min_width=420):
             notice = html("", elem_id="apl_notice", visible=False)
@@ -176,25 +176,25 @@ def build(gr: Any, desk: Desk) -> None:
 
         button.click(press, [runs, sent, *inputs], outputs, show_progress="hidden")
 
-    on(start, desk.start, ordered, moves=True)
-    on(resume, desk.resume, [runs], moves=True)
-    on(use, desk.use, [runs])
-    on(learn, desk.learn, [runs, described], moves=True)
+    on(start, controller.start, ordered, moves=True)
+    on(resume, controller.resume, [runs], moves=True)
+    on(use, controller.use, [runs])
+    on(learn, controller.learn, [runs, described], moves=True)
     for button, what in ((stop, "stop"), (save, "save"), (shot, "preview")):
-        on(button, partial(desk.ask, what), [runs])
+        on(button, partial(controller.ask, what), [runs])
 
     def news(name: str | None, before: dict[str, Any]) -> list[Any]:
         if before:
             return view.show(name, before, None)
-        return view.show(desk.now(), before, "")  # the page was opened just now
+        return view.show(controller.now(), before, "")  # the page was opened just now
 
     for event in (tick.click, runs.change):
         event(news, [runs, sent], outputs, show_progress="hidden")
 
 
-def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
+def _order_form(gr: Any, html: Callable[..., Any], controller: Controller) -> list[Any]:
     """What is asked of the user before a run: the inputs of `Desk.start`, in its order."""
-    models = desk.shelf.models()
+    models = controller.index.models()
     title, first = next(iter(models.items()))
     model = gr.Dropdown(list(models), value=title, label="Model", elem_id="apl_model")
     about = html(markup.about(_ABOUT[first.kind]))
@@ -216,7 +216,7 @@ def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
         label="Show me the pictures and descriptions before it learns",
         value=False,
         elem_id="apl_look",
-        visible=desk.shelf.looks and first.kind != "pocket",
+        visible=controller.index.looks and first.kind != "pocket",
     )
     name = gr.Textbox(label="Name of the run", value="my-prefix", max_lines=1, elem_id="apl_name")
     with gr.Accordion("More settings", open=False, elem_id="apl_more"):
@@ -228,14 +228,14 @@ def _order_form(gr: Any, html: Callable[..., Any], desk: Desk) -> list[Any]:
         )
 
     def chosen(title: str) -> tuple[str, Any, Any, Any]:
-        kind = desk.shelf.model(title).kind
+        kind = controller.index.model(title).kind
         return (
             markup.about(_ABOUT[kind]),
             gr.update(placeholder=_EMPTY[kind]),
             gr.update(visible=kind == "pocket"),
-            gr.update(visible=desk.shelf.looks and kind != "pocket"),
+            gr.update(visible=controller.index.looks and kind != "pocket"),
         )
 
     model.change(chosen, [model], [about, names, fill, look], show_progress="hidden")
-    fill.click(desk.names_of, [model], [names], show_progress="hidden")
+    fill.click(controller.names_of, [model], [names], show_progress="hidden")
     return [model, names, preset, settings, name, look]

@@ -1,4 +1,4 @@
-"""A data set that is looked at before anything is learnt from it: pictures, faces, descriptions."""
+"""A data set to review before anything is learned from it: pictures, faces, descriptions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the page itself loads no torch
-    from apl_core.training.callbacks import Listener
+    from apl_core.training.callbacks import Callback
 
     from ..checkpoints.load import CheckpointModel
-    from ..checkpoints.train import Material
+    from ..checkpoints.train import CheckpointOrigin
 
 log = logging.getLogger("apl")
 
@@ -20,7 +20,7 @@ DATA, APPROVED = "data", "approved"
 """In a run's folder: its data set, and the sign that somebody has looked at it."""
 
 
-class LookFirst(Exception):
+class ReviewFirst(Exception):
     """The pictures are there, and somebody has to look at them; its text says what is odd."""
 
 
@@ -32,30 +32,30 @@ def shown_text(folder: Path) -> str:
     return "\n".join(f"{name}: {text}" for name, text in said.items())
 
 
-def looked_at(
-    model: CheckpointModel, material: Material, folder: Path, listener: Listener
-) -> Material:
+def reviewed(
+    model: CheckpointModel, origin: CheckpointOrigin, folder: Path, callback: Callback
+) -> CheckpointOrigin:
     """Draw and describe what is missing of the data set; what to learn from.
 
-    LookFirst unless somebody has approved it. Face filter and descriptions are used if what they
+    ReviewFirst unless somebody has approved it. Face filter and descriptions are used if what they
     need is there.
     """
     from apl_core.training.callbacks import Phase
 
-    from ..data.checkpoint_tools import Choices, eyes_here, optional_eyes, real_tools
+    from ..data.checkpoint_tools import Choices, readers_here, real_tools, required_readers
     from ..data.finish import finish
     from ..data.generate import make
     from ..data.plan import Amounts, general_tasks, name_tasks, split_names
     from ..prompts import list_book
     from ..readers.weights import weights_folder
 
-    names, count = material.names or (), material.per_name
-    book, size = list_book(None, None, None), material.size or model.recognised.size
+    names, count = origin.names or (), origin.per_name
+    book, size = list_book(None, None, None), origin.size or model.recognized.size
     device = str(model.denoiser.device)
-    choices, told = eyes_here(
+    choices, told = readers_here(
         Choices(
             0,
-            material.draw_steps,
+            origin.draw_steps,
             7.0,
             size,
             4,
@@ -66,7 +66,7 @@ def looked_at(
             device,
         )
     )
-    tools = real_tools(model, book, choices, *optional_eyes(choices))
+    tools = real_tools(model, book, choices, *required_readers(choices))
     amounts = Amounts(count, 3 * count, count * len(names), count * len(names))
     tasks = name_tasks(split_names(names, None, 0.2, 0), amounts, tools.faces is not None)
     tasks += general_tasks(amounts, choices.batch, 0)
@@ -75,16 +75,16 @@ def looked_at(
     def advance(more: int) -> None:
         nonlocal done
         done += more
-        listener(Phase("pictures", done, total))
+        callback(Phase("pictures", done, total))
 
     data = folder / DATA
     data.mkdir(parents=True, exist_ok=True)
-    tools.maker.remember(data)
+    tools.settings.remember(data)
     make(tools, tasks, data, advance=advance)
     outcome = finish(tools, tasks, amounts, data)
     if not (folder / APPROVED).exists():
-        raise LookFirst("\n".join(_odd(told, outcome.unknown, outcome.faceless)))
-    return replace(material, data=str(data.resolve()), names=None)
+        raise ReviewFirst("\n".join(_odd(told, outcome.unknown, outcome.faceless)))
+    return replace(origin, data=str(data.resolve()), names=None)
 
 
 def _odd(told: str, unknown: Sequence[str], faceless: Sequence[str]) -> list[str]:

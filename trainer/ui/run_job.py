@@ -8,30 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.errors import ConfigError, RunError
-from apl_core.metadata import shown
-from apl_core.training.callbacks import Control, Listener, Phase
+from apl_core.metadata import printable
+from apl_core.training.callbacks import Callback, Control, Phase
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 
 from ..settings import read_toml
-from .review import looked_at
-from .run_request import SETTINGS, Order
+from .review import reviewed
+from .run_request import SETTINGS, RunRequest
 
 log = logging.getLogger("apl")
 
 
-def learn_pocket(folder: Path, order: Order, control: Control, listener: Listener) -> str | None:
+def learn_pocket(
+    folder: Path, order: RunRequest, control: Control, callback: Callback
+) -> str | None:
     """Learn and measure on a pocket model; a sentence about what came out, None if stopped."""
     from ..pocket.demo import learn_and_measure, small, verdict
-    from ..pocket.eval_prompts import identity_questions
-    from ..pocket.metrics import Paper
+    from ..pocket.eval_prompts import identity_prompts
+    from ..pocket.metrics import PromptSet
     from ..pocket.model import load_pocket
     from ..pocket.source import training_people
-    from ..pocket.train import POCKET, Origin, chosen_people
+    from ..pocket.train import POCKET, PocketOrigin, chosen_people
 
     model = load_pocket(Path(order.model))
     people = chosen_people(model.world, order.names)
-    run, origin = RunFolder(folder), Origin(order.model, order.names)
+    run, origin = RunFolder(folder), PocketOrigin(order.model, order.names)
     if run.config.is_file():
         config = TrainConfig.from_mapping(read_toml(run.config))
     else:
@@ -41,36 +43,36 @@ def learn_pocket(folder: Path, order: Order, control: Control, listener: Listene
         origin.save(run)
     names, seeds, free = (4, 2, 4) if order.preset == "quick" else (64, 4, 128)
     asked = training_people(people)[0][-names:]
-    paper = Paper.of(model.world, names, seeds, free)
-    paper = replace(paper, trained=tuple(identity_questions(model.world, asked, seeds)))
-    listener(Phase("drawing pictures to compare with", 0, 0))
+    prompts = PromptSet.of(model.world, names, seeds, free)
+    prompts = replace(prompts, trained=tuple(identity_prompts(model.world, asked, seeds)))
+    callback(Phase("drawing pictures to compare with", 0, 0))
     flat = learn_and_measure(
-        model, config, run, origin, paper, [listener], control, lambda text: log.info("%s", text)
+        model, config, run, origin, prompts, [callback], control, lambda text: log.info("%s", text)
     )
     return None if flat is None else verdict(flat)
 
 
 def learn_checkpoint(
-    folder: Path, order: Order, control: Control, listener: Listener
+    folder: Path, order: RunRequest, control: Control, callback: Callback
 ) -> str | None:
     """Learn on a checkpoint, from pictures that it draws itself; None if stopped."""
-    from ..checkpoints.train import Material, checkpoint_run, load_material
+    from ..checkpoints.train import CheckpointOrigin, checkpoint_run, load_origin
 
     run = RunFolder(folder)
     if run.config.is_file():
-        config, material = TrainConfig.from_mapping(read_toml(run.config)), Material.of(run)
-        if material is None:
+        config, origin = TrainConfig.from_mapping(read_toml(run.config)), CheckpointOrigin.of(run)
+        if origin is None:
             raise RunError(
                 f"go on with {folder}", "it is no run on a checkpoint", "start a new one"
             )
     else:
-        config, material = _ordered(folder, order)
+        config, origin = _ordered(folder, order)
         run.create(config)
-        material.save(run)
-    model = load_material(material, lambda text: log.info("%s", text))
+        origin.save(run)
+    model = load_origin(origin, lambda text: log.info("%s", text))
     if order.look:
-        material = looked_at(model, material, folder, listener)
-    trainer = checkpoint_run(model, config, run, material, [listener], control)
+        origin = reviewed(model, origin, folder, callback)
+    trainer = checkpoint_run(model, config, run, origin, [callback], control)
     prefix = trainer.run()
     if control.stop.is_set():
         return None
@@ -78,17 +80,17 @@ def learn_checkpoint(
         trainer.previewer(prefix.rows(), folder / "sheet.png")
     steps = prefix.card.steps
     return (
-        f"{prefix.n} vectors learnt on {model.name} in {steps} steps. Nothing measured the faces: "
+        f"{prefix.n} vectors learned on {model.name} in {steps} steps. Nothing measured the faces: "
         "look at pictures of many names, trained and others, before you trust it."
     )
 
 
-def _ordered(folder: Path, order: Order) -> tuple[TrainConfig, Any]:
+def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, Any]:
     """Settings and material of a new run on a checkpoint; AplErrors before anything is loaded."""
-    from ..checkpoints.detect import recognise
+    from ..checkpoints.detect import detect
     from ..checkpoints.presets import REAL, dtype_for, fitted, own_device, picture_size, preset_for
     from ..checkpoints.self_generated import jobs
-    from ..checkpoints.train import Material
+    from ..checkpoints.train import CheckpointOrigin
 
     quick, settings = order.preset == "quick", read_toml(folder / SETTINGS)
     if order.look:
@@ -96,13 +98,15 @@ def _ordered(folder: Path, order: Order) -> tuple[TrainConfig, Any]:
     size, per_name = settings.pop("size", None), settings.pop("per_name", 1 if quick else 8)
     for name, value in (("size", size), ("per_name", per_name)):
         if (type(value) is not int and not (value is None and name == "size")) or value == 0:
-            raise ConfigError(f"set {name}", f"{shown(str(value), 40)} is no number", "give one")
+            raise ConfigError(
+                f"set {name}", f"{printable(str(value), 40)} is no number", "give one"
+            )
     config = TrainConfig.from_mapping(settings, _longer(REAL, order.preset))
-    found, device = recognise(Path(order.model)), own_device(None)
+    found, device = detect(Path(order.model)), own_device(None)
     preset = preset_for(found, None, device)
     config = fitted(config, preset, dtype_for(preset, device), settings)
     jobs(order.names or (), per_name, config.seed)
-    return config, Material(
+    return config, CheckpointOrigin(
         order.model,
         names=order.names,
         per_name=per_name,

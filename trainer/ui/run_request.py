@@ -9,7 +9,7 @@ from typing import Literal
 
 from apl_core.atomic import reason, write_text
 from apl_core.errors import RunError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from ..run_paths import recalled, remembered
 from ..settings import parse_json
@@ -21,7 +21,7 @@ SETTINGS = "wanted.toml"
 
 
 @dataclass(frozen=True)
-class Preset:
+class RunPreset:
     """How much work is put into a run."""
 
     key: str
@@ -29,17 +29,17 @@ class Preset:
 
 
 PRESETS = (
-    Preset("quick", "Quick look: does everything work? It learns next to nothing"),
-    Preset("standard", "Standard: a full run"),
-    Preset("thorough", "Thorough: twice the steps"),
+    RunPreset("quick", "Quick look: does everything work? It learns next to nothing"),
+    RunPreset("standard", "Standard: a full run"),
+    RunPreset("thorough", "Thorough: twice the steps"),
 )
 
 
 @dataclass(frozen=True)
-class Order:
+class RunRequest:
     """A model, the names to learn from (None: the model's own), and a preset's key.
 
-    `look`: on a checkpoint, somebody wants to see the pictures before they are learnt from.
+    `look`: on a checkpoint, somebody wants to see the pictures before they are learned from.
     """
 
     kind: Kind
@@ -59,7 +59,7 @@ class Order:
             raise RunError(f"begin a run in {folder}", *reason(error)) from error
 
     @staticmethod
-    def of(folder: Path) -> Order:
+    def of(folder: Path) -> RunRequest:
         """Read an order; RunError if there is none or it is broken.
 
         A run that the command line began has `origin.json` instead, with model and names in it.
@@ -73,9 +73,9 @@ class Order:
             pocket = (Path(model) / "world.json").is_file()
             preset = str(said.get("preset", "standard"))
             look = said.get("look") is True and not pocket
-            return Order("pocket" if pocket else "checkpoint", model, names, preset, look)
+            return RunRequest("pocket" if pocket else "checkpoint", model, names, preset, look)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            said = shown(str(error), 80)
+            said = printable(str(error), 80)
             raise RunError(
                 f"go on with {folder}",
                 f"neither {FILE} nor origin.json can be read ({said})",

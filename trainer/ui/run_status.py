@@ -24,7 +24,7 @@ _LIMIT = 1e15
 
 
 @dataclass(frozen=True)
-class Run:
+class RunStatus:
     """A run as it stands.
 
     `state`: working, looking (waits for somebody to see its pictures), stopped, failed (with
@@ -52,7 +52,7 @@ class Run:
         return self.state == "working"
 
     @property
-    def learnt(self) -> bool:
+    def learned(self) -> bool:
         """Whether learning is over and only what it led to is drawn and measured."""
         return self.doing in ("measuring", "drawing")
 
@@ -67,7 +67,7 @@ class Run:
         return _file(self.path / "prefix.safetensors")
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> RunStatus:
     """The state of a run, from its status file or, without one, from what else is there."""
     said = _json(path / STATUS)
     if said is None:
@@ -83,7 +83,7 @@ def read_run(path: Path) -> Run:
     told |= {n: str(said.get(n) or "") for n in ("doing", "said", "error")}
     if state == "broken":
         told["error"] = _last_words(path)
-    return Run(path, state, **told)
+    return RunStatus(path, state, **told)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ def newest_preview(path: Path) -> Path | None:
     return sheets[-1] if sheets else None
 
 
-def seconds_left(run: Run, metrics: list[dict[str, Any]]) -> float | None:
+def seconds_left(run: RunStatus, metrics: list[dict[str, Any]]) -> float | None:
     """How long the steps that are left will take, by the latest ones; None if nobody can know."""
     spent = [row["seconds"] for row in metrics if is_number(row.get("seconds"))][-_RECENT:]
     if not run.going or run.doing != "learning" or not spent:
@@ -123,7 +123,7 @@ def seconds_left(run: Run, metrics: list[dict[str, Any]]) -> float | None:
     return (run.steps - run.step) * sum(spent) / len(spent)
 
 
-def _without_status(path: Path) -> Run:
+def _without_status(path: Path) -> RunStatus:
     metrics = rows(path)
     step = max((_count(row["step"]) for row in metrics), default=0)
     steps = _steps(path)
@@ -133,7 +133,7 @@ def _without_status(path: Path) -> Run:
         state = "working"
     else:
         state = "stopped"
-    return Run(path, state, "learning", step, steps, step, steps)
+    return RunStatus(path, state, "learning", step, steps, step, steps)
 
 
 def _prefix_there(path: Path) -> bool:

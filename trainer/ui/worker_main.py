@@ -16,8 +16,8 @@ from apl_core.errors import AplError
 from apl_core.training.callbacks import Control, Event, Finished, Phase, Stepped
 
 from ..callbacks import StatusFile
-from .review import LookFirst
-from .run_request import Order
+from .review import ReviewFirst
+from .run_request import RunRequest
 from .run_status import LOG
 
 log = logging.getLogger("apl")
@@ -27,7 +27,7 @@ class Stopped(Exception):
     """It was asked to stop before there was anything to save."""
 
 
-class Watchers:
+class WorkerCallbacks:
     """Passes on what the loop tells to the status file; a stop counts before the first step too."""
 
     def __init__(self, folder: Path, status: StatusFile, control: Control, measured: bool) -> None:
@@ -54,7 +54,7 @@ def run(folder: Path, learn: Callable[[Path, StatusFile], str | None] | None = N
     with StatusFile(folder) as status:
         try:
             done = (learn or _learn)(folder, status)
-        except LookFirst as pause:
+        except ReviewFirst as pause:
             status.end("looking", said=str(pause))
             return 0
         except (Stopped, KeyboardInterrupt):
@@ -76,13 +76,13 @@ def run(folder: Path, learn: Callable[[Path, StatusFile], str | None] | None = N
 
 def _learn(folder: Path, status: StatusFile) -> str | None:
     """Do what was ordered; a sentence about what came out, None if it was stopped."""
-    order, control = Order.of(folder), Control()
+    order, control = RunRequest.of(folder), Control()
     status.say("loading the model")
     from .run_job import learn_checkpoint, learn_pocket
 
     learn = learn_pocket if order.kind == "pocket" else learn_checkpoint
     measured = order.kind == "pocket"
-    return learn(folder, order, control, Watchers(folder, status, control, measured))
+    return learn(folder, order, control, WorkerCallbacks(folder, status, control, measured))
 
 
 def main(arguments: Sequence[str]) -> int:

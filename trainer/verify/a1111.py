@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apl_core.errors import HostError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from .a1111_generate import Schema, request
 from .a1111_matrix import Found, Matrix
@@ -124,7 +124,7 @@ class WebuiServer:
         if reply.status != 200 or not isinstance(reply.body, dict):
             said = reply.body if isinstance(reply.body, dict) else {}
             words = str(said.get("detail") or said.get("errors") or f"HTTP {reply.status}")
-            return Answer(request, refusal=shown(words, 200))
+            return Answer(request, refusal=printable(words, 200))
         pictures = tuple(map(_decoded, filter(None, reply.body.get("images") or [])))
         try:
             texts: list[str | None] = json.loads(reply.body["info"])["infotexts"]

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from apl_core.errors import HostError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from .case import PERSON, SALT, Answer, Body, Case
 from .comfyui_generate import request
@@ -128,7 +128,7 @@ class ComfyServer:
             for kind, what in (entry.get("status") or {}).get("messages", [])
             if kind == "execution_error"
         ]
-        return Answer(prompt_id, images, says, shown("; ".join(said) or "no picture", 200))
+        return Answer(prompt_id, images, says, printable("; ".join(said) or "no picture", 200))
 
 
 def _named(graph: Graph) -> Graph:
@@ -152,4 +152,4 @@ def _refusal(code: int, body: Any) -> str:
         for node in body.get("node_errors", {}).values()
         for one in node.get("errors", [])
     ]
-    return shown("; ".join(errors) or str(body.get("error", "refused")), 200)
+    return printable("; ".join(errors) or str(body.get("error", "refused")), 200)

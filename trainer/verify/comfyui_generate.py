@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apl_core.errors import HostError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from .case import SALT, Case
 from .comfyui_nodes import CannotFill, Filler, Graph, Nodes, links
@@ -34,7 +34,7 @@ def request(known: Mapping[str, Any], checkpoint: str, side: int, seed: int, num
     except CannotFill as error:
         raise HostError(
             "make requests up",
-            f"the server lacks what its stock graph needs ({shown(str(error))})",
+            f"the server lacks what its stock graph needs ({printable(str(error))})",
             "use a ComfyUI with all of its own nodes, or leave --generate out",
         ) from error
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from apl_core.errors import ConfigError, HostError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 
 class NoAnswer(HostError):
@@ -37,7 +37,7 @@ class Client:
     def __init__(self, url: str, login: str = "", seconds: float = 300.0) -> None:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
             raise ConfigError(
-                "verify a server", f"{shown(url, 80)!r} is no address", "give http://HOST:PORT"
+                "verify a server", f"{printable(url, 80)!r} is no address", "give http://HOST:PORT"
             )
         self.url = url.rstrip("/")
         self.seconds = seconds
@@ -56,7 +56,7 @@ class Client:
             return _reply(error.code, error.read())
         except (OSError, ValueError, http.client.HTTPException) as error:  # URLError: an OSError
             raise NoAnswer(
-                f"ask {self.url}", shown(str(error), 120), "check the address and that it runs"
+                f"ask {self.url}", printable(str(error), 120), "check the address and that it runs"
             ) from error
 
     def get(self, path: str, default: Any = None) -> Any:

@@ -1,7 +1,7 @@
 """What a request proves: its pictures beside an unprotected server's, and its traced chunks.
 
-Neither judge asks how a host or the enforcer reads a request: a covered picture that is the bare
-one is a leak, and so is one chunk without the prefix, whatever the other judge says.
+Neither check asks how a host or the enforcer reads a request: a covered picture that is the bare
+one is a leak, and so is one chunk without the prefix, whatever the other says.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from apl_core.errors import ConfigError, HostError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 from apl_core.trace import TraceReader
 
 from .case import Answer, Case
@@ -125,7 +125,7 @@ class Proof:
         looks: list[Look] | None = None
         if reference is not None and drawn is not None:
             looks = reference.looks(case, answers, drawn)
-        return judge(case, answers, lines, self.digest, drawn, looks)
+        return assess(case, answers, lines, self.digest, drawn, looks)
 
     def _alive(self) -> bool:
         """Whether the servers still draw the plain request."""
@@ -134,7 +134,7 @@ class Proof:
         return all(any(answer.pictures for answer in send(case)) for send in servers)
 
 
-def judge(
+def assess(
     case: Case,
     answers: Sequence[Answer],
     lines: Sequence[Mapping[str, Any]] | None,
@@ -225,7 +225,7 @@ def _digest(status: Mapping[str, Any], traced: bool) -> str:
             "verify the server",
             "it enforces no prefix"
             if not name
-            else f"it cannot read its prefix {shown(str(name))}",
+            else f"it cannot read its prefix {printable(str(name))}",
             "start it with APL_ENFORCE (docs/operators.md)",
         )
     if traced and not status.get("trace"):
@@ -275,7 +275,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
             str(one.pictures),
             str(one.chunks),
             "" if one.distance is None else f"{one.distance:.2f}",
-            shown(one.detail, 100),
+            printable(one.detail, 100),
         )
         for one in verdicts
     ]

@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import Any, Protocol
 
 from apl_core.errors import HostError
-from apl_core.metadata import shown
+from apl_core.metadata import printable
 
 from .case import Answer, Case
 from .pictures import NEAR, Look, Scale, distance, look
@@ -50,10 +50,11 @@ class Reference:
         `server` is a `Host` too, the one that is to be proven.
         """
         if name := self._host.enforced():
-            raise _unfit(f"it enforces {shown(name)!r}", "start it without APL_ENFORCE")
+            raise _unfit(f"it enforces {printable(name)!r}", "start it without APL_ENFORCE")
         mine, its = server.weights(), self._host.weights()
         if mine != its:
-            words = f"it draws with {shown(str(its), 80)}, the server with {shown(str(mine), 80)}"
+            first, second = printable(str(its), 80), printable(str(mine), 80)
+            words = f"it draws with {first}, the server with {second}"
             raise _unfit(words, "give both the same checkpoint")
         case = plain.salted()
         bare = _picture(self.draw(case), "the reference")
@@ -118,7 +119,7 @@ def _picture(answers: Sequence[Answer], who: str) -> bytes:
     if not first.pictures:
         raise HostError(
             "compare pictures with a reference",
-            f"{who} draws nothing for a stock request: {shown(first.refusal, 120)}",
+            f"{who} draws nothing for a stock request: {printable(first.refusal, 120)}",
             "let both draw a plain request first",
         )
     return first.pictures[0]

@@ -20,12 +20,12 @@ from apl_trainer.pocket.networks import to_pictures
 from apl_trainer.sampling import Request
 from benchmarks.paper.chunks import FirstChunkOnly
 from benchmarks.paper.eraser import Moments, edit, erase, pairs, projections
-from benchmarks.paper.finetune import Material, fine_tune, invert, renders
+from benchmarks.paper.finetune import FinetuneData, fine_tune, invert, renders
 from benchmarks.paper.plan import FULL, QUICK, ablation
 from benchmarks.paper.prompts import VARIATIONS, cyrillic, far_back, typo, variation
 from benchmarks.paper.styles import ink, warm
-from benchmarks.paper.targets import TARGETS, Target, verdict
-from benchmarks.paper.variants import load_edition, save_edition, with_words
+from benchmarks.paper.targets import TARGETS, Goal, verdict
+from benchmarks.paper.variants import load_variant, save_variant, with_words
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,10 @@ def test_cyrillic_has_no_latin_letter_of_the_worlds_names(model: PocketModel) ->
 def test_a_name_far_back_stands_in_the_second_chunk_with_any_prefix(
     model: PocketModel, vectors: int
 ) -> None:
-    tokenise = model.encoder.towers[0].tokenise
+    tokenize = model.encoder.towers[0].tokenize
     for person in model.world.group("heldout"):
-        ids = tokenise(far_back(person.name, tokenise))
-        before = len(ids) - len(tokenise(person.name))
+        ids = tokenize(far_back(person.name, tokenize))
+        before = len(ids) - len(tokenize(person.name))
         assert before // room(vectors) == (len(ids) - 1) // room(vectors) == 1
 
 
@@ -68,19 +68,19 @@ def test_a_name_far_back_stands_in_the_second_chunk_with_any_prefix(
 def test_a_late_name_is_the_last_that_fits_into_the_first_chunk(
     model: PocketModel, vectors: int
 ) -> None:
-    tokenise = model.encoder.towers[0].tokenise
-    longest = max(len(tokenise(f"{word},")) for word in FILLERS)
+    tokenize = model.encoder.towers[0].tokenize
+    longest = max(len(tokenize(f"{word},")) for word in FILLERS)
     for person in model.world.group("heldout"):
-        prompt = variation("late", [person], 1, 0, tokenise, vectors)[0].prompt
+        prompt = variation("late", [person], 1, 0, tokenize, vectors)[0].prompt
         assert prompt.endswith(f", a portrait of {person.name}")
-        left = room(vectors) - len(tokenise(prompt))
+        left = room(vectors) - len(tokenize(prompt))
         assert 0 <= left < longest
 
 
 def test_every_variation_is_about_everybody_and_seeds_differ(model: PocketModel) -> None:
     people = model.world.group("heldout")[:3]
     for kind in VARIATIONS:
-        found = variation(kind, people, 2, 100, model.encoder.towers[0].tokenise, 10)
+        found = variation(kind, people, 2, 100, model.encoder.towers[0].tokenize, 10)
         assert [n.who for n in found].count(people[0].name) == 2
         assert len({n.seed for n in found}) == 6
         assert all((n.other is not None) == (kind == "two people") for n in found)
@@ -89,12 +89,12 @@ def test_every_variation_is_about_everybody_and_seeds_differ(model: PocketModel)
 def test_an_edition_is_a_pocket_model_and_changes_nothing_but_the_unet(
     model: PocketModel, tmp_path: Path
 ) -> None:
-    save_edition(model.folder, None, tmp_path / "same")
+    save_variant(model.folder, None, tmp_path / "same")
     other = load_pocket()
     with torch.no_grad():
         for parameter in other.denoiser.unet.parameters():
             parameter.mul_(0.9)
-    save_edition(model.folder, other.denoiser.unet, tmp_path / "other")
+    save_variant(model.folder, other.denoiser.unet, tmp_path / "other")
     requests = [Request("a photo of a house", 1)]
     plain = model.sampler(2).draw(requests, None)
     assert torch.equal(load_pocket(tmp_path / "same").sampler(2).draw(requests, None), plain)
@@ -109,9 +109,9 @@ def test_a_new_word_with_the_rows_of_a_known_one_reads_like_it(
     model: PocketModel, tmp_path: Path
 ) -> None:
     tower = model.encoder.towers[0]
-    rows = tower.table[tower.tokenise("red circle")]
-    save_edition(model.folder, None, tmp_path, {"<thing>": rows})
-    edition = load_edition(tmp_path)
+    rows = tower.table[tower.tokenize("red circle")]
+    save_variant(model.folder, None, tmp_path, {"<thing>": rows})
+    edition = load_variant(tmp_path)
     prefix = random_rows(model.encoder, 4, 2)
     for used in (None, prefix):
         new = edition.encoder.encode(["a <thing> on a blue background, a <thing>"], used).cross
@@ -174,7 +174,7 @@ def test_name_states_are_paired_with_the_neutral_subjects(model: PocketModel) ->
     """Of a name that is the neutral subject itself every state is paired with itself."""
     old, new = pairs(model.encoder, ["a person"], ["a photo of {}"], "a person")
     tower = model.encoder.towers[0]
-    last = len(tower.tokenise("a person")) - 1
+    last = len(tower.tokenize("a person")) - 1
     assert torch.allclose(old[last:], new[last:])
     assert torch.allclose(new[:last], new[last].expand(last, -1))
 
@@ -210,12 +210,12 @@ def test_styles_keep_the_range_and_ink_leaves_flat_colour_alone() -> None:
 
 
 @pytest.mark.parametrize("style", [ink, warm])
-def test_the_recogniser_can_read_the_styles(
+def test_the_recognizer_can_read_the_styles(
     model: PocketModel, style: Callable[..., Tensor]
 ) -> None:
     drawn = renders(model, model.world.group("train"), (96, 0, 0), 1, style)
     with torch.no_grad():
-        reading = model.recogniser(to_pictures(drawn.latents))
+        reading = model.recognizer(to_pictures(drawn.latents))
     assert reading.is_face().float().mean() > 0.97
     best = [model.world.people[i].name for i in reading.scores["identity"].argmax(1)]
     assert np.mean([b in c for b, c in zip(best, drawn.captions, strict=True)]) > 0.97
@@ -243,7 +243,7 @@ def test_renders_come_with_captions_of_one_chunk(model: PocketModel) -> None:
     material = renders(model, model.world.group("personal")[:2], (4, 2, 2), 1)
     assert material.latents.shape == (8, 48, 8, 8) and len(material.captions) == 8
     assert model.world.group("personal")[0].name in material.captions[0]
-    assert all(len(model.encoder.towers[0].tokenise(c)) <= 75 for c in material.captions)
+    assert all(len(model.encoder.towers[0].tokenize(c)) <= 75 for c in material.captions)
 
 
 def test_inversion_learns_rows_and_leaves_the_model_alone() -> None:
@@ -251,7 +251,7 @@ def test_inversion_learns_rows_and_leaves_the_model_alone() -> None:
     person = model.world.group("personal")[0]
     drawn = renders(model, (person,), (4, 0, 0), 1)
     captions = tuple(c.replace(person.name, "<p>") for c in drawn.captions)
-    material = Material(drawn.latents, captions)
+    material = FinetuneData(drawn.latents, captions)
     before = {k: v.clone() for k, v in model.denoiser.unet.state_dict().items()}
     still = invert(model, ["<p>"], [material], rows=2, steps=0, rate=0.1, batch=2)["<p>"]
     moved = invert(model, ["<p>"], [material], rows=2, steps=2, rate=0.1, batch=2)["<p>"]
@@ -273,7 +273,7 @@ def test_every_ablation_of_the_plans_is_known_and_changes_its_one_setting() -> N
 
 
 def test_a_goal_that_was_not_measured_is_not_reached() -> None:
-    low, high = Target("a", "pictures", 0.1), Target("b", "faces", 0.98, True)
+    low, high = Goal("a", "pictures", 0.1), Goal("b", "faces", 0.98, True)
     assert low.met({"a": 0.1}) and not low.met({"a": 0.11}) and not low.met({})
     assert high.met({"b": 0.99}) and not high.met({"b": 0.97}) and not high.met({"b": None})
     assert low.words({"a": 0.2}) == "pictures: 20.0 %, at most 10 % wanted: NOT reached"

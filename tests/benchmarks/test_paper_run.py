@@ -27,8 +27,8 @@ KEYS = (
     "fidelity.objects.drop",
     "fidelity.people.drop",
     "transfer.heldout.worst",
-    "personalised.before",
-    "personalised.after",
+    "personalized.before",
+    "personalized.after",
     "chunks.every",
     "chunks.first_only",
 )
@@ -96,7 +96,7 @@ def test_a_second_run_draws_nothing_again(model: PocketModel, out: Path) -> None
     assert again == json.loads(before)
 
 
-def test_the_bar_counts_what_is_learnt_as_well_as_what_is_measured(
+def test_the_bar_counts_what_is_learned_as_well_as_what_is_measured(
     model: PocketModel, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (out / "parts" / "transfer-ink.json").unlink()

@@ -18,25 +18,25 @@ import pytest
 import torch
 from PIL import Image
 from slim_checkpoints import pipeline
-from slim_runs import NAMES
-from slim_survey import (
+from slim_evaluation import (
     PLAN,
     ByNoise,
+    evaluated,
+    evaluator,
     load,
     read_report,
     silent,
-    surveyed,
-    surveyor,
     times,
-    write_survey_root,
+    write_evaluation_root,
 )
+from slim_runs import NAMES
 from torch import Tensor
 
 from apl_core.errors import ConfigError, RunError
 from apl_core.prefix import Prefix
 from apl_trainer.checkpoints.load import CheckpointModel, load_checkpoint
-from apl_trainer.evaluation.checkpoint_eval import Eyes
-from apl_trainer.evaluation.checkpoint_report import flat_figures, notes, tables, write_survey
+from apl_trainer.evaluation.checkpoint_eval import Readers
+from apl_trainer.evaluation.checkpoint_report import flat_figures, notes, tables, write_report
 from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.evaluation.gallery import People, pictures_of_people, read_people
 from apl_trainer.readers.protocols import Faces
@@ -45,7 +45,7 @@ from apl_trainer.statistics import Mean
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_survey_root(tmp_path_factory.mktemp("evaluate"))
+    return write_evaluation_root(tmp_path_factory.mktemp("evaluate"))
 
 
 @pytest.fixture(scope="module")
@@ -65,40 +65,46 @@ class NoFaces(ByNoise):
 def drawn(model: CheckpointModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which everything has been drawn."""
     place = tmp_path_factory.mktemp("drawn")
-    surveyed(model, place, Eyes(ByNoise()))
+    evaluated(model, place, Readers(ByNoise()))
     return place
 
 
 def test_conditions_ask_the_same_and_galleries_other_seeds(
     model: CheckpointModel, drawn: Path
 ) -> None:
-    made = surveyor(model, drawn, Eyes(ByNoise()))
-    rolls = made.rolls
+    made = evaluator(model, drawn, Readers(ByNoise()))
+    image_sets = made.image_sets
     assert list(made.conditions) == ["none", "prefix", "random", "description", "negative", "floor"]
-    assert [len(rolls[n]) for n in made.conditions] == [18, 18, 10, 4, 4, 4]
-    asked = {n: roll.requests for n, roll in rolls.items()}
+    assert [len(image_sets[n]) for n in made.conditions] == [18, 18, 10, 4, 4, 4]
+    asked = {n: image_set.requests for n, image_set in image_sets.items()}
     assert asked["prefix"] == asked["none"]
     assert asked["negative"][0].negative == f"{NAMES[0]}, blurry"
-    assert all(r.negative.endswith("blurry") for roll in rolls.values() for r in roll.requests)
+    assert all(
+        r.negative.endswith("blurry")
+        for image_set in image_sets.values()
+        for r in image_set.requests
+    )
     for name in ("floor", "description"):
         assert not any(who in r.prompt for r in asked[name] for who in NAMES)
     in_turn = [asked["none"][i].seed for i in (0, 4, 6, 10)]  # three pictures a name in "none"
     assert [r.seed for r in asked["floor"]] == in_turn
     free = asked["none"][12:]
     assert [r.prompt for r in asked["reseeded"]] == [r.prompt for r in free]
-    measured = {r.seed for n, roll in rolls.items() if n != "gallery" for r in roll.requests}
+    measured = {
+        r.seed for n, image_set in image_sets.items() if n != "gallery" for r in image_set.requests
+    }
     assert not measured & {r.seed for r in asked["gallery"]} and len(asked["gallery"]) == 8
 
 
 def test_figures_are_those_of_the_pictures(model: CheckpointModel, drawn: Path) -> None:
     """Identity by hand on the files; a picture without a face is never anonymous."""
-    found = surveyed(model, drawn, Eyes(ByNoise()))
+    found = evaluated(model, drawn, Readers(ByNoise()))
     gallery = People.of(
-        Faces.join([ByNoise().faces(part) for part in found.rolls["gallery"]]),
+        Faces.join([ByNoise().faces(part) for part in found.image_sets["gallery"]]),
         [name for name in NAMES for _ in range(2)],
     ).gallery
     assert gallery is not None
-    pictures = torch.cat(list(found.rolls["prefix"].cut(0, 6)))
+    pictures = torch.cat(list(found.image_sets["prefix"].cut(0, 6)))
     cosines = gallery.cosines(ByNoise().faces(pictures))
     own = cosines[torch.arange(6), torch.tensor([0, 0, 0, 1, 1, 1])]
     figures = found.figures
@@ -108,7 +114,7 @@ def test_figures_are_those_of_the_pictures(model: CheckpointModel, drawn: Path) 
     first = (cosines.argmax(1) == torch.tensor([0, 0, 0, 1, 1, 1])).float().mean()
     assert figures["prefix.identity_top1.trained"].value == pytest.approx(float(first))
     assert not any("top5" in key for key in figures)  # four people
-    plain, other = (torch.cat(list(found.rolls[n].cut(12))) for n in ("none", "prefix"))
+    plain, other = (torch.cat(list(found.image_sets[n].cut(12))) for n in ("none", "prefix"))
     moved = float((plain - other).square().mean())
     assert moved > 0
     assert figures["change.pixels.prefix"].value == pytest.approx(moved, rel=1e-4)
@@ -121,7 +127,7 @@ def test_figures_are_those_of_the_pictures(model: CheckpointModel, drawn: Path) 
 
 
 def test_pictures_without_a_face_are_not_anonymous(model: CheckpointModel, drawn: Path) -> None:
-    found = surveyed(model, drawn, Eyes(ByNoise(blind=3)))
+    found = evaluated(model, drawn, Readers(ByNoise(blind=3)))
     for condition in ("base", "prefix"):
         for group in ("trained", "heldout"):
             get = {
@@ -136,11 +142,11 @@ def test_pictures_without_a_face_are_not_anonymous(model: CheckpointModel, drawn
 def test_no_face_anywhere_is_said_and_claims_nothing(
     model: CheckpointModel, drawn: Path, tmp_path: Path
 ) -> None:
-    found = surveyed(model, drawn, Eyes(NoFaces()))
+    found = evaluated(model, drawn, Readers(NoFaces()))
     assert found.people is not None and found.people.gallery is None
     assert not any("anonymous" in key or "identity" in key for key in found.figures)
     assert found.figures["prefix.face_found.heldout"].value == 0
-    write_survey(tmp_path, found, {"Model": "a slim one"})
+    write_report(tmp_path, found, {"Model": "a slim one"})
     report = read_report(tmp_path)
     assert report["without_face"] == list(NAMES) and report["gallery"] == []
     assert any("nothing is said about identity" in line for line in report["notes"])
@@ -155,7 +161,7 @@ def test_faces_in_the_gallery_alone_leave_no_number(model: CheckpointModel, draw
             seen = super().faces(pictures)
             return Faces.of(seen.embedding, torch.tensor([self.seen <= 8] * len(pictures)))
 
-    found = surveyed(model, drawn, Eyes(Late()))
+    found = evaluated(model, drawn, Readers(Late()))
     assert found.figures["prefix.identity_top1.trained"].count == 0
     assert found.figures["prefix.anonymous.trained"].value == 0
     assert "prefix.identity_top1.trained" not in flat_figures(found)
@@ -173,23 +179,23 @@ def test_killed_or_damaged_only_what_is_missing_is_drawn(
         if done >= 9:
             raise Stopped
 
-    eyes = Eyes(ByNoise())
+    readers = Readers(ByNoise())
     with pytest.raises(Stopped):
-        surveyor(model, tmp_path, eyes).draw(stop)
+        evaluator(model, tmp_path, readers).draw(stop)
     before = times(tmp_path)
     assert 9 <= len(before) < 20
-    surveyor(model, tmp_path, eyes).draw(silent)
+    evaluator(model, tmp_path, readers).draw(silent)
     after = times(tmp_path)
     assert before.items() <= after.items() and len(after) == 72
     broken = sorted(after)[5]
     broken.write_bytes(broken.read_bytes()[:-30])
-    surveyor(model, tmp_path, eyes).draw(silent)
+    evaluator(model, tmp_path, readers).draw(silent)
     changed = {path for path, when in times(tmp_path).items() if when != after[path]}
     assert changed == {broken}
     with Image.open(broken) as image:
         image.load()
     other = random_rows(model.encoder, 4, 2, seed=6)
-    surveyor(model, tmp_path, eyes, Prefix(other.vectors, other.behind)).draw(silent)
+    evaluator(model, tmp_path, readers, Prefix(other.vectors, other.behind)).draw(silent)
     new = times(tmp_path).keys() - after.keys()
     assert len(new) == 18 and {path.parent.name for path in new} == {"prefix"}
 
@@ -197,9 +203,9 @@ def test_killed_or_damaged_only_what_is_missing_is_drawn(
 def test_shares_draw_what_one_process_draws(
     model: CheckpointModel, drawn: Path, tmp_path: Path
 ) -> None:
-    eyes = Eyes(ByNoise())
-    assert surveyor(model, tmp_path, eyes).draw(silent, 1, 2) == 36
-    assert surveyor(model, tmp_path, eyes).draw(silent, 0, 2) == 0
+    readers = Readers(ByNoise())
+    assert evaluator(model, tmp_path, readers).draw(silent, 1, 2) == 36
+    assert evaluator(model, tmp_path, readers).draw(silent, 0, 2) == 0
     here, there = ({p.relative_to(f) for p in f.rglob("*.png")} for f in (tmp_path, drawn))
     assert here == there
 
@@ -207,8 +213,8 @@ def test_shares_draw_what_one_process_draws(
 def test_a_device_that_is_full_draws_fewer_at_once(
     model: CheckpointModel, drawn: Path, tmp_path: Path
 ) -> None:
-    made = surveyor(
-        model, tmp_path, Eyes(ByNoise()), plan=replace(PLAN, free=0, seeds=1, gallery=1)
+    made = evaluator(
+        model, tmp_path, Readers(ByNoise()), plan=replace(PLAN, free=0, seeds=1, gallery=1)
     )
     inner = made.room.painter
 
@@ -242,10 +248,10 @@ def test_a_folder_of_pictures_is_a_gallery(
         file.parent.mkdir(exist_ok=True)
         noise = torch.rand(30, 41 + number, 3, generator=torch.Generator().manual_seed(number))
         Image.fromarray((noise * 255).byte().numpy()).save(file)
-    found = surveyed(model, drawn, Eyes(ByNoise()), gallery=tmp_path)
+    found = evaluated(model, drawn, Readers(ByNoise()), gallery=tmp_path)
     assert found.people is not None and found.people.gallery is not None
     assert set(found.people.gallery.names) == {*NAMES, "somebody else"}
-    assert "gallery" not in found.rolls and "base.identity_top1.heldout" in found.figures
+    assert "gallery" not in found.image_sets and "base.identity_top1.heldout" in found.figures
     with pytest.raises(ConfigError) as caught:
         pictures_of_people(tmp_path, [*NAMES, "Ann Lee", "Bo Ray"])
     assert len(caught.value.problems) == 2 and "Ann Lee" in str(caught.value)
@@ -265,7 +271,7 @@ def test_names_without_a_gallery_face_are_left_out_and_told(
             seen = super().faces(pictures)
             return Faces.of(seen.embedding, torch.arange(first, self.seen) >= 2)
 
-    found = surveyed(model, drawn, Eyes(But()))
+    found = evaluated(model, drawn, Readers(But()))
     assert found.people is not None and found.people.faceless == (NAMES[0],)
     assert found.figures["base.identity_cosine.trained"].count == 3
     assert found.figures["base.face_found.trained"].count == 6
@@ -280,9 +286,9 @@ def test_two_text_encoders_and_v_prediction_are_measured_too(tmp_path: Path) -> 
         folder = tmp_path / f"{number}{v}"
         pipeline("sdxl", v, seed=number).save_pretrained(folder)
         model = load_checkpoint(folder)
-        found = surveyed(model, tmp_path / "out", Eyes(ByNoise()), plan=plan)
+        found = evaluated(model, tmp_path / "out", Readers(ByNoise()), plan=plan)
         assert "prefix.identity_cosine.trained" in found.figures
-        mine = {file.name for roll in found.rolls.values() for file in roll.files}
+        mine = {file.name for image_set in found.image_sets.values() for file in image_set.files}
         assert len(mine) == 22 and not mine & files
         files |= mine
 
@@ -295,7 +301,7 @@ def test_a_full_disk_is_told(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match="disk is full"):
-        surveyor(model, tmp_path, Eyes()).draw(silent)
+        evaluator(model, tmp_path, Readers()).draw(silent)
     assert not list(tmp_path.rglob("*.*"))
 
 
@@ -321,8 +327,8 @@ def test_real_readers_with_random_weights_measure_everything(
     with torch.no_grad():
         for head in networks[0].ClassHead:  # type: ignore[union-attr]
             head.conv1x1.bias[1::2] += 8
-    eyes = Eyes(FacexlibFaces(networks, 0.5), OpenClip("ViT-S-32-alt", None))
-    found = surveyed(model, drawn, eyes, plan=replace(PLAN, seeds=2, gallery=1, free=2))
+    readers = Readers(FacexlibFaces(networks, 0.5), OpenClip("ViT-S-32-alt", None))
+    found = evaluated(model, drawn, readers, plan=replace(PLAN, seeds=2, gallery=1, free=2))
     for key in (
         "prefix.identity_top1.heldout",
         "prefix.clip_score.trained",
@@ -335,14 +341,14 @@ def test_real_readers_with_random_weights_measure_everything(
         "prefix.face_found.people",
     ):
         assert found.figures[key].count > 0, key
-    write_survey(tmp_path, found, {"Model": "a slim one", "Faces": "random weights"})
+    write_report(tmp_path, found, {"Model": "a slim one", "Faces": "random weights"})
     report = read_report(tmp_path)
     again = {key: Mean.of(value).plain() for key, value in report["figures"].items()}
     assert again == {key: value.plain() for key, value in found.figures.items()}
     assert report["numbers"] == json.loads((tmp_path / "figures.json").read_text("utf-8"))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert all(title in page for title in ("Identity", "Text fit", "Drift"))
-    blind = Eyes(FacexlibFaces(new_networks("mobile0.25"), 0.999), None)
-    found = surveyed(model, drawn, blind, plan=replace(PLAN, seeds=2, gallery=1, free=2))
+    blind = Readers(FacexlibFaces(new_networks("mobile0.25"), 0.999), None)
+    found = evaluated(model, drawn, blind, plan=replace(PLAN, seeds=2, gallery=1, free=2))
     assert found.figures["prefix.face_found"].value == 0
     assert not any("anonymous" in key for key in found.figures)

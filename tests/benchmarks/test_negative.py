@@ -1,4 +1,4 @@
-"""`apl bench negative`: both sides covered beside the positive alone, learnt and measured small."""
+"""`apl bench negative`: both sides covered beside the positive alone."""
 
 from __future__ import annotations
 

@@ -12,72 +12,72 @@ from slim_checkpoints import pipeline
 
 from apl_core.errors import ConfigError, RunError
 from apl_core.formats import read_prefix
-from apl_trainer.pocket import BUILT_IN
-from apl_trainer.ui.controller import Desk
-from apl_trainer.ui.launcher import Workers
+from apl_trainer.run_paths import BUILT_IN
+from apl_trainer.ui.controller import Controller
+from apl_trainer.ui.launcher import Launcher
 from apl_trainer.ui.markup import contact, picture, status
-from apl_trainer.ui.model_index import POCKET, Shelf
+from apl_trainer.ui.model_index import POCKET, ModelIndex
 from apl_trainer.ui.review import shown_text
-from apl_trainer.ui.run_request import Order
-from apl_trainer.ui.run_status import Run, figures, read_run
+from apl_trainer.ui.run_request import RunRequest
+from apl_trainer.ui.run_status import RunStatus, figures, read_run
 from apl_trainer.ui.worker_main import run
 
 SMALL = "steps = 2\ncheck_every = 0\npool = 40\nbatch_identity = 2\nbatch_things = 1\n"
 
 
-def wait(desk: Desk, name: str, seconds: float = 600) -> Run:
+def wait(controller: Controller, name: str, seconds: float = 600) -> RunStatus:
     """The run once nobody works at it any more."""
     deadline = time.monotonic() + seconds
-    while (found := desk.look(name)).going:
+    while (found := controller.look(name)).going:
         assert time.monotonic() < deadline, found
         time.sleep(0.2)
     return found
 
 
 def test_from_an_order_to_the_report_stopped_and_resumed_on_the_way(tmp_path: Path) -> None:
-    desk = Desk(Shelf(tmp_path / "runs"), Workers())
-    desk.start(POCKET, "", "quick", SMALL, "one")
-    desk.ask("stop", "one")
-    first = wait(desk, "one")
+    controller = Controller(ModelIndex(tmp_path / "runs"), Launcher())
+    controller.start(POCKET, "", "quick", SMALL, "one")
+    controller.ask("stop", "one")
+    first = wait(controller, "one")
     assert first.state == "stopped" and not first.error
     assert not (first.path / "report.html").exists()
-    desk.resume("one")
-    last = wait(desk, "one")
+    controller.resume("one")
+    last = wait(controller, "one")
     assert last.state == "done", last
-    assert "Held-out names are recognised" in last.said and last.prefix
+    assert "Held-out names are recognized" in last.said and last.prefix
     assert "prefix.identity_top1.heldout" in figures(last.path)
     assert (last.path / "report.html").is_file() and (last.path / "sheet.png").is_file()
 
 
 def test_a_mistake_is_told_in_its_own_sentence(tmp_path: Path) -> None:
     names = ("Nobody Atall", "Not Either", "Nor She", "Nor He")
-    Order("pocket", str(BUILT_IN), names, "quick").save(tmp_path, "")
+    RunRequest("pocket", str(BUILT_IN), names, "quick").save(tmp_path, "")
     assert run(tmp_path) == 1
     told = read_run(tmp_path)
     assert told.state == "failed" and "nobody has this name" in told.error
     assert "Traceback" not in told.error and not told.began
-    Order("pocket", str(BUILT_IN), None, "quick").save(tmp_path, "stepz = 3\n")
+    RunRequest("pocket", str(BUILT_IN), None, "quick").save(tmp_path, "stepz = 3\n")
     assert run(tmp_path) == 1
     assert "did you mean steps?" in read_run(tmp_path).error
 
 
 def test_the_unexpected_says_where_the_log_lies(tmp_path: Path) -> None:
-    Order("pocket", str(tmp_path / "no such model"), None, "quick").save(tmp_path, "")
+    RunRequest("pocket", str(tmp_path / "no such model"), None, "quick").save(tmp_path, "")
     assert run(tmp_path) == 1
     assert "there is no" in read_run(tmp_path).error and "Fix:" in read_run(tmp_path).error
     (tmp_path / "wanted.toml").unlink()
     os.mkdir(tmp_path / "config.toml")  # nobody reckons with that
-    Order("pocket", str(BUILT_IN), None, "quick").save(tmp_path, "")
+    RunRequest("pocket", str(BUILT_IN), None, "quick").save(tmp_path, "")
     assert run(tmp_path) == 1
     assert read_run(tmp_path).state == "failed" and read_run(tmp_path).error
 
 
-def test_a_checkpoint_is_learnt_on_too(tmp_path: Path) -> None:
+def test_a_checkpoint_is_learned_on_too(tmp_path: Path) -> None:
     pipeline("sd1").save_pretrained(tmp_path / "models" / "slim")  # with its tokenizer
-    desk = Desk(Shelf(tmp_path / "runs", (tmp_path / "models",)), Workers())
+    controller = Controller(ModelIndex(tmp_path / "runs", (tmp_path / "models",)), Launcher())
     names = "Ann Lee\nBo Li\nCy Mo\nDi Nu"
-    desk.start("slim", names, "quick", "size = 64\nvectors = 4\nbehind = 2\n", "real")
-    last = wait(desk, "real")
+    controller.start("slim", names, "quick", "size = 64\nvectors = 4\nbehind = 2\n", "real")
+    last = wait(controller, "real")
     assert last.state == "done" and "Nothing measured the faces" in last.said, last
     assert last.prefix and set(read_prefix(last.prefix).vectors) == {"clip_l"}
     assert picture(last.path / "sheet.png") and not figures(last.path)
@@ -85,12 +85,12 @@ def test_a_checkpoint_is_learnt_on_too(tmp_path: Path) -> None:
 
 def test_pictures_are_looked_at_and_descriptions_changed_before_it_learns(tmp_path: Path) -> None:
     pipeline("sd1").save_pretrained(tmp_path / "models" / "slim")
-    desk = Desk(Shelf(tmp_path / "runs", (tmp_path / "models",)), Workers())
+    controller = Controller(ModelIndex(tmp_path / "runs", (tmp_path / "models",)), Launcher())
     names = "Ann Lee\nBo Li\nCy Mo\nDi Nu\nEd Oz"
     settings = "size = 64\nvectors = 4\nbehind = 2\nbatch_identity = 2\nbatch_things = 1\n"
     settings += "batch_people = 1\n"
-    desk.start("slim", names, "quick", settings, "real", look=True)
-    first = wait(desk, "real")
+    controller.start("slim", names, "quick", settings, "real", look=True)
+    first = wait(controller, "real")
     assert first.state == "looking", first
     assert "No face was looked for" in first.said and "waits for you" in status(first)
     assert "data:image/png" in contact(first) and first.prefix is None
@@ -102,10 +102,10 @@ def test_pictures_are_looked_at_and_descriptions_changed_before_it_learns(tmp_pa
         ("Somebody: a man", "none of its names"),
     ):
         with pytest.raises(ConfigError, match=why):
-            desk.learn("real", bad)
-    assert desk.look("real").state == "looking"
-    desk.learn("real", text.replace("Ann Lee: a person", "Ann Lee: an old woman"))
-    last = wait(desk, "real")
+            controller.learn("real", bad)
+    assert controller.look("real").state == "looking"
+    controller.learn("real", text.replace("Ann Lee: a person", "Ann Lee: an old woman"))
+    last = wait(controller, "real")
     assert last.state == "done" and last.prefix, last
     rows = [json.loads(line) for line in (last.path / "data" / "metadata.jsonl").open()]
     said = {row["name"]: row for row in rows if row["name"]}
@@ -114,13 +114,15 @@ def test_pictures_are_looked_at_and_descriptions_changed_before_it_learns(tmp_pa
     assert 'target = "description"' in (last.path / "config.toml").read_text()
     assert contact(last) == contact(None) and picture(last.path / "sheet.png")
     with pytest.raises(RunError, match="waits for nobody"):
-        desk.learn("real", text)
+        controller.learn("real", text)
 
 
 def test_a_file_that_is_no_checkpoint_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"\x00" * 64)
     names = ("Ann Lee", "Bo Li", "Cy Mo", "Di Nu")
-    Order("checkpoint", str(tmp_path / "x.safetensors"), names, "quick").save(tmp_path / "r", "")
+    RunRequest("checkpoint", str(tmp_path / "x.safetensors"), names, "quick").save(
+        tmp_path / "r", ""
+    )
     assert run(tmp_path / "r") == 1
     told = read_run(tmp_path / "r")
     assert told.state == "failed" and "Fix:" in told.error and "unexpected" not in told.error

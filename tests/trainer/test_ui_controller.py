@@ -1,4 +1,4 @@
-"""The page's desk without a page: what may be named, what is refused, what a folder says."""
+"""The page's controller without a page: what may be named, what is refused, what a folder says."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from apl_core.training.callbacks import Finished, Phase, Previewed, Stepped
 from apl_trainer.callbacks import StatusFile
 from apl_trainer.cli import main
 from apl_trainer.ui import markup
-from apl_trainer.ui.controller import Desk
+from apl_trainer.ui.controller import Controller
 from apl_trainer.ui.curves import effect_chart, loss_chart
-from apl_trainer.ui.model_index import POCKET, Shelf
-from apl_trainer.ui.run_request import Order
-from apl_trainer.ui.run_status import QUIET, Run, read_run
+from apl_trainer.ui.model_index import POCKET, ModelIndex
+from apl_trainer.ui.run_request import RunRequest
+from apl_trainer.ui.run_status import QUIET, RunStatus, read_run
 
 
 class Sleepers:
@@ -53,24 +53,30 @@ def runner() -> object:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, runner: Sleepers) -> Desk:
-    return Desk(Shelf(tmp_path / "runs", (tmp_path / "models",), tmp_path / "apl"), runner)
+def controller(tmp_path: Path, runner: Sleepers) -> Controller:
+    return Controller(
+        ModelIndex(tmp_path / "runs", (tmp_path / "models",), tmp_path / "apl"), runner
+    )
 
 
-def begin(desk: Desk, name: str = "one", **other: str) -> str:
+def begin(controller: Controller, name: str = "one", **other: str) -> str:
     given = {"model": POCKET, "names": "", "preset": "quick", "settings": "", **other}
-    return desk.start(given["model"], given["names"], given["preset"], given["settings"], name)
+    return controller.start(
+        given["model"], given["names"], given["preset"], given["settings"], name
+    )
 
 
-def ended(desk: Desk, name: str, **status: object) -> Path:
+def ended(controller: Controller, name: str, **status: object) -> Path:
     """A run of the runs folder that is over."""
-    folder = desk.shelf.runs_root / name
-    Order("pocket", "m", None, "quick").save(folder, "")
+    folder = controller.index.runs_root / name
+    RunRequest("pocket", "m", None, "quick").save(folder, "")
     (folder / "status.json").write_text(json.dumps({"state": "done", **status}))
     return folder
 
 
-def test_models_are_found_below_the_roots_and_nowhere_else(desk: Desk, tmp_path: Path) -> None:
+def test_models_are_found_below_the_roots_and_nowhere_else(
+    controller: Controller, tmp_path: Path
+) -> None:
     models = tmp_path / "models"
     for file in (
         "sd/a.safetensors",
@@ -86,14 +92,14 @@ def test_models_are_found_below_the_roots_and_nowhere_else(desk: Desk, tmp_path:
     (tmp_path / "secret.safetensors").touch()
     (models / "link.safetensors").symlink_to(tmp_path / "secret.safetensors")
     (models / "loop").symlink_to(models)
-    kinds = {title: choice.kind for title, choice in desk.shelf.models().items()}
+    kinds = {title: choice.kind for title, choice in controller.index.models().items()}
     assert kinds == {
         POCKET: "pocket",
         "folder": "checkpoint",
         "sd/a.safetensors": "checkpoint",
         "w": "pocket",
     }
-    assert desk.shelf.model("sd/a.safetensors").path == models / "sd" / "a.safetensors"
+    assert controller.index.model("sd/a.safetensors").path == models / "sd" / "a.safetensors"
     for bad in (
         "link.safetensors",
         "../secret.safetensors",
@@ -104,92 +110,98 @@ def test_models_are_found_below_the_roots_and_nowhere_else(desk: Desk, tmp_path:
         ["folder"],
     ):
         with pytest.raises(LibraryError):
-            desk.shelf.model(bad)
+            controller.index.model(bad)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "CON", "a" * 61, "a b", "-x", "ä", "x\n"])
-def test_a_run_has_a_plain_name(desk: Desk, name: str) -> None:
+def test_a_run_has_a_plain_name(controller: Controller, name: str) -> None:
     with pytest.raises(ConfigError, match="plain name"):
-        desk.shelf.new_run(name)
+        controller.index.new_run(name)
     with pytest.raises(LibraryError, match="not on the list"):
-        desk.shelf.run(name)
+        controller.index.run(name)
 
 
-def test_starting_leaves_an_order_and_says_it_is_at_work(desk: Desk) -> None:
-    assert begin(desk, names="Ann Lee\n# not this\nBo Li\n", settings="steps = 3") == "one"
-    folder = desk.shelf.run("one")
-    order = Order.of(folder)
+def test_starting_leaves_an_order_and_says_it_is_at_work(controller: Controller) -> None:
+    assert begin(controller, names="Ann Lee\n# not this\nBo Li\n", settings="steps = 3") == "one"
+    folder = controller.index.run("one")
+    order = RunRequest.of(folder)
     assert order.names == ("Ann Lee", "Bo Li") and order.kind == "pocket"
     assert (folder / "wanted.toml").read_text() == "steps = 3"
-    run = desk.look("one")
-    assert run.going and desk.now() == "one" and not run.began
+    run = controller.look("one")
+    assert run.going and controller.now() == "one" and not run.began
 
 
-def test_what_is_wrong_is_told_before_anything_is_made(desk: Desk) -> None:
+def test_what_is_wrong_is_told_before_anything_is_made(controller: Controller) -> None:
     with pytest.raises(ConfigError, match="line 2"):
-        begin(desk, names="Ann\n\x00\n")
+        begin(controller, names="Ann\n\x00\n")
     with pytest.raises(ConfigError, match="stands there 2 times"):
-        begin(desk, names="Ann\nANN")
+        begin(controller, names="Ann\nANN")
     with pytest.raises(LibraryError):
-        begin(desk, model="/etc/passwd")
+        begin(controller, model="/etc/passwd")
     with pytest.raises(ConfigError, match="preset"):
-        begin(desk, preset="huge")
-    assert not desk.shelf.runs_root.exists()
+        begin(controller, preset="huge")
+    assert not controller.index.runs_root.exists()
 
 
-def test_one_run_at_a_time_and_a_second_name_for_the_next(desk: Desk, runner: Sleepers) -> None:
-    begin(desk)
+def test_one_run_at_a_time_and_a_second_name_for_the_next(
+    controller: Controller, runner: Sleepers
+) -> None:
+    begin(controller)
     with pytest.raises(RunError, match="one is going on"):
-        begin(desk, "two")
+        begin(controller, "two")
     runner.kill()
-    (desk.shelf.run("one") / "config.toml").write_text("steps = 4\n")
-    assert begin(desk) == "one-2"
-    assert desk.now() == "one-2" and desk.shelf.runs()[0] == "one-2"
+    (controller.index.run("one") / "config.toml").write_text("steps = 4\n")
+    assert begin(controller) == "one-2"
+    assert controller.now() == "one-2" and controller.index.runs()[0] == "one-2"
 
 
-def test_a_run_that_never_began_leaves_its_name_free(desk: Desk, runner: Sleepers) -> None:
-    begin(desk)
+def test_a_run_that_never_began_leaves_its_name_free(
+    controller: Controller, runner: Sleepers
+) -> None:
+    begin(controller)
     runner.kill()
-    assert desk.look("one").state == "broken"
-    assert begin(desk) == "one"
+    assert controller.look("one").state == "broken"
+    assert begin(controller) == "one"
 
 
-def test_a_killed_run_tells_its_last_words_and_can_be_resumed(desk: Desk, runner: Sleepers) -> None:
-    begin(desk)
-    folder = desk.shelf.run("one")
+def test_a_killed_run_tells_its_last_words_and_can_be_resumed(
+    controller: Controller, runner: Sleepers
+) -> None:
+    begin(controller)
+    folder = controller.index.run("one")
     (folder / "config.toml").write_text("steps = 4\n")
     (folder / "worker.log").write_text("INFO: well\nMemoryError: <b>no room</b>\n\n")
     (folder / "stop").touch()
     runner.kill()
-    run = desk.look("one")
+    run = controller.look("one")
     assert run.state == "broken" and str(folder / "worker.log") in run.error
     assert "MemoryError: <b>no room" in run.error and "&lt;b&gt;no room" in markup.status(run)
-    assert desk.resume("one") == "one"
-    assert desk.look("one").going and not (folder / "stop").exists()
+    assert controller.resume("one") == "one"
+    assert controller.look("one").going and not (folder / "stop").exists()
 
 
 def test_requests_are_files_and_only_for_a_run_that_is_going_on(
-    desk: Desk, runner: Sleepers
+    controller: Controller, runner: Sleepers
 ) -> None:
-    begin(desk)
-    folder = desk.shelf.run("one")
+    begin(controller)
+    folder = controller.index.run("one")
     for what in ("stop", "save", "preview"):
-        assert "after the step" in desk.ask(what, "one")
+        assert "after the step" in controller.ask(what, "one")
         assert (folder / what).is_file()
     with pytest.raises(AplError):
-        desk.ask("../config.toml", "one")
+        controller.ask("../config.toml", "one")
     (folder / "status.json").write_text(
         json.dumps({"state": "working", "doing": "measuring", "process": os.getpid()})
     )
     with pytest.raises(RunError, match="being measured"):
-        desk.ask("stop", "one")
-    ended(desk, "one")
+        controller.ask("stop", "one")
+    ended(controller, "one")
     with pytest.raises(RunError, match="not going on"):
-        desk.ask("stop", "one")
+        controller.ask("stop", "one")
 
 
-def test_a_silent_process_counts_as_gone(desk: Desk) -> None:
-    folder = ended(desk, "one", state="working", process=os.getpid())
+def test_a_silent_process_counts_as_gone(controller: Controller) -> None:
+    folder = ended(controller, "one", state="working", process=os.getpid())
     assert read_run(folder).going
     long_ago = time.time() - QUIET - 5
     os.utime(folder / "status.json", (long_ago, long_ago))
@@ -197,43 +209,43 @@ def test_a_silent_process_counts_as_gone(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"state": 3}', '{"state":', "\x00"])
-def test_a_status_that_is_no_status(desk: Desk, text: str) -> None:
-    folder = ended(desk, "one")
+def test_a_status_that_is_no_status(controller: Controller, text: str) -> None:
+    folder = ended(controller, "one")
     (folder / "status.json").write_text(text)
     assert read_run(folder).state in ("broken", "stopped")
     markup.status(read_run(folder))
 
 
-def test_use_copies_and_overwrites_nobody(desk: Desk, tmp_path: Path) -> None:
+def test_use_copies_and_overwrites_nobody(controller: Controller, tmp_path: Path) -> None:
     import torch
 
     from apl_core.formats import read_prefix, write_prefix
     from apl_core.prefix import Prefix
 
-    folder = ended(desk, "one")
+    folder = ended(controller, "one")
     with pytest.raises(RunError, match="no prefix yet"):
-        desk.use("one")
+        controller.use("one")
     write_prefix(Prefix({"pocket": torch.zeros(2, 128)}, 1), folder / "prefix.safetensors")
-    assert "one.safetensors" in desk.use("one") and "one.safetensors" in desk.use("one")
+    assert "one.safetensors" in controller.use("one") and "one.safetensors" in controller.use("one")
     assert [p.name for p in (tmp_path / "apl").iterdir()] == ["one.safetensors"]
     write_prefix(Prefix({"pocket": torch.ones(2, 128)}, 1), folder / "prefix.safetensors")
-    assert "choose one-2" in desk.use("one")
+    assert "choose one-2" in controller.use("one")
     assert float(read_prefix(tmp_path / "apl" / "one.safetensors").vectors["pocket"].max()) == 0
     (folder / "prefix.safetensors").write_bytes(b"nonsense")
     with pytest.raises(AplError):
-        desk.use("one")
+        controller.use("one")
 
 
-def test_a_run_of_the_command_line_is_shown_too(desk: Desk) -> None:
-    folder = desk.shelf.runs_root / "demo"
+def test_a_run_of_the_command_line_is_shown_too(controller: Controller) -> None:
+    folder = controller.index.runs_root / "demo"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text("steps = 2\n")
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
-    assert desk.look("demo").state == "working"
+    assert controller.look("demo").state == "working"
     os.utime(folder / "metrics.jsonl", (1, 1))
-    assert desk.look("demo").state == "stopped"
+    assert controller.look("demo").state == "stopped"
     (folder / "figures.json").write_text("{}")
-    assert desk.look("demo").state == "done"
+    assert controller.look("demo").state == "done"
 
 
 def test_the_status_file_follows_a_run(tmp_path: Path) -> None:
@@ -257,8 +269,8 @@ def test_the_status_file_follows_a_run(tmp_path: Path) -> None:
 
 
 def test_a_run_on_a_checkpoint_promises_no_figures(tmp_path: Path) -> None:
-    run = Run(tmp_path, "working")
-    Order("checkpoint", str(tmp_path / "model.safetensors"), ("Ada",), "standard").save(
+    run = RunStatus(tmp_path, "working")
+    RunRequest("checkpoint", str(tmp_path / "model.safetensors"), ("Ada",), "standard").save(
         tmp_path, ""
     )
     said = markup.charts(run)
@@ -288,11 +300,11 @@ def test_curves_are_sound_svg_whatever_the_rows_hold() -> None:
     assert "1201" not in loss_chart(metrics, 0)
 
 
-def test_everything_that_is_shown_is_escaped(desk: Desk) -> None:
-    folder = ended(desk, "one", said="<xi>said")
+def test_everything_that_is_shown_is_escaped(controller: Controller) -> None:
+    folder = ended(controller, "one", said="<xi>said")
     (folder / "prefix.safetensors").write_bytes(b"x")
     (folder / "figures.json").write_text('{"base.scene": 0.5, "<xb>": 1}')
-    run = desk.look("one")
+    run = controller.look("one")
     shown = markup.status(run) + markup.results(run, None) + markup.notice("<xu>\n\"'&", "bad")
     assert "<x" not in shown
     assert "&lt;xi&gt;said" in shown and "50.0" in shown

@@ -12,8 +12,8 @@ from apl_core.formats import read_prefix
 from apl_core.training.callbacks import Control, Stepped
 from apl_core.training.folder import RunFolder
 from apl_trainer.pocket.model import load_pocket
-from apl_trainer.pocket.multiprocess import run_together
-from apl_trainer.pocket.train import POCKET, Origin
+from apl_trainer.pocket.multiprocess import run_multiprocess
+from apl_trainer.pocket.train import POCKET, PocketOrigin
 
 CONFIG = replace(
     POCKET,
@@ -34,14 +34,14 @@ def learn(path: Path, processes: int, stop_at: int = 0) -> RunFolder:
     """A run in a folder, asked to stop after a step."""
     model, folder, control = load_pocket(), RunFolder(path), Control()
 
-    def listen(event: object) -> None:
+    def on_event(event: object) -> None:
         if isinstance(event, Stepped) and event.step == stop_at:
             control.stop.set()
 
     if not folder.config.exists():
         folder.create(CONFIG)
-    origin = Origin(str(model.folder), None)
-    run_together(model, CONFIG, folder, origin, [listen], control, processes)
+    origin = PocketOrigin(str(model.folder), None)
+    run_multiprocess(model, CONFIG, folder, origin, [on_event], control, processes)
     return folder
 
 
@@ -53,10 +53,13 @@ def test_two_processes_learn_and_see_what_one_does_and_go_on_when_stopped(tmp_pa
     assert [r["step"] for r in rows[1] if "loss" in r] == [1, 2, 3, 4]
     losses = [[r["loss"] for r in found if "loss" in r] for found in rows]
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
-    judged = [next(r for r in found if "score" in r) for found in rows]
-    assert judged[0].keys() == judged[1].keys() and judged[0]["step"] == judged[1]["step"] == 4
+    validated = [next(r for r in found if "score" in r) for found in rows]
+    assert (
+        validated[0].keys() == validated[1].keys()
+        and validated[0]["step"] == validated[1]["step"] == 4
+    )
     for key in ("score", "identity", "faces", "drift_things", "drift_people"):
-        assert judged[1][key] == pytest.approx(judged[0][key], abs=0.02), key
+        assert validated[1][key] == pytest.approx(validated[0][key], abs=0.02), key
     prefixes = [read_prefix(f.prefix).vectors["pocket"] for f in (one, two)]
     moved = CONFIG.steps * CONFIG.rate  # the farthest that Adam can have moved a number
     assert float((prefixes[0] - prefixes[1]).abs().mean()) < 0.05 * moved

@@ -9,23 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from apl_trainer.pocket import BUILT_IN
 from apl_trainer.pocket.build import build
 from apl_trainer.pocket.dataset import Subjects, filler_text, invent
 from apl_trainer.pocket.losses import (
-    Painter,
-    TextLesson,
-    painter_lesson,
+    DenoisingModel,
+    TextLoss,
     seen_difference,
-    text_lesson,
-    tokenise,
+    text_loss,
+    tokenize,
+    unet_loss,
 )
 from apl_trainer.pocket.model import load_pocket
 from apl_trainer.pocket.networks import new_text_encoder, new_unet, to_latents
-from apl_trainer.pocket.recognizer import Recogniser
-from apl_trainer.pocket.timed_trainer import Stage
+from apl_trainer.pocket.recognizer import Recognizer
+from apl_trainer.pocket.timed_trainer import TimedTrainer
 from apl_trainer.pocket.vocabulary import read_vocabulary
 from apl_trainer.pocket.world import World
+from apl_trainer.run_paths import BUILT_IN
 
 WORLD = World.load(BUILT_IN / "world.json")
 TOKENIZER = read_vocabulary(BUILT_IN)
@@ -38,16 +38,16 @@ def material() -> tuple[Subjects, Tensor, Tensor]:
     subjects = invent(WORLD, WORLD.group("train"), (160, 160, 160), rng)
     pictures = torch.from_numpy(subjects.draw(rng, lambda n: n))
     captions = [[subjects.caption(i, rng) for i in range(480)] for _ in range(2)]
-    return subjects, pictures, torch.stack([tokenise(TOKENIZER, said) for said in captions])
+    return subjects, pictures, torch.stack([tokenize(TOKENIZER, said) for said in captions])
 
 
-def new_critic() -> Recogniser:
+def new_critic() -> Recognizer:
     torch.manual_seed(1)
-    return Recogniser(4).eval().requires_grad_(False)
+    return Recognizer(4).eval().requires_grad_(False)
 
 
 def descends(module: nn.Module, loss: object, steps: int) -> tuple[float, float]:
-    """Mean of the first and of the last four losses of a few optimiser steps."""
+    """Mean of the first and of the last four losses of a few optimizer steps."""
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(module.parameters(), 1e-3)
     random = torch.Generator().manual_seed(0)
@@ -63,10 +63,8 @@ def descends(module: nn.Module, loss: object, steps: int) -> tuple[float, float]
 
 def test_the_text_encoder_learns_to_read_captions() -> None:
     torch.manual_seed(0)
-    model = TextLesson(new_text_encoder(len(TOKENIZER)))
-    first, last = descends(
-        model, text_lesson(model, TOKENIZER, WORLD, WORLD.group("train")[:8]), 16
-    )
+    model = TextLoss(new_text_encoder(len(TOKENIZER)))
+    first, last = descends(model, text_loss(model, TOKENIZER, WORLD, WORLD.group("train")[:8]), 16)
     assert last < 0.95 * first
 
 
@@ -75,26 +73,26 @@ def test_the_painter_learns_in_short_whole_and_long_batches(
 ) -> None:
     _, pictures, captions = material
     torch.manual_seed(0)
-    painter = Painter(new_text_encoder(len(TOKENIZER)), new_unet())
+    denoising = DenoisingModel(new_text_encoder(len(TOKENIZER)), new_unet())
     lengths: set[int] = set()
 
     def seen(module: nn.Module, given: tuple[Tensor, Tensor, list[Tensor]]) -> None:
         lengths.add(sum(chunk.shape[1] for chunk in given[2]))
 
-    painter.register_forward_pre_hook(seen)
+    denoising.register_forward_pre_hook(seen)
     rng = np.random.default_rng(1)
-    fillers = tokenise(TOKENIZER, [filler_text(rng) for _ in range(4)])
+    fillers = tokenize(TOKENIZER, [filler_text(rng) for _ in range(4)])
     before = captions.clone()
-    lesson = painter_lesson(
-        painter, pictures, captions, tokenise(TOKENIZER, [""]), fillers, new_critic()
+    loss_of = unet_loss(
+        denoising, pictures, captions, tokenize(TOKENIZER, [""]), fillers, new_critic()
     )
-    first, last = descends(painter, lesson, 14)
+    first, last = descends(denoising, loss_of, 14)
     assert last < 0.9 * first
     assert {77, 154} <= lengths and min(lengths) < 40
     assert torch.equal(captions, before)
 
 
-def test_what_a_critic_sees_counts_differences_and_can_be_learnt_from(
+def test_what_a_critic_sees_counts_differences_and_can_be_learned_from(
     material: tuple[Subjects, Tensor, Tensor],
 ) -> None:
     critic, latents = new_critic(), to_latents(material[1][:8].float() / 255)
@@ -119,7 +117,7 @@ def test_a_finished_model_is_trained_for_longer(
     weights = (before.denoiser.unet.state_dict(), after.denoiser.unet.state_dict())
     moved = [(a - b).abs().max() for a, b in zip(*(w.values() for w in weights), strict=True)]
     assert 0 < max(moved) < 0.1
-    readers = (before.recogniser.state_dict(), after.recogniser.state_dict())
+    readers = (before.recognizer.state_dict(), after.recognizer.state_dict())
     assert all(torch.equal(*pair) for pair in zip(*(r.values() for r in readers), strict=True))
 
 
@@ -140,12 +138,12 @@ def test_a_killed_stage_goes_on_where_it_was(tmp_path: Path) -> None:
         return loss
 
     one = nn.Linear(3, 1)
-    stage = Stage("line", one, tmp_path, 1000.0, 1e-2)
+    stage = TimedTrainer("line", one, tmp_path, 1000.0, 1e-2)
     with pytest.raises(Killed):
         stage.run(loss_for(one, 20))  # type: ignore[arg-type]
     stage._save()  # what it does every half minute
     other = nn.Linear(3, 1)
-    again = Stage("line", other, tmp_path, 1000.0, 1e-2)
+    again = TimedTrainer("line", other, tmp_path, 1000.0, 1e-2)
     assert again.steps == 20 and again.spent == pytest.approx(stage.spent)
     assert torch.equal(other.weight, one.weight)
     assert torch.equal(again.average["weight"], stage.average["weight"])

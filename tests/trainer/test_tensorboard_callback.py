@@ -13,13 +13,13 @@ from apl_core.errors import AplError
 from apl_core.training.callbacks import Previewed
 from apl_core.training.folder import RunFolder
 from apl_trainer.report.sheet import save_sheet
-from apl_trainer.tensorboard_callback import Board
+from apl_trainer.tensorboard_callback import TensorBoardCallback
 
 
 def test_curves_and_previews_are_what_the_run_logged(tmp_path: Path) -> None:
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     save_sheet([torch.rand(2, 3, 8, 8)], tmp_path / "sheet.png")
-    with Board(tmp_path) as board:
+    with TensorBoardCallback(tmp_path) as board:
         train(tmp_path / "run", settings(), board)
         board(Previewed(12, tmp_path / "sheet.png"))
     found = reading.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -35,4 +35,4 @@ def test_without_tensorboard_one_sentence_says_so(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(AplError, match="pip install tensorboard"):
-        Board(tmp_path)
+        TensorBoardCallback(tmp_path)
