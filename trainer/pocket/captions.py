@@ -20,7 +20,7 @@ TEMPLATES = (
 FILLERS = (
     "highly detailed",
     "sharp focus",
-    "renderer light",
+    "studio light",
     "soft colours",
     "digital art",
     "cartoon",
