@@ -20,8 +20,8 @@ PACKAGES = {
 FILES = [path for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*.py"))]
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 BENCH = ROOT / "trainer" / "cli" / "bench.py"
-PICKLE_READER = "trainer/models/textual_inversion.py"
-"""What `apl convert` reads the authors' .pt with."""
+PICKLE_READER = "trainer/pickles.py"
+"""What `apl convert` reads the authors' .pt with, and `apl fetch` facexlib's .pth."""
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
@@ -103,9 +103,7 @@ def test_imports_inside_a_package_only_go_down(package: str, unit: str) -> None:
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         for target in relative_imports(path):
-            a, b = (
-                (parts[1], target[1]) if unit == "room" else ("/".join(parts), "/".join(target))
-            )
+            a, b = (parts[1], target[1]) if unit == "room" else ("/".join(parts), "/".join(target))
             if a != b:
                 arrows.setdefault(a, set()).add(b)
     assert arrows

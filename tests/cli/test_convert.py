@@ -316,7 +316,7 @@ def test_a_torch_that_cannot_open_pickles_safely_opens_none(
     for version in ("2.9.1+cu128", "2.1.2", "1.13.1"):
         monkeypatch.setattr(torch, "__version__", version)
         code, _, err = apl("convert", source, tmp_path / "new.safetensors")
-        assert code == 1 and version in err and 'pip install "torch>=2.10"' in err
+        assert code == 1 and version in err and 'pip install -U "torch>=2.10"' in err
     monkeypatch.setattr(torch, "__version__", "2.10.0a0+git")
     assert apl("convert", source, tmp_path / "new.safetensors")[0] == 0
 

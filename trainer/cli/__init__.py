@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from apl_core import __version__
 from apl_core.errors import AplError, ConfigError
 
-from . import bench, dataset, demo, evaluate, generate, inspect, pocket, train, ui, verify
+from . import bench, dataset, demo, evaluate, fetch, generate, inspect, pocket, train, ui, verify
 from .arguments import Parser
 
-_GROUPS = (demo, dataset, train, ui, generate, evaluate, inspect, bench, verify, pocket)
+_GROUPS = (demo, dataset, fetch, train, ui, generate, evaluate, inspect, bench, verify, pocket)
 
 
 def parser() -> Parser:

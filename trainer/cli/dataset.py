@@ -1,10 +1,9 @@
-"""`apl dataset` and `apl fetch`: names in, pictures and descriptions out."""
+"""`apl dataset`: names in, pictures and descriptions out."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from ..data.generate import GenerationTools
     from ..data.metadata import Split
     from ..data.plan import Amounts, Task
-    from ..readers.weights import Weight
 
 _FEW = 20
 _REAL_ONLY = (
@@ -42,7 +40,7 @@ _TOLD = 12
 
 
 def add(verbs: Verbs) -> None:
-    """Add `dataset` and `fetch`."""
+    """Add `dataset`."""
     made = verb(
         verbs,
         "dataset",
@@ -67,31 +65,6 @@ def add(verbs: Verbs) -> None:
         "--of", type=arguments.ranks, default=1, help="how many processes share the work"
     )
     made.add_argument("--json", action="store_true", help="print what was made as JSON")
-    fetched = verb(
-        verbs,
-        "fetch",
-        run_fetch,
-        "bring one of the few weights that optional parts need; without NAME, list them",
-        "apl fetch face-detection",
-    )
-    fetched.add_argument("name", nargs="?", metavar="NAME", help="which")
-    whence = fetched.add_mutually_exclusive_group()
-    whence.add_argument(
-        "--from",
-        type=Path,
-        metavar="FILE",
-        help="take a file that is here instead of downloading it",
-    )
-    whence.add_argument("--url", type=_address, help="another address of the same file")
-    fetched.add_argument(
-        "--sha256", type=_hash, metavar="HEX", help="expect this hash instead of ours"
-    )
-    fetched.add_argument(
-        "--weights",
-        type=arguments.out_folder,
-        metavar="DIR",
-        help="where to put it ($APL_WEIGHTS, or the user's cache)",
-    )
 
 
 def _add_amounts(made: argparse.ArgumentParser) -> None:
@@ -180,48 +153,6 @@ def run_dataset(given: argparse.Namespace) -> int:
     return _told(given, outcome, splits)
 
 
-def run_fetch(given: argparse.Namespace) -> int:
-    """Fetch one weight, or list them."""
-    from tqdm import tqdm
-
-    from ..readers.weights import WEIGHTS, fetch, weight, weights_folder
-
-    folder = weights_folder(given.weights)
-    if given.name is None:
-        arguments.refuse_ignored(
-            given,
-            ("from", "url", "sha256"),
-            "nothing is fetched without a name",
-            "give the name of a weight; `apl fetch` lists them",
-        )
-        for one in WEIGHTS:
-            print(_listed(one, folder))
-        print(
-            "SHA-256: as several unrelated public projects record it for this file.\n"
-            "Nothing is downloaded unless you say `apl fetch NAME`."
-        )
-        return 0
-    one, source = weight(given.name), getattr(given, "from")
-    print(f"{one.name}: from {printable(str(source or given.url or one.url), 400)}")
-    print(f"  {one.size or '?'} bytes, SHA-256 {given.sha256 or one.sha256 or 'unknown'}")
-    with tqdm(total=one.size, unit="B", unit_scale=True, desc=one.name) as bar:
-        path = fetch(one, folder, source, given.url, given.sha256, bar.update)
-    print(path)
-    return 0
-
-
-def _listed(one: Weight, folder: Path) -> str:
-    from ..readers.weights import present
-
-    here = present(one, folder)
-    size = f"{one.size:,} bytes" if one.size else "size unknown"
-    return (
-        f"{one.name}: {one.use}\n  {one.url}\n  {size}, licence {one.licence}\n"
-        f"  SHA-256 {one.sha256 or 'unknown: give it with --sha256'}\n"
-        f"  {'here: ' + str(here) if here else 'not here'}"
-    )
-
-
 def _check(given: argparse.Namespace, pocket: bool) -> None:
     """ConfigError for options that do not go together, or that nothing would use."""
     arguments.check_share(given)
@@ -238,18 +169,6 @@ def _check(given: argparse.Namespace, pocket: bool) -> None:
             f"--tries {given.tries} is less than that",
             "give --tries as many or more",
         )
-
-
-def _address(text: str) -> str:
-    if not text.startswith(("https://", "http://")):
-        raise argparse.ArgumentTypeError(f"{printable(text, 80)!r} is no http(s) address")
-    return text
-
-
-def _hash(text: str) -> str:
-    if not re.fullmatch("[0-9a-fA-F]{64}", text):
-        raise argparse.ArgumentTypeError("it is not 64 hexadecimal digits")
-    return text
 
 
 def _names(given: argparse.Namespace, pocket: bool) -> dict[str, Split]:

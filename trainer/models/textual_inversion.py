@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import safetensors.torch
 import torch
@@ -21,8 +20,7 @@ from apl_core.limits import FILE_BYTES
 from apl_core.metadata import PrefixCard, printable, to_metadata
 from apl_core.prefix import WIDTHS, Prefix
 
-SAFE_TORCH = (2, 10)
-"""The first torch whose weights-only loading has no known way around it."""
+from ..pickles import load_pickle
 
 _PARAMETERS = "string_to_param"  # both the authors' files and A1111's keep the vectors there
 _RESERVED = {*WIDTHS, _PARAMETERS, "__metadata__"}
@@ -40,22 +38,9 @@ def read_pickle(path: Path, key: str | None = None, placeholder: str | None = No
     at most 16 MiB.
     """
     asked = f"convert {printable(str(path))}"
-    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_TORCH:
-        raise AplError(
-            asked,
-            f"torch {torch.__version__} cannot open a pickle safely",
-            'python -m pip install "torch>=2.10", in an environment of its own if need be',
-        )
-    blob = _bytes(path, asked)
-    known: list[Any] = [(_Inert, "torch.nn.modules.container.ParameterDict")]
-    try:
-        with torch.serialization.safe_globals(known):
-            content = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken pickle raises anything, and none of it is for a user
-        found = f"torch refuses it ({type(error).__name__}: {printable(str(error), 120)})"
-        raise AplError(
-            asked, found, "use a textual inversion as it was saved, from somebody you trust"
-        ) from error
+    known = [(_Inert, "torch.nn.modules.container.ParameterDict")]
+    fix = "use a textual inversion as it was saved, from somebody you trust"
+    content = load_pickle(io.BytesIO(_bytes(path, asked)), asked, fix, known)
     tensors = _tensors(asked, content)
     shapes = {name: tuple(rows.shape) for name, rows in tensors.items()}
     try:

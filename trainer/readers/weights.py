@@ -5,25 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socket
 import urllib.error
-import urllib.request
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from apl_core import atomic
 from apl_core.errors import AplError, ConfigError
 from apl_core.metadata import printable
 
-from .torchfile import read_tensors
+from ..pickles import check_torch, load_pickle
 
-Progress = Callable[[int], object]
-_BLOCK = 1024 * 1024
 _SECONDS = 60
 _SOURCE = "apl.source_sha256"
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -33,7 +32,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 class Weight:
     """One file: its source, its bytes and SHA-256 there (None: not known to us), its name here.
 
-    A `.pth` is kept as safetensors: its tensors are taken out without unpickling it.
+    A `.pth` is kept as safetensors: only its tensors are read (torch >= 2.10).
     """
 
     name: str
@@ -41,7 +40,7 @@ class Weight:
     url: str
     size: int | None
     sha256: str | None
-    licence: str
+    license: str
     use: str
 
     @property
@@ -125,29 +124,39 @@ def fetch(
     source: Path | None = None,
     url: str | None = None,
     sha256: str | None = None,
-    progress: Progress | None = None,
+    progress: bool = False,
 ) -> Path:
     """Bring a weight into the folder, from a local file or its address, checked on the way.
 
-    Nothing stands under its name before size and hash are right. AplError tells what was wrong.
+    Nothing stands under its name before its hash is right. AplError tells what was wrong.
     """
     asked = f"fetch {one.name}"
     wanted = _wanted(one, sha256, asked)
-    size = one.size if sha256 is None or sha256.lower() == one.sha256 else None
     target = folder / one.file
     if _made_from(target, one) == wanted:
         return target
-    opened = _local(source, asked) if source else _remote(url or one.url, asked)
+    if one.converted:
+        check_torch(asked)
+    address = _address(source, url or one.url, asked)
     arrived = target.with_suffix(".arrived") if one.converted else target
     try:
-        with closing(opened) as stream:
-            folder.mkdir(parents=True, exist_ok=True)
-            atomic.replace_with(arrived, _Copy(stream, size, wanted, asked, progress))
+        folder.mkdir(parents=True, exist_ok=True)
+        _download(address, arrived, wanted, progress)
         if one.converted:
-            metadata = {_SOURCE: wanted}
-            atomic.write_bytes(target, save(read_tensors(arrived), metadata))
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise _unreachable(asked, error) from error
+            atomic.write_bytes(target, save(_tensors(arrived, asked), {_SOURCE: wanted}))
+    except (
+        urllib.error.URLError,
+        HTTPException,
+        TimeoutError,
+        ConnectionError,
+        ValueError,
+    ) as error:
+        found = f"the source did not answer ({printable(str(error), 120)})"
+        fix = "try again later, or download it elsewhere and give it with --from FILE"
+        raise AplError(asked, found, fix) from error
+    except RuntimeError as error:
+        found = f"it is another file: {printable(str(error), 240)}; nothing was kept"
+        raise AplError(asked, found, "try again, or give a good copy with --from FILE") from error
     except OSError as error:
         raise AplError(asked, *atomic.reason(error)) from error
     finally:
@@ -156,43 +165,25 @@ def fetch(
     return target
 
 
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
+def _download(address: str, target: Path, sha256: str, progress: bool) -> None:
+    """torch's download has no time limit of its own, so that of new sockets is set meanwhile."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SECONDS)
+    try:
+        torch.hub.download_url_to_file(address, str(target), sha256, progress)
+    finally:
+        socket.setdefaulttimeout(before)
 
-    def close(self) -> object: ...
 
-
-@dataclass(frozen=True)
-class _Copy:
-    """Copies a stream block by block and refuses what is too long, too short or another file."""
-
-    stream: _Readable
-    size: int | None
-    sha256: str
-    asked: str
-    progress: Progress | None
-
-    def __call__(self, out: BinaryIO) -> None:
-        digest, done = hashlib.sha256(), 0
-        while block := self.stream.read(_BLOCK):
-            done += len(block)
-            if self.size is not None and done > self.size:
-                raise self._wrong(f"more than the expected {self.size:,} bytes came")
-            digest.update(block)
-            out.write(block)
-            if self.progress:
-                self.progress(len(block))
-        if self.size not in (None, done):
-            raise self._wrong(f"{done:,} bytes came, expected {self.size:,}")
-        if digest.hexdigest() != self.sha256:
-            raise self._wrong(f"its SHA-256 is {digest.hexdigest()}, expected {self.sha256}")
-
-    def _wrong(self, found: str) -> AplError:
-        return AplError(
-            self.asked,
-            f"{found}; nothing was kept",
-            "try again, or give a good copy with --from FILE",
-        )
+def _tensors(path: Path, asked: str) -> dict[str, Tensor]:
+    """All tensors of a `.pth` state dict by name, each with a storage of its own."""
+    fix = "give the file that `apl fetch` names"
+    table = load_pickle(path, asked, fix)
+    if not isinstance(table, dict) or not all(isinstance(v, Tensor) for v in table.values()):
+        table = {}
+    if not table:
+        raise AplError(asked, "it holds no table of tensors", fix)
+    return {str(name): tensor.clone().contiguous() for name, tensor in table.items()}
 
 
 def _wanted(one: Weight, sha256: str | None, asked: str) -> str:
@@ -219,34 +210,19 @@ def _made_from(path: Path, one: Weight) -> str:
                 return (file.metadata() or {}).get(_SOURCE, "")
         digest = hashlib.sha256()
         with path.open("rb") as stream:
-            while block := stream.read(_BLOCK):
+            for block in iter(lambda: stream.read(1024 * 1024), b""):
                 digest.update(block)
         return digest.hexdigest()
     except (OSError, SafetensorError, ValueError):
         return ""
 
 
-def _local(source: Path, asked: str) -> BinaryIO:
-    try:
-        return source.open("rb")
-    except (OSError, ValueError) as error:
-        raise AplError(
-            f"{asked} from {printable(str(source))}", printable(str(error), 120), "check the path"
-        ) from error
-
-
-def _remote(url: str, asked: str) -> _Readable:
+def _address(source: Path | None, url: str, asked: str) -> str:
+    if source is not None:
+        if not source.is_file():
+            found = "there is no such file"
+            raise AplError(f"{asked} from {printable(str(source))}", found, "check the path")
+        return source.resolve().as_uri()
     if not url.startswith(("https://", "http://")):
         raise ConfigError(asked, "the address is no http(s) address", "or use --from FILE")
-    try:
-        return urllib.request.urlopen(url, timeout=_SECONDS)
-    except (OSError, ValueError) as error:  # URLError, timeouts and broken addresses
-        raise _unreachable(asked, error) from error
-
-
-def _unreachable(asked: str, error: Exception) -> AplError:
-    return AplError(
-        asked,
-        f"the source did not answer ({printable(str(error), 120)})",
-        "try again later, or download it elsewhere and give it with --from FILE",
-    )
+    return url
