@@ -12,6 +12,9 @@ import json
 import sys
 from pathlib import Path
 
+VOCABULARY = (
+    Path(__file__).parents[2] / "trainer/models/clip_vocabulary/bpe_simple_vocab_16e6.txt.gz"
+)
 CLIP_L = {
     "architectures": ["CLIPTextModel"],
     "model_type": "clip_text_model",
@@ -88,10 +91,7 @@ MODEL = {
 
 def write_hub(folder: Path) -> None:
     """Write `openai/clip-vit-large-patch14` as a hub cache holding vocabulary and config only."""
-    import open_clip
-
-    packed = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
-    lines = gzip.decompress(packed.read_bytes()).decode("utf-8").split("\n")
+    lines = gzip.decompress(VOCABULARY.read_bytes()).decode("utf-8").split("\n")
     merges = lines[1 : 49152 - 256 - 2 + 1]
     tokens = list(_byte_characters())
     tokens += [token + "</w>" for token in tokens]

@@ -1,8 +1,9 @@
-"""What a dry run counts, which preset a card gets, and CLIP's vocabulary out of its packed list."""
+"""What a dry run counts, which preset a card gets, and CLIP's vocabulary."""
 
 from __future__ import annotations
 
-import gzip
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,35 +100,38 @@ def test_nothing_of_the_signal_is_left_at_zero_snr() -> None:
     assert bool((flat[1:] <= flat[:-1]).all())
 
 
-def packed(folder: Path) -> Path:
-    """open_clip's file, with three merges in it."""
-    path = folder / "bpe.txt.gz"
-    path.write_bytes(gzip.compress(b"a head line\na n\nan n\nann a</w>\n"))
-    return path
+def test_a_single_file_is_read_with_openais_vocabulary(tmp_path: Path) -> None:
+    """The ids are those that open_clip's own tokenizer gives."""
+    digest = hashlib.sha256(tokenizer.VOCABULARY.read_bytes()).hexdigest()
+    assert digest == "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
+    read = tokenizer.find_tokenizer(None, tmp_path / "model.safetensors")
+    assert (len(read), read.bos_token_id, read.eos_token_id) == (49408, 49406, 49407)
+    ids = {
+        "a photo of a cat": [320, 1125, 539, 320, 2368],
+        "A  photo\nof a CAT": [320, 1125, 539, 320, 2368],
+        "! a b": [256, 320, 321],
+        "Zo\u00eb's caf\u00e9 \U0001f642": [4397, 40520, 568, 15304, 14860],
+        "\u5317\u4eac \u0130stanbul 12": [161, 234, 245, 21078, 361, 328, 16384, 11231, 272, 273],
+        "": [],
+    }
+    for text, expected in ids.items():
+        assert read(text).input_ids == [49406, *expected, 49407], text
 
 
-def test_clips_vocabulary_is_unpacked_as_clip_numbers_it(tmp_path: Path) -> None:
-    """Tokens 0-255 are bytes, "!" first, 256-511 the same at a word's end, then the merges."""
-    tokenizer.unpack(packed(tmp_path), tmp_path)
-    read = tokenizer.find_tokenizer(tmp_path, tmp_path)
-    assert len(read) == 512 + 3 + 2
-    letter = 64  # "a" is the 65th printable character
-    assert read("! a b anna", add_special_tokens=False).input_ids == [
-        256,
-        256 + letter,
-        256 + letter + 1,
-        514,
-    ]
-    assert (read.bos_token_id, read.eos_token_id) == (515, 516)
-
-
-def test_open_clip_is_asked_last_and_its_lack_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    path = packed(tmp_path)
-    monkeypatch.setattr(tokenizer, "open_clip_file", lambda: path)
-    assert len(tokenizer.find_tokenizer(None, tmp_path / "model.safetensors")) == 517
-    monkeypatch.setattr(tokenizer, "open_clip_file", lambda: None)
-    with pytest.raises(AplError, match="pip install open_clip_torch"):
-        tokenizer.find_tokenizer(None, tmp_path / "model.safetensors")
+def test_a_tokenizer_beside_the_file_goes_before_openais(tmp_path: Path) -> None:
+    """OpenAI's list written as two files, with the last merge left out."""
+    own = tmp_path / "tokenizer"
+    own.mkdir()
+    tokenizer.write_vocabulary(own)
+    lines = (own / "merges.txt").read_text(encoding="utf-8").splitlines()
+    (own / "merges.txt").write_text("\n".join(lines[:-1]), encoding="utf-8")
+    vocabulary = json.loads((own / "vocab.json").read_text(encoding="utf-8"))
+    del vocabulary["".join(lines[-1].split())]
+    (own / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    for beside in (tmp_path, tmp_path / "model.safetensors"):
+        assert len(tokenizer.find_tokenizer(None, beside)) == 49407
+    (own / "vocab.json").write_text("[", encoding="utf-8")
+    with pytest.raises(AplError, match="read the tokenizer in"):
+        tokenizer.find_tokenizer(own, tmp_path)
+    with pytest.raises(AplError, match=r"vocab\.json or merges\.txt is missing"):
+        tokenizer.find_tokenizer(tmp_path / "nothing", tmp_path)

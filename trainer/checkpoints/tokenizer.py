@@ -1,30 +1,28 @@
-"""CLIP's byte-pair vocabulary, found on this machine: no file of it is ever downloaded."""
+"""CLIP's tokenizer: the one that is given, a checkpoint's own, or OpenAI's, which comes along."""
 
 from __future__ import annotations
 
 import gzip
-import importlib.util
-import json
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
 from apl_core.errors import AplError
 from apl_core.metadata import printable
 
-START, END = "<|startoftext|>", "<|endoftext|>"
+VOCABULARY = Path(__file__).parents[1] / "models/clip_vocabulary/bpe_simple_vocab_16e6.txt.gz"
 _FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",))
-_PACKED = "bpe_simple_vocab_16e6.txt.gz"
 _MERGES = 49_152 - 256 - 2
 
 
 def find_tokenizer(asked_for: Path | None, beside: Path) -> CLIPTokenizer:
-    """CLIP's tokenizer from `asked_for`, from a checkpoint's own folder, or from open_clip.
+    """CLIP's tokenizer from `asked_for`, from a checkpoint's own folder, or OpenAI's.
 
-    A folder holds vocab.json and merges.txt, itself or in `tokenizer/`. AplError says what is
-    missing and where it comes from.
+    A folder holds vocab.json and merges.txt, itself or in `tokenizer/`; AplError if one is broken.
     """
     places = [asked_for] if asked_for else [beside if beside.is_dir() else beside.parent]
     for folder in [place / part for place in places for part in ("", "tokenizer")]:
@@ -36,45 +34,29 @@ def find_tokenizer(asked_for: Path | None, beside: Path) -> CLIPTokenizer:
             "vocab.json or merges.txt is missing",
             "give the `tokenizer` folder of any SD diffusers pipeline",
         )
-    packed = open_clip_file()
-    if packed is None:
-        raise AplError(
-            "find CLIP's vocabulary",
-            "a single checkpoint file brings none, and open_clip, which does, is not installed",
-            "python -m pip install open_clip_torch, or give --tokenizer DIR with vocab.json and "
-            "merges.txt (the `tokenizer` folder of any SD diffusers pipeline)",
-        )
+    return openai_tokenizer()
+
+
+@cache
+def openai_tokenizer() -> CLIPTokenizer:
+    """CLIP's tokenizer of 49,408 tokens, which SD 1.x, SD 2.x and SDXL share."""
     with TemporaryDirectory() as folder:
-        unpack(packed, Path(folder))
+        write_vocabulary(Path(folder))
         return _read(Path(folder))
 
 
-def open_clip_file() -> Path | None:
-    """The vocabulary file that open_clip brings, looked up without importing it."""
-    spec = importlib.util.find_spec("open_clip")
-    if spec is None or spec.origin is None:
-        return None
-    path = Path(spec.origin).with_name(_PACKED)
-    return path if path.is_file() else None
-
-
-def unpack(packed: Path, folder: Path) -> None:
-    """Write vocab.json and merges.txt from the packed list of merges, as CLIP numbers its tokens.
+def write_vocabulary(folder: Path) -> None:
+    """Write vocab.json and merges.txt from OpenAI's list of merges, numbered as CLIP does.
 
     256 bytes in the order printable first, the same at the end of a word, the merges, BOS, EOS.
     """
-    lines = gzip.decompress(packed.read_bytes()).decode("utf-8").split("\n")
-    merges = [tuple(line.split()) for line in lines[1 : _MERGES + 1] if line.strip()]
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = [chr(code) for code in printable]
-    letters += [chr(256 + i) for i in range(256 - len(letters))]
-    assert set(letters) == set(ByteLevel.alphabet())
-    tokens = [*letters, *(letter + "</w>" for letter in letters)]
-    tokens += ["".join(pair) for pair in merges] + [START, END]
-    numbers = {token: number for number, token in enumerate(tokens)}
-    (folder / "vocab.json").write_text(json.dumps(numbers), encoding="utf-8")
-    written = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (folder / "merges.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
+    lines = gzip.decompress(VOCABULARY.read_bytes()).decode("utf-8").split("\n")
+    merges = [(line.split()[0], line.split()[1]) for line in lines[1 : _MERGES + 1]]
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    BPE(vocabulary, merges).save(str(folder))
 
 
 def _read(folder: Path) -> CLIPTokenizer:
