@@ -85,7 +85,7 @@ def identity_part(bench: Experiment) -> Result:
     }
     shots = {
         name: bench.draw(
-            [c.rewrite(q) for q in c.paper(prompts).named],
+            [c.rewrite(q) for q in c.prompts_of(prompts).named],
             c.rows,
             eraser if name == "eraser" else None,
         )
@@ -94,7 +94,7 @@ def identity_part(bench: Experiment) -> Result:
     drawn = {name: shot.result() for name, shot in shots.items()}
     figures: dict[str, Mean] = {}
     for name, condition in conditions.items():
-        asked = condition.paper(prompts)
+        asked = condition.prompts_of(prompts)
         start = 0
         for group, questions in zip(GROUPS, (asked.trained, asked.heldout), strict=True):
             part = some(drawn[name], start, start + len(questions))
@@ -127,7 +127,7 @@ def _identity_sheet(
         "description": "description",
         "negative": "negative\nprompt",
     }
-    asked = {n: conditions[n].paper(prompts).named for n in titles}
+    asked = {n: conditions[n].prompts_of(prompts).named for n in titles}
     rows = [drawn[n].pictures[[asked[n].index(q) for q in shown]] for n in titles]
     groups = [("train group", len(brief.trained[:3])), ("held out", len(brief.heldout[:3]))]
     save_sheet(

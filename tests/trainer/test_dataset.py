@@ -211,7 +211,7 @@ def test_more_names_and_pictures_are_added_to_what_is_there(straight: Path, tmp_
 def test_other_settings_need_another_folder(straight: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         tools(seed=1, steps=3).settings.remember(straight)
-    assert "seed was '0' and is '1'" in str(caught.value)
+    assert "seed was '0', now it is '1'" in str(caught.value)
     assert len(caught.value.problems) == 2 and "another --out" in str(caught.value)
 
 
