@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from apl_core.encoding import ReferenceEncoder
 from apl_trainer.models.clip_text import ClipTower
-from apl_trainer.pocket.model import PocketModel, load_pocket
+from apl_trainer.pocket.model import RECOGNIZER, PocketModel, load_pocket, recognizer_file
 
-_SHARED = ("world.json", "vocab.json", "merges.txt", "recognizer.safetensors")
+_SHARED = ("world.json", "vocab.json", "merges.txt")
 _WORDS = "words.safetensors"
 
 
@@ -31,6 +31,7 @@ def save_variant(
     folder.mkdir(parents=True, exist_ok=True)
     for name in _SHARED:
         shutil.copyfile(original / name, folder / name)
+    shutil.copyfile(recognizer_file(original), folder / RECOGNIZER)
     weights = load_file(original / "model.safetensors")
     if unet is not None:
         for name, value in unet.state_dict().items():

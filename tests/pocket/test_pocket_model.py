@@ -203,6 +203,20 @@ def test_an_unfinished_model_folder_is_told(tmp_path: Path) -> None:
         load_pocket(tmp_path)
 
 
+def test_a_recognizer_is_read_under_its_old_name_and_the_new_one_is_told(
+    model: PocketModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for file in BUILT_IN.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "recognizer.safetensors").rename(tmp_path / "recogniser.safetensors")
+    old = load_pocket(tmp_path)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1 and "recognizer.safetensors" in lines[0]
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    for head, scores in model.recognizer(pictures).scores.items():
+        assert torch.equal(old.recognizer(pictures).scores[head], scores)
+
+
 def test_the_demo_leaves_everything_it_promises(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .dataset import Subjects, filler_text, invent
 from .losses import DenoisingModel, TextLoss, recognizer_loss, text_loss, tokenize, unet_loss
-from .model import load_networks, load_recognizer
+from .model import RECOGNIZER, load_networks, load_recognizer, recognizer_file
 from .networks import new_text_encoder, new_unet
 from .recognizer import Recognizer
 from .timed_trainer import TimedTrainer
@@ -46,8 +46,9 @@ def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> No
     subjects = invent(world, world.people, counts, rng)
     captions = [[subjects.caption(i, rng) for i in range(sum(counts))] for _ in range(_CAPTIONS)]
     if start is not None:
-        for name in ("vocab.json", "merges.txt", "recognizer.safetensors"):
+        for name in ("vocab.json", "merges.txt"):
             shutil.copyfile(start / name, out / name)
+        shutil.copyfile(recognizer_file(start), out / RECOGNIZER)
     elif not (out / "merges.txt").exists():
         write_vocabulary(captions[0] + invented_names(seed, 3000) * 4, _MERGES, out)
     tokenizer = read_vocabulary(out)
@@ -67,7 +68,7 @@ def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> No
         return load_recognizer(file, len(world.people))
 
     critic = reader("critic", work / "critic.safetensors")
-    reader("recognizer", out / "recognizer.safetensors")
+    reader("recognizer", recognizer_file(out))
     if start is None:
         known = world.group("train") + world.group("heldout")
         text = TextLoss(new_text_encoder(len(tokenizer)))

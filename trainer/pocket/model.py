@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -32,6 +33,10 @@ from .recognizer import Recognizer
 from .vocabulary import read_vocabulary
 from .world import World
 
+log = logging.getLogger("apl")
+
+RECOGNIZER = "recognizer.safetensors"
+_OLD_RECOGNIZER = "recogniser.safetensors"  # read until 0.2
 GUIDANCE, STEPS, ETA = 3.0, 20, 1.0
 GUIDED = range(200, 850)
 """Noise levels at which guidance pulls; the others take one run of the U-Net instead of two."""
@@ -83,13 +88,8 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
     """Load a pocket model's folder; AplError if it is not a finished one."""
     if folder != BUILT_IN and not is_pocket(folder):
         raise no_model(folder)
-    files = (
-        "world.json",
-        "vocab.json",
-        "merges.txt",
-        "model.safetensors",
-        "recognizer.safetensors",
-    )
+    recognizes = recognizer_file(folder)
+    files = ("world.json", "vocab.json", "merges.txt", "model.safetensors", recognizes.name)
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         begun = (folder / "build").is_dir()
@@ -102,12 +102,21 @@ def load_pocket(folder: Path = BUILT_IN) -> PocketModel:
     world = World.load(folder / "world.json")
     tokenizer = read_vocabulary(folder)
     text, unet = load_networks(folder, len(tokenizer))
-    recognizer = load_recognizer(folder / "recognizer.safetensors", len(world.people))
+    recognizer = load_recognizer(recognizes, len(world.people))
     for network in (text, unet):
         network.eval().requires_grad_(False)
     tower = ClipTower("pocket", text, tokenizer, pad=cast(int, tokenizer.eos_token_id))
     denoiser = UnetDenoiser(unet, SCHEDULE, "x0")
     return PocketModel(folder, world, ReferenceEncoder([tower]), denoiser, recognizer)
+
+
+def recognizer_file(folder: Path) -> Path:
+    """Where a pocket model's recognizer is, or has to be; an old name of it is told in a line."""
+    new, old = folder / RECOGNIZER, folder / _OLD_RECOGNIZER
+    if new.is_file() or not old.is_file():
+        return new
+    log.warning("%s is called %s from version 0.2 on: rename it", old, RECOGNIZER)
+    return old
 
 
 def load_recognizer(file: Path, people: int) -> Recognizer:
