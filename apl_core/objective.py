@@ -25,24 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from .example_kinds import Kind, Weighting
 from .ports import Conditioning, DenoiserPort, TextEncoderPort
 from .prefix import Rows
-
-Kind = Literal["identity", "things", "people"]
-KINDS: tuple[Kind, ...] = ("identity", "things", "people")
-"""Kinds of examples: prompts that name somebody, name-free scenes, name-free people."""
-
-Target = Literal["description", "person", "empty"]
-"""What a name prompt is drawn to: its neutral description, "a person", or the empty prompt."""
-
-
-Weighting = Literal["eps", "x0"]
-"""Whether errors are measured on the noise (as the paper does) or on the clean latent."""
 
 
 @dataclass(frozen=True, eq=False)

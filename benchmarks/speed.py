@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from apl_core.atomic import write_text
-from apl_core.objective import Target
+from apl_core.example_kinds import Target
 from apl_core.prefix import Rows
 from apl_core.training.batches import BatchSampler, generator
 from apl_core.training.callbacks import Control, Event, Stepped, Validated

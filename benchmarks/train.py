@@ -23,7 +23,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from apl_core.atomic import write_text
 from apl_core.encoding import ReferenceEncoder
-from apl_core.objective import KINDS, Example, Kind
+from apl_core.example_kinds import KINDS, Kind
+from apl_core.objective import Example
 from apl_core.prefix import Rows
 from apl_core.schedule import Schedule
 from apl_core.training.batches import BatchSampler, generator

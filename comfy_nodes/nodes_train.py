@@ -13,7 +13,7 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from apl_core.errors import ConfigError
-from apl_core.objective import Kind
+from apl_core.example_kinds import Kind
 from apl_core.prefix import Prefix
 from apl_core.training.config import TrainConfig
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from apl_core import atomic
 from apl_core.captions import Names
-from apl_core.objective import Example, Kind
+from apl_core.example_kinds import Kind
+from apl_core.objective import Example
 from apl_core.ports import DenoiserPort, TextEncoderPort
 from apl_core.prefix import Rows
 

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import torch
 
-from ..objective import KINDS, Example, Kind, TargetBatch, compute_targets
+from ..example_kinds import KINDS, Kind
+from ..objective import Example, TargetBatch, compute_targets
 from ..ports import DenoiserPort, TextEncoderPort
 from .callbacks import PhaseReport
 from .config import TrainConfig

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import ConfigError
-from ..objective import KINDS, Kind
+from ..example_kinds import KINDS, Kind
 from ..tokens import MAX_ROWS
 
 

@@ -10,14 +10,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..objective import (
-    Kind,
-    TargetBatch,
-    Weighting,
-    encode_unique,
-    example_weights,
-    per_example_loss,
-)
+from ..example_kinds import Kind, Weighting
+from ..objective import TargetBatch, encode_unique, example_weights, per_example_loss
 from ..ports import DenoiserPort, TextEncoderPort
 from ..prefix import Rows
 from .config import TrainConfig

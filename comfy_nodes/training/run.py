@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from apl_core.errors import ConfigError, HostError, RunError
+from apl_core.example_kinds import Kind, Target
 from apl_core.formats import write_prefix
-from apl_core.objective import Kind, Target
 from apl_core.prefix import Prefix, Rows
 from apl_core.training.callbacks import Control, Event, Stepped, ValidationResult
 from apl_core.training.config import TrainConfig

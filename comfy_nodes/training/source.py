@@ -10,7 +10,8 @@ from torch import Tensor
 
 from apl_core.captions import Names, alike, has_letters, tells_of_people
 from apl_core.errors import ConfigError
-from apl_core.objective import Example, Kind, Target
+from apl_core.example_kinds import Kind, Target
+from apl_core.objective import Example
 
 PERSON = "a person"
 TEMPLATES = ("{}", "a photo of {}", "a portrait of {}", "a close-up photo of {}", "{} smiling")

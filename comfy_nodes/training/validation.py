@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import cast
 
-from apl_core.objective import KINDS, Weighting, example_weights, per_example_loss
+from apl_core.example_kinds import KINDS, Weighting
+from apl_core.objective import example_weights, per_example_loss
 from apl_core.ports import DenoiserPort, TextEncoderPort
 from apl_core.prefix import Rows
 from apl_core.training.batches import BatchSampler, Source

@@ -18,7 +18,7 @@ from apl_comfy.training.source import (
 )
 
 from apl_core.errors import ConfigError
-from apl_core.objective import Kind
+from apl_core.example_kinds import Kind
 
 ADA, LOVELACE, ACE = Person("Ada", "A"), Person("Ada Lovelace", "L"), Person("Ace", "C")
 ALL = [ADA, LOVELACE, ACE]

@@ -8,11 +8,10 @@ import torch
 from tiny_model import LATENT, WIDTH, tiny_model
 from torch import Tensor
 
+from apl_core.example_kinds import Kind, Weighting
 from apl_core.objective import (
     Example,
-    Kind,
     TargetBatch,
-    Weighting,
     compute_targets,
     encode_unique,
     example_weights,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from apl_core.errors import ConfigError
-from apl_core.objective import KINDS
+from apl_core.example_kinds import KINDS
 from apl_core.training.config import TrainConfig
 from apl_trainer.checkpoints.training_data import read_data
 from apl_trainer.data import descriptions_csv

@@ -13,9 +13,10 @@ from tiny_model import TinyJudge, TinySource, xl_model
 from tiny_train import MODEL, settings, stop_at, timeless, train
 
 from apl_core.errors import ConfigError, FitError, RunError
+from apl_core.example_kinds import Kind
 from apl_core.fit import fingerprint
 from apl_core.formats import read_prefix
-from apl_core.objective import Example, Kind
+from apl_core.objective import Example
 from apl_core.prefix import Prefix, Rows
 from apl_core.training.callbacks import (
     Control,

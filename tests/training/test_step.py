@@ -14,7 +14,8 @@ from tiny_model import WIDTH, TinySource, tiny_model
 from tiny_run import SMALL
 from torch import Tensor, nn
 
-from apl_core.objective import Kind, TargetBatch
+from apl_core.example_kinds import Kind
+from apl_core.objective import TargetBatch
 from apl_core.prefix import Rows
 from apl_core.training.batches import BatchSampler
 from apl_core.training.config import TrainConfig

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from apl_core.atomic import reason, write_bytes
 from apl_core.captions import Names
 from apl_core.errors import AplError, ConfigError
+from apl_core.example_kinds import KINDS, Kind, Target
 from apl_core.metadata import printable
-from apl_core.objective import KINDS, Example, Kind, Target
+from apl_core.objective import Example
 from apl_core.texts import read_text
 from apl_core.training.config import TrainConfig
 from apl_core.training.parallel import Group

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from apl_core.captions import Names, tells_of_people
 from apl_core.errors import ConfigError
+from apl_core.example_kinds import Kind
 from apl_core.metadata import printable
-from apl_core.objective import Kind
 from apl_core.texts import read_text
 
 from ..pictures import Unreadable, open_picture, pictures_in, squared

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from apl_core.errors import RunError
-from apl_core.objective import Kind
+from apl_core.example_kinds import Kind
 
 from ..json_log import JsonLog, open_log, read_rows
 from ..prompts import PromptSource

@@ -11,8 +11,8 @@ from typing import Any, Literal, cast
 from apl_core import atomic
 from apl_core.captions import Names
 from apl_core.errors import ConfigError, RunError
+from apl_core.example_kinds import KINDS, Kind
 from apl_core.metadata import printable, unique_keys
-from apl_core.objective import KINDS, Kind
 from apl_core.texts import read_text
 
 Split = Literal["train", "heldout"]

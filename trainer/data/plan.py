@@ -13,8 +13,8 @@ from typing import Any
 
 from apl_core.atomic import reason, write_text
 from apl_core.errors import ConfigError, RunError
+from apl_core.example_kinds import Kind
 from apl_core.metadata import printable
-from apl_core.objective import Kind
 from apl_core.texts import read_text
 
 from ..names import check_apart

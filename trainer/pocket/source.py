@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from apl_core.objective import Example, Kind, Target
+from apl_core.example_kinds import Kind, Target
+from apl_core.objective import Example
 from apl_core.tokens import room
 
 from ..word_swap import other_gender

@@ -12,7 +12,7 @@ from typing import cast
 from apl_core.atomic import write_text
 from apl_core.captions import alike
 from apl_core.errors import ConfigError, RunError
-from apl_core.objective import Target
+from apl_core.example_kinds import Target
 from apl_core.prefix import Prefix
 from apl_core.texts import read_text
 from apl_core.training.callbacks import Callback, Control
