@@ -225,7 +225,7 @@ def run_negative(given: argparse.Namespace) -> int:
     import os
 
     from apl_core.training.config import TrainConfig
-    from apl_trainer.cli.train import settings_of
+    from apl_trainer.cli.setting_flags import settings_of
     from apl_trainer.pocket.train import POCKET
 
     from .negative import Size, cells, learn, run

@@ -6,51 +6,118 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, get_args
 
 from ..errors import ConfigError
-from ..example_kinds import KINDS, Kind
+from ..example_kinds import KINDS, Kind, Target, Weighting
 from ..tokens import MAX_ROWS
+
+
+def setting(
+    group: str,
+    default: Any,
+    help: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A field of `TrainConfig` with its help, and the range of its number or its choices."""
+    about = {"group": group, "help": help, "min": low, "max": high, "choices": tuple(choices)}
+    return field(default=default, metadata=about)
+
+
+def allowed(setting: Field[Any]) -> str:
+    """What a setting takes, in words."""
+    about = setting.metadata
+    return ", ".join(about["choices"]) or f"{about['min']:,} to {about['max']:,}"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a run learns; two runs with equal settings are equal."""
 
-    recipe: str = "apl"
-    seed: int = 0
-    vectors: int = 10
-    behind: int = 5
-    target: str = "person"
-    repulsion: float = 0.5
-    weighting: str = "eps"
-    lowest_t: int = 0
-    lowest_t_free: int = 0
-    weight_identity: float = 1.0
-    weight_things: float = 1.5
-    weight_people: float = 4.0
-    contrast: float = 0.0
-    empty: float = 0.0
-    batch_identity: int = 14
-    batch_things: int = 8
-    batch_people: int = 14
-    micro_batch: int = 0
-    steps: int = 300
-    optimizer: str = "adam"
-    rate: float = 0.03
-    warmup: int = 10
-    decay: str = "cosine"
-    clip: float = 0.0
-    init: str = "words"
-    warm_steps: int = 0
-    pool: int = 512
-    pool_uses: int = 0
-    autocast: str = "off"
-    check_every: int = 45
-    patience: int = 0
-    save_every: int = 50
+    recipe: str = setting(
+        "run", "apl", "The step: ours, or the authors' of the paper", choices=("apl", "paper")
+    )
+    seed: int = setting("run", 0, "Decides first vectors, examples and noise", 0, 2**31 - 1)
+    vectors: int = setting("prefix", 10, "Vectors of the prefix, a token's place each", 1, MAX_ROWS)
+    behind: int = setting(
+        "prefix", 5, "How many of them stand behind the text instead of in front", 0, MAX_ROWS
+    )
+    target: str = setting(
+        "loss",
+        "person",
+        "What a name is drawn to: its description, a person, or what the empty prompt gives",
+        choices=get_args(Target),
+    )
+    repulsion: float = setting(
+        "loss", 0.5, "Pushes away from what the frozen model draws for the name", 0, 10
+    )
+    weighting: str = setting(
+        "loss",
+        "eps",
+        "Errors are measured on the noise (eps) or on the clean latent (x0)",
+        choices=get_args(Weighting),
+    )
+    lowest_t: int = setting("loss", 0, "Lowest noise step that names are learned at", 0, 900)
+    lowest_t_free: int = setting("loss", 0, "The same for prompts without a name", 0, 900)
+    weight_identity: float = setting("loss", 1.0, "Weight of prompts with a name", 0, 1000)
+    weight_things: float = setting("loss", 1.5, "Weight of name-free scenes", 0, 1000)
+    weight_people: float = setting("loss", 4.0, "Weight of name-free people", 0, 1000)
+    contrast: float = setting(
+        "loss", 0.0, "Weight of what is left of a name, and of one swapped word's meaning", 0, 1000
+    )
+    empty: float = setting(
+        "batch", 0.0, "Share of name-free examples whose text is taken away", 0, 1
+    )
+    batch_identity: int = setting("batch", 14, "Examples of names per step", 1, 4096)
+    batch_things: int = setting("batch", 8, "Examples of name-free scenes per step", 0, 4096)
+    batch_people: int = setting("batch", 14, "Examples of name-free people per step", 0, 4096)
+    micro_batch: int = setting(
+        "speed", 0, "Examples at once; 0 or auto: as many as memory holds", 0, 4096
+    )
+    steps: int = setting("optimizer", 300, "Optimizer steps", 1, 10_000_000)
+    optimizer: str = setting(
+        "optimizer", "adam", "What moves the vectors", choices=("adam", "muon")
+    )
+    rate: float = setting("optimizer", 0.03, "Highest learning rate", 1e-9, 10)
+    warmup: int = setting(
+        "optimizer", 10, "Steps in which the rate rises to its highest", 0, 1_000_000
+    )
+    decay: str = setting(
+        "optimizer",
+        "cosine",
+        "The rate falls to 0 along a cosine, or stays",
+        choices=("cosine", "constant"),
+    )
+    clip: float = setting("optimizer", 0.0, "Longest gradient; 0: any", 0, 1_000_000)
+    init: str = setting(
+        "prefix",
+        "words",
+        "First vectors: of random words, as scattered as words, or in [0, 1) as the paper's",
+        choices=("words", "normal", "uniform"),
+    )
+    warm_steps: int = setting(
+        "prefix", 0, "Steps on text encodings alone, before the first real one", 0, 1_000_000
+    )
+    pool: int = setting(
+        "speed", 512, "Targets that are kept and learned from again; 0: none", 0, 1_000_000
+    )
+    pool_uses: int = setting(
+        "speed", 0, "Steps after which kept targets are made anew; 0: never", 0, 1_000_000
+    )
+    autocast: str = setting("speed", "off", "Mixed precision", choices=("off", "bf16", "fp16"))
+    check_every: int = setting(
+        "validation", 45, "Steps between validations and previews; 0: none", 0, 10_000_000
+    )
+    patience: int = setting(
+        "validation", 0, "Validations without a gain after which a run ends; 0: any", 0, 10_000
+    )
+    save_every: int = setting(
+        "validation", 50, "Steps between saved states to resume from", 1, 10_000_000
+    )
 
     @property
     def batch(self) -> int:
@@ -130,42 +197,8 @@ PAPER = TrainConfig(
 )
 """The authors' step: batch 1 by a coin between identity and general, Adam 1e-3, no schedule."""
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "recipe": ("apl", "paper"),
-    "target": ("description", "person", "empty"),
-    "weighting": ("eps", "x0"),
-    "optimizer": ("adam", "muon"),
-    "decay": ("cosine", "constant"),
-    "init": ("words", "normal", "uniform"),
-    "autocast": ("off", "bf16", "fp16"),
-}
-_RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**31 - 1),
-    "vectors": (1, MAX_ROWS),
-    "behind": (0, MAX_ROWS),
-    "repulsion": (0, 10),
-    "lowest_t": (0, 900),
-    "lowest_t_free": (0, 900),
-    "weight_identity": (0, 1e3),
-    "weight_things": (0, 1e3),
-    "weight_people": (0, 1e3),
-    "contrast": (0, 1e3),
-    "empty": (0, 1),
-    "batch_identity": (1, 4096),
-    "batch_things": (0, 4096),
-    "batch_people": (0, 4096),
-    "micro_batch": (0, 4096),
-    "steps": (1, 10_000_000),
-    "rate": (1e-9, 10),
-    "warmup": (0, 1_000_000),
-    "clip": (0, 1e6),
-    "warm_steps": (0, 1_000_000),
-    "pool": (0, 1_000_000),
-    "pool_uses": (0, 1_000_000),
-    "check_every": (0, 10_000_000),
-    "patience": (0, 10_000),
-    "save_every": (1, 10_000_000),
-}
+SETTINGS: Mapping[str, Field[Any]] = {f.name: f for f in fields(TrainConfig)}
+"""Every setting as it is declared, by its name."""
 
 
 def _fault(name: str, found: str, fix: str) -> ConfigError:
@@ -173,16 +206,16 @@ def _fault(name: str, found: str, fix: str) -> ConfigError:
 
 
 def _type_faults(given: Mapping[str, Any]) -> list[ConfigError]:
-    known: dict[str, type[object]] = {f.name: type(f.default) for f in fields(TrainConfig)}
     problems: list[ConfigError] = []
+    kinds: dict[str, type[object]] = {name: type(f.default) for name, f in SETTINGS.items()}
     for name, value in given.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, 1)
+            fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(kinds)}"
             problems.append(_fault(name, "there is no such setting", fix))
-        elif not _is_a(value, known[name]):
+        elif not _is_a(value, kinds[name]):
             found = f"{value!r} is a {type(value).__name__}"
-            problems.append(_fault(name, found, f"give a {known[name].__name__}"))
+            problems.append(_fault(name, found, f"give a {kinds[name].__name__}"))
     return problems
 
 
@@ -194,17 +227,17 @@ def _is_a(value: object, kind: type) -> bool:
 
 def _value_faults(config: TrainConfig) -> list[ConfigError]:
     problems: list[ConfigError] = []
-    for name, options in _CHOICES.items():
-        choice: str = getattr(config, name)
-        if choice not in options:
-            near = difflib.get_close_matches(choice, options, 1)
-            known = f"one of {', '.join(options)}"
-            fix = f"did you mean {near[0]}? It takes {known}" if near else f"it takes {known}"
-            problems.append(_fault(name, f"{choice!r} is not known", fix))
-    for name, (low, high) in _RANGES.items():
-        value = getattr(config, name)
-        if not (math.isfinite(value) and low <= value <= high):
-            problems.append(_fault(name, f"{value} is out of range", f"give {low} to {high}"))
+    for name, declared in SETTINGS.items():
+        value, about = getattr(config, name), declared.metadata
+        if about["choices"] and value not in about["choices"]:
+            near = difflib.get_close_matches(value, about["choices"], 1)
+            fix = f"it takes one of {allowed(declared)}"
+            fix = f"did you mean {near[0]}? {fix[0].upper()}{fix[1:]}" if near else fix
+            problems.append(_fault(name, f"{value!r} is not known", fix))
+        elif not about["choices"] and not (
+            math.isfinite(value) and about["min"] <= value <= about["max"]
+        ):
+            problems.append(_fault(name, f"{value} is out of range", f"give {allowed(declared)}"))
     paper = config.recipe == "paper"
     rules: list[tuple[bool, str, str, str]] = [
         (

@@ -1,6 +1,5 @@
 """Settings: nothing unknown, nothing out of range, all faults at once, and back from TOML."""
 
-import dataclasses
 import sys
 from typing import Any
 
@@ -9,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apl_core.errors import ConfigError
-from apl_core.training import config as module
-from apl_core.training.config import PAPER, TrainConfig
+from apl_core.training.config import PAPER, SETTINGS, TrainConfig, allowed
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-FIELDS = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
-RANGES: dict[str, tuple[float, float]] = module._RANGES  # pyright: ignore[reportPrivateUsage]
-CHOICES: dict[str, tuple[str, ...]] = module._CHOICES  # pyright: ignore[reportPrivateUsage]
+FIELDS = {name: declared.default for name, declared in SETTINGS.items()}
+CHOICES = {n: f.metadata["choices"] for n, f in SETTINGS.items() if f.metadata["choices"]}
+RANGES = {n: (f.metadata["min"], f.metadata["max"]) for n, f in SETTINGS.items()}
+RANGES = {name: ends for name, ends in RANGES.items() if ends != (None, None)}
 
 
 def problems_of(given: dict[str, Any]) -> list[str]:
@@ -28,7 +27,8 @@ def problems_of(given: dict[str, Any]) -> list[str]:
     return [str(problem) for problem in told.value.problems]
 
 
-def test_every_setting_has_a_choice_or_a_range() -> None:
+def test_every_setting_has_a_help_and_a_choice_or_a_range() -> None:
+    assert all(len(declared.metadata["help"]) > 9 for declared in SETTINGS.values())
     assert set(RANGES) | set(CHOICES) == set(FIELDS)
     assert not set(RANGES) & set(CHOICES)
 
@@ -88,7 +88,7 @@ def test_both_ends_of_every_range(name: str) -> None:
     kind = type(FIELDS[name])
     for value in (low - step, high + step):
         problems = problems_of({name: kind(value)})
-        assert any(f"set {name}" in p and f"{low} to {high}" in p for p in problems)
+        assert any(f"set {name}" in p and allowed(SETTINGS[name]) in p for p in problems)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apl_core.errors import ConfigError, RunError
 
 from . import arguments
 from .common import READING, Verbs, add_any_model, is_checkpoint, load_model, verb
+from .setting_flags import add_settings, settings_from
 
 if TYPE_CHECKING:
     from apl_core.prefix import Prefix
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
     from ..checkpoints.train import CheckpointOrigin
     from ..pocket.train import PocketOrigin
 
-_FLAGS = {
-    "recipe": str,
-    "target": str,
-    "steps": int,
-    "rate": float,
-    "vectors": int,
-    "behind": int,
-    "seed": int,
-}
 _OWN_PICTURES = {"per_name": 8, "draw_steps": 20}
 _REAL_ONLY = (*READING, *_OWN_PICTURES, "data", "vram", "size", "device", "compile")
 
@@ -48,19 +40,14 @@ def add(verbs: Verbs) -> None:
     )
     add_any_model(train)
     train.add_argument("--out", type=arguments.out_folder, help="the run's folder; must be new")
-    train.add_argument("--config", type=Path, help="settings as TOML (flags win over it)")
     train.add_argument("--names", type=Path, help="text file of names to learn from, one a line")
     train.add_argument("--start", type=Path, help="a prefix file to go on from")
-    for name, kind in _FLAGS.items():
-        train.add_argument(f"--{name}", type=kind, default=None, help=f"setting `{name}`")
-    train.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting"
-    )
     train.add_argument(
         "--dry-run",
         action="store_true",
         help="print the settings, on a checkpoint also expected memory and time, and stop",
     )
+    add_settings(train)
     real = train.add_argument_group("on a real checkpoint")
     real.add_argument("--data", type=Path, metavar="DIR", help="pictures with a metadata.jsonl")
     real.add_argument("--vram", type=int, choices=(4, 6, 8, 12, 24), help="preset for a card of GB")
@@ -106,7 +93,7 @@ def _train_pocket(given: argparse.Namespace) -> int:
     from ..pocket.train import POCKET, PocketOrigin, chosen_people
 
     arguments.refuse_on_pocket(given, _REAL_ONLY)
-    config = TrainConfig.from_mapping(_settings(given), POCKET)
+    config = TrainConfig.from_mapping(settings_from(given), POCKET)
     if given.dry_run:
         print(config.to_toml(), end="")
         return 0
@@ -141,7 +128,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     from ..checkpoints.training_data import read_data
     from ..names import read_names
 
-    settings = _settings(given)
+    settings = settings_from(given)
     config = TrainConfig.from_mapping(settings, REAL)
     if (given.data is None) == (given.names is None):
         raise ConfigError(
@@ -339,32 +326,3 @@ def _leave_before_learning(control: Control) -> Callback:
             raise KeyboardInterrupt
 
     return on_event
-
-
-def _settings(given: argparse.Namespace) -> dict[str, Any]:
-    from ..settings import read_toml
-
-    settings: dict[str, Any] = {} if given.config is None else read_toml(given.config)
-    settings |= settings_of(given.set)
-    settings |= {n: getattr(given, n) for n in _FLAGS if getattr(given, n) is not None}
-    return settings
-
-
-def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """Settings out of `--set`'s KEY=VALUE pairs; ConfigError where there is no =."""
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"set {pair}", "there is no = in it", "write --set rate=0.01")
-        settings[name] = _parsed(value)
-    return settings
-
-
-def _parsed(value: str) -> Any:
-    import contextlib
-
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(value)
-    return value

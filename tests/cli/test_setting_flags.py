@@ -1,0 +1,44 @@
+"""Settings on the command line: each has a flag that its declaration makes."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from apl_core.training.config import SETTINGS, TrainConfig, allowed
+from apl_trainer.cli import parser
+from apl_trainer.cli.setting_flags import add_settings, settings_from
+
+
+def given(*words: str) -> dict[str, object]:
+    verb = argparse.ArgumentParser()
+    add_settings(verb)
+    return settings_from(verb.parse_args(words))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_has_a_flag(name: str) -> None:
+    default = SETTINGS[name].default
+    flag = f"--{name.replace('_', '-')}"
+    assert given(f"{flag}={default}") == {name: default}
+    assert TrainConfig.from_mapping(given(f"{flag}={default}")) == TrainConfig()
+
+
+def test_the_help_shows_all_of_them_by_group(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, declared in SETTINGS.items():
+        about = declared.metadata
+        assert f"settings: {about['group']}:" in shown
+        assert f"--{name.replace('_', '-')} " in shown
+        assert about["help"][1:] in shown
+        assert (",".join(about["choices"]) or f"({allowed(declared)})") in shown
+
+
+def test_flags_win_over_pairs_and_these_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("seed = 1\nsteps = 1\npatience = 1\n")
+    words = ("--config", str(file), "--set", "seed=2", "--set", "steps=2", "--seed", "3")
+    assert given(*words) == {"seed": 3, "steps": 2, "patience": 1}
+    assert given("--micro-batch=auto") == {"micro_batch": "auto"}

@@ -1,0 +1,60 @@
+"""A training's settings on the command line: one flag each, made from its declaration."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from apl_core.errors import ConfigError
+from apl_core.training.config import SETTINGS, allowed
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, `--set`, and a flag for every setting, in the groups that they declare."""
+    parser.add_argument("--config", type=Path, help="settings as TOML (flags win over it)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting by its name"
+    )
+    groups = dict.fromkeys(declared.metadata["group"] for declared in SETTINGS.values())
+    added = {group: parser.add_argument_group(f"settings: {group}") for group in groups}
+    for name, declared in SETTINGS.items():
+        about, choices = declared.metadata, declared.metadata["choices"]
+        text = about["help"][0].lower() + about["help"][1:]
+        added[about["group"]].add_argument(
+            f"--{name.replace('_', '-')}",
+            type=parsed,
+            default=argparse.SUPPRESS,  # the model decides which recipe's default it is
+            metavar=f"{{{','.join(choices)}}}" if choices else "N",
+            help=text if choices else f"{text} ({allowed(declared)})",
+        )
+
+
+def settings_from(given: argparse.Namespace) -> dict[str, Any]:
+    """What `add_settings`'s options ask for: flags win over `--set`, that over `--config`."""
+    from ..settings import read_toml
+
+    settings: dict[str, Any] = {} if given.config is None else read_toml(given.config)
+    flags = {name: value for name, value in vars(given).items() if name in SETTINGS}
+    return settings | settings_of(given.set) | flags
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings out of `--set`'s KEY=VALUE pairs; ConfigError where there is no =."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"set {pair}", "there is no = in it", "write --set rate=0.01")
+        settings[name] = parsed(value)
+    return settings
+
+
+def parsed(value: str) -> Any:
+    """A number where the text is one, else the text."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    return value
