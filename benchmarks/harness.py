@@ -12,7 +12,7 @@ from apl_core.errors import HostError
 
 def harness(host: str, title: str) -> ModuleType:
     """The module tests/hosts/HOST_host.py, which lies in the clone and in no wheel; HostError."""
-    path = Path(__file__).resolve().parents[2] / "tests" / "hosts" / f"{host}_host.py"
+    path = Path(__file__).resolve().parents[1] / "tests" / "hosts" / f"{host}_host.py"
     if not path.is_file():
         raise HostError(
             f"measure {title}",
