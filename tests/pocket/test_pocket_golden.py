@@ -1,0 +1,47 @@
+"""A short run on one process has a recorded digest: who changes what is learned sees it here."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from apl_core.training.folder import RunFolder
+from apl_trainer.pocket.model import load_pocket
+from apl_trainer.pocket.train import POCKET, PocketOrigin, pocket_run
+
+CONFIG = dataclasses.replace(POCKET, steps=6, pool=48, check_every=3)
+DIGEST = "9a8daa22d3669ea1e18b2af6d53f3752039defea33ac0ce4694d8e16a76438fc"
+LOSSES = [
+    *(3.3808640244017756, 2.411893466354481, 1.3281484995636026),
+    *(1.7131079821281934, 1.398975441285542, 2.1186075884715785),
+]
+RECORDED_ON = "AVX512"
+"""With torch 2.13 and 2.14; kernels for other instructions add up in another order."""
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Two threads add up in an order of their own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_short_run_learns_what_it_always_learned(tmp_path: Path) -> None:
+    model, folder = load_pocket(), RunFolder(tmp_path / "run")
+    folder.create(CONFIG)
+    prefix = pocket_run(model, CONFIG, folder, PocketOrigin(str(model.folder), None)).run()
+    losses = [row["loss"] for row in folder.rows() if "loss" in row]
+    assert losses == pytest.approx(LOSSES, rel=1e-3)
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability == RECORDED_ON:
+        assert prefix.digest == DIGEST
+    else:
+        warnings.warn(f"no digest for {capability}: the losses alone were compared", stacklevel=1)
