@@ -53,7 +53,6 @@ PACKAGES = (
     Package("tqdm", "tqdm", "4.65"),
     Package("jinja2", "jinja2", "3.1"),
     Package("matplotlib", "matplotlib", "3.8"),
-    *([Package("tomli", "tomli", "2.0")] if sys.version_info < (3, 11) else []),
     Package("gradio", "gradio", without="`apl ui`, the web page", needed=False),
     Package(
         "open-clip-torch",

@@ -1,6 +1,6 @@
 """The TOML that this project's settings are written in: lines `name = value`, and nothing else.
 
-For Python 3.10 without tomli. Numbers, texts in double quotes, true and false are values.
+For Python 3.10, which has no tomllib. Numbers, texts in double quotes, true and false are values.
 """
 
 from __future__ import annotations

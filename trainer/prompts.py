@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,6 @@ from apl_core.metadata import printable
 from apl_core.texts import decoded
 
 from .names import read_names
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 LISTS = Path(__file__).with_name("lists")
 General = Literal["things", "people"]
@@ -100,7 +95,7 @@ def list_book(
     templates: Path | None = None, things: Path | None = None, people: Path | None = None
 ) -> ListPrompts:
     """The project's lists, or a user's files with one prompt a line in their place."""
-    raw = tomllib.loads((LISTS / "prompts.toml").read_text(encoding="utf-8"))
+    raw = json.loads((LISTS / "prompts.json").read_text(encoding="utf-8"))
     whole: dict[str, Sequence[str]] = {}
     for kind, path in (("identity", templates), ("things", things), ("people", people)):
         if path is not None:

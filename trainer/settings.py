@@ -15,10 +15,7 @@ from apl_core.texts import decoded, one_line_end
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    try:
-        import tomli as tomllib  # pyright: ignore[reportMissingImports]
-    except ImportError:  # Python 3.10 of a webui, where nothing is installed
-        from . import plain_toml as tomllib
+    from . import plain_toml as tomllib
 
 MAX_BYTES = 32 * 1024
 """All settings together take less than 2 KiB."""

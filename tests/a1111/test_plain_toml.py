@@ -1,4 +1,4 @@
-"""Settings on Python 3.10 without tomli: what is read, and that it is what TOML says."""
+"""Settings on Python 3.10, which has no tomllib: what is read, and that it is what TOML says."""
 
 from __future__ import annotations
 
