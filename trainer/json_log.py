@@ -11,14 +11,10 @@ from typing import Any, BinaryIO
 
 from apl_core.atomic import reason
 from apl_core.errors import RunError
+from apl_core.locks import lock
 from apl_core.metadata import printable
 
 from .settings import parse_json
-
-if os.name == "nt":
-    import msvcrt
-else:
-    import fcntl
 
 PARTS = "parts"
 
@@ -66,7 +62,7 @@ def open_log(folder: Path, rank: int) -> Iterator[JsonLog]:
         raise RunError(f"open {printable(str(path))}", *reason(error)) from error
     with stream:
         try:
-            _lock(stream.fileno())
+            lock(stream.fileno())
         except OSError as error:
             raise RunError(
                 f"make pictures into {printable(str(folder))} as rank {rank}",
@@ -87,10 +83,3 @@ def _mend(stream: Any) -> None:
     kept = whole.rfind(b"\n") + 1
     if kept < len(whole):
         stream.truncate(kept)
-
-
-def _lock(descriptor: int) -> None:
-    if os.name == "nt":
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

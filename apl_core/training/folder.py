@@ -17,14 +17,9 @@ from torch import Tensor
 
 from ..atomic import reason, write_bytes, write_text
 from ..errors import RunError
+from ..locks import lock
 from ..metadata import printable
 from .config import TrainConfig
-
-if os.name == "nt":
-    import msvcrt
-else:
-    import fcntl
-
 
 _UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError)
 
@@ -69,7 +64,7 @@ class RunFolder:
             file = open(self.path / "lock", "a+b")  # noqa: SIM115
         with file:
             try:
-                _lock(file.fileno())
+                lock(file.fileno())
             except OSError as error:
                 raise RunError(
                     f"train in {self.path}",
@@ -150,10 +145,3 @@ class RunFolder:
         except OSError as error:
             found, fix = reason(error)
             raise RunError(f"{asked} {self.path}", found, fix) from error
-
-
-def _lock(descriptor: int) -> None:
-    if os.name == "nt":
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
