@@ -27,9 +27,10 @@ from apl_core.training.callbacks import (
     Validated,
 )
 
+from .run_paths import STATUS
+
 log = logging.getLogger("apl")
 
-STATUS = "status.json"
 _PAUSE, _BEAT = 0.5, 2.0
 
 

@@ -12,6 +12,9 @@ from typing import Any
 BUILT_IN = Path(__file__).parent / "pocket" / "weights"
 """Folder of the pocket model that the package carries."""
 
+STATUS = "status.json"
+"""What a run says of itself while it goes on, in its folder."""
+
 _NAME = "built-in"
 _BESIDE = "beside"
 _PLACES = (["trainer", "pocket", "weights"], ["apl_trainer", "pocket", "weights"])

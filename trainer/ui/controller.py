@@ -10,11 +10,12 @@ from apl_core.atomic import reason, write_bytes, write_text
 from apl_core.errors import ConfigError, RunError
 
 from ..names import names_in
+from ..run_paths import STATUS
 from .launcher import Runner
 from .model_index import ModelIndex
 from .review import APPROVED, DATA
 from .run_request import PRESETS, RunRequest
-from .run_status import STATUS, RunStatus, read_run
+from .run_status import RunStatus, read_run
 
 _ASKED = {
     "stop": "The run stops after the step under way and saves.",

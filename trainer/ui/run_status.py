@@ -11,9 +11,10 @@ from typing import Any
 
 from apl_core.texts import read_text
 
+from ..run_paths import STATUS
 from ..settings import parse_json
 
-STATUS, LOG = "status.json", "worker.log"
+LOG = "worker.log"
 QUIET = 45.0
 """Seconds without a sign of life after which a run counts as killed; a beat is two."""
 
