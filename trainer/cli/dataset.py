@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apl_core.errors import ConfigError
-from apl_core.metadata import printable
 
 from . import arguments
 from .common import READING, Verbs, add_any_model, is_checkpoint, load_model, verb
@@ -36,7 +35,6 @@ _REAL_ONLY = (
     "weights",
 )
 _MANY = 100_000
-_TOLD = 12
 
 
 def add(verbs: Verbs) -> None:
@@ -305,22 +303,13 @@ def _told(given: argparse.Namespace, outcome: DatasetSummary, splits: dict[str, 
 
 
 def _odd(outcome: DatasetSummary, splits: dict[str, Split]) -> list[str]:
+    from ..data.finish import listing
+
     lines: list[str] = []
     learned = sum(split == "train" for split in splits.values())
     if learned < _FEW:
         lines.append(f"{learned} names to learn from are few; a prefix for anybody wants 100")
-    if outcome.unknown:
-        lines.append(
-            f"the model does not seem to know {_listing(outcome.unknown)}: pictures of one name "
-            "are hardly more alike than pictures of two, and a prefix learns nothing from them"
-        )
-    if outcome.faceless:
-        lines.append(f"left out, no picture with exactly one face: {_listing(outcome.faceless)}")
+    lines += outcome.warnings
     if outcome.short:
-        lines.append(f"fewer pictures than wanted (raise --tries): {_listing(outcome.short)}")
+        lines.append(f"fewer pictures than wanted (raise --tries): {listing(outcome.short)}")
     return lines
-
-
-def _listing(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    return ", ".join(printable(name, 60) for name in names[:_TOLD]) + more

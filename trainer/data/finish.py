@@ -29,6 +29,7 @@ from .metadata import MetadataRow, write_metadata
 from .plan import SETTINGS, Amounts, Task
 
 MANIFEST = "manifest.json"
+_TOLD = 12
 _SHEET_ROWS, _SHEET_COLUMNS, _SHEET_SIZE = 24, 6, 96
 
 Picked = list[tuple[Task, list[GeneratedRow]]]
@@ -49,6 +50,25 @@ class DatasetSummary:
     def complete(self) -> bool:
         """Whether metadata and manifest were written."""
         return self.unfinished == 0
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is odd about it, whoever made it."""
+        lines: list[str] = []
+        if self.unknown:
+            lines.append(
+                f"the model does not seem to know {listing(self.unknown)}: pictures of one name "
+                "are hardly more alike than pictures of two, and a prefix learns nothing from them"
+            )
+        if self.faceless:
+            lines.append(f"left out, no picture with exactly one face: {listing(self.faceless)}")
+        return lines
+
+
+def listing(names: Sequence[str]) -> str:
+    """The first dozen of some names, and how many more there are."""
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    return ", ".join(printable(name, 60) for name in names[:_TOLD]) + more
 
 
 def finish(

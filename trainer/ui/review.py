@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,17 +82,5 @@ def reviewed(
     make(tools, tasks, data, advance=advance)
     outcome = finish(tools, tasks, amounts, data)
     if not (folder / APPROVED).exists():
-        raise ReviewFirst("\n".join(_odd(told, outcome.unknown, outcome.faceless)))
+        raise ReviewFirst("\n".join([told, *outcome.warnings] if told else outcome.warnings))
     return replace(origin, data=str(data.resolve()), names=None)
-
-
-def _odd(told: str, unknown: Sequence[str], faceless: Sequence[str]) -> list[str]:
-    lines = [f"{told}."] if told else []
-    if unknown:
-        lines.append(
-            f"The model does not seem to know {', '.join(unknown)}: a prefix learns nothing from "
-            "a name that looks like anybody."
-        )
-    if faceless:
-        lines.append(f"Left out, no picture with exactly one face: {', '.join(faceless)}.")
-    return lines
