@@ -75,8 +75,12 @@ def open_picture(path: Path) -> Image.Image:
     return picture
 
 
-def squared(picture: Image.Image, size: int) -> Tensor:
-    """The middle of an RGB picture, scaled: (3, size, size) in [0, 1]."""
+def read_picture(path: Path, size: int) -> Tensor:
+    """A file's picture (3, size, size) in [0, 1], its middle square scaled; Unreadable."""
+    try:
+        picture = open_picture(path)
+    except Unreadable as error:
+        raise Unreadable(f"{printable(path.name)} is no readable picture ({error})") from error
     return as_tensor(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS))
 
 

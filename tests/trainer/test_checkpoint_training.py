@@ -63,7 +63,7 @@ def source_of(root: Path, model: CheckpointModel, config: TrainConfig, kept: boo
     if kept:
         cache.prepare([row.file for row in rows], silent, Group())
         return DataSource(rows, cache.get, config)
-    from apl_trainer.checkpoints.training_data import read_picture
+    from apl_trainer.pictures import read_picture
 
     return DataSource(
         rows, lambda file: model.latents.encode(read_picture(file, SIZE)[None])[0], config

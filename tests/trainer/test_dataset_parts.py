@@ -16,12 +16,13 @@ from apl_core.example_kinds import KINDS
 from apl_core.training.config import TrainConfig
 from apl_trainer.checkpoints.training_data import read_data
 from apl_trainer.data import descriptions_csv
-from apl_trainer.data.captioned_folder import given_tasks, read_picture
+from apl_trainer.data.captioned_folder import given_tasks
 from apl_trainer.data.descriptions_csv import DescriptionRow
 from apl_trainer.data.metadata import SPLITS, MetadataRow, read_metadata, write_metadata
 from apl_trainer.data.plan import Amounts, Task, general_tasks, slug, split_names
 from apl_trainer.json_log import open_log, read_rows
 from apl_trainer.names import check_apart
+from apl_trainer.pictures import read_picture
 from apl_trainer.prompts import built_in_names, generator, list_book
 from apl_trainer.readers.clip_attributes import SENTENCES
 from apl_trainer.readers.concept_known import LEAST, known

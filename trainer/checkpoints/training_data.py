@@ -31,7 +31,7 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.parallel import Group
 
 from ..models.vae import VaeLatents
-from ..pictures import READING, Unreadable, open_picture, squared
+from ..pictures import READING, read_picture
 from ..settings import parse_json
 from ..word_swap import other_gender
 
@@ -260,14 +260,6 @@ def _tensor(path: Path) -> Tensor:
             return stream.get_tensor("latent")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path.name} holds no latent ({printable(str(error), 80)})") from error
-
-
-def read_picture(file: Path, size: int) -> Tensor:
-    """A picture (3, size, size) in [0, 1], its middle square scaled; ValueError if unreadable."""
-    try:
-        return squared(open_picture(file), size)
-    except Unreadable as error:
-        raise ValueError(f"{file.name} is no readable picture ({error})") from error
 
 
 def encoder_digest(vae: nn.Module) -> str:

@@ -6,16 +6,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-from torch import Tensor
-
 from apl_core.captions import Names, tells_of_people
 from apl_core.errors import ConfigError
 from apl_core.example_kinds import Kind
 from apl_core.metadata import printable
 from apl_core.texts import read_text
 
-from ..pictures import Unreadable, open_picture, pictures_in, squared
+from ..pictures import Unreadable, open_picture, pictures_in
 from .plan import Amounts, Task, drawn_split
 
 log = logging.getLogger("apl")
@@ -45,39 +42,24 @@ def given_tasks(folder: Path, amounts: Amounts, seed: int, names: Sequence[str])
     everybody = Names(names)
     for path in paths:
         label = path.relative_to(folder).as_posix()
+        inside = f"{asked}, {printable(label, 120)}"
         try:
             caption = _caption(path, everybody)
-            _opened(path)
+            open_picture(path)
         except ConfigError as problem:
-            problems.append(ConfigError(printable(label, 120), problem.found, problem.fix))
+            problems.append(ConfigError(inside, problem.found, problem.fix))
+            continue
+        except Unreadable as error:
+            fix = "repair it or take it out of the folder"
+            problems.append(ConfigError(inside, f"it cannot be read ({error})", fix))
             continue
         kind = _kind(path.relative_to(folder), caption)
         split = drawn_split(amounts, seed, label)
         tasks.append(Task(kind, label, 1, 1, split, path, caption))
     if problems:
         counted = f"{asked}, where {len(problems)} of {len(paths)} pictures cannot be used"
-        raise ConfigError.of(counted, [_told(asked, one) for one in problems[:_TOLD]])
+        raise ConfigError.of(counted, problems[:_TOLD])
     return tasks
-
-
-def read_picture(path: Path, size: int) -> Tensor:
-    """An image as a square (3, size, size) in [0, 1]: turned upright, its middle cut out."""
-    return squared(_opened(path), size)
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        return open_picture(path)
-    except Unreadable as error:
-        raise ConfigError(
-            f"read the image {printable(str(path))}",
-            f"it cannot be read ({error})",
-            "repair it or take it out of the folder",
-        ) from error
-
-
-def _told(asked: str, problem: ConfigError) -> ConfigError:
-    return ConfigError(f"{asked}, {problem.asked}", problem.found, problem.fix)
 
 
 def _caption(path: Path, names: Names) -> str:

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from apl_core.errors import RunError
-from apl_core.example_kinds import Kind
 
 from ..json_log import JsonLog, open_log, read_rows
+from ..pictures import Unreadable, read_picture
 from ..prompts import PromptSource
 from ..readers.protocols import AttributeReader, FaceDetector
 from ..report.sheet import png, to_image
 from ..sampling import AnySampler
-from .captioned_folder import read_picture
 from .plan import GenerationSettings, Task
 
 Advance = Callable[[int], object]
@@ -181,7 +180,11 @@ def _round(
 
 def _drawn(tools: GenerationTools, task: Task, places: Sequence[int]) -> Tensor:
     if task.source is not None:
-        return read_picture(task.source, tools.settings.size)[None]
+        try:
+            return read_picture(task.source, tools.settings.size)[None]
+        except Unreadable as error:
+            fix = "repair it or take it out of the folder"
+            raise RunError("take a general picture", str(error), fix) from error
     requests = [task.request(tools.settings, tools.book, index) for index in places]
     asked = f"draw {len(requests)} pictures with {tools.settings.model}"
     try:
@@ -204,11 +207,3 @@ def _printed(picture: Tensor, path: Path) -> str:
 
 def _packed(vector: Tensor) -> str:
     return base64.b64encode(vector.detach().cpu().numpy().astype(np.float16).tobytes()).decode()
-
-
-def totals(tasks: Iterable[Task]) -> dict[Kind, int]:
-    """Pictures wanted of each kind."""
-    found: dict[Kind, int] = {"identity": 0, "things": 0, "people": 0}
-    for task in tasks:
-        found[task.kind] += task.wanted
-    return found
