@@ -238,7 +238,7 @@ UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "two of a kind": (
         lambda d: saved(d / "k.safetensors", **{LDM_1: table("clip_l"), XL_L: table("clip_l")}),
-        "width 768",
+        "clip_l, clip_l",
     ),
     "NaN": (
         lambda d: saved(d / "n.safetensors", **{LDM_1: table("clip_l") * torch.nan}),
@@ -246,7 +246,7 @@ UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "ckpt": (lambda d: (torch.save({}, d / "m.ckpt"), d / "m.ckpt")[1], "pickle"),
     "truncated": (lambda d: cut(sd1(d)) or d / "sd1.safetensors", "cut off"),
-    "missing": (lambda d: d / "none.safetensors", "no such file or folder"),
+    "missing": (lambda d: d / "none.safetensors", "there is no none.safetensors"),
     "sd3 folder": (lambda d: folder_of(d / "m", "transformer", "text_encoder"), "transformer"),
     "empty folder": (lambda d: folder_of(d / "m", "unet"), "no model in this folder"),
     "only pickles": (lambda d: folder_of(d / "m", "text_encoder"), "text_encoder"),

@@ -5,23 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 from apl_core.metadata import printable
-from apl_core.prefix import FAMILIES, WIDTHS
 from apl_core.schedule import Prediction
 
 from .diffusers_folder import detect_folder
-from .family import SCALING, CheckpointInfo, Network, Text, check_channels, check_family, stored_as
+from .family import (
+    KEYS,
+    SCALING,
+    CheckpointInfo,
+    Network,
+    Text,
+    check_channels,
+    check_family,
+    stored_as,
+)
 from .ldm_configs import UNET, VAE, unet_config, vae_config
 from .safetensors_index import FIX, Contents, refuse, sound
 from .text_encoders import plain_names, text_config
 
-_BY_WIDTH = {width: key for key, width in WIDTHS.items() if key != "pocket"}
-_TEXTS = (
+TEXTS = (
     "cond_stage_model.transformer.",  # SD 1.x; old merges leave `text_model.` out
     "cond_stage_model.model.",  # SD 2.x
     "conditioner.embedders.0.transformer.",  # SDXL
     "conditioner.embedders.1.model.",
     "conditioner.embedders.0.model.",  # the refiner
 )
+"""Where a single file's text encoders are, in their order."""
 _FOREIGN = (
     ("joint_blocks.", "Stable Diffusion 3"),
     ("double_blocks.", "Flux or one of its kin"),
@@ -38,20 +46,17 @@ _V_SPREAD = 0.09
 
 def detect(path: Path, prediction: Prediction | None = None) -> CheckpointInfo:
     """Say what a checkpoint is; AplError with one sentence if it cannot be used."""
-    if path.is_dir():
-        return detect_folder(path, prediction)
     with sound(path):
-        return _detect_file(path, prediction)
+        return (detect_folder if path.is_dir() else _detect_file)(path, prediction)
 
 
 def _detect_file(path: Path, prediction: Prediction | None) -> CheckpointInfo:
     contents = Contents.of(path, [path])
-    _refuse_foreign(contents)
+    refuse_foreign(contents)
     config = unet_config(contents)
     check_channels(path, config)
-    found = [_text(contents, prefix) for prefix in _TEXTS if _has_text(contents, prefix)]
-    texts = check_family(path, found, config)
-    family = FAMILIES[frozenset(text.key for text in texts)]
+    texts = tuple(_text(contents, prefix) for prefix in TEXTS if contents.token_embedding(prefix))
+    family = check_family(path, texts, config)
     said = prediction or _prediction(contents, family)
     vae = Network(contents, VAE, vae_config(contents, SCALING[family]))
     return CheckpointInfo(
@@ -66,7 +71,8 @@ def _detect_file(path: Path, prediction: Prediction | None) -> CheckpointInfo:
     )
 
 
-def _refuse_foreign(contents: Contents) -> None:
+def refuse_foreign(contents: Contents) -> None:
+    """AplError for a single file that is no checkpoint with a U-Net of Stable Diffusion."""
     names = contents.shapes
     for mark, kind in _FOREIGN:
         if any(name.startswith(mark) or mark in name for name in names):
@@ -80,21 +86,17 @@ def _refuse_foreign(contents: Contents) -> None:
         raise refuse(contents.path, "it is a VAE alone", "give a whole checkpoint")
     if any(name.startswith(("down_blocks.", "input_blocks.")) for name in names):
         raise refuse(contents.path, "it is a U-Net alone", "give a whole checkpoint")
-    if any(name.endswith("token_embedding.weight") for name in names):
+    if contents.token_embedding():
         raise refuse(contents.path, "it is a text encoder alone", "give a whole checkpoint")
     some = ", ".join(printable(name, 60) for name in list(names)[:3]) or "nothing"
     raise refuse(contents.path, f"it is no checkpoint that is known here (it begins with {some})")
-
-
-def _has_text(contents: Contents, prefix: str) -> bool:
-    return any(name.endswith("token_embedding.weight") for name in contents.names(prefix))
 
 
 def _text(contents: Contents, prefix: str) -> Text:
     weights = plain_names(contents.sketch(prefix))
     try:
         width = weights["embeddings.token_embedding.weight"].shape[1]
-        key = _BY_WIDTH.get(width, f"one of width {width}")
+        key = KEYS.get(width, f"one of width {width}")
         config = text_config(weights, quick=key == "clip_l")
     except (KeyError, IndexError, ValueError) as error:
         found = f"weights of its text encoder are missing ({printable(str(error), 80)})"

@@ -6,29 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.metadata import printable
-from apl_core.prefix import FAMILIES
 from apl_core.schedule import Prediction
 from apl_core.texts import read_text
 
 from ..settings import parse_json
-from .family import BETAS, CheckpointInfo, Network, Text, check_channels, check_family, stored_as
+from .family import (
+    BETAS,
+    KEYS,
+    CheckpointInfo,
+    Network,
+    Text,
+    check_channels,
+    check_family,
+    stored_as,
+)
 from .ldm_configs import check_layers
-from .safetensors_index import Contents, refuse, sound
+from .safetensors_index import Contents, refuse
 from .text_encoders import plain_names
 
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
 _PIPELINES = ("StableDiffusion", "StableDiffusionXL")
 _ENDINGS = ("Pipeline", "Img2ImgPipeline")
 _PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
-_CLIPS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
 
 
 def detect_folder(path: Path, prediction: Prediction | None) -> CheckpointInfo:
     """Say what a diffusers folder holds; AplError if it cannot be used."""
-    with sound(path):
-        return _detect(path, prediction)
-
-
-def _detect(path: Path, prediction: Prediction | None) -> CheckpointInfo:
     name = str(_json(path, "model_index.json").get("_class_name"))
     if name not in [family + ending for family in _PIPELINES for ending in _ENDINGS]:
         raise refuse(
@@ -36,8 +39,8 @@ def _detect(path: Path, prediction: Prediction | None) -> CheckpointInfo:
         )
     unet, vae = _network(path, "unet"), _network(path, "vae")
     check_channels(path, unet.config)
-    parts = [part for part in ("text_encoder", "text_encoder_2") if (path / part).is_dir()]
-    texts = check_family(path, [_text(path, part) for part in parts], unet.config)
+    texts = tuple(_text(path, part) for part in TEXT_PARTS if (path / part).is_dir())
+    family = check_family(path, texts, unet.config)
     scheduler = _json(path, "scheduler/scheduler_config.json")
     if scheduler.get("beta_schedule", "scaled_linear") != "scaled_linear":
         raise refuse(
@@ -55,7 +58,7 @@ def _detect(path: Path, prediction: Prediction | None) -> CheckpointInfo:
     )
     return CheckpointInfo(
         path,
-        FAMILIES[frozenset(t.key for t in texts)],
+        family,
         texts,
         unet,
         vae,
@@ -67,7 +70,7 @@ def _detect(path: Path, prediction: Prediction | None) -> CheckpointInfo:
 
 
 def _text(path: Path, part: str) -> Text:
-    contents = Contents.of(path, _weights(path, part, "model"))
+    contents = Contents.of(path, weight_files(path, part, "model"))
     stored_as(contents, "")
     config = _json(path, f"{part}/config.json")
     check_layers(config)
@@ -78,7 +81,7 @@ def _text(path: Path, part: str) -> Text:
     width = table.shape[1]
     config = {**config, "hidden_size": width}
     config.setdefault("projection_dim", width)
-    key = _CLIPS.get(width, f"one of width {width}")
+    key = KEYS.get(width, f"one of width {width}")
     double = (path / "text_encoder_2").is_dir()
     # the folder of an SD 2.x has left the last layer out already
     return Text(
@@ -87,21 +90,22 @@ def _text(path: Path, part: str) -> Text:
 
 
 def _network(path: Path, part: str) -> Network:
-    contents = Contents.of(path, _weights(path, part, "diffusion_pytorch_model"))
+    contents = Contents.of(path, weight_files(path, part, "diffusion_pytorch_model"))
     config = _json(path, f"{part}/config.json")
     check_layers(config)
     return Network(contents, "", config)
 
 
-def _weights(path: Path, part: str, stem: str) -> list[Path]:
-    """The safetensors of a part: whole, or in shards, fp32 before fp16."""
+def weight_files(path: Path, part: str, stem: str) -> list[Path]:
+    """The safetensors of a part: whole, or in shards, fp32 before fp16; AplError without any."""
     for variant in ("", ".fp16"):
         whole = path / part / f"{stem}{variant}.safetensors"
         if whole.is_file():
             return [whole]
         index = path / part / f"{stem}.safetensors.index{variant}.json"
         if index.is_file():
-            named = sorted(set(_json(path, f"{part}/{index.name}").get("weight_map", {}).values()))
+            places = _json(path, str(index.relative_to(path))).get("weight_map", {})
+            named = sorted(set(places.values()))
             return [path / part / Path(str(name)).name for name in named]
     raise refuse(path, f"there is no {stem}.safetensors in its {part}")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from apl_core.metadata import printable
-from apl_core.prefix import FAMILIES, describe
+from apl_core.prefix import FAMILIES, WIDTHS, describe
 from apl_core.schedule import Prediction
 
 from .ldm_configs import pooled_width
@@ -19,6 +19,9 @@ SCALING = {"SD 1.x": 0.18215, "SD 2.x": 0.18215, "SDXL": 0.13025}
 
 BETAS = (1000, 0.00085, 0.012)
 """Steps, first and last beta of Stable Diffusion's schedule, linear in their square root."""
+
+KEYS = {width: key for key, width in WIDTHS.items() if key != "pocket"}
+"""Text encoders by the width of their token embeddings."""
 
 _FLOATS = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F64": "fp64"}
 _CHANNELS = {
@@ -100,16 +103,22 @@ def check_channels(path: Path, config: Mapping[str, Any]) -> None:
         raise refuse(path, f"it is {kind}", "give the model that it was made from")
 
 
-def check_family(path: Path, texts: list[Text], config: Mapping[str, Any]) -> tuple[Text, ...]:
-    """The encoders, if they make up a known family that fits the U-Net."""
-    keys = frozenset(text.key for text in texts)
-    if keys == {"clip_g"}:
+def family_of(path: Path, keys: Sequence[str]) -> str:
+    """The family that has these text encoders; AplError if none has."""
+    if list(keys) == ["clip_g"]:
         fix = "give the SDXL base checkpoint, which draws what the prompt asks for"
         raise refuse(path, "it is an SDXL refiner, with clip_g alone", fix)
-    if not texts:
+    if not keys:
         raise refuse(path, "it is a U-Net without its text encoder", "give a whole checkpoint")
-    if len(keys) != len(texts) or keys not in FAMILIES:
-        raise refuse(path, f"no known family has the encoders {', '.join(t.key for t in texts)}")
+    family = FAMILIES.get(frozenset(keys))
+    if family is None or len(set(keys)) != len(keys):
+        raise refuse(path, f"no known family has the encoders {', '.join(keys)}")
+    return family
+
+
+def check_family(path: Path, texts: Sequence[Text], config: Mapping[str, Any]) -> str:
+    """The family that has these text encoders and this U-Net; AplError if none has."""
+    family = family_of(path, [text.key for text in texts])
     width = sum(int(text.config["hidden_size"]) for text in texts)
     if width != config["cross_attention_dim"]:
         found = f"its U-Net wants texts of width {config['cross_attention_dim']}, not {width}"
@@ -118,7 +127,7 @@ def check_family(path: Path, texts: list[Text], config: Mapping[str, Any]) -> tu
     given = next((int(t.config["projection_dim"]) for t in texts if t.projected), None)
     if wanted != given:
         raise refuse(path, f"its U-Net wants pooled texts of width {wanted}, not {given}")
-    return tuple(texts)
+    return family
 
 
 def stored_as(contents: Contents, prefix: str) -> str:

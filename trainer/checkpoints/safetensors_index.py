@@ -75,6 +75,11 @@ class Contents:
         """Names that begin with a prefix."""
         return [name for name in self.shapes if name.startswith(prefix)]
 
+    def token_embedding(self, prefix: str = "") -> str:
+        """The name of a text encoder's table of token embeddings; "" without one."""
+        ending = "token_embedding.weight"
+        return next((name for name in self.names(prefix) if name.endswith(ending)), "")
+
     def sketch(self, prefix: str = "") -> dict[str, Tensor]:
         """Tensors of the right shapes on the meta device, `prefix` taken off their names."""
         return {

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from .ldm_configs import LAYERS
 
@@ -73,6 +72,8 @@ def text_config(shapes: Mapping[str, Any], quick: bool) -> dict[str, Any]:
 
 def new_text_model(config: Mapping[str, Any], projection: bool) -> torch.nn.Module:
     """An empty text model on the meta device; with `projection` it gives the pooled output."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
     kind = CLIPTextModelWithProjection if projection else CLIPTextModel
     with torch.device("meta"):
         return kind(CLIPTextConfig(**config))
