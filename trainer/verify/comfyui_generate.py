@@ -10,7 +10,8 @@ from apl_core.errors import HostError
 from apl_core.metadata import printable
 
 from .case import SALT, Case
-from .comfyui_nodes import CannotFill, Filler, Graph, Nodes, links
+from .comfyui_graphs import MODEL, encode, saved
+from .comfyui_nodes import CannotFill, Filler, Graph, Nodes, links, node
 
 KINDS = ("MODEL", "CONDITIONING", "CLIP", "LATENT", "SIGMAS")
 _EXTRA: tuple[Any, ...] = (
@@ -40,7 +41,8 @@ def request(known: Mapping[str, Any], checkpoint: str, side: int, seed: int, num
 
 
 def _made(nodes: Nodes, checkpoint: str, side: int, dice: random.Random, number: int) -> Case:
-    filler = Filler(nodes, _loader(checkpoint), dice, side=side)
+    loader = {"model": node("CheckpointLoaderSimple", ckpt_name=checkpoint)}
+    filler = Filler(nodes, loader, dice, side=side)
     wires = _sampled(filler, dice)
     turn = [(kind, name) for kind in KINDS for name in nodes.between(kind)]
     wanted = [turn[number % len(turn)]] if turn else []
@@ -65,10 +67,6 @@ def _any(nodes: Nodes, dice: random.Random) -> tuple[str, str]:
     return kind, dice.choice(nodes.between(kind) or [""])
 
 
-def _loader(checkpoint: str) -> Graph:
-    return {"model": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": checkpoint}}}
-
-
 Wires = dict[str, list[tuple[str, str]]]
 """Places that a type is plugged into: node and input."""
 
@@ -87,28 +85,17 @@ def _sampled(filler: Filler, dice: random.Random) -> Wires:
         "empty negative": (told, ""),
     }[which]
     for name, text in zip(("pos", "neg"), texts, strict=True):
-        inputs = {"clip": ["model", 1], "text": text}
-        graph[name] = {"class_type": "CLIPTextEncode", "inputs": inputs}
+        graph[name] = encode(text)
     pos, neg = ["pos", 0], ["neg", 0]
     if which == "swapped" and dice.random() < 0.5:
         pos, neg = neg, pos
     if which == "same":
         neg = dice.choice((["pos", 0], ["pos", -1]))
-    latent = ["latent", 0]
-    graph["latent"] = {
-        "class_type": "EmptyLatentImage",
-        "inputs": {"width": filler.side, "height": filler.side, "batch_size": 1},
-    }
+    side = filler.side
+    graph["latent"] = node("EmptyLatentImage", width=side, height=side, batch_size=1)
     makers = (_ksampler, _ksampler, _advanced, _custom, _guided)
-    wires = dice.choice(makers)(filler, dice, pos, neg, latent)
-    graph["decode"] = {
-        "class_type": "VAEDecode",
-        "inputs": {"samples": ["sampler", 0], "vae": ["model", 2]},
-    }
-    graph["save"] = {
-        "class_type": "SaveImage",
-        "inputs": {"images": ["decode", 0], "filename_prefix": f"apl-verify-{SALT}"},
-    }
+    wires = dice.choice(makers)(filler, dice, pos, neg)
+    graph |= saved()
     wires["CLIP"] = [("pos", "clip"), ("neg", "clip")]
     wires["LATENT"] = [("sampler", "latent_image"), ("decode", "samples")]
     return wires
@@ -118,14 +105,14 @@ def _cfg(dice: random.Random) -> float:
     return dice.choice((0.0, 0.5, 1.0, 7.0, 7.0, 30.0, 100.0))
 
 
-def _wired(pos: Any, neg: Any, latent: Any) -> dict[str, Any]:
+def _wired(pos: Any, neg: Any) -> dict[str, Any]:
     """What all samplers are given."""
-    return {"model": ["model", 0], "positive": pos, "negative": neg, "latent_image": latent}
+    return {"model": MODEL, "positive": pos, "negative": neg, "latent_image": ["latent", 0]}
 
 
-def _ksampler(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any) -> Wires:
+def _ksampler(filler: Filler, dice: random.Random, pos: Any, neg: Any) -> Wires:
     inputs = {
-        **_wired(pos, neg, latent),
+        **_wired(pos, neg),
         "seed": dice.randrange(2**31),
         "steps": dice.randint(1, 3),
         "cfg": _cfg(dice),
@@ -134,10 +121,10 @@ def _ksampler(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: A
     return _as_sampler(filler, "KSampler", inputs)
 
 
-def _advanced(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any) -> Wires:
+def _advanced(filler: Filler, dice: random.Random, pos: Any, neg: Any) -> Wires:
     steps = dice.randint(2, 3)
     inputs = {
-        **_wired(pos, neg, latent),
+        **_wired(pos, neg),
         "noise_seed": dice.randrange(2**31),
         "steps": steps,
         "cfg": _cfg(dice),
@@ -148,9 +135,9 @@ def _advanced(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: A
     return _as_sampler(filler, "KSamplerAdvanced", inputs)
 
 
-def _custom(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any) -> Wires:
+def _custom(filler: Filler, dice: random.Random, pos: Any, neg: Any) -> Wires:
     inputs = {
-        **_wired(pos, neg, latent),
+        **_wired(pos, neg),
         "noise_seed": dice.randrange(2**31),
         "cfg": _cfg(dice),
         "add_noise": True,
@@ -160,12 +147,12 @@ def _custom(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any
     return _as_sampler(filler, "SamplerCustom", inputs)
 
 
-def _guided(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any) -> Wires:
+def _guided(filler: Filler, dice: random.Random, pos: Any, neg: Any) -> Wires:
     """SamplerCustomAdvanced with any of the host's guiders."""
     makers = [one for one in filler.nodes.usable() if "GUIDER" in filler.nodes.gives(one)]
     makers = [one for one in makers if any(s.kind == "MODEL" for s in filler.nodes.slots(one))]
     if not makers:
-        return _ksampler(filler, dice, pos, neg, latent)
+        return _ksampler(filler, dice, pos, neg)
     name = dice.choice(makers)
     turn = [pos, neg, pos]
     dice.shuffle(turn)
@@ -174,13 +161,13 @@ def _guided(filler: Filler, dice: random.Random, pos: Any, neg: Any, latent: Any
     try:
         guide = filler.add(name, given)
     except CannotFill:
-        return _ksampler(filler, dice, pos, neg, latent)
+        return _ksampler(filler, dice, pos, neg)
     inputs = {
         "guider": [guide, 0],
         "noise": filler.link("NOISE"),
         "sampler": _way(filler),
         "sigmas": _sigmas(filler, dice),
-        "latent_image": latent,
+        "latent_image": ["latent", 0],
     }
     wires = _as_sampler(filler, "SamplerCustomAdvanced", inputs)
     models = [one.name for one in filler.nodes.slots(name) if one.kind == "MODEL"]
@@ -194,7 +181,7 @@ def _way(filler: Filler) -> list[Any]:
 
 
 def _sigmas(filler: Filler, dice: random.Random) -> list[Any]:
-    given = {"model": ["model", 0], "steps": dice.randint(1, 3), "denoise": 1.0}
+    given = {"model": MODEL, "steps": dice.randint(1, 3), "denoise": 1.0}
     return [filler.add("BasicScheduler", given), 0]
 
 

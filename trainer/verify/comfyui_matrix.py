@@ -9,7 +9,7 @@ from typing import Any
 
 from . import comfyui_graphs as graphs
 from .case import PERSON, SALT, Case
-from .comfyui_nodes import CannotFill, Filler, Graph, Nodes
+from .comfyui_nodes import CannotFill, Filler, Graph, Nodes, node
 
 _LONG = 180
 """Numbers in a text of about 600 tokens: eight chunks and more."""
@@ -40,10 +40,7 @@ class Matrix:
         """A request whose conditionings are zeros: its picture hangs on the weights alone."""
         graph = self._plain()
         for side in ("pos", "neg"):
-            graph[f"{side}0"] = {
-                "class_type": "ConditioningZeroOut",
-                "inputs": {"conditioning": [side, 0]},
-            }
+            graph[f"{side}0"] = node("ConditioningZeroOut", conditioning=[side, 0])
         graph["sampler"]["inputs"].update(positive=["pos0", 0], negative=["neg0", 0])
         return self._case("textless", graph) if graphs.runs(graph, self._nodes) else None
 
@@ -73,7 +70,9 @@ class Matrix:
             "embedding that is missing": plain("embedding:nothing {}"),
             "8 chunks": plain("{} " + " ".join(f"man {i}" for i in range(_LONG))),
             "batch of 2": plain(batch=2),
-            "clip skip": graphs.clip_skip(plain()),
+            "clip skip": graphs.read_with(
+                plain(), "CLIPSetLastLayer", clip=graphs.CLIP, stop_at_clip_layer=-2
+            ),
             "img2img": graphs.img2img(plain()),
             "hires fix": graphs.hires(plain(), self._steps),
             "combined": graphs.joined(plain(), "ConditioningCombine"),
@@ -82,7 +81,7 @@ class Matrix:
             "regional": graphs.regional(plain()),
             "in turns": graphs.in_turns(plain()),
             "custom sampler": graphs.custom(plain(), self._steps),
-            "preview": graphs.preview(plain()),
+            "preview": {**plain(), "save": node("PreviewImage", images=["decode", 0])},
         }
 
     def _links(self) -> dict[str, Graph]:
@@ -117,20 +116,13 @@ class Matrix:
             "empty text beside a name": plain("", named),
         }
         far = plain(f"a cat {SALT}", named)
-        far["far"] = {"class_type": "PrimitiveFloat", "inputs": {"value": -7.0}}
+        far["far"] = node("PrimitiveFloat", value=-7.0)
         far["sampler"]["inputs"]["cfg"] = ["far", 0]
         found["guidance of -7 by a link"] = far
         for text in ("", f"a cat {SALT}"):
             graph = plain(text, named)
-            graph["fresca"] = {
-                "class_type": "FreSca",
-                "inputs": {
-                    "model": ["model", 0],
-                    "scale_low": 0.0,
-                    "scale_high": 0.0,
-                    "freq_cutoff": 20,
-                },
-            }
+            scales = {"scale_low": 0.0, "scale_high": 0.0, "freq_cutoff": 20}
+            graph["fresca"] = node("FreSca", model=graphs.MODEL, **scales)
             graph["sampler"]["inputs"]["model"] = ["fresca", 0]
             found[f"negative drawn by FreSca{', positive of its own' if text else ''}"] = graph
         return found
@@ -139,22 +131,15 @@ class Matrix:
         """What needs a LoRA, another encoder or SDXL's node."""
         found: dict[str, Graph] = {}
         loras = self._nodes.choices("LoraLoader", "lora_name")
-        if loras:
-            found["LoRA"] = graphs.lora(self._plain(), loras[0])
-            found["LoRA and empty texts"] = graphs.lora(self._plain("", ""), loras[0], 0.9)
-            found["LoRA and an empty text"] = graphs.lora(
-                self._plain("", "blurry {}"), loras[0], 0.9
-            )
-            found["LoRA by hook"] = graphs.hooked(self._plain(), loras[0], False)
-            found["LoRA by hook, in turns"] = graphs.hooked(self._plain(), loras[0], True)
+        for name in loras[:1]:
+            found["LoRA"] = graphs.lora(self._plain(), name)
+            found["LoRA and empty texts"] = graphs.lora(self._plain("", ""), name, 0.9)
+            found["LoRA and an empty text"] = graphs.lora(self._plain(""), name, 0.9)
+            found["LoRA by hook"] = graphs.hooked(self._plain(), name, False)
+            found["LoRA by hook, in turns"] = graphs.hooked(self._plain(), name, True)
         for file in self._nodes.choices("CLIPLoader", "clip_name"):
-            graph = self._plain()
-            graph["own"] = {
-                "class_type": "CLIPLoader",
-                "inputs": {"clip_name": file, "type": "stable_diffusion"},
-            }
-            graph["pos"]["inputs"]["clip"] = ["own", 0]
-            found[f"encoder of {file}"] = graph
+            which = {"clip_name": file, "type": "stable_diffusion"}
+            found[f"encoder of {file}"] = graphs.read_with(self._plain(), "CLIPLoader", **which)
         return {**found, "SDXL's encode node": graphs.sdxl_node(self._plain())}
 
     def _odd(self) -> list[Case]:

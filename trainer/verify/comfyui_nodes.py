@@ -130,7 +130,7 @@ class Filler:
                     if slot.needed:
                         raise
         place = f"x{len(self.graph)}"
-        self.graph[place] = {"class_type": name, "inputs": inputs}
+        self.graph[place] = node(name, **inputs)
         return place
 
     def text(self) -> str:
@@ -205,6 +205,11 @@ class Filler:
             return round(float(value), 4)
         step = int(told.get("step") or 1)
         return int(low + (int(value) - low) // step * step)
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    """A node of a graph."""
+    return {"class_type": class_type, "inputs": inputs}
 
 
 def _slot(name: str, told: Any, needed: bool) -> Slot:
