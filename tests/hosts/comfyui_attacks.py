@@ -7,14 +7,16 @@ from typing import Any
 
 from comfyui_host import Graph, txt2img
 
+from apl_trainer.verify import comfyui_graphs as graphs
+from apl_trainer.verify.comfyui_nodes import node
+
 NAME = "a photo of Ada Quillfeather"
 
 
 def inserted(graph: Graph, takes: str, class_type: str, **inputs: Any) -> Graph:
     """The graph with a node in front of one input of its sampler."""
-    node = {"class_type": class_type, "inputs": inputs}
-    sampler = {**graph["sampler"]["inputs"], takes: ["between", 0]}
-    return {**graph, "between": node, "sampler": {**graph["sampler"], "inputs": sampler}}
+    changed = sampled(graph, **{takes: ["between", 0]})
+    return {**changed, "between": node(class_type, **inputs)}
 
 
 def sampled(graph: Graph, **inputs: Any) -> Graph:
@@ -26,45 +28,13 @@ def sampled(graph: Graph, **inputs: Any) -> Graph:
 
 def guided(graph: Graph, class_type: str, **inputs: Any) -> Graph:
     """The graph sampled by a guider of its own."""
-    parts = {
-        "noise": ("RandomNoise", {"noise_seed": 1}),
-        "way": ("KSamplerSelect", {"sampler_name": "euler"}),
-        "sigmas": (
-            "BasicScheduler",
-            {"model": ["model", 0], "scheduler": "normal", "steps": 3, "denoise": 1.0},
-        ),
-        "guide": (class_type, {"model": ["model", 0], **inputs}),
-        "sampler": (
-            "SamplerCustomAdvanced",
-            {
-                "noise": ["noise", 0],
-                "guider": ["guide", 0],
-                "sampler": ["way", 0],
-                "sigmas": ["sigmas", 0],
-                "latent_image": ["latent", 0],
-            },
-        ),
-    }
-    nodes = {key: {"class_type": kind, "inputs": given} for key, (kind, given) in parts.items()}
-    return {**graph, **nodes}
+    return graphs.custom(dict(graph), 3, class_type, 1, **inputs)
 
 
 def lora(graph: Graph) -> Graph:
     """The graph with a LoRA on its texts."""
-    changed = copy.deepcopy(graph)
-    changed["lora"] = {
-        "class_type": "LoraLoader",
-        "inputs": {
-            "model": ["model", 0],
-            "clip": ["model", 1],
-            "lora_name": "random_lora.safetensors",
-            "strength_model": 1.0,
-            "strength_clip": 1.0,
-        },
-    }
-    changed["sampler"]["inputs"]["model"] = ["lora", 0]
-    for node in ("pos", "neg"):
-        changed[node]["inputs"]["clip"] = ["lora", 1]
+    changed = graphs.lora(copy.deepcopy(graph), "random_lora.safetensors", 1.0)
+    changed["neg"]["inputs"]["clip"] = ["lora", 1]
     return changed
 
 
@@ -73,8 +43,7 @@ def advanced(graph: Graph, **inputs: Any) -> Graph:
     given = {**graph["sampler"]["inputs"], "add_noise": "enable", "noise_seed": 1}
     given |= {"start_at_step": 0, "end_at_step": 10000, "return_with_leftover_noise": "disable"}
     kept = {key: value for key, value in given.items() if key not in ("seed", "denoise")}
-    sampler = {"class_type": "KSamplerAdvanced", "inputs": {**kept, **inputs}}
-    return {**graph, "sampler": sampler}
+    return {**graph, "sampler": node("KSamplerAdvanced", **{**kept, **inputs})}
 
 
 def attacks() -> dict[str, Graph]:
@@ -114,7 +83,7 @@ def attacks() -> dict[str, Graph]:
         "no text beside a LoRA": lora(txt2img("")),
         "a name of weight 0 beside a LoRA": lora(txt2img("(Ada Quillfeather:0)")),
         "a name of weight -1": txt2img("(Ada Quillfeather:-1)", negative=NAME),
-        "a prefix for the last steps only": own_range(plain),
+        "a prefix for the last steps only": graphs.own_range(dict(plain), "own"),
         "another prefix": applied(plain, "own"),
         "averaged away": inserted(
             plain,
@@ -136,25 +105,14 @@ def attacks() -> dict[str, Graph]:
     }
 
 
-def own_range(graph: Graph) -> Graph:
-    """The text encoded with a prefix for the second half only."""
-    inputs = {**graph["pos"]["inputs"], "prefix": ["load", 0], "start": 0.5, "end": 1.0}
-    pos = {"class_type": "APL_PrefixConditioning", "inputs": inputs}
-    return {
-        **graph,
-        "pos": pos,
-        "load": {"class_type": "APL_LoadPrefix", "inputs": {"file": "own"}},
-    }
-
-
 def applied(graph: Graph, file: str, nodes: tuple[str, ...] = ("pos",)) -> Graph:
     """The graph with APL Apply Prefix in front of these encoders."""
     changed = copy.deepcopy(graph)
-    changed["load"] = {"class_type": "APL_LoadPrefix", "inputs": {"file": file}}
-    inputs = {"clip": graph["pos"]["inputs"]["clip"], "prefix": ["load", 0]}
-    changed["apply"] = {"class_type": "APL_ApplyPrefix", "inputs": inputs}
-    for node in nodes:
-        changed[node]["inputs"]["clip"] = ["apply", 0]
+    changed["load"] = node("APL_LoadPrefix", file=file)
+    clip = graph["pos"]["inputs"]["clip"]
+    changed["apply"] = node("APL_ApplyPrefix", clip=clip, prefix=["load", 0])
+    for place in nodes:
+        changed[place]["inputs"]["clip"] = ["apply", 0]
     return changed
 
 
@@ -162,10 +120,8 @@ def merged(graph: Graph, covered: str = "clip1") -> Graph:
     """The texts encoded with two CLIPs merged, one of them with a prefix."""
     changed = applied(graph, "own", ())
     other = {"clip1": "clip2", "clip2": "clip1"}[covered]
-    changed["merge"] = {
-        "class_type": "CLIPMergeSimple",
-        "inputs": {covered: ["apply", 0], other: ["model", 1], "ratio": 0.5},
-    }
-    for node in ("pos", "neg"):
-        changed[node]["inputs"]["clip"] = ["merge", 0]
+    inputs = {covered: ["apply", 0], other: ["model", 1], "ratio": 0.5}
+    changed["merge"] = node("CLIPMergeSimple", **inputs)
+    for place in ("pos", "neg"):
+        changed[place]["inputs"]["clip"] = ["merge", 0]
     return changed

@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from apl_trainer.verify import comfyui_graphs as graphs
+from apl_trainer.verify.comfyui_nodes import Graph, node
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 WRITER = Path(__file__).with_name("comfyui_checkpoint.py")
-Graph = dict[str, dict[str, Any]]
 
 
 def hosts_folder() -> Path:
@@ -226,59 +228,18 @@ class Host:
 
 def txt2img(text: str, *, negative: str = "", seed: int = 1, steps: int = 3) -> Graph:
     """The stock text-to-image graph on the random SD 1.5 checkpoint; its encoder is node "pos"."""
-    return {
-        "model": {
-            "class_type": "CheckpointLoaderSimple",
-            "inputs": {"ckpt_name": "random_sd15.safetensors"},
-        },
-        "pos": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["model", 1], "text": text}},
-        "neg": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["model", 1], "text": negative}},
-        "latent": {
-            "class_type": "EmptyLatentImage",
-            "inputs": {"width": 64, "height": 64, "batch_size": 1},
-        },
-        "sampler": {
-            "class_type": "KSampler",
-            "inputs": {
-                "model": ["model", 0],
-                "positive": ["pos", 0],
-                "negative": ["neg", 0],
-                "latent_image": ["latent", 0],
-                "seed": seed,
-                "steps": steps,
-                "cfg": 7.0,
-                "sampler_name": "euler",
-                "scheduler": "normal",
-                "denoise": 1.0,
-            },
-        },
-        "decode": {
-            "class_type": "VAEDecode",
-            "inputs": {"samples": ["sampler", 0], "vae": ["model", 2]},
-        },
-        "save": {
-            "class_type": "SaveImage",
-            "inputs": {"images": ["decode", 0], "filename_prefix": "apl"},
-        },
-    }
+    checkpoint = "random_sd15.safetensors"
+    graph = graphs.graph(checkpoint, text, 64, steps, negative=negative, seed=seed)
+    return {**graph, **graphs.saved("apl")}
 
 
 def txt2img_sdxl(text: str, *, seed: int = 1, steps: int = 2) -> Graph:
     """The same on the random SDXL parts; its encoder is node "pos"."""
     graph = txt2img(text, seed=seed, steps=steps)
-    graph["model"] = {
-        "class_type": "UNETLoader",
-        "inputs": {"unet_name": "random_sdxl.safetensors", "weight_dtype": "default"},
-    }
-    graph["clip"] = {
-        "class_type": "DualCLIPLoader",
-        "inputs": {
-            "clip_name1": "random_clip_l.safetensors",
-            "clip_name2": "random_clip_g.safetensors",
-            "type": "sdxl",
-        },
-    }
-    graph["vae"] = {"class_type": "VAELoader", "inputs": {"vae_name": "random_vae.safetensors"}}
+    graph["model"] = node("UNETLoader", unet_name="random_sdxl.safetensors", weight_dtype="default")
+    names = {f"clip_name{i}": f"random_clip_{one}.safetensors" for i, one in ((1, "l"), (2, "g"))}
+    graph["clip"] = node("DualCLIPLoader", **names, type="sdxl")
+    graph["vae"] = node("VAELoader", vae_name="random_vae.safetensors")
     graph["pos"]["inputs"]["clip"] = graph["neg"]["inputs"]["clip"] = ["clip", 0]
     graph["decode"]["inputs"]["vae"] = ["vae", 0]
     return graph
