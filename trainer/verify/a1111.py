@@ -41,10 +41,6 @@ class WebuiServer:
         self._mark = f"APL: {said.get('enforced')} {said.get('hash')}"
         return said
 
-    def enforced(self) -> str:
-        """The prefix that the server enforces; "" for none, or without this project."""
-        return str((self.client.get("/apl/status") or {}).get("enforced") or "")
-
     def weights(self) -> Mapping[str, Any]:
         """The checkpoint that is drawn with, and the styles and LoRA that a request may name."""
         loaded = str(self._settings(("sd_model_checkpoint",)).get("sd_model_checkpoint"))

@@ -8,7 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .a1111_matrix import HIRES, NBSP, WHO, Found, Matrix, Request, axes, of_script, picture
+from .a1111_matrix import (
+    HIRES,
+    NBSP,
+    WHO,
+    Found,
+    Matrix,
+    Request,
+    axes,
+    grid_of,
+    of_script,
+    picture,
+)
 from .case import NUMBER, PERSON, SALT, Case
 
 _CAPS: Mapping[str, Sequence[Any]] = {
@@ -245,14 +256,10 @@ def _argument(arg: Mapping[str, Any], matrix: Matrix, dice: random.Random) -> An
 
 
 def _grid(script: Mapping[str, Any], dice: random.Random) -> Request:
-    plain: Request = {f"{one} type": 0 for one in "XYZ"} | {f"{one} values": "" for one in "XYZ"}
     known = axes(script)
     axis = dice.choice([one for one in _SAFE_AXES if one in known] or known[:1])
-    values = {"Prompt S/R": f"{PERSON}, a cat", "Prompt order": f"{PERSON}, photo"}.get(
-        axis, "0, 1"
-    )
-    more = {"X type": known.index(axis), "X values": values, "Draw legend": False}
-    return of_script(script, {**plain, **more, "Use text inputs instead of dropdowns": True})
+    words = {"Prompt S/R": f"{PERSON}, a cat", "Prompt order": f"{PERSON}, photo"}
+    return grid_of(script, axis, words.get(axis, "0, 1"))
 
 
 def _type(about: Mapping[str, Any]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from PIL import Image
 
 from .case import NUMBER, PERSON, SALT, Case
 
@@ -115,26 +116,14 @@ class Matrix:
             "a weight of -2": f"{SALT} :-2",
             "weights of 1 and -3": f"{SALT} AND dog :-3",
         }
-        found: dict[str, Request] = {
-            f"{said}, the negative draws": {"prompt": text, "negative_prompt": negative}
-            for said, text in weighted.items()
-        }
-        found |= {
-            f"guidance of {cfg:g}, the negative draws": {
-                "prompt": f"a cat {SALT}",
-                "negative_prompt": negative,
-                "cfg_scale": cfg,
-            }
-            for cfg in (0.0, 0.5, -7.0)
-        }
         empty = {"": "empty prompt", NBSP * 3: "no-break spaces", ",": "a comma"}
-        found |= {
-            f"{said}, the negative draws": {
-                "prompt": text,
-                "negative_prompt": negative,
-                "cfg_scale": 0.0,
-            }
-            for text, said in empty.items()
+        drawn: dict[str, Request] = {said: {"prompt": text} for said, text in weighted.items()}
+        for cfg in (0.0, 0.5, -7.0):
+            drawn[f"guidance of {cfg:g}"] = {"prompt": f"a cat {SALT}", "cfg_scale": cfg}
+        drawn |= {said: {"prompt": text, "cfg_scale": 0.0} for text, said in empty.items()}
+        found: dict[str, Request] = {
+            f"{said}, the negative draws": {**more, "negative_prompt": negative}
+            for said, more in drawn.items()
         }
         return {**found, "guidance of 1": {"cfg_scale": 1.0}}
 
@@ -185,18 +174,15 @@ class Matrix:
                 "script_args": [False, False, "positive", "comma", 0],
             }
         }
-        lines = f'{WHO}\n--prompt "a cat, {WHO}" --negative_prompt "x"'
-        wanted = {
-            "prompts from file or textbox": ("list of prompts", {"List of prompt inputs": lines})
-        }
-        for script, (name, values) in wanted.items():
-            if script in self.found.scripts:
-                found[name] = of_script(self.found.scripts[script], values)
+        listed = self.found.scripts.get("prompts from file or textbox")
+        if listed is not None:
+            lines = f'{WHO}\n--prompt "a cat, {WHO}" --negative_prompt "x"'
+            found["list of prompts"] = of_script(listed, {"List of prompt inputs": lines})
         grid = self.found.scripts.get("x/y/z plot")
         if grid is not None and "Prompt S/R" in axes(grid):
             found["grid of words"] = {
                 "prompt": f"a photo of {SALT}",
-                **_grid(grid, "Prompt S/R", f"{SALT}, {WHO}, a cat"),
+                **grid_of(grid, "Prompt S/R", f"{SALT}, {WHO}, a cat"),
             }
         inverse = self.found.img2img.get("img2img alternative test")
         if inverse is not None:
@@ -228,17 +214,15 @@ class Matrix:
             for where, what in (("prompt", WHO), ("negative_prompt", f"blurry {SALT}")):
                 said = name if where == "prompt" else f"{name}, negative"
                 found.append(Case(said, (self.body({where: f"{what} {tag}"}),), (plain,)))
-        found += [
-            Case(said, (self.body({"override_settings": {option: value}}),), (plain,))
-            for said, option, value in (
-                ("settings", "apl_on_by_default", False),
-                ("settings of folders", "apl_folders", "/"),
-            )
-        ]
+        for name, value in {
+            "settings": {"apl_on_by_default": False},
+            "settings of folders": {"apl_folders": "/"},
+        }.items():
+            found.append(Case(name, (self.body({"override_settings": value}),), (plain,)))
         grid = self.found.scripts.get("x/y/z plot")
         for axis, values in {"[APL] Anonymize": "off, on", "[APL] Steps": "0.9-1"}.items():
             if grid is not None and axis in axes(grid):
-                more = _grid(grid, axis, values)
+                more = grid_of(grid, axis, values)
                 found.append(Case(f"grid of {axis}", (self.body(more),), (plain,)))
         return found
 
@@ -275,7 +259,7 @@ def axes(grid: Mapping[str, Any]) -> list[str]:
     return next((arg["choices"] for arg in grid["args"] if arg.get("choices")), [])
 
 
-def _grid(grid: Mapping[str, Any], axis: str, values: str) -> Request:
+def grid_of(grid: Mapping[str, Any], axis: str, values: str) -> Request:
     """A grid along one axis."""
     plain: Request = {f"{one} type": 0 for one in "XYZ"} | {f"{one} values": "" for one in "XYZ"}
     plain |= {"Use text inputs instead of dropdowns": True, "Draw legend": False}
@@ -284,14 +268,7 @@ def _grid(grid: Mapping[str, Any], axis: str, values: str) -> Request:
 
 
 def picture(side: int) -> str:
-    """A grey square as a base64 PNG."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    lines = (b"\0" + b"\x80" * (3 * side)) * side
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-    png += chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-    return base64.b64encode(png).decode()
+    """A gray square as a base64 PNG."""
+    data = io.BytesIO()
+    Image.new("RGB", (side, side), (128, 128, 128)).save(data, "PNG")
+    return base64.b64encode(data.getvalue()).decode()

@@ -43,10 +43,6 @@ class ComfyServer:
         self._mark = f"{self._name} {said.get('hash')}"
         return said
 
-    def enforced(self) -> str:
-        """The prefix that the server enforces; "" for none, or without this project."""
-        return str((self.client.get("/apl/status") or {}).get("enforced") or "")
-
     def weights(self) -> Mapping[str, Any]:
         """The checkpoint that is drawn with, and what its file says of itself."""
         name = self._drawn_with()

@@ -65,6 +65,11 @@ class Client:
         return reply.body if reply.status == 200 else default
 
 
+def enforced(client: Client) -> str:
+    """The prefix that a server enforces; "" for none, or without this project."""
+    return str((client.get("/apl/status") or {}).get("enforced") or "")
+
+
 def status(client: Client) -> dict[str, Any]:
     """`GET /apl/status`; HostError if the server has no such page."""
     reply = client.ask("/apl/status")

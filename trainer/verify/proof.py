@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from apl_core.errors import ConfigError, HostError
 from apl_core.metadata import printable
@@ -18,7 +18,7 @@ from apl_core.trace import TraceReader
 
 from .case import Answer, Case
 from .pictures import LIKE, NO_TEXT, UNSEEN, Look
-from .reference import Reference
+from .reference import Reference, Server
 
 COVERED, UNLIKE_BARE, TRACED, UNPROVEN = "covered", "unlike bare", "traced", "not proven"
 INERT, REFUSED, FAILED, LOST = "no text acts", "refused", "failed", "no answer"
@@ -42,26 +42,6 @@ class Verdict:
     bare: int | None = None
     distance: float | None = None
     body: Sequence[Mapping[str, Any]] = ()
-
-
-class Server(Protocol):
-    """A live host."""
-
-    def status(self) -> Mapping[str, Any]:
-        """What `GET /apl/status` answers; HostError."""
-        ...
-
-    def cases(self) -> Sequence[Case]:
-        """The requests of the matrix; the first of them is the plain one."""
-        ...
-
-    def generated(self, seed: int, number: int) -> Case:
-        """The request of that number, made up; HostError where the server describes none."""
-        ...
-
-    def send(self, case: Case) -> Sequence[Answer]:
-        """One answer for every body of a case, then one for each that follows."""
-        ...
 
 
 class Proof:

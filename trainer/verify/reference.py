@@ -10,22 +10,33 @@ from apl_core.errors import HostError
 from apl_core.metadata import printable
 
 from .case import Answer, Case
+from .http import Client, enforced
 from .pictures import NEAR, Look, Scale, distance, look
 
 
-class Host(Protocol):
-    """What both servers are asked."""
+class Server(Protocol):
+    """A live host."""
 
-    def enforced(self) -> str:
-        """The prefix that the server enforces; "" for none, or without this project."""
+    client: Client
+
+    def status(self) -> Mapping[str, Any]:
+        """What `GET /apl/status` answers; HostError."""
         ...
 
     def weights(self) -> Mapping[str, Any]:
         """What the server says of the weights that the requests are drawn with."""
         ...
 
+    def cases(self) -> Sequence[Case]:
+        """The requests of the matrix; the first of them is the plain one."""
+        ...
+
     def textless(self) -> Case | None:
         """A request whose pictures hang on the weights and on no text, if the host has one."""
+        ...
+
+    def generated(self, seed: int, number: int) -> Case:
+        """The request of that number, made up; HostError where the server describes none."""
         ...
 
     def send(self, case: Case) -> Sequence[Answer]:
@@ -36,7 +47,7 @@ class Host(Protocol):
 class Reference:
     """Draws every request bare. `check` has to come first: it finds out how far is far."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Server) -> None:
         self._host = host
         self.scale = Scale(0.0, 0.0)
 
@@ -44,12 +55,12 @@ class Reference:
         """The answers of the bare server to a request."""
         return self._host.send(case.on_reference())
 
-    def check(self, server: Any, plain: Case) -> None:
+    def check(self, server: Server, plain: Case) -> None:
         """Whether both servers draw with the same weights, and only one with a prefix; HostError.
 
-        `server` is a `Host` too, the one that is to be proven.
+        `server` is the one that is to be proven.
         """
-        if name := self._host.enforced():
+        if name := enforced(self._host.client):
             raise _unfit(f"it enforces {printable(name)!r}", "start it without APL_ENFORCE")
         mine, its = server.weights(), self._host.weights()
         if mine != its:
@@ -70,7 +81,7 @@ class Reference:
             )
         self.scale = Scale(covered, names or 0.0)
 
-    def _check_weights(self, server: Any, names: float | None) -> None:
+    def _check_weights(self, server: Server, names: float | None) -> None:
         if not names:
             raise _unfit("its pictures do not hang on the text", "give a checkpoint that reads it")
         textless = server.textless()
