@@ -16,6 +16,7 @@ from apl_core.training.folder import RunFolder
 
 from ..report.curves import save_curves
 from ..report.page import Picture, write_page
+from .eval_report import detailed, write_intervals
 from .evaluate import EVALUATION_STEPS, PocketEvaluation, evaluate, save_before_after
 from .metrics import PromptSet
 from .model import PocketModel
@@ -85,7 +86,7 @@ def learn_and_measure(
     seconds = {"seconds.prefix_training": training, "seconds.total": time.perf_counter() - start}
     flat = outcome.flat | seconds
     write_text(out / "figures.json", json.dumps(flat, indent=1, sort_keys=True) + "\n")
-    write_report(outcome, model, prefix, folder, flat)
+    write_report(outcome, model, prefix, folder, config, flat)
     say(f"{outcome.table().text()}\n\n{verdict(flat)}")
     return flat
 
@@ -108,9 +109,10 @@ def write_report(
     model: PocketModel,
     prefix: Prefix,
     folder: RunFolder,
+    config: TrainConfig,
     flat: dict[str, float],
 ) -> None:
-    """Write sheet.png, curves.png and report.html into the run folder."""
+    """Write report.json, sheet.png, curves.png and report.html into the run folder."""
     out = folder.path
     save_before_after(outcome, out / "sheet.png")
     save_curves(folder.rows(), out / "curves.png")
@@ -121,8 +123,10 @@ def write_report(
         "Everything": f"{flat['seconds.total']:.0f} s",
         "Picture change on name-free prompts": f"{flat['drift.change']:.4f} (mean square); another "
         f"seed changes {flat['drift.change_of_seed']:.4f}",
-        "Again": "apl demo",
+        "Steps": str(config.steps),
+        "Again": f"apl demo --seed {config.seed}",
     }
+    write_intervals(out, detailed(model, outcome), facts)
     write_page(
         out / "report.html",
         "What a prefix does to faces",
@@ -140,5 +144,5 @@ def write_report(
 
 
 def small(config: TrainConfig) -> TrainConfig:
-    """A demo of seconds that shows that everything works, and learns next to nothing."""
+    """A smoke test: a few steps and pictures, result not usable."""
     return replace(config, steps=4, pool=72, check_every=4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -69,8 +71,7 @@ def write_outcome(out: Path, model: PocketModel, prefix: Prefix, outcome: Pocket
         "Prefix": f"{prefix.n} vectors, {prefix.behind} behind the text, {prefix.short_digest}",
         "Pictures": f"{sum(len(d.pictures) for d in outcome.drawn.values())}",
     }
-    data = {"format": 1, "facts": facts, "figures": {k: m.plain() for k, m in figures.items()}}
-    write_text(out / "report.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
+    write_intervals(out, figures, facts)
     save_before_after(outcome, out / "sheet.png", "train group")
     write_page(
         out / "report.html",
@@ -81,6 +82,17 @@ def write_outcome(out: Path, model: PocketModel, prefix: Prefix, outcome: Pocket
         facts,
         _NOTES,
     )
+
+
+def write_intervals(out: Path, figures: Mapping[str, Mean], facts: Mapping[str, str]) -> None:
+    """Write report.json: every figure as `{value, low, high, count}`, and what it was made with."""
+    made_with = {"torch": torch.__version__, "CPU cores": str(os.cpu_count())}
+    data = {
+        "format": 1,
+        "facts": {**facts, **made_with},
+        "figures": {k: m.plain() for k, m in figures.items()},
+    }
+    write_text(out / "report.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def _tables(figures: dict[str, Mean]) -> list[Table]:
