@@ -7,8 +7,12 @@ import json
 import sys
 from pathlib import Path
 
+from apl_core.errors import ConfigError
 from apl_trainer.cli import arguments
 from apl_trainer.cli.common import Verbs, add_model, load_model, read_fitting, verb
+
+ROOT = Path(__file__).parents[1]
+"""The clone: benchmarks are in no wheel."""
 
 
 def add(verbs: Verbs) -> None:
@@ -148,6 +152,29 @@ def add(verbs: Verbs) -> None:
     )
     paper.add_argument("--of", type=arguments.ranks, default=1, help="number of shares")
     paper.add_argument("--json", action="store_true", help="print figures.json instead of tables")
+    _add_pages(inner)
+
+
+def _add_pages(inner: Verbs) -> None:
+    results = verb(
+        inner,
+        "results",
+        run_results,
+        "write sections of docs/results.md from finished runs",
+        "apl bench results --demo runs/demo",
+    )
+    for name in ("demo", "speed", "paper"):
+        results.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"a finished {name} run")
+    results.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "results.md", help="the page to write into"
+    )
+    verb(
+        inner,
+        "house",
+        run_house,
+        "write docs/img/house.svg and the map of rooms in CONTRIBUTING.md",
+        "apl bench house",
+    )
 
 
 def run_speed(given: argparse.Namespace) -> int:
@@ -186,7 +213,7 @@ def run_fuzz(given: argparse.Namespace) -> int:
     """Run `bench fuzz`; 1 if a file did what no file may do."""
     from .fuzz import run
 
-    return _with_holes(run(given.out, given.files, given.seed, _say), given.out)
+    return _with_failures(run(given.out, given.files, given.seed, _say), given.out)
 
 
 def run_kill(given: argparse.Namespace) -> int:
@@ -194,15 +221,15 @@ def run_kill(given: argparse.Namespace) -> int:
     from .kill import run
 
     found = run(load_model(given.model), given.out, given.kills, given.seed, _say)
-    return _with_holes(found, given.out)
+    return _with_failures(found, given.out)
 
 
-def _with_holes(figures: dict[str, float], out: Path) -> int:
+def _with_failures(figures: dict[str, float], out: Path) -> int:
     print(json.dumps(figures, indent=1, sort_keys=True))
-    holes = figures.get("holes", figures.get("all.holes", 0))
-    if holes:
-        _say(f"{holes:.0f} holes, see {out}")
-    return 1 if holes else 0
+    failures = figures.get("failures", figures.get("all.failures", 0))
+    if failures:
+        _say(f"{failures:.0f} failures, see {out}")
+    return 1 if failures else 0
 
 
 def _side(text: str) -> int:
@@ -275,6 +302,28 @@ def run_paper(given: argparse.Namespace) -> int:
     print((given.out / "tables.md").read_text(encoding="utf-8"))
     print("\n".join(f"- {t.words(flat)}" for t in TARGETS))
     print(f"\nlook at   {given.out / 'report.html'}")
+    return 0
+
+
+def run_results(given: argparse.Namespace) -> int:
+    """Run `bench results`."""
+    from .results import write_sections
+
+    runs = {n: getattr(given, n) for n in ("demo", "speed", "paper") if getattr(given, n)}
+    if not runs:
+        raise ConfigError(
+            "write measured results", "no run is given", "give --demo, --speed or --paper DIR"
+        )
+    write_sections(given.page, runs)
+    print(f"wrote {', '.join(runs)} into {given.page}")
+    return 0
+
+
+def run_house(given: argparse.Namespace) -> int:
+    """Run `bench house`."""
+    from .house import run
+
+    run(ROOT)
     return 0
 
 

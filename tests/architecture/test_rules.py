@@ -7,16 +7,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = {
-    "apl_core": "apl_core",
-    "trainer": "apl_trainer",
-    "a1111_extension": "apl_a1111",
-    "comfy_nodes": "apl_comfy",
-    "benchmarks": "benchmarks",
-}
-"""Folders and the names that they are imported by."""
+from benchmarks.house import PACKAGES, arrows, circles, picture, relative_imports, rooms, tree
 
+ROOT = Path(__file__).parents[2]
 FILES = [path for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*.py"))]
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 BENCH = ROOT / "trainer" / "cli" / "bench.py"
@@ -41,10 +34,6 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
     yield from walk(tree(path), False)
 
 
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
-
-
 def test_there_is_something_to_look_at() -> None:
     assert len(FILES) > 60
     assert ("json", False) in list(imports(ROOT / "apl_core" / "training" / "folder.py"))
@@ -67,34 +56,6 @@ def test_imports_go_one_way(path: Path) -> None:
             assert lazy, f"{name} is imported when the adapter is, not when it is used"
 
 
-def relative_imports(path: Path) -> Iterator[list[str]]:
-    """Modules of its own package that a file imports, also those for types: parts of their path."""
-    inside = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = [*inside[: len(inside) - node.level + 1], *(node.module or "").split(".")]
-            for alias in node.names:
-                parts = [part for part in (*base, alias.name) if part]
-                while parts and not (ROOT / Path(*parts)).with_suffix(".py").is_file():
-                    parts.pop()
-                if parts and len(parts) > 1:
-                    yield parts
-
-
-def circles(arrows: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """Arrows that lie on a way back to where they begin."""
-
-    def reached(start: str) -> set[str]:
-        found, left = set[str](), [start]
-        while left:
-            new = arrows.get(left.pop(), set()) - found
-            found |= new
-            left += new
-        return found
-
-    return [(a, b) for a, to in arrows.items() for b in to if a in reached(b)]
-
-
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("unit", ["file", "room"])
 def test_imports_inside_a_package_only_go_down(package: str, unit: str) -> None:
@@ -102,7 +63,7 @@ def test_imports_inside_a_package_only_go_down(package: str, unit: str) -> None:
     arrows: dict[str, set[str]] = {}
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        for target in relative_imports(path):
+        for target in relative_imports(ROOT, path):
             a, b = (parts[1], target[1]) if unit == "room" else ("/".join(parts), "/".join(target))
             if a != b:
                 arrows.setdefault(a, set()).add(b)
@@ -110,9 +71,34 @@ def test_imports_inside_a_package_only_go_down(package: str, unit: str) -> None:
     assert not circles(arrows)
 
 
+def test_the_house_has_no_circle() -> None:
+    graph = arrows(ROOT)
+    assert graph["apl_core"] == set() and "apl_core" in graph["trainer/cli"]
+    assert not circles(graph)
+
+
+def test_the_map_and_the_picture_name_every_room() -> None:
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = (ROOT / "docs" / "img" / "house.svg").read_text(encoding="utf-8")
+    mapped = told.partition("<!-- rooms -->")[2].partition("<!-- /rooms -->")[0]
+    named = {line.split("`")[1] for line in mapped.splitlines() if line.startswith("| `")}
+    assert named == set(rooms(ROOT)), "run `apl bench house`"
+    drawn = {box.partition("<")[0] for box in shown.split('text-anchor="middle">')[1:]}
+    assert drawn == set(arrows(ROOT)), "run `apl bench house`"
+    for folder in (ROOT / "tests").iterdir():
+        if any(folder.glob("*.py")):
+            assert f"`tests/{folder.name}`" in told
+
+
+def test_rooms_stand_above_what_they_import() -> None:
+    drawn = picture({"trainer/cli": {"trainer/pocket"}, "trainer/pocket": set()})
+    heights = [float(box.split('y="')[1].split('"')[0]) for box in drawn.split("<rect x=")[1:]]
+    assert heights[0] < heights[1] and drawn.count('marker-end="url(#tip)"') == 1
+
+
 def test_a_circle_is_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [("b", "c"), ("c", "b")]
-    assert ["trainer", "settings"] in list(relative_imports(ROOT / "trainer" / "json_log.py"))
+    assert ["trainer", "settings"] in list(relative_imports(ROOT, ROOT / "trainer" / "json_log.py"))
 
 
 def calls(path: Path) -> Iterator[str]:

@@ -243,7 +243,7 @@ def test_the_demo_leaves_everything_it_promises(
         "seconds.total",
     }
     assert wanted <= set(figures)
-    documented = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
+    documented = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
     for key in figures:
         whole = key == "floor.identity_top1" or key.startswith(("drift.", "seconds."))
         name = key if whole else key.split(".", 1)[1]

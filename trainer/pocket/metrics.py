@@ -27,7 +27,7 @@ Advance = Callable[[int], object]
 
 @dataclass(frozen=True)
 class PromptSet(EvalPrompts):
-    """The prompts of one examination in a pocket world."""
+    """The prompts of one evaluation in a pocket world."""
 
     @staticmethod
     def of(world: World, names: int = 64, seeds: int = 4, free: int = 128) -> PromptSet:
@@ -57,7 +57,7 @@ class PendingImages:
 
 
 def figures(drawn: Rendered, condition: Condition, whole: PromptSet) -> dict[str, Mean]:
-    """All figures of one condition, each with its interval; keys as in docs/figures.md."""
+    """All figures of one condition, each with its interval; keys as in docs/results.md."""
     prompts = condition.prompts_of(whole)
     found: dict[str, Mean] = {}
     groups = {"trained": prompts.trained, "heldout": prompts.heldout}
