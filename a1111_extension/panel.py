@@ -90,13 +90,13 @@ def fit_line(host: Host, name: object, start: object = 0.0, end: object = 1.0) -
         path, prefix = config.library().resolve(chosen), config.library().load(chosen)
         model = loaded_model()
         if model is None:
-            sentence, colour = "No checkpoint is loaded yet.", "inherit"
+            sentence, color = "No checkpoint is loaded yet.", "inherit"
         else:
             report = check_fit(prefix, faces(host, model, fingerprints=True))
             known = report.same_encoder is not False
-            colour = "inherit" if known else "darkorange"
+            color = "inherit" if known else "darkorange"
             sentence = f"{model.sd_checkpoint_info.name_for_extra}: {report.sentence}"
-        lines = [_picture(path), _paragraph(sentence, colour), _room(prefix)]
+        lines = [_picture(path), _paragraph(sentence, color), _room(prefix)]
     except AplError as error:
         lines = [_paragraph(str(error), "crimson")]
     return "".join([*lines, _part_of_the_steps(start, end)])
@@ -162,8 +162,8 @@ def _slider(gr: Any, label: str, value: float, elem_id: str, locked: str | None)
     )
 
 
-def _paragraph(sentence: str, colour: str) -> str:
-    return f"<p style='color:{colour}'>{html.escape(public(sentence))}</p>"
+def _paragraph(sentence: str, color: str) -> str:
+    return f"<p style='color:{color}'>{html.escape(public(sentence))}</p>"
 
 
 def picture_of(path: Path) -> Path | None:

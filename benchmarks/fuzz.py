@@ -107,15 +107,15 @@ class Tried:
     usable: bool
     seconds: float
     peak: int | None
-    hole: str = ""
+    failure: str = ""
 
 
 def try_file(kind: FileKind, number: int, folder: Path) -> Tried:
-    """Read broken file `number` of a kind; whatever is neither a value nor our error is a hole."""
+    """Read broken file `number` of a kind; all but a value or our error is a failure."""
     path = folder / kind.file
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(kind.bytes(number))
-    usable, hole = False, ""
+    usable, failure = False, ""
     before = _resident(reset=True)
     began = time.thread_time()
     try:
@@ -123,34 +123,34 @@ def try_file(kind: FileKind, number: int, folder: Path) -> Tried:
         usable = True
     except AplError as error:
         if not (error.asked and error.found and error.fix and _printable(str(error))):
-            hole = f"an error without its three parts, or unprintable: {error!r}"
+            failure = f"an error without its three parts, or unprintable: {error!r}"
     except Exception as error:
-        hole = f"{type(error).__name__}: {error}"
+        failure = f"{type(error).__name__}: {error}"
     seconds = time.thread_time() - began
     after = _resident()
     peak = None if before is None or after is None else max(0, after[0] - before[1])
-    return Tried(usable, seconds, peak, hole)
+    return Tried(usable, seconds, peak, failure)
 
 
 def within(kind: FileKind, number: int, folder: Path, tried: Tried) -> Tried:
-    """`tried`, or a hole where the file breaks a limit three times in a row."""
+    """`tried`, or a failure where the file breaks a limit three times in a row."""
     for _ in range(2):
-        if tried.hole or (tried.seconds <= SECONDS and (tried.peak or 0) <= BYTES):
+        if tried.failure or (tried.seconds <= SECONDS and (tried.peak or 0) <= BYTES):
             return tried
         again = try_file(kind, number, folder)
         peak = None if tried.peak is None else min(tried.peak, again.peak or 0)
         tried = replace(again, seconds=min(tried.seconds, again.seconds), peak=peak)
     if (tried.peak or 0) > BYTES:
-        return replace(tried, hole=f"{(tried.peak or 0) / 2**20:.0f} MiB of memory")
+        return replace(tried, failure=f"{(tried.peak or 0) / 2**20:.0f} MiB of memory")
     if tried.seconds > SECONDS:
-        return replace(tried, hole=f"{1000 * tried.seconds:.0f} ms of processor time")
+        return replace(tried, failure=f"{1000 * tried.seconds:.0f} ms of processor time")
     return tried
 
 
 def run(out: Path, files: int, seed: int, say: Callable[[str], None]) -> dict[str, float]:
     """Figures of `files` broken files shared out among all kinds, written to `figures.json`.
 
-    Files that made a hole are kept in `out/holes`. `seed` chooses other files. Peak memory is
+    Files that made a failure are kept in `out/failures`. `seed` chooses other files. Peak memory is
     measured where the system tells it (Linux).
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -161,14 +161,14 @@ def run(out: Path, files: int, seed: int, say: Callable[[str], None]) -> dict[st
         figures: dict[str, float] = {}
         for kind in every:
             count = max(1, files * kind.share // whole)
-            figures |= _kind_figures(kind, range(seed, seed + count), folder, out / "holes")
+            figures |= _kind_figures(kind, range(seed, seed + count), folder, out / "failures")
             said = ", ".join(
                 f"{key.split('.')[1]} {value:.4g}"
                 for key, value in figures.items()
                 if key.startswith(f"{kind.name}.")
             )
             say(f"{kind.name}: {said}")
-    for key in ("files", "usable", "refused", "holes"):
+    for key in ("files", "usable", "refused", "failures"):
         figures[f"all.{key}"] = sum(v for k, v in figures.items() if k.endswith(f".{key}"))
     for key in ("worst_ms", "worst_mib"):
         known = [v for k, v in figures.items() if k.endswith(f".{key}")]
@@ -210,24 +210,24 @@ def read_any_prefix(path: Path) -> None:
         assert _printable(inspect_file(path).text())
 
 
-def _kind_figures(kind: FileKind, numbers: range, folder: Path, holes: Path) -> dict[str, float]:
+def _kind_figures(kind: FileKind, numbers: range, folder: Path, failures: Path) -> dict[str, float]:
     for number in range(20):  # what is imported or cached on first use is nobody's cost
         try_file(kind, number, folder)
     gc.collect()
     tried: list[Tried] = []
     for number in numbers:
         one = within(kind, number, folder, try_file(kind, number, folder))
-        if one.hole:
-            holes.mkdir(parents=True, exist_ok=True)
-            (holes / f"{kind.name}-{number}.bin").write_bytes(kind.bytes(number))
-            write_text(holes / f"{kind.name}-{number}.txt", one.hole[:2000] + "\n")
+        if one.failure:
+            failures.mkdir(parents=True, exist_ok=True)
+            (failures / f"{kind.name}-{number}.bin").write_bytes(kind.bytes(number))
+            write_text(failures / f"{kind.name}-{number}.txt", one.failure[:2000] + "\n")
         tried.append(one)
     peaks = [one.peak for one in tried if one.peak is not None]
     figures: dict[str, float] = {
         "files": len(tried),
         "usable": sum(one.usable for one in tried),
-        "refused": sum(not one.usable and not one.hole for one in tried),
-        "holes": sum(bool(one.hole) for one in tried),
+        "refused": sum(not one.usable and not one.failure for one in tried),
+        "failures": sum(bool(one.failure) for one in tried),
         "worst_ms": 1000 * max(one.seconds for one in tried),
     }
     if peaks:

@@ -1,4 +1,4 @@
-"""What the box costs in a real A1111: whole txt2img ticked against unticked, and start-up."""
+"""What the extension costs in a real A1111: txt2img checked against unchecked, and start-up."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WORDS = (
 def run(out_dir: Path) -> dict[str, float]:
     """Figures of a webui found as the tests find it; written to `figures.json`; HostError.
 
-    `a1111.ratio` is the median over pairs of ticked / unticked seconds of one whole request
+    `a1111.ratio` is the median over pairs of checked / unchecked seconds of one whole request
     (128x128, 10 steps, a prompt of about 60 tokens that is new in every request, a random
     checkpoint with a U-Net a tenth as wide as SD 1.5's: on a real one the share is smaller).
     `a1111.cpu_ratio` is the same in the server's processor time over all of them, which a busy

@@ -63,7 +63,7 @@ def settings(seed: int, steps: int = _STEPS) -> TrainConfig:
 def run(model: PocketModel, out: Path, kills: int, seed: int, say: Say) -> dict[str, float]:
     """Figures of so many kills, files that cannot grow and folders that cannot be written to.
 
-    Written to `figures.json`; `holes` counts what should not have been. Every run has
+    Written to `figures.json`; `failures` counts what should not have been. Every run has
     `_KILLS_A_RUN` kills: half of them at any moment, half while a state is being written; after
     every fifth the newest state is cut off as well, as a disk does that lied about having written
     it. HostError where the system cannot fork.
@@ -74,11 +74,11 @@ def run(model: PocketModel, out: Path, kills: int, seed: int, say: Say) -> dict[
         )
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # a forked process has no threads of its parent
-    tally = Tally(out / "holes.txt", say)
+    tally = Tally(out / "failures.txt", say)
     chance = random.Random(seed)
-    while tally.kills < kills and tally.holes < _ENOUGH:
+    while tally.kills < kills and tally.failures < _ENOUGH:
         _one_run(model, out, chance, min(kills - tally.kills, _KILLS_A_RUN), tally)
-        say(f"{tally.kills} of {kills} kills, {tally.holes} holes")
+        say(f"{tally.kills} of {kills} kills, {tally.failures} failures")
     for number in range(max(2, kills // 20)):
         _no_room(model, out, chance, number, tally)
     with tempfile.TemporaryDirectory(prefix="apl-kill-") as place:
@@ -94,18 +94,18 @@ def _count(value: object) -> bool:
 
 
 class Tally:
-    """What happened, counted; holes are told at once and kept in a file."""
+    """What happened, counted; failures are reported at once and kept in a file."""
 
     def __init__(self, path: Path, say: Say) -> None:
         self.path, self.say = path, say
         self.kills = self.while_writing = self.before_the_first_state = 0
         self.cut_states = self.told_of_the_earlier_state = 0
-        self.runs = self.identical = self.no_room = self.read_only = self.holes = 0
+        self.runs = self.identical = self.no_room = self.read_only = self.failures = 0
 
-    def hole(self, text: str) -> None:
+    def failure(self, text: str) -> None:
         """Something that should not have been."""
-        self.holes += 1
-        self.say(f"HOLE: {text}")
+        self.failures += 1
+        self.say(f"FAILURE: {text}")
         with self.path.open("a", encoding="utf-8") as file:
             file.write(text + "\n")
 
@@ -124,7 +124,7 @@ def _one_run(
         if code == 0:  # its last step was done before the moment came
             break
         if code != -signal.SIGKILL:
-            tally.hole(f"a run ended by itself with {code}: {child.said()[-500:]}")
+            tally.failure(f"a run ended by itself with {code}: {child.said()[-500:]}")
             return
         tally.kills += 1
         tally.while_writing += child.is_writing
@@ -134,7 +134,7 @@ def _one_run(
     if _outcome(cut) == _outcome(straight):
         tally.identical += 1
     else:
-        tally.hole(f"a run of seed {config.seed} came out another one after its kills")
+        tally.failure(f"a run of seed {config.seed} came out another one after its kills")
         shutil.copytree(cut, out / f"other-{config.seed}")
 
 
@@ -151,18 +151,18 @@ def _look(folder: Path, before: int, number: int, chance: random.Random, tally: 
     try:
         found = run_folder.load_state()
     except AplError as error:
-        tally.hole(f"a killed run cannot go on: {error}")
+        tally.failure(f"a killed run cannot go on: {error}")
         return
     if found is None:
         tally.before_the_first_state += 1
         if before > 0:
-            tally.hole(f"the state of step {before} is gone")
+            tally.failure(f"the state of step {before} is gone")
         return
     if cut_off and not found[1]:
-        tally.hole("nothing was said of a state that is cut off")
+        tally.failure("nothing was said of a state that is cut off")
     tally.told_of_the_earlier_state += bool(found[1])
     if found[0].numbers["step"] < before:
-        tally.hole(f"step {before} was saved, {found[0].numbers['step']} was found")
+        tally.failure(f"step {before} was saved, {found[0].numbers['step']} was found")
 
 
 def _no_room(
@@ -176,13 +176,13 @@ def _no_room(
     child = Child(model, config, cut, file_bytes=chance.randrange(500, largest))
     code, said = child.end()
     if code != 1 or "Fix:" not in said:
-        tally.hole(f"with no room for its files a run ended with {code}: {said[-500:]}")
+        tally.failure(f"with no room for its files a run ended with {code}: {said[-500:]}")
     if [file for file in cut.iterdir() if file.name.endswith(".tmp")]:
-        tally.hole("a run without room left a temporary file")
+        tally.failure("a run without room left a temporary file")
     _finish(model, config, cut, tally)
     tally.no_room += 1
     if _outcome(cut) != _outcome(straight):
-        tally.hole("a run that once had no room came out another one")
+        tally.failure("a run that once had no room came out another one")
 
 
 def _read_only(model: PocketModel, out: Path, chance: random.Random, tally: Tally) -> None:
@@ -199,17 +199,19 @@ def _read_only(model: PocketModel, out: Path, chance: random.Random, tally: Tall
     finally:
         cut.chmod(mode)
     if code != 1 or "cannot be written to" not in said:
-        tally.hole(f"in a folder that cannot be written to a run ended with {code}: {said[-500:]}")
+        tally.failure(
+            f"in a folder that cannot be written to a run ended with {code}: {said[-500:]}"
+        )
     _finish(model, config, cut, tally)
     tally.read_only += 1
     if _outcome(cut) != _outcome(straight):
-        tally.hole("a run whose folder was read-only for a time came out another one")
+        tally.failure("a run whose folder was read-only for a time came out another one")
 
 
 def _finish(model: PocketModel, config: TrainConfig, folder: Path, tally: Tally) -> None:
     code, said = Child(model, config, folder).end()
     if code != 0:
-        tally.hole(f"a run did not end well ({code}): {said[-500:]}")
+        tally.failure(f"a run did not end well ({code}): {said[-500:]}")
 
 
 def _die_anywhere(child: Child, chance: random.Random, before: int) -> int:

@@ -20,7 +20,7 @@ DETECTORS = {
 }
 """RetinaFace's kinds and their weight files; the first that is there is used."""
 
-RECOGNISER = "recognition_arcface_ir_se50.safetensors"
+RECOGNIZER = "recognition_arcface_ir_se50.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def face_reader(folder: Path) -> Any:
     module = _trainer_reader()
     kinds = [kind for kind, file in DETECTORS.items() if (folder / file).exists()]
     missing = [] if kinds else [" or ".join(DETECTORS.values())]
-    missing += [] if (folder / RECOGNISER).exists() else [RECOGNISER]
+    missing += [] if (folder / RECOGNIZER).exists() else [RECOGNIZER]
     try:
         if missing:
             module.new_networks("mobile0.25")  # whether the package is there is said first
@@ -53,7 +53,7 @@ def face_reader(folder: Path) -> Any:
                 f"in {folder} there is no {' and no '.join(missing)}",
                 "put facexlib's weights there as safetensors; nothing is downloaded by itself",
             )
-        paths = folder / DETECTORS[kinds[0]], folder / RECOGNISER
+        paths = folder / DETECTORS[kinds[0]], folder / RECOGNIZER
         return module.FacexlibFaces(module.load_networks(*paths, kinds[0]))
     except module.MissingPackage as error:
         raise HostError(

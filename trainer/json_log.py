@@ -20,7 +20,7 @@ PARTS = "parts"
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """All rows of all ranks' logs under a data set's folder; torn lines are left out."""
+    """All rows of all ranks' logs under a dataset's folder; torn lines are left out."""
     rows: list[dict[str, Any]] = []
     for path in sorted((folder / PARTS).glob("pictures-*.jsonl")):
         try:

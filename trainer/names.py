@@ -1,4 +1,4 @@
-"""Lists of names: one name a line in UTF-8, every mistake of a list told at once."""
+"""Lists of names: one name a line in UTF-8, every mistake of a list reported at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which prompts the pictures of a data set are made from: the project's own lists, or a user's."""
+"""Which prompts the pictures of a dataset are made from: the project's own lists, or a user's."""
 
 from __future__ import annotations
 

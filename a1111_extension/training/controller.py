@@ -21,7 +21,7 @@ _NEEDED = ("diffusers", "transformers", "jinja2", "matplotlib", "tqdm")
 
 
 def desk_of(host: Host) -> Any:
-    """The trainer's Desk for this webui."""
+    """The trainer's controller for this webui."""
     from apl_trainer.ui.controller import Controller
     from apl_trainer.ui.model_index import ModelIndex
 

@@ -59,7 +59,7 @@ class ArtifactSpec:
 
 
 def names_of(plan: BenchmarkPlan) -> list[str]:
-    """All makings of a plan, the slowest first."""
+    """All artifacts of a plan, the slowest first."""
     found = ["prefix", *(f"ablation-{a}" for a in plan.ablations), *ROUTES]
     return [*found, *(f"variant-{v}" for v in VARIANTS), "eraser"]
 

@@ -1,4 +1,4 @@
-"""The bench that the experiments stand on: workers, makings, pictures and results kept on disk."""
+"""What the experiments share: workers, artifacts, pictures and results kept on disk."""
 
 from __future__ import annotations
 
@@ -100,20 +100,20 @@ class Experiment:
     def __init__(self, model: PocketModel, order: ArtifactSpec, pool: Pool) -> None:
         self.model, self.order, self.plan, self.pool = model, order, order.plan, pool
         self.reader = PocketReader(model)
-        self._makings: dict[str, Future[Facts]] = {}
+        self._artifacts: dict[str, Future[Facts]] = {}
 
     def start(self, names: Sequence[str], ready: Callable[[object], None] | None = None) -> None:
-        """Put makings into work, each `ready` at its end; what is there already costs nothing."""
+        """Put artifacts into work, each `ready` at its end; what is there already costs nothing."""
         for name in names:
-            if name not in self._makings:
-                self._makings[name] = self.pool.submit(make, name, self.order)
+            if name not in self._artifacts:
+                self._artifacts[name] = self.pool.submit(make, name, self.order)
                 if ready:
-                    self._makings[name].add_done_callback(ready)
+                    self._artifacts[name].add_done_callback(ready)
 
     def made(self, name: str) -> tuple[Path, Facts]:
         """Wait for a making: its folder and its facts."""
         self.start([name])
-        return self.order.folder(name), self._makings[name].result()
+        return self.order.folder(name), self._artifacts[name].result()
 
     @cached_property
     def prefix(self) -> Prefix:

@@ -186,7 +186,7 @@ def parts_of(plan: BenchmarkPlan) -> dict[str, Part]:
 
 
 def needs(part: str) -> list[str]:
-    """The makings that a part waits for."""
+    """The artifacts that a part waits for."""
     kind, _, rest = part.partition("-")
     own = {
         "identity": ["prefix", "eraser"],

@@ -1,4 +1,4 @@
-"""Prompts that people really type: names misspelt, doubled, far back, in other letters."""
+"""Prompts that people really type: names misspelled, doubled, far back, in other letters."""
 
 from __future__ import annotations
 

@@ -70,11 +70,11 @@ def run_paper(
     with Pool(workers) as pool, tqdm(total=total, unit="piece", desc="paper") as bar:
 
         def advance(_: object = None) -> None:
-            with tqdm.get_lock():  # makings end in another thread
+            with tqdm.get_lock():  # artifacts end in another thread
                 bar.update()
 
         bench = Experiment(model, ArtifactSpec(model.folder, out, plan, prefix), pool)
-        bar.set_postfix_str(f"{len(wanted)} makings under way")
+        bar.set_postfix_str(f"{len(wanted)} artifacts under way")
         bench.start([m for m in names_of(plan) if m in wanted], advance)
         for name in missing:
             bar.set_postfix_str(name)

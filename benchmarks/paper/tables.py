@@ -117,7 +117,7 @@ def tables(figures: Figures, numbers: Numbers, plan: BenchmarkPlan) -> list[Tabl
         _table(
             "1b. Prompts that people type",
             "Identity top-1 and faces found. Weights are what a host would strip, here plain text; "
-            "of two people the likelier counts; the model itself hardly reads other letters.",
+            "of two people the likelier counts; the model itself hardly reads non-Latin scripts.",
             ["prompt"],
             [
                 ("held-out, no prefix", "variation.{}.heldout.none"),

@@ -40,7 +40,7 @@ TARGETS = (
     ),
     Goal("face_found.worst", "faces found in the kind of prompt with fewest", 0.98, True),
     Goal("fidelity.objects.drop", "name-free things drawn less often as asked", 0.015),
-    Goal("fidelity.things.drop", "the same with colours and backgrounds", 0.015),
+    Goal("fidelity.things.drop", "the same with colors and backgrounds", 0.015),
     Goal("fidelity.people.drop", "name-free people drawn less often as asked", 0.05),
     Goal(
         "change.share_of_a_seed",

@@ -25,7 +25,7 @@ def test_killed_runs_come_out_as_if_nobody_had_disturbed_them(
 ) -> None:
     said: list[str] = []
     figures = run(model, tmp_path, 5, 3, said.append)
-    assert figures["holes"] == 0, said
+    assert figures["failures"] == 0, said
     assert figures["kills"] == 5  # how many fell into a save depends on the disk
     assert figures["identical"] == figures["runs"] >= 1
     assert figures["told_of_the_earlier_state"] == figures["cut_states"]
@@ -45,5 +45,5 @@ def test_a_state_that_forgets_is_found_out(
     monkeypatch.setattr(RunFolder, "save_state", forgetful)
     said: list[str] = []
     figures = run(model, tmp_path, 2, 4, said.append)
-    assert figures["holes"] >= 1 and figures["identical"] < figures["runs"]
-    assert "came out another one" in (tmp_path / "holes.txt").read_text()
+    assert figures["failures"] >= 1 and figures["identical"] < figures["runs"]
+    assert "came out another one" in (tmp_path / "failures.txt").read_text()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from apl_comfy.identity import DETECTORS, RECOGNISER, Comparison, compare, face_reader
+from apl_comfy.identity import DETECTORS, RECOGNIZER, Comparison, compare, face_reader
 from safetensors.torch import save_file
 
 from apl_core.errors import AplError, HostError
@@ -36,7 +36,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             head.conv1x1.bias[1::2] += 8
     folder = tmp_path_factory.mktemp("faces")
     save_file(dict(weights_of(detector)), folder / DETECTORS["mobile0.25"])
-    save_file(dict(weights_of(recognizer)), folder / RECOGNISER)
+    save_file(dict(weights_of(recognizer)), folder / RECOGNIZER)
     return folder
 
 
@@ -62,11 +62,11 @@ def test_a_picture_without_a_face_has_no_similarity(weights: Path) -> None:
 
 @facexlib
 def test_missing_and_foreign_weights_are_named(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=f"no detection_Resnet50.* and no {RECOGNISER}"):
+    with pytest.raises(HostError, match=f"no detection_Resnet50.* and no {RECOGNIZER}"):
         face_reader(tmp_path)
-    for file in (DETECTORS["mobile0.25"], RECOGNISER):
+    for file in (DETECTORS["mobile0.25"], RECOGNIZER):
         (tmp_path / file).symlink_to(weights / DETECTORS["mobile0.25"])
-    with pytest.raises(AplError, match=f"{RECOGNISER}.*does not hold the weights of Backbone"):
+    with pytest.raises(AplError, match=f"{RECOGNIZER}.*does not hold the weights of Backbone"):
         face_reader(tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_a_missing_package_is_said_whatever_weights_are_there(
     there: bool, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if there:
-        for file in (*DETECTORS.values(), RECOGNISER):
+        for file in (*DETECTORS.values(), RECOGNIZER):
             (tmp_path / file).touch()
     missing: Any = dict.fromkeys(("facexlib", "facexlib.detection.retinaface"))
     for name, module in missing.items():

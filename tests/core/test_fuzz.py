@@ -26,7 +26,7 @@ def test_every_broken_file_gives_a_value_or_one_of_our_errors(name: str, tmp_pat
     usable = refused = 0
     for number in range(1_000_000, 1_000_000 + FILES * kind.share):
         tried = try_file(kind, number, tmp_path)
-        assert not tried.hole, f"{name} {number}: {tried.hole}"
+        assert not tried.failure, f"{name} {number}: {tried.failure}"
         usable, refused = usable + tried.usable, refused + (not tried.usable)
     assert usable, "nothing was ever good enough to get through"
     assert refused or name in FORGIVING, "nothing was ever refused"
@@ -45,12 +45,12 @@ def test_the_bench_finds_what_is_no_error_of_ours_and_keeps_the_file(
     odd = FileKind("odd", "odd.bin", (b"x",), ways, careless, 1)
     monkeypatch.setattr("benchmarks.fuzz.kinds", lambda folder: [odd])
     figures = run(tmp_path, 9, 0, lambda text: None)
-    assert 0 < figures["odd.holes"] < 9 and figures["all.holes"] == figures["odd.holes"]
-    said = {file.read_text() for file in (tmp_path / "holes").glob("*.txt")}
+    assert 0 < figures["odd.failures"] < 9 and figures["all.failures"] == figures["odd.failures"]
+    said = {file.read_text() for file in (tmp_path / "failures").glob("*.txt")}
     assert any("KeyError" in one for one in said)
     if "odd.worst_mib" in figures:  # the system tells how much memory was taken
         assert any("MiB of memory" in one for one in said) and figures["odd.worst_mib"] > 75
-    assert (tmp_path / "holes" / f"odd-{_first(odd)}.bin").read_bytes() == b"bx"
+    assert (tmp_path / "failures" / f"odd-{_first(odd)}.bin").read_bytes() == b"bx"
 
 
 def _first(kind: FileKind) -> int:
@@ -70,13 +70,13 @@ def test_memory_that_the_process_had_before_is_counted_again(tmp_path: Path) -> 
     assert above and (tried.peak is None or tried.peak > 75 * mib)
 
 
-def test_a_slow_file_is_a_hole(tmp_path: Path) -> None:
+def test_a_slow_file_is_a_failure(tmp_path: Path) -> None:
     def slow(path: Path) -> None:
         sum(i * i for i in range(3_000_000))
 
     kind = FileKind("slow", "x", (b"x",), (lambda rng, valid: valid,), slow, 1)
     tried = within(kind, 0, tmp_path, try_file(kind, 0, tmp_path))
-    assert "ms of processor time" in tried.hole
+    assert "ms of processor time" in tried.failure
 
 
 NO_ROWS = {
@@ -177,7 +177,7 @@ def test_a_long_header_keeps_to_the_limits(name: str, tmp_path: Path) -> None:
     ways = (lambda rng, valid: valid,)
     kind = FileKind("long", "x.safetensors", (data,), ways, read_any_prefix, 1)
     tried = try_file(kind, 0, tmp_path)
-    assert not tried.hole and (tried.peak or 0) <= BYTES
+    assert not tried.failure and (tried.peak or 0) <= BYTES
     assert tried.usable is (name in {"one value", "escapes", "values"})
 
 

@@ -1,4 +1,4 @@
-"""`apl verify` on the real A1111: the whole matrix, and a hole that it has to find."""
+"""`apl verify` on the real A1111: the whole matrix, and a failure that it has to find."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_no_request_of_the_matrix_and_none_made_up_gets_past_the_prefix(
     code = verify(traced, "--reference", reference.url, "--generate", "12", "--json")
     said = json.loads(capsys.readouterr().out)
     rows = {row["case"]: row for row in said["verdicts"]}
-    assert code == 0 and not said["holes"], said
+    assert code == 0 and not said["failures"], said
     drawn = {name for name, row in rows.items() if row["result"] == "covered"}
     print("results:", said["counts"])
     assert set(said["counts"]) <= {"covered", "no text acts", "refused", "failed", "traced"}
@@ -101,7 +101,7 @@ def test_an_open_gate_is_a_leak(traced: Webui, capsys: pytest.CaptureFixture[str
     finally:
         traced.probe()
     said = json.loads(capsys.readouterr().out)
-    assert code == 1 and "without the prefix" in said["holes"][0]
+    assert code == 1 and "without the prefix" in said["failures"][0]
     lines = (traced.data / "trace.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["carried"] == {} and json.loads(lines[-1])["words"] > 3
     assert verify(traced, "--only", "plain") == 0

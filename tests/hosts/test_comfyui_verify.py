@@ -1,4 +1,4 @@
-"""`apl verify` on every installed ComfyUI: the whole matrix, and a hole that it has to find."""
+"""`apl verify` on every installed ComfyUI: the whole matrix, and a failure that it has to find."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_no_request_of_the_matrix_and_none_made_up_gets_past_the_prefix(
     code = verify(traced, "--reference", reference.url, "--generate", "12", "--json")
     said = json.loads(capsys.readouterr().out)
     rows = {row["case"]: row for row in said["verdicts"]}
-    assert code == 0 and not said["holes"], said
+    assert code == 0 and not said["failures"], said
     drawn = [name for name, row in rows.items() if row["result"] == "covered"]
     print("results:", said["counts"])
     assert set(said["counts"]) <= {"covered", "no text acts", "refused", "failed", "traced"}
@@ -139,8 +139,8 @@ def test_a_pack_that_goes_past_the_gate_is_found_by_pictures_alone(
     code = verify(traced, *own, "--reference", reference.url, "--json")
     said = json.loads(capsys.readouterr().out)
     assert code == 1
-    assert [one for one in said["holes"] if one.startswith("your graph: ")] == said["holes"]
-    assert "is the one that the reference draws" in said["holes"][0]
+    assert [one for one in said["failures"] if one.startswith("your graph: ")] == said["failures"]
+    assert "is the one that the reference draws" in said["failures"][0]
 
 
 def test_a_trace_that_was_edited_or_has_another_key_is_refused(

@@ -387,7 +387,7 @@ def test_what_is_asked_for_wrongly_ends_in_a_sentence(
 def test_a_text_that_spells_a_mark_is_told_before_a_run_begins(
     root: Path, tmp_path: Path, capsys: Any, how: str
 ) -> None:
-    """With a data set or names alike; the run's folder is not even made."""
+    """With a dataset or names alike; the run's folder is not even made."""
     names, data = tmp_path / "names.txt", tmp_path / "data"
     names.write_text("anna brill\nbo ray\ncy dale\nandy <|endoftext|>\n")
     shutil.copytree(root / "data", data)

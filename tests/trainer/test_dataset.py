@@ -1,4 +1,4 @@
-"""Data sets made on the pocket model for real: killed, shared, damaged, grown, changed by hand."""
+"""Datasets made on the pocket model for real: killed, shared, damaged, grown, changed by hand."""
 
 import csv
 import errno
@@ -74,7 +74,7 @@ def made(
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    """Everything that a data set consists of, by name; the logs are not part of it."""
+    """Everything that a dataset consists of, by name; the logs are not part of it."""
     files = (p for p in folder.rglob("*") if p.is_file() and p.parent.name != "parts")
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 

@@ -1,4 +1,4 @@
-"""The parts of a data set that need no model: lists, splits, words, tables, metadata, captions."""
+"""The parts of a dataset that need no model: lists, splits, words, tables, metadata, captions."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Names in a data set's texts and tables, however people and programs wrote them."""
+"""Names in a dataset's texts and tables, however people and programs wrote them."""
 
 import json
 import unicodedata

@@ -17,7 +17,7 @@ from webui_stand_in import DIGEST, KEY, Body, StandIn
 from apl_trainer.cli import main
 from apl_trainer.verify.case import OTHER, PERSON, Answer, Case
 from apl_trainer.verify.pictures import LIKE, NO_TEXT, UNLIKE, UNSEEN, Look, Scale, look
-from apl_trainer.verify.proof import Verdict, assess, holes, table
+from apl_trainer.verify.proof import Verdict, assess, failures, table
 
 CASE = Case("plain", ({},))
 PICTURE = (b"a picture",)
@@ -48,7 +48,7 @@ def test_every_traced_chunk_of_a_request_has_to_carry_the_prefix(name: str) -> N
     lines, wanted = TRACED[name]
     verdict = assess(CASE, [Answer("r", PICTURE)], lines, DIGEST)
     assert verdict.result == wanted
-    assert bool(holes([verdict])) == (wanted == "LEAK")
+    assert bool(failures([verdict])) == (wanted == "LEAK")
 
 
 JUDGED: dict[str, tuple[Look, list[dict[str, Any]] | None, str]] = {
@@ -74,8 +74,8 @@ def test_pictures_and_trace_have_to_agree(name: str) -> None:
 def test_no_picture_is_no_leak_and_no_proof() -> None:
     verdict = assess(CASE, [Answer("r", refusal="no")], [line(**BARE)], DIGEST)
     assert (verdict.result, verdict.detail) == ("refused", "no")
-    assert "not one picture" in holes([verdict])[0]
-    assert not holes([verdict, Verdict("x", "covered", 1, 1)])
+    assert "not one picture" in failures([verdict])[0]
+    assert not failures([verdict, Verdict("x", "covered", 1, 1)])
     none = [Answer("b", refusal="no")]
     looks = [Look(UNSEEN)]
     assert assess(CASE, [Answer("r")], [], DIGEST, none, looks).result == "failed"

@@ -21,7 +21,7 @@ _SEED = 1000
 class Previews:
     """Draws two trained names, a held-out one, somebody without a name, and a thing.
 
-    The held-out name is one of the data set's, else a public figure of the project's list.
+    The held-out name is one of the dataset's, else a public figure of the project's list.
     """
 
     def __init__(self, sampler: Sampler, trained: Sequence[str], heldout: Sequence[str]) -> None:

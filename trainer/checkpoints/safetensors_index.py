@@ -40,7 +40,8 @@ def sound(path: Path) -> Generator[None, None, None]:
         RuntimeError,
         StopIteration,
     ) as error:
-        found = f"its build makes no sense ({type(error).__name__}: {printable(str(error), 80)})"
+        why = f"{type(error).__name__}: {printable(str(error), 80)}"
+        found = f"unsupported or corrupt architecture ({why})"
         raise refuse(path, found, "download it again, or " + FIX) from error
 
 

@@ -172,7 +172,7 @@ def checkpoint_run(
 
 
 def names_in(rows: Sequence[TrainingRow]) -> list[str]:
-    """Whom a data set names, in its order."""
+    """Whom a dataset names, in its order."""
     named = (row.name for row in reversed(rows) if row.kind == "identity" and row.name)
     return list({alike(name): name for name in named}.values())[::-1]
 

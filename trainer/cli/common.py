@@ -64,7 +64,7 @@ def add_any_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[
         help="as hosts count it; 1 is the last",
     )
     verb.add_argument(
-        "--prediction", choices=("eps", "v"), help="what the checkpoint predicts, if not found out"
+        "--prediction", choices=("eps", "v"), help="prediction type (default: detected)"
     )
 
 

@@ -43,7 +43,7 @@ def add(verbs: Verbs) -> None:
         verbs,
         "dataset",
         run_dataset,
-        "draw pictures of names with the model itself, describe them, and write a data set",
+        "draw pictures of names with the model itself, describe them, and write a dataset",
         "apl dataset --model sd15.safetensors --names builtin --out data/figures",
     )
     add_any_model(made)
@@ -51,7 +51,7 @@ def add(verbs: Verbs) -> None:
         "--names", required=True, metavar="FILE", help="text file, one name a line, or `builtin`"
     )
     made.add_argument(
-        "--out", type=arguments.out_folder, required=True, help="the data set's folder"
+        "--out", type=arguments.out_folder, required=True, help="the dataset's folder"
     )
     _add_amounts(made)
     _add_pictures(made)
@@ -126,7 +126,7 @@ def _add_eyes(made: argparse.ArgumentParser) -> None:
 
 
 def run_dataset(given: argparse.Namespace) -> int:
-    """Make a data set, or go on with it."""
+    """Make a dataset, or go on with it."""
     from tqdm import tqdm
 
     from ..data.captioned_folder import given_tasks

@@ -105,7 +105,7 @@ def _add_real(real: argparse._ArgumentGroup) -> None:  # pyright: ignore[reportP
         "--data",
         type=Path,
         metavar="DIR",
-        help="take names, who is held out, and descriptions from a data set of `apl dataset`",
+        help="take names, who is held out, and descriptions from a dataset of `apl dataset`",
     )
     real.add_argument(
         "--gallery",

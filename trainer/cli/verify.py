@@ -79,7 +79,7 @@ def run(given: argparse.Namespace) -> int:
     """Run `verify`; 1 if there is a leak."""
     from tqdm import tqdm
 
-    from ..verify.proof import Proof, Verdict, counts, holes, table
+    from ..verify.proof import Proof, Verdict, counts, failures, table
     from ..verify.reference import Reference
 
     _check(given)
@@ -100,10 +100,10 @@ def run(given: argparse.Namespace) -> int:
             verdicts.append(verdict)
             if given.keep is not None and verdict.body:
                 _keep(given.keep, verdict)
-    found = holes(verdicts, proof.ended)
+    found = failures(verdicts, proof.ended)
     if given.json:
         rows = [vars(one) for one in verdicts]
-        said = {"verdicts": rows, "counts": counts(verdicts), "holes": found}
+        said = {"verdicts": rows, "counts": counts(verdicts), "failures": found}
         print(json.dumps(said, indent=1))
     else:
         print(table(verdicts))

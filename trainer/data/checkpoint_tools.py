@@ -1,4 +1,4 @@
-"""A real checkpoint as the settings of a data set; its readers are optional parts, or left out."""
+"""A real checkpoint as the settings of a dataset; its readers are optional parts, or left out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def required_readers(choices: Choices) -> tuple[FaceDetector | None, AttributeRe
         missed += lacking("open_clip", "open-clip-torch", [clip], place)
     if missed:
         raise AplError(
-            "make a data set",
+            "make a dataset",
             "; ".join(found for found, _ in missed),
             f"{' and '.join(dict.fromkeys(fix for _, fix in missed))}, or {WITHOUT}",
         )
@@ -87,7 +87,7 @@ def real_tools(
     attributes: AttributeReader | None,
     reading: str = "",
 ) -> GenerationTools:
-    """Everything that makes a data set on a loaded checkpoint; `reading` says how it was read."""
+    """Everything that makes a dataset on a loaded checkpoint; `reading` says how it was read."""
     keys = model.encoder.widths
     settings = GenerationSettings(
         model.name,

@@ -92,7 +92,7 @@ def read_descriptions(folder: Path) -> dict[str, str]:
 def write_descriptions(folder: Path, wanted: Mapping[str, str]) -> None:
     """Change what is said of names, as somebody would in the table; ConfigError, RunError.
 
-    It counts once the data set is finished again. An empty description is made anew from the
+    It counts once the dataset is finished again. An empty description is made anew from the
     attributes.
     """
     path = folder / FILE

@@ -1,4 +1,4 @@
-"""What a finished data set consists of: the table, metadata.jsonl, contact sheets, the manifest."""
+"""What a finished dataset consists of: the table, metadata.jsonl, contact sheets, the manifest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Picked = list[tuple[Task, list[GeneratedRow]]]
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """A data set as it stands: what is missing of it, or what it holds and what is odd about it."""
+    """A dataset as it stands: what is missing of it, or what it holds and what is odd about it."""
 
     folder: Path
     unfinished: int
@@ -95,7 +95,7 @@ def finish(
     )
     if len(faceless) == sum(task.kind == "identity" for task in tasks):
         raise RunError(
-            f"finish the data set in {printable(str(folder))}",
+            f"finish the dataset in {printable(str(folder))}",
             "no picture of any name shows exactly one face",
             "check --model and --steps, look at pictures with `apl generate`, "
             "or give --no-face-filter and another --out folder",

@@ -1,4 +1,4 @@
-"""The pictures of a data set, drawn task by task: killed at any moment, it goes on where it was."""
+"""The pictures of a dataset, drawn task by task: killed at any moment, it goes on where it was."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
 @dataclass(frozen=True)
 class MetadataRow:
-    """A picture: its file below the data set's folder, its prompt, the prompt that names nobody.
+    """A picture: its file below the dataset's folder, its prompt, the prompt that names nobody.
 
     `name` is empty but for identity pictures; `neutral` is `prompt` for all others. `seed` is the
     seed that drew it, None for a picture that was given.
@@ -59,7 +59,7 @@ def write_metadata(folder: Path, entries: Iterable[MetadataRow]) -> Path:
 
 
 def read_metadata(folder: Path) -> tuple[MetadataRow, ...]:
-    """All lines of a data set's `metadata.jsonl`; one ConfigError tells everything wrong with it.
+    """All lines of a dataset's `metadata.jsonl`; one ConfigError tells everything wrong with it.
 
     Unknown fields are ignored. Whether the pictures exist is not looked at.
     """

@@ -1,4 +1,4 @@
-"""What a data set is to hold: settings, who is held out, and which picture is drawn how."""
+"""What a dataset is to hold: settings, who is held out, and which picture is drawn how."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Amounts:
             found = f"{self.heldout_share} is not within 0 to 0.9"
             problems.append(ConfigError("--heldout-share", found, "choose another"))
         if problems:
-            raise ConfigError.of("plan a data set", problems)
+            raise ConfigError.of("plan a dataset", problems)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Task:
         return number(settings.seed, "noise", self.key, index) % 2**32
 
     def file(self, index: int) -> str:
-        """Where a picture lies, below the data set's folder."""
+        """Where a picture lies, below the dataset's folder."""
         return f"images/{self.kind}/{self.files}/{index:04d}.png"
 
 

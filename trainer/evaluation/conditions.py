@@ -41,7 +41,7 @@ class EvalPrompt:
 
 @dataclass(frozen=True)
 class EvalPrompts:
-    """The prompts of one examination."""
+    """The prompts of one evaluation."""
 
     trained: tuple[EvalPrompt, ...]
     heldout: tuple[EvalPrompt, ...]
@@ -49,7 +49,7 @@ class EvalPrompts:
     things: tuple[EvalPrompt, ...]
 
     def brief(self: Same) -> Same:
-        """The same examination with one picture of every name.
+        """The same evaluation with one picture of every name.
 
         Names take turns in which of their first two pictures it is, so that every kind of prompt
         that is asked for stays in.

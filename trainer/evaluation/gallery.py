@@ -64,7 +64,7 @@ def pictures_of_people(folder: Path, names: Sequence[str]) -> list[tuple[str, Pa
     fix = "give a folder with a subfolder of pictures for each name"
     if not folder.is_dir():
         raise ConfigError(asked, "there is no such folder", fix)
-    spelt = {alike(name): name for name in names}
+    spelled = {alike(name): name for name in names}
     found: list[tuple[str, Path]] = []
     paths, left = pictures_in(folder)
     if left:
@@ -72,7 +72,7 @@ def pictures_of_people(folder: Path, names: Sequence[str]) -> list[tuple[str, Pa
     for path in paths:
         inside = path.relative_to(folder)
         label = inside.parts[0] if len(inside.parts) > 1 else inside.stem
-        found.append((spelt.get(alike(label), label), path))
+        found.append((spelled.get(alike(label), label), path))
     there = {name for name, _ in found}
     problems = [
         ConfigError(asked, f"there is no picture of {printable(name, 80)}", fix)

@@ -102,7 +102,7 @@ def pocket_tools(
     voted: bool = True,
     negative: str = "",
 ) -> GenerationTools:
-    """Everything that makes a data set on a pocket model."""
+    """Everything that makes a dataset on a pocket model."""
     readers = PocketReaders(model)
     book = PocketPrompts(negative)
     table = model.encoder.token_embedding("pocket")

@@ -1,4 +1,4 @@
-"""facexlib as a data set's face reader: how many faces a picture shows, and whose they are like.
+"""facexlib as a dataset's face reader: how many faces a picture shows, and whose they are like.
 
 The networks and the embedding are those of the evaluation. Tried with random weights only.
 """

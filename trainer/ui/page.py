@@ -193,7 +193,7 @@ def build(gr: Any, controller: Controller) -> None:
 
 
 def _order_form(gr: Any, html: Callable[..., Any], controller: Controller) -> list[Any]:
-    """What is asked of the user before a run: the inputs of `Desk.start`, in its order."""
+    """What is asked of the user before a run: the inputs of `Controller.start`, in its order."""
     models = controller.index.models()
     title, first = next(iter(models.items()))
     model = gr.Dropdown(list(models), value=title, label="Model", elem_id="apl_model")

@@ -1,4 +1,4 @@
-"""A data set to review before anything is learned from it: pictures, faces, descriptions."""
+"""A dataset to review before anything is learned from it: pictures, faces, descriptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the page itself loads no torch
 log = logging.getLogger("apl")
 
 DATA, APPROVED = "data", "approved"
-"""In a run's folder: its data set, and the sign that somebody has looked at it."""
+"""In a run's folder: its dataset, and the sign that somebody has looked at it."""
 
 
 class ReviewFirst(Exception):
@@ -24,7 +24,7 @@ class ReviewFirst(Exception):
 
 
 def shown_text(folder: Path) -> str:
-    """The descriptions of a run's data set as they are edited on the page, a name a line."""
+    """The descriptions of a run's dataset as they are edited on the page, a name a line."""
     from ..data.descriptions_csv import read_descriptions
 
     said = read_descriptions(folder / DATA)
@@ -34,7 +34,7 @@ def shown_text(folder: Path) -> str:
 def reviewed(
     model: CheckpointModel, origin: CheckpointOrigin, folder: Path, callback: Callback
 ) -> CheckpointOrigin:
-    """Draw and describe what is missing of the data set; what to learn from.
+    """Draw and describe what is missing of the dataset; what to learn from.
 
     ReviewFirst unless somebody has approved it. Face filter and descriptions are used if what they
     need is there.

@@ -29,7 +29,7 @@ class RunPreset:
 
 
 PRESETS = (
-    RunPreset("quick", "Quick look: does everything work? It learns next to nothing"),
+    RunPreset("quick", "Smoke test (4 steps); result not usable"),
     RunPreset("standard", "Standard: a full run"),
     RunPreset("thorough", "Thorough: twice the steps"),
 )

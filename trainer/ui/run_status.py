@@ -29,7 +29,7 @@ class RunStatus:
     """A run as it stands.
 
     `state`: working, looking (waits for somebody to see its pictures), stopped, failed (with
-    `error`), broken (ended without a word), done.
+    `error`), broken (exited without reporting a status), done.
     """
 
     path: Path
@@ -172,7 +172,7 @@ def _last_words(path: Path) -> str:
         lines = stream.read().decode("utf-8", "replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     told = f"The last line of its log: {last[-300:]}\n" if last else ""
-    return f"The run ended without a word.\n{told}The log lies in {log.resolve()}"
+    return f"The process exited without reporting a status.\n{told}The log is {log.resolve()}"
 
 
 def _json(path: Path) -> dict[str, Any] | None:

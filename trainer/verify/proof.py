@@ -231,7 +231,7 @@ def _check_names(only: Sequence[str], cases: Sequence[Case]) -> None:
         )
 
 
-def holes(verdicts: Sequence[Verdict], ended: str = "") -> list[str]:
+def failures(verdicts: Sequence[Verdict], ended: str = "") -> list[str]:
     """What keeps the server from being proven, in words; [] if nothing does."""
     found = [f"{one.case}: {one.detail}" for one in verdicts if one.result in (LEAK, BLOCKED)]
     if not any(one.pictures for one in verdicts):
