@@ -22,11 +22,11 @@ import comfy.sd
 import folder_paths
 import torch
 from apl_comfy.clips import apply_prefix, encode
-from apl_comfy.training.pictures import Painter
+from apl_comfy.training.pictures import LatentSampler
 from apl_comfy.training.ports import ComfyDenoiser, ComfyEncoder
 from apl_comfy.training.run import Job, Watcher, new_folder, train
 from apl_comfy.training.source import Person
-from apl_comfy.training.trainable import borrowed
+from apl_comfy.training.trainable import trainable
 
 from apl_core.errors import HostError
 from apl_core.formats import read_prefix
@@ -82,7 +82,7 @@ def gradient_against_differences(
 ) -> None:
     """The derivative along the gradient, against central differences of the loss."""
     encoder, denoiser = ComfyEncoder(clip, 2), ComfyDenoiser(model, 2)
-    with borrowed(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
+    with trainable(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
         given = targets(encoder, denoiser, texts)
         start = rows(*keys)
         live = {key: one.clone().requires_grad_() for key, one in start.vectors.items()}
@@ -188,8 +188,8 @@ def tiny(**more: Any) -> Job:
 def check_training_leaves_the_host_as_it_was() -> None:
     model, clip, vae = sd15()
     networks = (model.model, clip.cond_stage_model, vae.first_stage_model)
-    painter = Painter(model, clip, vae, (64, 64), 2, 5.0)
-    before, picture = state(*networks), painter.paint("a cat", 3)
+    sampler = LatentSampler(model, clip, vae, (64, 64), 2, 5.0)
+    before, picture = state(*networks), sampler.paint("a cat", 3)
     shown: list[int] = []
     watcher = Watcher(lambda done, *_: shown.append(done), 7)
     done = train(tiny(), model, clip, vae, new_folder(WORK, "one"), watcher)
@@ -199,7 +199,7 @@ def check_training_leaves_the_host_as_it_was() -> None:
     assert not torch.equal(done.pictures[0], done.pictures[2])
     assert "Ada" not in (WORK / "one" / "prefix.safetensors").read_bytes().decode("latin-1")
     assert state(*networks) == before
-    assert torch.equal(painter.paint("a cat", 3), picture)
+    assert torch.equal(sampler.paint("a cat", 3), picture)
 
 
 def check_the_same_job_learns_the_same_prefix() -> None:
@@ -296,7 +296,7 @@ def check_an_interrupt_is_heard_between_blocks_forward_and_backward() -> None:
     model, clip, _ = sd15()
     encoder, denoiser = ComfyEncoder(clip, 2), ComfyDenoiser(model, 2)
     networks = clip.cond_stage_model, model.model
-    with borrowed(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
+    with trainable(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
         given = targets(encoder, denoiser, TEXTS[:2])
         live = {key: one.requires_grad_() for key, one in rows("clip_l").vectors.items()}
 
