@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -29,6 +29,9 @@ from .detect import CheckpointInfo, Network, Text, detect
 from .safetensors_index import refuse, sound
 from .text_encoders import new_text_model, own_names, plain_names
 from .tokenizer import find_tokenizer
+
+Diffuser = TypeVar("Diffuser", UNet2DConditionModel, AutoencoderKL)
+Filled = TypeVar("Filled", bound=nn.Module)
 
 GUIDANCE, STEPS = 7.0, 20
 
@@ -92,14 +95,9 @@ def load_checkpoint(
     say(found.sentence)
     with sound(path):
         towers = [load_tower(found, text, options) for text in found.texts]
-        unet = cast(
-            UNet2DConditionModel,
-            fill(
-                found.path, "U-Net", new_unet(found.unet), unet_weights(found.unet, options.dtype)
-            ),
-        )
-        new, weights = new_vae(found.vae), _vae_weights(found.vae)
-        vae = cast(AutoencoderKL, fill(found.path, "VAE", new, weights))
+        weights = _unet_weights(found.unet, options.dtype)
+        unet = fill(path, "U-Net", empty(UNet2DConditionModel, found.unet), weights)
+        vae = fill(path, "VAE", empty(AutoencoderKL, found.vae), _vae_weights(found.vae))
         denoiser = UnetDenoiser(unet, schedule_of(found), found.prediction)
     networks: list[nn.Module] = [unet, vae, *(tower.module for tower in towers)]
     for network in networks:
@@ -115,24 +113,13 @@ def schedule_of(found: CheckpointInfo) -> Schedule:
     return schedule.to_zero_snr() if found.zero_snr else schedule
 
 
-def new_unet(network: Network) -> UNet2DConditionModel:
-    """The U-Net, empty, on the meta device."""
+def empty(kind: type[Diffuser], network: Network) -> Diffuser:
+    """A U-Net or VAE without its weights, on the meta device."""
     with torch.device("meta"):
-        if network.prefix:
-            return UNet2DConditionModel(**dict(network.config))
-        return cast(UNet2DConditionModel, UNet2DConditionModel.from_config(dict(network.config)))
+        return cast(Any, kind).from_config(dict(network.config))
 
 
-def new_vae(network: Network) -> AutoencoderKL:
-    """The VAE, empty, on the meta device."""
-    with torch.device("meta"):
-        if network.prefix:
-            return AutoencoderKL(**dict(network.config))
-        return cast(AutoencoderKL, AutoencoderKL.from_config(dict(network.config)))
-
-
-def unet_weights(network: Network, dtype: torch.dtype) -> dict[str, Tensor]:
-    """A U-Net's weights under diffusers' names."""
+def _unet_weights(network: Network, dtype: torch.dtype) -> dict[str, Tensor]:
     weights = network.contents.load(network.prefix, dtype)
     if not network.prefix:
         return weights
@@ -206,20 +193,13 @@ def check_reading(
         refuse_marks(ids_of(reader, text), bos, eos)
 
 
-def fill(path: Path, what: str, model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+def fill(path: Path, what: str, model: Filled, weights: Mapping[str, Tensor]) -> Filled:
     """Put weights into an empty module; AplError if one is missing, left over or misshapen."""
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    faults = [f"{name} is missing" for name in wanted if weights.get(name) is None]
-    faults += [f"{name} has no place" for name in weights if name not in wanted]
-    faults += [
-        f"{name} is {tuple(weights[name].shape)}, not {shape}"
-        for name, shape in wanted.items()
-        if weights.get(name) is not None and tuple(weights[name].shape) != shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise refuse(path, f"its {what} is incomplete or of another build ({faults[0]}{more})")
-    model.load_state_dict(dict(weights), strict=True, assign=True)
+    try:
+        model.load_state_dict(dict(weights), strict=True, assign=True)
+    except RuntimeError as error:
+        fault = printable(str(error).split("\n")[1].strip(), 120)
+        raise refuse(path, f"its {what} is incomplete or of another build ({fault})") from error
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta:  # not stored with the weights: the places 0, 1, 2 ... of a chunk
             owner, _, last = name.rpartition(".")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from diffusers import UNet2DConditionModel
 
 from apl_core.errors import ConfigError
 from apl_core.metadata import printable
@@ -14,7 +15,7 @@ from apl_core.training.config import TrainConfig
 
 from .cost import matmul_rate, size_of, unet_cost
 from .detect import CheckpointInfo
-from .load import new_unet
+from .load import empty
 from .safetensors_index import sound
 from .text_encoders import new_text_model
 
@@ -164,7 +165,7 @@ def forecast(
     """
     dtype, text_dtype = dtype_for(preset, device), text_dtype_for(found, preset, device)
     with sound(found.path):
-        unet = new_unet(found.unet)
+        unet = empty(UNet2DConditionModel, found.unet)
         texts = [new_text_model(text.config, text.projected) for text in found.texts]
     weights = size_of(unet, dtype) + sum(size_of(model, text_dtype) for model in texts)
     micro = min(config.micro_batch or config.batch, config.batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +120,8 @@ def draw_data(
         folder.mkdir(parents=True, exist_ok=True)
         mine = [work[i] for i in group.share(len(work)) if not (folder / work[i].file).is_file()]
         done = 0
-        for part in _parts(mine, sampler.batch):
+        for start in range(0, len(mine), sampler.batch):
+            part = mine[start : start + sampler.batch]
             requests = [Request(job.row["text"], job.seed, NEGATIVE) for job in part]
             for job, picture in zip(part, sampler.draw(requests, None), strict=True):
                 unfinished = folder / f"{job.file}.part"
@@ -133,8 +134,3 @@ def draw_data(
             write_text(folder / METADATA, "\n".join(lines) + "\n")
     except OSError as error:
         raise AplError(f"write pictures into {folder}", *reason(error)) from error
-
-
-def _parts(work: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
-    for start in range(0, len(work), size):
-        yield work[start : start + size]
