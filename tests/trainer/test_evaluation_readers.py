@@ -16,7 +16,7 @@ from apl_trainer.evaluation.identity import identity
 from apl_trainer.pocket.dataset import invent
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.reader import PocketReader
-from apl_trainer.readers.clip import OpenClip, without_name
+from apl_trainer.readers.clip import OpenClip
 from apl_trainer.readers.facexlib import FacexlibFaces, load_networks, new_networks, weights_of
 from apl_trainer.readers.protocols import FaceReader, Faces, FeatureReader, TextMatcher
 
@@ -172,7 +172,3 @@ def test_open_clip_features_and_maps_batch_alike_and_tell_pictures_apart() -> No
     moved = feature_change(maps, reader.maps(pictures.flip(0)))
     assert moved[1] < 1e-6 < moved[0]
     assert not clip.model.visual.transformer.resblocks[0]._forward_hooks
-
-
-def test_the_name_is_taken_out_of_the_text_to_fit() -> None:
-    assert without_name("a photo of Ann Lee, smiling", "Ann Lee") == "a photo of a person, smiling"

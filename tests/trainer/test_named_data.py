@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from apl_core.captions import Names
 from apl_core.errors import ConfigError
 from apl_core.training.config import TrainConfig
 from apl_trainer.checkpoints.self_generated import jobs
@@ -21,7 +22,6 @@ from apl_trainer.data.metadata import MetadataRow, descriptions_in, read_metadat
 from apl_trainer.data.plan import Amounts
 from apl_trainer.evaluation.gallery import pictures_of_people
 from apl_trainer.names import check_apart, names_in, read_names
-from apl_trainer.readers.clip import without_name
 from apl_trainer.settings import read_toml
 from apl_trainer.ui.run_status import read_run
 
@@ -169,7 +169,9 @@ def test_a_captions_encoding_is_told(tmp_path: Path) -> None:
 
 
 def test_names_in_prompts_and_galleries(tmp_path: Path) -> None:
-    assert without_name("the face of ace's cat", "Ace") == "the face of a person's cat"
+    assert (
+        Names(["Ace"]).replaced("the face of ace's cat", "a person") == "the face of a person's cat"
+    )
     entry = MetadataRow(
         "a.png",
         "identity",

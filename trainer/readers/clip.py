@@ -16,18 +16,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from apl_core.captions import Names
 from apl_core.errors import AplError
 
 _MISSING = 'python -m pip install "apl-prefix[evaluate]"'
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _DEPTHS = 4
 _STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-def without_name(prompt: str, name: str, instead: str = "a person") -> str:
-    """The text that a picture has to fit once nobody is to be recognized in it."""
-    return Names([name]).replaced(prompt, instead)
 
 
 @contextmanager
@@ -109,17 +103,20 @@ class OpenClip:
                 hook.remove()
         return [torch.cat(depth) for depth in zip(*parts, strict=True)]
 
-    @torch.no_grad()
     def match(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
         """CLIP score: cosine (B,) of each picture with its text."""
         unique = list(dict.fromkeys(texts))
-        parts = [
-            self.model.encode_text(self.tokenizer(unique[i : i + self.batch]).to(self.device))
-            for i in range(0, len(unique), self.batch)
-        ]
-        words = F.normalize(torch.cat(parts).float(), dim=1).cpu()
-        chosen = words[[unique.index(t) for t in texts]]
+        chosen = self.words(unique)[[unique.index(t) for t in texts]]
         return (self.look(pictures) * chosen).sum(1)
+
+    @torch.no_grad()
+    def words(self, texts: Sequence[str]) -> Tensor:
+        """Text embeddings (B, D) of unit length."""
+        parts = [
+            self.model.encode_text(self.tokenizer(list(texts[i : i + self.batch])).to(self.device))
+            for i in range(0, len(texts), self.batch)
+        ]
+        return F.normalize(torch.cat(parts).float(), dim=1).cpu()
 
     def _places(self, tokens: Tensor, count: int) -> Tensor:
         """Patches (count, D, h, w) of a block's output, its class token left out."""

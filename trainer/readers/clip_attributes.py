@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .clip import OpenClip
@@ -53,8 +51,7 @@ class ClipAttributes:
 
     def __init__(self, clip: OpenClip) -> None:
         self._clip = clip
-        with torch.no_grad():
-            self._texts = {k: self._encoded(list(v.values())) for k, v in SENTENCES.items()}
+        self._texts = {k: clip.words(list(said.values())) for k, said in SENTENCES.items()}
         self._scale = float(clip.model.logit_scale.detach().exp())
 
     @property
@@ -71,10 +68,6 @@ class ClipAttributes:
         """Softmax over each attribute's sentences, for pictures (B, 3, H, W) in [0, 1]."""
         seen = self._clip.look(pictures)
         return {k: (self._scale * seen @ texts.T).softmax(1) for k, texts in self._texts.items()}
-
-    def _encoded(self, texts: list[str]) -> Tensor:
-        tokens = self._clip.tokenizer(texts).to(self._clip.device)
-        return F.normalize(self._clip.model.encode_text(tokens).float(), dim=1).cpu()
 
 
 def load_clip(path: Path, device: str = "cpu") -> ClipAttributes:
