@@ -19,6 +19,8 @@ from benchmarks.paper.parts_models import needs, parts_of
 from benchmarks.paper.plan import FULL, QUICK, TINY
 from benchmarks.paper.report import schema
 from benchmarks.paper.run import Share, missing_parts, run_paper
+from benchmarks.paper.targets import TARGETS
+from benchmarks.results import write_sections
 
 PLAN = replace(TINY, ablations=("names=4",))
 KEYS = (
@@ -84,6 +86,17 @@ def test_the_page_and_the_tables_hold_every_experiment_and_say_what_is_missed(ou
     assert "goals are reached. Not reached:" in page
     sheets = sorted(p.name for p in (out / "sheets").iterdir())
     assert page.count("data:image/png;base64,") == len(sheets) == 9
+
+
+def test_the_page_of_results_has_every_goal(out: Path, tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text("<!-- results: paper -->\n<!-- /results: paper -->\n")
+    write_sections(page, {"paper": out})
+    lines = page.read_text().splitlines()
+    figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))
+    for goal in TARGETS:
+        row = next(line for line in lines if line.startswith(f"| {goal.text} |"))
+        assert row.endswith("| yes |" if goal.met(figures) else "| **no** |")
 
 
 def test_a_second_run_draws_nothing_again(model: PocketModel, out: Path) -> None:

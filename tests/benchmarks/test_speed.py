@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from apl_core.errors import AplError
 from apl_trainer.pocket.model import load_pocket
 from apl_trainer.pocket.train import POCKET
+from benchmarks.results import write_sections
 from benchmarks.speed import compared, quality_curve, time_to
 
 SMALL = replace(
@@ -36,3 +42,30 @@ def test_recipes_are_compared_at_the_best_that_both_reach_and_near_it() -> None:
     assert found["speedup_to_near_quality"] == 20 / 2
     assert found["speedup_to_quality"] == 1 / compared(theirs, ours)["speedup_to_quality"]
     assert time_to(ours, 0.05) == math.inf
+
+
+def test_the_page_of_results_says_what_was_measured(tmp_path: Path) -> None:
+    ours, theirs = [(1.0, 0.9), (4.0, 0.5)], [(10.0, 0.8), (90.0, 0.5)]
+    figures = compared(ours, theirs) | {"step_cost_ratio": 0.16, "seconds.budget": 420.0}
+    page, run = tmp_path / "results.md", tmp_path / "figures.json"
+    page.write_text("<!-- results: speed -->\n<!-- /results: speed -->\n")
+    run.write_text(json.dumps(figures))
+    write_sections(page, {"speed": tmp_path})
+    told = page.read_text()
+    assert "`apl bench speed --minutes 7`" in told
+    assert "| 4 / 90 |" in told and "| 22.5 |" in told and "| 0.16 |" in told
+
+
+def test_a_run_of_another_kind_or_a_page_without_markers_changes_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text("<!-- results: speed -->\n")
+    (tmp_path / "figures.json").write_text('{"seconds.budget": 420.0}')
+    with pytest.raises(AplError, match="no figure"):
+        write_sections(page, {"speed": tmp_path})
+    with pytest.raises(AplError, match=r"report\.json"):
+        write_sections(page, {"paper": tmp_path})
+    figures = compared([(1.0, 0.5)], [(2.0, 0.5)]) | {"step_cost_ratio": 1.0, "seconds.budget": 60}
+    (tmp_path / "figures.json").write_text(json.dumps(figures))
+    with pytest.raises(AplError, match="no <!-- results: speed"):
+        write_sections(page, {"speed": tmp_path})
+    assert page.read_text() == "<!-- results: speed -->\n"

@@ -248,6 +248,14 @@ def test_the_demo_leaves_everything_it_promises(
         whole = key == "floor.identity_top1" or key.startswith(("drift.", "seconds."))
         name = key if whole else key.split(".", 1)[1]
         assert f"`{name}`" in documented or f"`.{name.split('.')[-1]}`" in documented, key
+    page = tmp_path / "results.md"
+    page.write_text("before\n<!-- results: demo -->\nold\n<!-- /results: demo -->\nafter\n")
+    assert main(["bench", "results", "--demo", str(run), "--page", str(page)]) == 0
+    told = page.read_text()
+    assert told.startswith("before\n") and told.endswith("\nafter\n") and "old" not in told
+    row = next(line for line in told.splitlines() if "**learned prefix**" in line)
+    assert f"| {100 * figures['prefix.identity_top1.heldout']:.1f} (" in row
+    assert f"torch {torch.__version__}" in told and "apl demo --seed 0" in told
     page = (run / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2 and "http" not in page
     names = [p.name for p in load_pocket().world.people]
