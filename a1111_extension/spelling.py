@@ -142,7 +142,9 @@ def _tag(written: str, inside: str, where: str) -> Tag:
         return Tag(name.strip(), StepRange.parse(steps))
     except HostError as error:
         fix = f"write <apl:{name.strip()}> or, for a part of the steps, <apl:{name.strip()}:0-0.8>"
-        raise _error(written, where, f"{steps.strip()[:20]!r} is no range of steps", fix) from error
+        raise _error(
+            written, where, f"{steps.strip()[:20]!r} is not a range of steps", fix
+        ) from error
 
 
 def _folded(text: str) -> str:

@@ -25,7 +25,7 @@ class StepRange:
         if not 0.0 <= self.start < self.end <= 1.0:
             raise HostError(
                 f"anonymize the steps from {self.start:g} to {self.end:g}",
-                "that is no range inside 0 to 1",
+                "that is not a range within 0 to 1",
                 "choose a start below the end, both between 0 and 1",
             )
 

@@ -104,7 +104,7 @@ def _other_encoder(prefix: Prefix, alike: float) -> str:
 
 
 def _distance(fp_a: str, fp_b: str) -> int:
-    """Bits that differ; ValueError if one is no fingerprint of this version."""
+    """Bits that differ; ValueError if one is not a fingerprint of this version."""
     found = [_PATTERN.fullmatch(text) for text in (fp_a, fp_b)]
     if found[0] is None or found[1] is None:
         raise ValueError(f"not two fingerprints: {fp_a!r}, {fp_b!r}")

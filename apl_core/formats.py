@@ -165,7 +165,7 @@ def _inspect(path: Path, size: int, stream: BinaryIO, choice: str | None) -> Fil
             at_most = f"at most {WHOLE_HEADER_BYTES:,} are read"
             raise HeaderFault(f"its header has {length:,} bytes, {at_most}")
         if not text.startswith(b"{"):
-            raise HeaderFault("it is no safetensors file")
+            raise HeaderFault("it is not a safetensors file")
         short = pass_over(text)
         header = parse_header(short, size - LENGTH_BYTES - length)
     except HeaderFault as fault:

@@ -69,14 +69,14 @@ def header_length(start: bytes, file_bytes: int) -> int:
         raise HeaderFault("it is too short for a safetensors file")
     length = int.from_bytes(start[:LENGTH_BYTES], "little")
     if length > file_bytes - LENGTH_BYTES:
-        raise HeaderFault("it is no safetensors file, or it is cut off in its header")
+        raise HeaderFault("it is not a safetensors file, or it is cut off in its header")
     return length
 
 
 def pass_over(text: bytes) -> bytes:
     """A header's JSON with long foreign values of its metadata replaced by their length in words.
 
-    What is no valid JSON stays so. HeaderFault if it has more strings than any model's.
+    What is not valid JSON stays so. HeaderFault if it has more strings than any model's.
     """
     if len(text) <= FOREIGN_BYTES:
         return text

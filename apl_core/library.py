@@ -102,7 +102,7 @@ class Library:
         for file, why in left_out if name else ():
             if file == name or _alike(bare, os.path.splitext(file)[0]):
                 said = f"{spelled(file)} is there, but left out: {why}"
-                return _error(name, said, "mend that, or choose another prefix")
+                return _error(name, said, "fix that, or choose another prefix")
         gone = ", ".join(f"{spelled(file)} ({why})" for file, why in left_out[:2])
         more = f"; left out there: {gone}" + ", ..." * (len(left_out) > 2) if gone else ""
         if not names:
@@ -190,5 +190,5 @@ def _file(root: Path, path: Path, name: str) -> _Entry:
     if not os.path.exists(path):
         return _Entry(name, path, "it is a link that leads nowhere")
     if not os.path.isfile(path):
-        return _Entry(name, path, "it is no regular file")
+        return _Entry(name, path, "it is not a regular file")
     return _Entry(name, path, "it leads to a file outside the folder: put the file itself there")

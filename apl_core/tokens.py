@@ -60,7 +60,7 @@ def split(ids: Sequence[T], room: int) -> list[list[T]]:
 def refuse_marks(ids: Iterable[object], bos: int, eos: int) -> None:
     """PromptError if a text's own tokens hold BOS or EOS: an encoder would stop reading there.
 
-    Items that are no token ids, such as rows of an embedding, are passed over.
+    Items that are not token ids, such as rows of an embedding, are passed over.
     """
     if any(isinstance(one, int) and one in (bos, eos) for one in ids):
         raise PromptError(

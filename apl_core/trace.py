@@ -178,7 +178,7 @@ class TraceReader:
             mac = line.pop("mac")
             session, number, before = line["session"], line["number"], line["before"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise self._wrong(f"line {self._line} is no line of a trace") from error
+            raise self._wrong(f"line {self._line} is not a line of a trace") from error
         if not isinstance(mac, str) or not hmac.compare_digest(
             mac.encode(), _mac(self._key, line).encode()
         ):

@@ -48,7 +48,7 @@ def add(verbs: Verbs) -> None:
         inner,
         "train",
         run_train,
-        "a step on a whole, random SD 1.5, beside the authors'",
+        "a training step on a full-size random SD 1.5, and the authors'",
         "apl bench train --side 16 --out bench/train",
     )
     train.add_argument("--side", type=_side, default=16, help="side of the latents (512x512: 64)")
@@ -235,7 +235,7 @@ def _with_failures(figures: dict[str, float], out: Path) -> int:
 def _side(text: str) -> int:
     side = arguments.whole(8, 256)(text)
     if side % 8:
-        raise argparse.ArgumentTypeError(f"{side} is no multiple of 8")
+        raise argparse.ArgumentTypeError(f"{side} is not a multiple of 8")
     return side
 
 

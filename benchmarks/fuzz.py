@@ -199,7 +199,7 @@ def kinds(folder: Path) -> list[FileKind]:
 
 
 def read_any_prefix(path: Path) -> None:
-    """Read and inspect a prefix file; AssertionError if what comes is no sound prefix."""
+    """Read and inspect a prefix file; AssertionError if what comes is not a sound prefix."""
     try:
         prefix = read_prefix(path)
         assert 1 <= prefix.n <= MAX_ROWS and 0 <= prefix.behind <= prefix.n

@@ -16,7 +16,7 @@ def harness(host: str, title: str) -> ModuleType:
     if not path.is_file():
         raise HostError(
             f"measure {title}",
-            f"{path} is not there: this is no clone of the repository",
+            f"{path} is not there: this is not a clone of the repository",
             "run it from a clone",
         )
     spec = importlib.util.spec_from_file_location(f"apl_bench_{host}_host", path)

@@ -51,7 +51,7 @@ def face_reader(folder: Path) -> Any:
             raise HostError(
                 "compare two faces",
                 f"in {folder} there is no {' and no '.join(missing)}",
-                "put facexlib's weights there as safetensors; nothing is downloaded by itself",
+                "put facexlib's weights there as safetensors; nothing is downloaded automatically",
             )
         paths = folder / DETECTORS[kinds[0]], folder / RECOGNIZER
         return module.FacexlibFaces(module.load_networks(*paths, kinds[0]))

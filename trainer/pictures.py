@@ -80,7 +80,7 @@ def read_picture(path: Path, size: int) -> Tensor:
     try:
         picture = open_picture(path)
     except Unreadable as error:
-        raise Unreadable(f"{printable(path.name)} is no readable picture ({error})") from error
+        raise Unreadable(f"{printable(path.name)} is not a readable picture ({error})") from error
     return as_tensor(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS))
 
 
@@ -106,7 +106,10 @@ def pictures_in(folder: Path) -> tuple[list[Path], str]:
             found.append(path)
         else:
             left[ending in _PICTURES][ending or "without an ending"] += 1
-    reasons = {True: "this Pillow cannot read (save them as PNG or JPEG)", False: "are no pictures"}
+    reasons = {
+        True: "this Pillow cannot read (save them as PNG or JPEG)",
+        False: "are not pictures",
+    }
     told = [
         ", ".join(f"{count} {printable(kind, 20)}" for kind, count in some.items())
         + f", which {reason}"
@@ -169,7 +172,7 @@ def _in_exif(exif: bytes) -> int:
         if tag == _ORIENTATION:
             form = {1: "B", 3: "H", 4: "L"}.get(kind)
             if form is None:
-                raise ValueError("an orientation that is no whole number")
+                raise ValueError("an orientation that is not a whole number")
             return struct.unpack_from(order + form, data, at + 8)[0]
     return 0
 

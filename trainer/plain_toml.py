@@ -22,12 +22,12 @@ def loads(text: str) -> dict[str, Any]:
         pair = _LINE.fullmatch(line)
         value = _VALUE.fullmatch(pair[2]) if pair else None
         if pair is None or value is None or pair[1] in found:
-            raise ValueError(f"line {number} is no `name = value`, or its name was there already")
+            raise ValueError(f"line {number} is not `name = value`, or its name was there already")
         try:
             parsed = json.loads(value[1].replace("_", "") if value[1][0] != '"' else value[1])
         except ValueError as error:
-            raise ValueError(f"line {number}: {value[1][:40]!r} is no value") from error
+            raise ValueError(f"line {number}: {value[1][:40]!r} is not a value") from error
         if not isinstance(parsed, bool | int | float | str):
-            raise ValueError(f"line {number}: {value[1][:40]!r} is no value")
+            raise ValueError(f"line {number}: {value[1][:40]!r} is not a value")
         found[pair[1]] = parsed
     return found

@@ -99,7 +99,7 @@ class RunFolder:
                     metadata: dict[str, str] = file.metadata() or {}
                     numbers = json.loads(metadata["state"])
                     if type(numbers["step"]) is not int:
-                        raise ValueError("its step is no number")
+                        raise ValueError("its step is not a number")
                     tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
                 step = numbers["step"]
             except _UNREADABLE as error:

@@ -47,7 +47,7 @@ class Progress:
         """Keep the rows as the best so far, unless the lowest score seen beats theirs.
 
         Where luck explains the difference the later step is taken: its rate has fallen further.
-        Figures that are no numbers are left out. True if the rows are kept.
+        Figures that are not numbers are left out. True if the rows are kept.
         """
         lower = result.score < self.lowest.score
         kept = lower or (math.isfinite(result.score) and not self.lowest.beats(result))

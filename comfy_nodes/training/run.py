@@ -181,7 +181,7 @@ def new_folder(root: Path, name: str) -> RunFolder:
     if not re.fullmatch(r"[\w][\w .-]{0,60}", name) or name.strip(" .") != name:
         raise ConfigError(
             "name the run",
-            f"{name!r} is no name for a folder",
+            f"{name!r} is not a valid folder name",
             "use letters, digits, spaces, - and _",
         )
     path, number = root / name, 2

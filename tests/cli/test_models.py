@@ -173,6 +173,6 @@ def test_a_build_goes_on_from_the_same_world_only(apl: Apl, tmp_path: Path) -> N
 
 
 def test_a_lone_text_encoder_still_reads_as_one(apl: Apl, tmp_path: Path) -> None:
-    """`inspect` compares with a folder that holds an encoder alone, which is no model."""
+    """`inspect` compares with a folder that holds an encoder alone, which is not a model."""
     file, checkpoint = written(tmp_path / "x.safetensors", "clip_l"), sd1(tmp_path / "model")
     assert apl("inspect", file, "--checkpoint", checkpoint)[0] == 0

@@ -322,7 +322,7 @@ def test_links_that_are_left_out_are_named(guarded: tuple[Library, Path], tmp_pa
             library.resolve(name)
     if hasattr(os, "mkfifo"):
         os.mkfifo(root / "pipe.safetensors")
-        assert ("pipe.safetensors", "it is no regular file") in library.left_out()
+        assert ("pipe.safetensors", "it is not a regular file") in library.left_out()
 
 
 def test_errors_do_not_say_where_the_folders_lie(tmp_path: Path) -> None:

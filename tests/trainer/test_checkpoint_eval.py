@@ -256,7 +256,7 @@ def test_a_folder_of_pictures_is_a_gallery(
         pictures_of_people(tmp_path, [*NAMES, "Ann Lee", "Bo Ray"])
     assert len(caught.value.problems) == 2 and "Ann Lee" in str(caught.value)
     (tmp_path / "cuno gral.png").write_bytes(b"no picture")
-    with pytest.raises(ConfigError, match=r"cuno gral\.png is no readable picture"):
+    with pytest.raises(ConfigError, match=r"cuno gral\.png is not a readable picture"):
         read_people(ByNoise(), [f for _, f in pictures_of_people(tmp_path, NAMES)])
 
 

@@ -312,7 +312,7 @@ def test_a_dry_run_says_memory_and_time_and_writes_nothing(
         ({"text": ""}, "caption, is missing"),
         ({"kind": "cat"}, "kind is 'cat'"),
         ({"name": "somebody else"}, "does not stand in its text"),
-        ({"text": 7}, "text is no text"),
+        ({"text": 7}, "text is not text"),
     ],
 )
 def test_bad_rows_are_told(
@@ -356,7 +356,7 @@ def test_unreadable_pictures_and_lacking_kinds_are_told(
     (tmp_path / "data" / "0.png").write_bytes(b"no picture")
     rows = read_data(tmp_path / "data", settings())
     cache = LatentCache(tmp_path / "cache", model.latents, SIZE)
-    with pytest.raises(ConfigError, match=r"0\.png is no readable picture"):
+    with pytest.raises(ConfigError, match=r"0\.png is not a readable picture"):
         cache.prepare([row.file for row in rows], silent, Group())
     path = tmp_path / "data" / "metadata.jsonl"
     path.write_text(

@@ -258,7 +258,7 @@ def test_edits_in_a_table_survive_office_programs(tmp_path: Path, text: str) -> 
         ("name,description\nAnn,Z\xeb\n".encode("latin-1"), "line 2 is not UTF-8"),
         ("name\tdescription\nAnn\tx\n".encode("utf-16"), "UTF-16"),
         (b"", "is missing"),
-        (b'name,description\nAnn,"x\n', "it is no table"),
+        (b'name,description\nAnn,"x\n', "it is not a table"),
     ],
 )
 def test_no_error_of_a_table_asks_to_delete_it(tmp_path: Path, text: bytes, said: str) -> None:

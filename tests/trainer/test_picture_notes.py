@@ -208,7 +208,7 @@ def test_broken_pictures_are_refused_in_words(tmp_path: Path) -> None:
         ("a.tif", b"II*\0\x08\0\0\0"),
     ):
         (tmp_path / name).write_bytes(raw)
-        with pytest.raises(pictures.Unreadable, match=f"{name} is no readable picture"):
+        with pytest.raises(pictures.Unreadable, match=f"{name} is not a readable picture"):
             pictures.read_picture(tmp_path / name, SIZE)
 
 

@@ -180,7 +180,7 @@ def test_what_is_left_out_is_named_with_its_reason(
         "cannot read (save them as PNG or JPEG)",
         "1 .mp4",
         "1 without an ending",
-        "are no pictures",
+        "are not pictures",
     ):
         assert said in caplog.messages[0]
     assert "DS_Store" not in caplog.messages[0]

@@ -113,7 +113,7 @@ def test_pictures_are_looked_at_and_descriptions_changed_before_it_learns(tmp_pa
     assert "heldout" in {row["split"] for row in said.values()}
     assert 'target = "description"' in (last.path / "config.toml").read_text()
     assert contact(last) == contact(None) and picture(last.path / "sheet.png")
-    with pytest.raises(RunError, match="waits for nobody"):
+    with pytest.raises(RunError, match="not waiting for a review"):
         controller.learn("real", text)
 
 
@@ -128,4 +128,4 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_words(tmp_path: Path) -> Non
     assert told.state == "failed" and "Fix:" in told.error and "unexpected" not in told.error
     (tmp_path / "r" / "wanted.toml").write_text('per_name = "many"')
     assert run(tmp_path / "r") == 1
-    assert "set per_name: many is no number" in read_run(tmp_path / "r").error
+    assert "set per_name: many is not a number" in read_run(tmp_path / "r").error

@@ -72,7 +72,7 @@ def _detect_file(path: Path, prediction: Prediction | None) -> CheckpointInfo:
 
 
 def refuse_foreign(contents: Contents) -> None:
-    """AplError for a single file that is no checkpoint with a U-Net of Stable Diffusion."""
+    """AplError for a single file that is not a checkpoint with a U-Net of Stable Diffusion."""
     names = contents.shapes
     for mark, kind in _FOREIGN:
         if any(name.startswith(mark) or mark in name for name in names):
@@ -89,7 +89,7 @@ def refuse_foreign(contents: Contents) -> None:
     if contents.token_embedding():
         raise refuse(contents.path, "it is a text encoder alone", "give a whole checkpoint")
     some = ", ".join(printable(name, 60) for name in list(names)[:3]) or "nothing"
-    raise refuse(contents.path, f"it is no checkpoint that is known here (it begins with {some})")
+    raise refuse(contents.path, f"it is not a known kind of checkpoint (it begins with {some})")
 
 
 def _text(contents: Contents, prefix: str) -> Text:

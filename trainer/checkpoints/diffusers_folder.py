@@ -77,7 +77,7 @@ def _text(path: Path, part: str) -> Text:
     config = {k: v for k, v in config.items() if k not in ("architectures", "torch_dtype", "dtype")}
     table = plain_names(contents.sketch()).get("embeddings.token_embedding.weight")
     if table is None:
-        raise refuse(path, f"{part} is no CLIP text encoder")
+        raise refuse(path, f"{part} is not a CLIP text encoder")
     width = table.shape[1]
     config = {**config, "hidden_size": width}
     config.setdefault("projection_dim", width)

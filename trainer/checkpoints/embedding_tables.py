@@ -56,7 +56,7 @@ def _in_folder(path: Path) -> list[Tensor]:
         contents = Contents.of(path, weight_files(path, part, "model"))
         name = contents.token_embedding()
         if not name:
-            raise refuse(path, f"{part or 'its model.safetensors'} is no CLIP text encoder")
+            raise refuse(path, f"{part or 'its model.safetensors'} is not a CLIP text encoder")
         found.append(_table(contents, name))
     return found
 

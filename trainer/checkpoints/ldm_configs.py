@@ -19,7 +19,7 @@ _FEW_HEADS = 8
 _HEAD_WIDTH = 64
 _TIME_IDS = 6
 LAYERS = 200
-"""More of anything is no model; building it would take all memory."""
+"""More of anything is not a model; building it would take all memory."""
 
 
 def unet_config(contents: Contents) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a path that is given as a model is: a checkpoint, a pocket model, or a folder around some.
 
-A folder that is no model is searched for models, so that the error can name what to give instead.
+A folder that is not a model is searched for models, so that the error names what to give instead.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def no_model(path: Path) -> AplError:
 
 
 def _described(path: Path) -> tuple[str, str]:
-    """(found, fix) for a path that is no model."""
+    """(found, fix) for a path that is not a model."""
     if not path.is_dir():
         there = "it is a file" if path.exists() else "there is no such folder"
         return there, f"{FIX}, {_OTHER}"

@@ -120,7 +120,7 @@ def fitted(
 
 
 def picture_size(found: CheckpointInfo, preset: MemoryPreset, asked: int | None) -> int:
-    """Side of the pictures in pixels; ConfigError if it is no multiple of 64."""
+    """Side of the pictures in pixels; ConfigError if it is not a multiple of 64."""
     size = asked or min(found.size, preset.size)
     if size % 64 or not 64 <= size <= 2048:
         raise ConfigError(f"set size {size}", "it is not possible", "give a multiple of 64")

@@ -117,5 +117,5 @@ def _opened(path: Path, file: Path) -> Any:
             raise refuse(
                 path, "it is a pickle, which could run any code", "use its safetensors form"
             ) from error
-        found = f"it is no safetensors file, or it is cut off ({printable(str(error), 80)})"
+        found = f"it is not a safetensors file, or it is cut off ({printable(str(error), 80)})"
         raise refuse(path, found, "download it again, or " + FIX) from error

@@ -163,7 +163,7 @@ def _row(folder: Path, line: str, config: TrainConfig) -> TrainingRow | str:
     ):
         value = given.get(key, given.get(old, ""))
         if not isinstance(value, str):
-            return f"{key} is no text"
+            return f"{key} is not text"
         fields[key] = value.strip()
     kind, name, text = fields["kind"], fields["name"], fields["text"]
     if kind not in KINDS:

@@ -32,7 +32,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
             number = int(text)
         except ValueError:
             raise argparse.ArgumentTypeError(
-                f"{printable(text, 40)!r} is no whole number"
+                f"{printable(text, 40)!r} is not a whole number"
             ) from None
         if not low <= number <= high:
             raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not within {low} to {high}")
@@ -48,7 +48,7 @@ def decimal(low: float, high: float) -> Callable[[str], float]:
         try:
             number = float(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{printable(text, 40)!r} is no number") from None
+            raise argparse.ArgumentTypeError(f"{printable(text, 40)!r} is not a number") from None
         if not (math.isfinite(number) and low <= number <= high):
             raise argparse.ArgumentTypeError(
                 f"{printable(text, 40)} is not within {low:g} to {high:g}"
@@ -79,7 +79,7 @@ def pixels(text: str) -> int:
     """Side of a picture that latents and U-Nets can be halved down to."""
     number = whole(64, 2048)(text)
     if number % 64:
-        raise argparse.ArgumentTypeError(f"{number} is no multiple of 64")
+        raise argparse.ArgumentTypeError(f"{number} is not a multiple of 64")
     return number
 
 
@@ -118,13 +118,13 @@ def _check(text: str, places: list[Path]) -> None:
     told = printable(text, 200)
     try:
         if not text or "\0" in text:
-            raise argparse.ArgumentTypeError("it is no path")
+            raise argparse.ArgumentTypeError("it is not a path")
         long = any(len(os.fsencode(part)) > _NAME_BYTES for part in Path(text).parts)
         if long or len(os.fsencode(os.path.abspath(text))) > _PATH_BYTES:
             raise argparse.ArgumentTypeError(f"{told} is too long a path")
         place = next((p for p in places if os.path.lexists(p)), Path())
         if not os.path.isdir(place):
-            raise argparse.ArgumentTypeError(f"{printable(str(place), 200)} is no folder")
+            raise argparse.ArgumentTypeError(f"{printable(str(place), 200)} is not a folder")
         with tempfile.TemporaryFile(dir=place):
             pass
     except (OSError, ValueError) as error:

@@ -30,6 +30,6 @@ def run_missing(given: argparse.Namespace) -> int:
     """HostError: there are no benchmarks here."""
     raise HostError(
         "run a benchmark",
-        f"{CLONE} is no clone of the repository, and the package does not carry benchmarks/",
+        f"{CLONE} is not a clone of the repository, and the package does not carry benchmarks/",
         "clone the repository, `pip install -e .` in it, and run `apl bench` again",
     )

@@ -82,7 +82,7 @@ def load_model(folder: Path | None) -> PocketModel:
     if folder is not None and folder.exists() and is_checkpoint(folder):
         raise AplError(
             f"load {folder}",
-            "this verb works on pocket models only, and this is none",
+            "this verb works on pocket models only, and this is not one",
             "give a pocket model's folder, or leave --model out; on a checkpoint, look at pictures "
             "of many names with `apl generate`",
         )

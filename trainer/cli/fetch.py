@@ -22,7 +22,7 @@ def add(verbs: Verbs) -> None:
         verbs,
         "fetch",
         run_fetch,
-        "bring one of the few weights that optional parts need; without NAME, list them",
+        "download one of the weights that optional parts need; without NAME, list them",
         "apl fetch face-detection",
     )
     fetched.add_argument("name", nargs="?", metavar="NAME", help="which")
@@ -85,7 +85,7 @@ def _listed(one: Weight, folder: Path) -> str:
 
 def _address(text: str) -> str:
     if not text.startswith(("https://", "http://")):
-        raise argparse.ArgumentTypeError(f"{printable(text, 80)!r} is no http(s) address")
+        raise argparse.ArgumentTypeError(f"{printable(text, 80)!r} is not an http(s) address")
     return text
 
 

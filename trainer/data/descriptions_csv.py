@@ -100,7 +100,7 @@ def write_descriptions(folder: Path, wanted: Mapping[str, str]) -> None:
     asked = f"read the descriptions for {printable(str(path))}"
     said = {alike(name): text for name, text in wanted.items()}
     if unknown := [name for name in wanted if alike(name) not in rows]:
-        found = f"{printable(unknown[0], 80)!r} is none of its names"
+        found = f"{printable(unknown[0], 80)!r} is not one of its names"
         raise ConfigError(asked, found, "keep every name as it stands there")
     lines = [DescriptionRow(name, "train", text, {}, 0, None) for name, text in wanted.items()]
     _check(path, lines)
@@ -173,7 +173,7 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
         heads, *rows = _cells(text) or [[]]
     except csv.Error as error:
         fix = "repair that line, or save the table again as CSV"
-        raise ConfigError(asked, f"it is no table ({printable(str(error), 80)})", fix) from error
+        raise ConfigError(asked, f"it is not a table ({printable(str(error), 80)})", fix) from error
     heads = [head.strip().casefold() for head in heads]
     missing = {"name", "description"} - set(heads)
     if missing or len(set(heads) - {""}) < sum(map(bool, heads)):

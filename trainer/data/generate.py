@@ -196,7 +196,7 @@ def _drawn(tools: GenerationTools, task: Task, places: Sequence[int]) -> Tensor:
             "give --half, a smaller --size or a smaller --batch, with another --out folder",
         ) from error
     if not pictures.isfinite().all():
-        found = "they hold values that are no numbers"
+        found = "they hold values that are not numbers"
         raise RunError(asked, found, "leave --half out, and check the checkpoint")
     return pictures
 

@@ -107,7 +107,7 @@ def descriptions_in(entries: Iterable[MetadataRow]) -> dict[str, str]:
 
 def _entry(raw: Any) -> MetadataRow:
     if not isinstance(raw, dict):
-        raise ValueError("it is no table")
+        raise ValueError("it is not a table")
     given = {k: v for k, v in cast("dict[str, Any]", raw).items() if k in _FIELDS}
     if missing := sorted(_FIELDS - given.keys()):
         raise ValueError(f"{', '.join(missing)} is missing")
@@ -117,12 +117,12 @@ def _entry(raw: Any) -> MetadataRow:
 def _fault(entry: MetadataRow) -> str:
     texts = (entry.file, entry.kind, entry.prompt, entry.name, entry.neutral, entry.split)
     if not all(isinstance(text, str) for text in texts):
-        return "a field that should be text is none"
+        return "a field that should be text is not"
     if entry.seed is not None and (isinstance(entry.seed, bool) or not isinstance(entry.seed, int)):
-        return "the seed is no whole number"
+        return "the seed is not a whole number"
     path = PurePosixPath(entry.file)
     if not path.parts or path.is_absolute() or ".." in path.parts or set(entry.file) & set("\\:\0"):
-        return f"{printable(entry.file, 80)!r} is no file below the folder"
+        return f"{printable(entry.file, 80)!r} is not a file below the folder"
     if entry.kind not in KINDS:
         return f"the kind is {printable(entry.kind, 40)!r}, not one of {', '.join(KINDS)}"
     if entry.split not in SPLITS:

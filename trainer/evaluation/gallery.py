@@ -92,7 +92,7 @@ def read_people(reader: FaceReader, files: Sequence[Path]) -> Faces:
         try:
             faces.append(reader.faces(_picture(file)[None]))
         except Unreadable as error:
-            found = f"{printable(file.name)} is no readable picture ({error})"
+            found = f"{printable(file.name)} is not a readable picture ({error})"
             problems.append(ConfigError("take a gallery", found, "replace it or take it out"))
     if problems:
         raise ConfigError.of("take a gallery", problems[:_TOLD])

@@ -113,7 +113,7 @@ class ImageCache:
             halves = requests[: self.batch], requests[self.batch :]
             return torch.cat([self._drawn(half, rows) for half in halves])
         if not bool(pictures.isfinite().all()):
-            found = "they hold values that are no numbers"
+            found = "they hold values that are not numbers"
             raise RunError(asked, found, "check the checkpoint and the prefix")
         return pictures
 

@@ -101,7 +101,7 @@ def _bytes(path: Path, asked: str) -> bytes:
         with zipfile.ZipFile(io.BytesIO(blob)) as parts:
             infos = parts.infolist()
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        found = f"it is no torch file ({printable(str(error), 80)})"
+        found = f"it is not a torch file ({printable(str(error), 80)})"
         raise AplError(asked, found, fix) from error
     packed = any(info.compress_type != zipfile.ZIP_STORED for info in infos)
     if packed or sum(info.file_size for info in infos) > FILE_BYTES:

@@ -224,5 +224,5 @@ def _address(source: Path | None, url: str, asked: str) -> str:
             raise AplError(f"{asked} from {printable(str(source))}", found, "check the path")
         return source.resolve().as_uri()
     if not url.startswith(("https://", "http://")):
-        raise ConfigError(asked, "the address is no http(s) address", "or use --from FILE")
+        raise ConfigError(asked, "the address is not an http(s) address", "or use --from FILE")
     return url

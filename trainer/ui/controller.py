@@ -67,7 +67,9 @@ class Controller:
 
         run = self.look(name)
         if run.state != "looking":
-            raise RunError(f"learn in {run.name}", "it waits for nobody", "choose another run")
+            raise RunError(
+                f"learn in {run.name}", "it is not waiting for a review", "choose another run"
+            )
         wanted: dict[str, str] = {}
         for number, line in enumerate(descriptions.splitlines(), 1):
             who, colon, text = line.partition(":")

@@ -90,7 +90,7 @@ class ModelIndex:
         if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
             raise ConfigError(
                 f"call the run {printable(name, 80)!r}",
-                "it is no plain name",
+                "it is not a plain name",
                 "use 1 to 60 letters, digits, - and _, beginning with a letter or a digit",
             )
         number = 1

@@ -63,7 +63,7 @@ def learn_checkpoint(
         config, origin = TrainConfig.from_mapping(read_toml(run.config)), CheckpointOrigin.of(run)
         if origin is None:
             raise RunError(
-                f"go on with {folder}", "it is no run on a checkpoint", "start a new one"
+                f"go on with {folder}", "it is not a run on a checkpoint", "start a new one"
             )
     else:
         config, origin = _ordered(folder, order)
@@ -99,7 +99,7 @@ def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, Any]:
     for name, value in (("size", size), ("per_name", per_name)):
         if (type(value) is not int and not (value is None and name == "size")) or value == 0:
             raise ConfigError(
-                f"set {name}", f"{printable(str(value), 40)} is no number", "give one"
+                f"set {name}", f"{printable(str(value), 40)} is not a number", "give one"
             )
     config = TrainConfig.from_mapping(settings, _longer(REAL, order.preset))
     found, device = detect(Path(order.model)), own_device(None)

@@ -37,7 +37,9 @@ class Client:
     def __init__(self, url: str, login: str = "", seconds: float = 300.0) -> None:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
             raise ConfigError(
-                "verify a server", f"{printable(url, 80)!r} is no address", "give http://HOST:PORT"
+                "verify a server",
+                f"{printable(url, 80)!r} is not an address",
+                "give http://HOST:PORT",
             )
         self.url = url.rstrip("/")
         self.seconds = seconds

@@ -48,7 +48,7 @@ class Proof:
     """The matrix and `generate` more requests, sent to a server and to the reference beside it.
 
     HostError where nothing is enforced at all or the reference is none, ConfigError for a name in
-    `only` that is no request. `ended` says why a run stopped early, in words.
+    `only` that is not a request. `ended` says why a run stopped early, in words.
     """
 
     def __init__(
