@@ -38,15 +38,15 @@ from .prefix import Rows
 class Example:
     """A clean latent (C, H, W), the prompt that gets the prefix, and the prompt of the target.
 
-    `contrast` is the target's prompt with one word swapped; empty where there is none, and for
-    names, whose contrast is the prompt itself.
+    `contrast_prompt` is the target's prompt with one word swapped; empty where there is none, and
+    for names, whose contrast is the prompt itself.
     """
 
     kind: Kind
     latent: Tensor
     prompt: str
     neutral: str
-    contrast: str = ""
+    contrast_prompt: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,21 +112,23 @@ def compute_targets(
     t: Tensor,
     noise: Tensor,
     repulsion: float = 0.0,
-    contrasts: bool = True,
+    with_contrast: bool = True,
 ) -> TargetBatch:
     """Noise examples at steps t (B,) with noise (B, C, H, W) and compute their fixed targets.
 
-    One run of the frozen denoiser, without gradient; with repulsion or `contrasts` it also holds
-    the name prompts, and with `contrasts` the contrasts of the examples that have one.
+    One run of the frozen denoiser, without gradient; with repulsion or `with_contrast` it also
+    holds the name prompts, and with `with_contrast` the contrast prompts.
     """
     x0 = torch.stack([e.latent for e in examples]).to(denoiser.device)
     t, noise = t.to(denoiser.device), noise.to(denoiser.device)
     x_t = denoiser.schedule.q_sample(x0, noise, t)
     count = len(examples)
     names = [i for i, e in enumerate(examples) if e.kind == "identity"]
-    others = {i: examples[i].prompt for i in names} if repulsion or contrasts else {}
-    if contrasts:
-        others |= {i: e.contrast for i, e in enumerate(examples) if e.contrast and i not in others}
+    others = {i: examples[i].prompt for i in names} if repulsion or with_contrast else {}
+    if with_contrast:
+        for i, example in enumerate(examples):
+            if example.contrast_prompt:
+                others.setdefault(i, example.contrast_prompt)
     texts = [*(e.neutral for e in examples), *others.values()]
     rows = torch.tensor([*range(count), *others], device=x_t.device)
     conditioning = encode_unique(encoder, texts, None)
@@ -134,7 +136,7 @@ def compute_targets(
     target, change = predicted[:count].clone(), torch.zeros_like(predicted[:count])
     change[rows[count:]] = predicted[count:] - target[rows[count:]]
     target[names] -= repulsion * change[names]
-    contrast_direction = change if contrasts else torch.zeros_like(change)
+    contrast_direction = change if with_contrast else torch.zeros_like(change)
     return TargetBatch(
         tuple(e.kind for e in examples),
         tuple(e.prompt for e in examples),
@@ -156,11 +158,11 @@ def per_example_loss(
     batch: TargetBatch,
     rows: Rows,
     weighting: Weighting = "eps",
-    contrast: float = 0.0,
+    weight_contrast: float = 0.0,
 ) -> Tensor:
     """Mean squared error of each example (B,) with the prefix in place; differentiable in it.
 
-    `contrast` times the squared share of a word's contrast_direction comes on top.
+    `weight_contrast` times the squared share of a word's contrast_direction comes on top.
 
     `x0` measures it on the clean latents that the two predictions mean: the error in the noise
     times (1 - alpha_bar) / alpha_bar, which does not fade where there is almost only noise.
@@ -172,7 +174,9 @@ def per_example_loss(
     if weighting == "x0":
         signal, sigma = denoiser.schedule.coefficients(batch.t, found)
         found = found * (sigma / signal).square()
-    return found + contrast * _share(off, batch).square() if contrast else found
+    if weight_contrast:
+        return found + weight_contrast * _share(off, batch).square()
+    return found
 
 
 def _share(off: Tensor, batch: TargetBatch) -> Tensor:

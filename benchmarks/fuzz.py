@@ -80,7 +80,7 @@ SECONDS = 0.05
 BYTES = 64 * 2**20
 """Memory that one file may take beyond what the process has."""
 
-_CONFIG = TrainConfig(vectors=2, behind=1, batch_things=0)
+_CONFIG = TrainConfig(num_vectors=2, num_suffix_vectors=1, batch_things=0)
 _WIDTH = {"pocket": WIDTHS["pocket"]}
 
 

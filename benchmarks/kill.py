@@ -46,16 +46,16 @@ def settings(seed: int, steps: int = _STEPS) -> TrainConfig:
     return TrainConfig(
         seed=seed,
         weighting="x0",
-        vectors=3,
-        behind=1,
+        num_vectors=3,
+        num_suffix_vectors=1,
         batch_identity=1,
         batch_things=1,
         batch_people=1,
         steps=steps,
-        pool=6,
-        warmup=2,
-        rate=0.005,
-        check_every=0,
+        target_cache=6,
+        lr_warmup_steps=2,
+        learning_rate=0.005,
+        validate_every=0,
         save_every=2,
     )
 
@@ -382,6 +382,6 @@ def _train(model: PocketModel, config: TrainConfig, folder: Path, tell: Say) -> 
     if not run_folder.config.exists():
         run_folder.create(config)
     people = training_people(model.world.group("train"))[0]
-    source = PocketSource(model, people, "person", config.vectors)
+    source = PocketSource(model, people, "person", config.num_vectors)
     networks = Model(model.encoder, model.denoiser, model.name)
     Trainer(config, networks, source, run_folder, callbacks=[on_event]).run()

@@ -15,7 +15,7 @@ from apl_core.metadata import PrefixCard
 from apl_core.prefix import Prefix
 
 METRICS = b"".join(
-    json.dumps({"step": step, "loss": 0.5, "rate": 0.01, "seconds": 0.1}).encode() + b"\n"
+    json.dumps({"step": step, "loss": 0.5, "learning_rate": 0.01, "seconds": 0.1}).encode() + b"\n"
     for step in range(1, 9)
 )
 ORIGIN = json.dumps({"model": "/a/model", "names": ["Ada Lind", "Bo Berg"]}, indent=1).encode()

@@ -45,9 +45,9 @@ def step_costs(model: PocketModel, say: Callable[[str], None]) -> dict[str, floa
     variants = {
         "authors": PAPER,
         "frozen": replace(PAPER, recipe="apl", batch_things=0),
-        "batched": replace(ours, pool=0, repulsion=0.0, contrast=0.0),
-        "kept": replace(ours, pool=ours.batch),
-        "fresh": replace(ours, pool=ours.batch, pool_uses=1),
+        "batched": replace(ours, target_cache=0, repulsion=0.0, weight_contrast=0.0),
+        "kept": replace(ours, target_cache=ours.batch),
+        "fresh": replace(ours, target_cache=ours.batch, target_cache_uses=1),
     }
     benches = {name: _Bench(model, config) for name, config in variants.items()}
     for bench in benches.values():
@@ -69,14 +69,14 @@ class _Bench:
         self.model, self.config = model, config
         people = training_people(model.world.group("train"))[0]
         target: Target = "empty" if config.recipe == "paper" else "person"
-        source = PocketSource(model, people, target, config.vectors)
+        source = PocketSource(model, people, target, config.num_vectors)
         self.group = Group()
         self.batches = BatchSampler(
             config, model.encoder, model.denoiser, source, self.group, lambda *_: None
         )
         rows = initial_rows(config, model.encoder, generator(0, "bench"))
         leaves = {k: v.clone().requires_grad_() for k, v in rows.vectors.items()}
-        self.rows = Rows(leaves, config.behind)
+        self.rows = Rows(leaves, config.num_suffix_vectors)
         self.step = 0
 
     def steps(self, count: int) -> float:
@@ -89,7 +89,7 @@ class _Bench:
                 counts = self.batches.counts(self.step)
                 drawing = 0.0
                 if (
-                    not self.config.pool
+                    not self.config.target_cache
                 ):  # what a kept pool has drawn long ago is not the step's cost
                     began = time.perf_counter()
                     self.batches.examples(counts, "step", self.step)
@@ -164,8 +164,8 @@ def run(
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     found = step_costs(model, say)
-    ours = quality_curve(model, replace(POCKET, check_every=10), 60 * minutes, say)
-    theirs = quality_curve(model, replace(PAPER, check_every=150), 60 * minutes, say)
+    ours = quality_curve(model, replace(POCKET, validate_every=10), 60 * minutes, say)
+    theirs = quality_curve(model, replace(PAPER, validate_every=150), 60 * minutes, say)
     found |= compared(ours, theirs) | {"seconds.budget": 60 * minutes}
     _draw(ours, theirs, out / "speed.png")
     write_text(out / "figures.json", json.dumps(found, indent=1, sort_keys=True) + "\n")

@@ -123,7 +123,7 @@ class Step:
         )
         rows = initial_rows(config, encoder, generator(0, "bench"))
         leaves = {k: v.to(denoiser.device).requires_grad_() for k, v in rows.vectors.items()}
-        self.rows = Rows(leaves, config.behind)
+        self.rows = Rows(leaves, config.num_suffix_vectors)
         self.number = 0
         self.target_seconds = 0.0
         self._gradients: list[Tensor | None] = []
@@ -171,7 +171,7 @@ def _sized(config: TrainConfig, batch: int) -> TrainConfig:
     counts["batch_identity"] = max(counts["batch_identity"], 1)
     counts["batch_people"] -= sum(counts.values()) - batch
     sized = replace(config, **cast(Any, counts))
-    return replace(sized, pool=batch, pool_uses=0, repulsion=0.0, micro_batch=0)
+    return replace(sized, target_cache=batch, target_cache_uses=0, repulsion=0.0, micro_batch=0)
 
 
 def step_times(

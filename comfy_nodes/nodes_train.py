@@ -141,18 +141,18 @@ def _config(
     return TrainConfig.from_mapping(
         {
             "seed": one["seed"],
-            "vectors": one["vectors"] if start is None else start.n,
-            "behind": one["behind"] if start is None else start.behind,
+            "num_vectors": one["vectors"] if start is None else start.n,
+            "num_suffix_vectors": one["behind"] if start is None else start.behind,
             "target": one["target"],
             "steps": steps,
-            "rate": float(one["rate"]),
-            "warmup": min(10, steps // 10),
+            "learning_rate": float(one["rate"]),
+            "lr_warmup_steps": min(10, steps // 10),
             "batch_identity": identity,
             "batch_people": faces,
             "batch_things": whole - identity - faces,
             "micro_batch": one["micro_batch"],
-            "pool": max(whole, min(512, whole * steps)),
-            "check_every": one["preview_every"] or (max(1, steps // 10) if judged else 0),
+            "target_cache": max(whole, min(512, whole * steps)),
+            "validate_every": one["preview_every"] or (max(1, steps // 10) if judged else 0),
             "save_every": 10,
         }
     )

@@ -45,7 +45,11 @@ class TensorBoardCallback:
     def __call__(self, event: Event) -> None:
         """Write one event."""
         if isinstance(event, Stepped):
-            scalars = {"loss": event.loss, "rate": event.rate, "seconds": event.seconds}
+            scalars = {
+                "loss": event.loss,
+                "learning_rate": event.learning_rate,
+                "seconds": event.seconds,
+            }
             scalars |= {f"loss/{kind}": loss for kind, loss in event.losses.items()}
         elif isinstance(event, Validated):
             scalars = {"validation/score": event.score}

@@ -30,13 +30,13 @@ _LATENT = 8
 _SIZE = 512
 _BASE = TrainConfig(
     steps=1000,
-    rate=0.002,
+    learning_rate=0.002,
     batch_identity=2,
     batch_things=1,
     batch_people=2,
     micro_batch=1,
-    pool=0,
-    check_every=0,
+    target_cache=0,
+    validate_every=0,
 )
 """A card that already holds the webui's model has room for one example at a time."""
 

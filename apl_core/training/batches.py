@@ -1,4 +1,4 @@
-"""Which examples a step learns from: drawn fresh, or from a pool whose targets are kept."""
+"""Which examples a step learns from: drawn fresh, or from a cache whose targets are kept."""
 
 from __future__ import annotations
 
@@ -55,31 +55,31 @@ class BatchSampler:
     def batch(self, step: int) -> TargetBatch:
         """The whole global batch of a step.
 
-        A pool begins empty: each step gets targets of its own, which is kept, until the pool
+        A cache begins empty: each step gets targets of its own, which is kept, until the cache
         is full. From then on steps draw from it, and no more are computed until its uses are up.
-        They go through the whole pool, and again in another order. Each takes examples of all noise
-        levels: one out of the noisiest, one out of the next, and so on.
+        They go through the whole cache, and again in another order. Each takes examples of all
+        noise levels: one out of the noisiest, one out of the next, and so on.
         """
-        counts, uses = self.counts(step), self.config.pool_uses
-        if not self.config.pool:
+        counts, uses = self.counts(step), self.config.target_cache_uses
+        if not self.config.target_cache:
             return self._with_targets(counts, "step", step)
         number, place = divmod(step, uses) if uses else (0, step)
-        pool = self._pooled(number, place)
-        rows = [self._spread(pool, kind, count, step) for kind, count in counts.items() if count]
-        return pool.pick([row for some in rows for row in some])
+        cache = self._cached_targets(number, place)
+        rows = [self._spread(cache, kind, count, step) for kind, count in counts.items() if count]
+        return cache.pick([row for some in rows for row in some])
 
-    def _spread(self, pool: TargetBatch, kind: Kind, count: int, step: int) -> list[int]:
-        """Where `count` examples of a kind lie in a pool, one in each `count`-th of its levels."""
-        places = torch.tensor([i for i, k in enumerate(pool.kinds) if k == kind])
-        by_noise = places[pool.t[places].cpu().argsort(stable=True)].reshape(count, -1)
+    def _spread(self, cache: TargetBatch, kind: Kind, count: int, step: int) -> list[int]:
+        """Where `count` examples of a kind lie in a cache, one in each `count`-th of its levels."""
+        places = torch.tensor([i for i, k in enumerate(cache.kinds) if k == kind])
+        by_noise = places[cache.t[places].cpu().argsort(stable=True)].reshape(count, -1)
         turn, at = divmod(step, by_noise.shape[1])
         random = generator(self.config.seed, f"pick-{kind}", turn)
         return [int(part[torch.randperm(len(part), generator=random)[at]]) for part in by_noise]
 
-    def _pooled(self, number: int, place: int) -> TargetBatch:
-        """Batch `place` of a pool while it fills up, and all of its batches afterwards."""
+    def _cached_targets(self, number: int, place: int) -> TargetBatch:
+        """Batch `place` of a cache while it fills up, and all of its batches afterwards."""
         size = self.config.batch
-        whole = math.ceil(self.config.pool / size)
+        whole = math.ceil(self.config.target_cache / size)
         if number != self._number:
             self._number, self._batches, self._full = number, {}, None
         first = number * whole
@@ -115,8 +115,8 @@ class BatchSampler:
         chance = generator(self.config.seed, f"{purpose}-empty", index)
         lots = torch.rand(len(every), generator=chance)
         return [
-            replace(one, prompt="", neutral="", contrast="")
-            if one.kind != "identity" and float(lot) < self.config.empty
+            replace(one, prompt="", neutral="", contrast_prompt="")
+            if one.kind != "identity" and float(lot) < self.config.proportion_empty_prompts
             else one
             for one, lot in zip(every, lots, strict=True)
         ]
@@ -141,7 +141,7 @@ class BatchSampler:
                     t[some],
                     noise[some],
                     self.config.repulsion,
-                    self.config.contrast > 0,
+                    self.config.weight_contrast > 0,
                 )
             x_ts.append(part.x_t)
             targets.append(part.target)
@@ -171,7 +171,8 @@ class BatchSampler:
         for kind in dict.fromkeys(e.kind for e in examples):
             where = [i for i, e in enumerate(examples) if e.kind == kind]
             count = len(where)
-            lowest = self.config.lowest_t if kind == "identity" else self.config.lowest_t_free
+            named, free = self.config.min_timestep, self.config.min_timestep_free
+            lowest = named if kind == "identity" else free
             part = torch.randperm(count, generator=random) + torch.rand(count, generator=random)
             t[where] = (lowest + (end - lowest) * part / count).long().clamp(max=end - 1)
         return t

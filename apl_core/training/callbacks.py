@@ -29,7 +29,7 @@ class Stepped:
     steps: int
     loss: float
     losses: Mapping[str, float]
-    rate: float
+    learning_rate: float
     seconds: float
 
 

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from ..errors import ConfigError
 from ..example_kinds import KINDS, Kind, Target, Weighting
 from ..tokens import MAX_ROWS
+from .renamed import renamed
 
 
 def setting(
@@ -42,8 +43,10 @@ class TrainConfig:
         "run", "apl", "The step: ours, or the authors' of the paper", choices=("apl", "paper")
     )
     seed: int = setting("run", 0, "Decides first vectors, examples and noise", 0, 2**31 - 1)
-    vectors: int = setting("prefix", 10, "Vectors of the prefix, a token's place each", 1, MAX_ROWS)
-    behind: int = setting(
+    num_vectors: int = setting(
+        "prefix", 10, "Vectors of the prefix, a token's place each", 1, MAX_ROWS
+    )
+    num_suffix_vectors: int = setting(
         "prefix", 5, "How many of them stand behind the text instead of in front", 0, MAX_ROWS
     )
     target: str = setting(
@@ -61,15 +64,15 @@ class TrainConfig:
         "Errors are measured on the noise (eps) or on the clean latent (x0)",
         choices=get_args(Weighting),
     )
-    lowest_t: int = setting("loss", 0, "Lowest noise step that names are learned at", 0, 900)
-    lowest_t_free: int = setting("loss", 0, "The same for prompts without a name", 0, 900)
+    min_timestep: int = setting("loss", 0, "Lowest noise step that names are learned at", 0, 900)
+    min_timestep_free: int = setting("loss", 0, "The same for prompts without a name", 0, 900)
     weight_identity: float = setting("loss", 1.0, "Weight of prompts with a name", 0, 1000)
     weight_things: float = setting("loss", 1.5, "Weight of name-free scenes", 0, 1000)
     weight_people: float = setting("loss", 4.0, "Weight of name-free people", 0, 1000)
-    contrast: float = setting(
+    weight_contrast: float = setting(
         "loss", 0.0, "Weight of what is left of a name, and of one swapped word's meaning", 0, 1000
     )
-    empty: float = setting(
+    proportion_empty_prompts: float = setting(
         "batch", 0.0, "Share of name-free examples whose text is taken away", 0, 1
     )
     batch_identity: int = setting("batch", 14, "Examples of names per step", 1, 4096)
@@ -82,34 +85,34 @@ class TrainConfig:
     optimizer: str = setting(
         "optimizer", "adam", "What moves the vectors", choices=("adam", "muon")
     )
-    rate: float = setting("optimizer", 0.03, "Highest learning rate", 1e-9, 10)
-    warmup: int = setting(
+    learning_rate: float = setting("optimizer", 0.03, "Highest learning rate", 1e-9, 10)
+    lr_warmup_steps: int = setting(
         "optimizer", 10, "Steps in which the rate rises to its highest", 0, 1_000_000
     )
-    decay: str = setting(
+    lr_scheduler: str = setting(
         "optimizer",
         "cosine",
         "The rate falls to 0 along a cosine, or stays",
         choices=("cosine", "constant"),
     )
-    clip: float = setting("optimizer", 0.0, "Longest gradient; 0: any", 0, 1_000_000)
-    init: str = setting(
+    max_grad_norm: float = setting("optimizer", 0.0, "Longest gradient; 0: any", 0, 1_000_000)
+    prefix_init: str = setting(
         "prefix",
         "words",
         "First vectors: of random words, as scattered as words, or in [0, 1) as the paper's",
         choices=("words", "normal", "uniform"),
     )
-    warm_steps: int = setting(
+    warm_start_steps: int = setting(
         "prefix", 0, "Steps on text encodings alone, before the first real one", 0, 1_000_000
     )
-    pool: int = setting(
+    target_cache: int = setting(
         "speed", 512, "Targets that are kept and learned from again; 0: none", 0, 1_000_000
     )
-    pool_uses: int = setting(
+    target_cache_uses: int = setting(
         "speed", 0, "Steps after which kept targets are made anew; 0: never", 0, 1_000_000
     )
-    autocast: str = setting("speed", "off", "Mixed precision", choices=("off", "bf16", "fp16"))
-    check_every: int = setting(
+    mixed_precision: str = setting("speed", "no", "Mixed precision", choices=("no", "bf16", "fp16"))
+    validate_every: int = setting(
         "validation", 45, "Steps between validations and previews; 0: none", 0, 10_000_000
     )
     patience: int = setting(
@@ -131,9 +134,9 @@ class TrainConfig:
 
     @property
     def num_targets(self) -> int:
-        """Those of them with a teacher's prediction of their own: all, or one pool of them."""
-        kept = self.pool and not self.pool_uses
-        return min(self.pool, self.samples) if kept else self.samples
+        """Those of them with a teacher's prediction of their own: all, or one cache of them."""
+        kept = self.target_cache and not self.target_cache_uses
+        return min(self.target_cache, self.samples) if kept else self.samples
 
     @property
     def weights(self) -> dict[Kind, float]:
@@ -160,9 +163,11 @@ class TrainConfig:
 
         `base` replaces the defaults of the recipe `apl`, for models that learn better otherwise.
         `micro_batch` may be "auto", which is 0: all at once, and fewer when memory runs out.
+        Names of an earlier version are read, and told.
         """
+        given = renamed(given)
         if given.get("micro_batch") == "auto":
-            given = {**given, "micro_batch": 0}
+            given["micro_batch"] = 0
         problems = _type_faults(given)
         wrong = {problem.asked for problem in problems}
         sound = {name: value for name, value in given.items() if f"set {name}" not in wrong}
@@ -176,8 +181,8 @@ class TrainConfig:
 
 PAPER = TrainConfig(
     recipe="paper",
-    vectors=10,
-    behind=0,
+    num_vectors=10,
+    num_suffix_vectors=0,
     target="empty",
     repulsion=0.0,
     weight_identity=1.0,
@@ -187,12 +192,12 @@ PAPER = TrainConfig(
     batch_things=1,
     batch_people=0,
     steps=10_000,
-    rate=1e-3,
-    warmup=0,
-    decay="constant",
-    init="uniform",
-    pool=0,
-    check_every=500,
+    learning_rate=1e-3,
+    lr_warmup_steps=0,
+    lr_scheduler="constant",
+    prefix_init="uniform",
+    target_cache=0,
+    validate_every=500,
     save_every=500,
 )
 """The authors' step: batch 1 by a coin between identity and general, Adam 1e-3, no schedule."""
@@ -241,22 +246,23 @@ def _value_faults(config: TrainConfig) -> list[ConfigError]:
     paper = config.recipe == "paper"
     rules: list[tuple[bool, str, str, str]] = [
         (
-            config.behind > config.vectors,
-            "behind",
-            f"{config.behind} of {config.vectors} vectors cannot stand behind the text",
-            "at most as many as vectors",
+            config.num_suffix_vectors > config.num_vectors,
+            "num_suffix_vectors",
+            f"{config.num_suffix_vectors} of {config.num_vectors} vectors "
+            "cannot stand behind the text",
+            "at most as many as num_vectors",
         ),
         (
-            0 < config.pool < config.batch,
-            "pool",
-            f"{config.pool} examples do not fill a batch",
-            f"at least {config.batch}, or 0 for no pool",
+            0 < config.target_cache < config.batch,
+            "target_cache",
+            f"{config.target_cache} examples do not fill a batch",
+            f"at least {config.batch}, or 0 for no cache",
         ),
         (
-            config.patience > 0 and not config.check_every,
+            config.patience > 0 and not config.validate_every,
             "patience",
-            "nothing is measured with check_every = 0",
-            "give check_every, or patience = 0",
+            "nothing is measured with validate_every = 0",
+            "give validate_every, or patience = 0",
         ),
         (
             paper and config.repulsion > 0,
@@ -265,8 +271,8 @@ def _value_faults(config: TrainConfig) -> list[ConfigError]:
             "leave it at 0",
         ),
         (
-            paper and config.empty > 0,
-            "empty",
+            paper and config.proportion_empty_prompts > 0,
+            "proportion_empty_prompts",
             "the paper's step has no empty texts",
             "leave it at 0",
         ),

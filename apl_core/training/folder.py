@@ -20,6 +20,7 @@ from ..errors import RunError
 from ..locks import lock
 from ..metadata import printable
 from .config import TrainConfig
+from .renamed import renamed_row
 
 _UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError)
 
@@ -128,7 +129,7 @@ class RunFolder:
             with contextlib.suppress(ValueError, RecursionError):
                 row: Any = json.loads(line)
                 if isinstance(row, dict) and type(cast("dict[str, Any]", row).get("step")) is int:
-                    rows.append(cast("dict[str, Any]", row))
+                    rows.append(renamed_row(cast("dict[str, Any]", row)))
         return rows
 
     def cut_log(self, step: int) -> None:

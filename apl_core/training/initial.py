@@ -20,15 +20,15 @@ def initial_rows(config: TrainConfig, encoder: TextEncoderPort, random: torch.Ge
     """
     vectors: dict[str, Tensor] = {}
     for key, width in encoder.widths.items():
-        shape = (config.vectors, width)
+        shape = (config.num_vectors, width)
         table = encoder.token_embedding(key).detach().float().cpu()
-        if config.init == "uniform":
+        if config.prefix_init == "uniform":
             vectors[key] = torch.rand(shape, generator=random)
-        elif config.init == "normal":
+        elif config.prefix_init == "normal":
             vectors[key] = table.mean(0) + table.std(0) * torch.randn(shape, generator=random)
         else:
-            vectors[key] = table[torch.randint(len(table), (config.vectors,), generator=random)]
-    return Rows(vectors, config.behind)
+            vectors[key] = table[torch.randint(len(table), (config.num_vectors,), generator=random)]
+    return Rows(vectors, config.num_suffix_vectors)
 
 
 def norm_ratio(rows: Rows, encoder: TextEncoderPort) -> float:

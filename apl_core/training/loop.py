@@ -58,8 +58,8 @@ class Model:
 class Trainer:
     """Learns a prefix for a frozen model into a run folder.
 
-    `validator` measures the prefix every `check_every` steps on prompts kept for choosing; the best
-    rows are kept. Without one the last rows are the result.
+    `validator` measures the prefix every `validate_every` steps on prompts kept for choosing; the
+    best rows are kept. Without one the last rows are the result.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Trainer:
             spent = time.perf_counter() - began
             self._tell(Stepped(progress.step, config.steps, loss, losses, rate, spent))
             last = progress.step == config.steps
-            if config.check_every and (progress.step % config.check_every == 0 or last):
+            if config.validate_every and (progress.step % config.validate_every == 0 or last):
                 self._check(progress)
             if self._asked("save") or progress.step % config.save_every == 0:
                 self._save(progress)
@@ -177,15 +177,15 @@ class Trainer:
         if finite and math.isfinite(loss):
             for each in gradients.values():
                 each.div_(progress.scale)
-            clip(gradients, config.clip)
+            clip(gradients, config.max_grad_norm)
             progress.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-        elif config.autocast == "fp16" and progress.scale > 1:
+        elif config.mixed_precision == "fp16" and progress.scale > 1:
             progress.scale /= 2
         else:
             raise RunError(
                 f"learn step {progress.step + 1}",
                 f"the loss is not a finite number ({loss})",
-                "lower `rate`, or train with autocast off; the last saved state is unharmed",
+                "lower learning_rate, or set mixed_precision = no; the last saved state is whole",
             )
         return loss, losses, rate
 
@@ -223,7 +223,7 @@ class Trainer:
             names_trained=self.names_trained,
             figures=dict(progress.best_figures),
         )
-        return Prefix(vectors, self.config.behind, card)
+        return Prefix(vectors, self.config.num_suffix_vectors, card)
 
     def _begun(self, batches: BatchSampler) -> Progress:
         config, encoder = self.config, self.model.encoder
@@ -232,7 +232,7 @@ class Trainer:
         else:
             self._check_start(self.start)
             rows = self.start.rows()
-        if config.warm_steps:
+        if config.warm_start_steps:
             rows = warm_start(config, encoder, batches, rows, self._phase)
         return Progress.begin(rows, config, self.model.denoiser.device)
 
@@ -244,12 +244,12 @@ class Trainer:
                 f"it is for {describe(start.widths)}, the model is {describe(widths)}",
                 "start from a prefix that was made for this kind of model",
             )
-        if (start.n, start.behind) != (config.vectors, config.behind):
+        if (start.n, start.behind) != (config.num_vectors, config.num_suffix_vectors):
             raise ConfigError(
                 "go on from a prefix",
-                f"it has {start.n} vectors, {start.behind} of them behind, "
-                f"the settings say {config.vectors} and {config.behind}",
-                f"set vectors = {start.n} and behind = {start.behind}",
+                f"it has {start.n} vectors, {start.behind} of them behind the text, "
+                f"the settings say {config.num_vectors} and {config.num_suffix_vectors}",
+                f"set num_vectors = {start.n} and num_suffix_vectors = {start.behind}",
             )
 
     def _save(self, progress: Progress) -> None:
@@ -282,7 +282,7 @@ class Trainer:
                     "step": event.step,
                     "loss": event.loss,
                     **event.losses,
-                    "rate": event.rate,
+                    "learning_rate": event.learning_rate,
                     "seconds": event.seconds,
                 }
             )
@@ -294,9 +294,9 @@ class Trainer:
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Rate at a step: linear warm-up, then constant or falling to zero along a cosine."""
-    if step < config.warmup:
-        return config.rate * (step + 1) / config.warmup
-    if config.decay == "constant":
-        return config.rate
-    share = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.rate * 0.5 * (1 + math.cos(math.pi * share))
+    if step < config.lr_warmup_steps:
+        return config.learning_rate * (step + 1) / config.lr_warmup_steps
+    if config.lr_scheduler == "constant":
+        return config.learning_rate
+    share = (step - config.lr_warmup_steps) / max(config.steps - config.lr_warmup_steps, 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))

@@ -39,9 +39,9 @@ class Progress:
         """Own copies of the rows as leaves on a device, and a fresh optimizer."""
         leaves = {k: v.to(device, copy=True).requires_grad_() for k, v in rows.vectors.items()}
         kind = Muon if config.optimizer == "muon" else torch.optim.Adam
-        optimizer = kind(list(leaves.values()), lr=config.rate)
-        scale = 1024.0 if config.autocast == "fp16" else 1.0
-        return Progress(Rows(leaves, config.behind), optimizer, scale=scale)
+        optimizer = kind(list(leaves.values()), lr=config.learning_rate)
+        scale = 1024.0 if config.mixed_precision == "fp16" else 1.0
+        return Progress(Rows(leaves, config.num_suffix_vectors), optimizer, scale=scale)
 
     def validated(self, result: ValidationResult) -> bool:
         """Keep the rows as the best so far, unless the lowest score seen beats theirs.
@@ -98,7 +98,7 @@ class Progress:
             kind, rest = name.split(".", 1)
             groups[kind][rest] = tensor
         found = {key: tuple(rows.shape) for key, rows in groups["rows"].items()}
-        wanted = {key: (config.vectors, width) for key, width in widths.items()}
+        wanted = {key: (config.num_vectors, width) for key, width in widths.items()}
         if found != wanted:
             raise RunError(
                 "resume the run",

@@ -25,9 +25,9 @@ def autocast(
     config: TrainConfig, device: torch.device
 ) -> contextlib.AbstractContextManager[object]:
     """Mixed precision as the settings ask for it."""
-    if config.autocast == "off":
+    if config.mixed_precision == "no":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, _DTYPES[config.autocast])
+    return torch.autocast(device.type, _DTYPES[config.mixed_precision])
 
 
 def gradient(
@@ -86,8 +86,8 @@ def _per_example_loss(
 ) -> Tensor:
     if config.recipe != "paper":
         weighting = cast(Weighting, config.weighting)
-        rows = replace(rows, everywhere=config.empty > 0)
-        return per_example_loss(encoder, denoiser, batch, rows, weighting, config.contrast)
+        rows = replace(rows, everywhere=config.proportion_empty_prompts > 0)
+        return per_example_loss(encoder, denoiser, batch, rows, weighting, config.weight_contrast)
     return paper_loss(encoder, denoiser, batch, rows)
 
 

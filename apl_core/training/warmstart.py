@@ -27,22 +27,22 @@ def warm_start(
     rows: Rows,
     progress: PhaseReport,
 ) -> Rows:
-    """Rows after `warm_steps` Adam steps on hidden states alone; prompts of one chunk only."""
+    """Rows after `warm_start_steps` Adam steps on hidden states; prompts of one chunk only."""
     leaves = {k: v.detach().clone().requires_grad_() for k, v in rows.vectors.items()}
     live = Rows(leaves, rows.behind)
-    optimizer = torch.optim.Adam(list(leaves.values()), lr=config.rate)
-    for begin in range(0, config.warm_steps, _REUSE):
+    optimizer = torch.optim.Adam(list(leaves.values()), lr=config.learning_rate)
+    for begin in range(0, config.warm_start_steps, _REUSE):
         examples = batches.examples(config.counts, "warm", begin // _REUSE)
         weights = torch.tensor(example_weights([e.kind for e in examples], config.weights))
         with torch.no_grad():
             target = _summary(encode_unique(encoder, [e.neutral for e in examples], None))
-        for step in range(begin, min(begin + _REUSE, config.warm_steps)):
+        for step in range(begin, min(begin + _REUSE, config.warm_start_steps)):
             optimizer.zero_grad()
             found = _summary(encode_unique(encoder, [e.prompt for e in examples], live))
             each = (found - target).square().flatten(1).mean(1)
             (each * weights.to(each.device)).sum().backward()  # pyright: ignore[reportUnknownMemberType]
             optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-            progress("text-space warm start", step + 1, config.warm_steps)
+            progress("text-space warm start", step + 1, config.warm_start_steps)
     return Rows({k: v.detach() for k, v in leaves.items()}, rows.behind)
 
 

@@ -119,8 +119,8 @@ def _given(file: Path) -> GenerationSettings:
 
 
 def _learned(model: PocketModel, out: Path, plan: BenchmarkPlan) -> Facts:
-    pool = plan.pool or plan.prefix_steps * POCKET.pool // POCKET.steps
-    config = replace(POCKET, steps=plan.prefix_steps, pool=pool, check_every=0)
+    cache = plan.target_cache or plan.prefix_steps * POCKET.target_cache // POCKET.steps
+    config = replace(POCKET, steps=plan.prefix_steps, target_cache=cache, validate_every=0)
     return _train(model, out, config, None)
 
 

@@ -33,7 +33,7 @@ class BenchmarkPlan:
     dreambooth_steps: int = 500
     inversion_steps: int = 900
     prefix_steps: int = 700
-    pool: int = 0
+    target_cache: int = 0
     ablation_steps: int = 400
     ablation_names: int = 64
     ablation_free: int = 48
@@ -48,21 +48,29 @@ class BenchmarkPlan:
 
 def ablation(name: str, plan: BenchmarkPlan) -> tuple[TrainConfig, int | None]:
     """The settings of one ablation, and how many train names it learns from (None: all)."""
-    base = replace(POCKET, steps=plan.ablation_steps, check_every=0, save_every=10_000)
-    base = replace(base, pool=plan.pool or base.pool)
+    base = replace(POCKET, steps=plan.ablation_steps, validate_every=0, save_every=10_000)
+    base = replace(base, target_cache=plan.target_cache or base.target_cache)
     key, _, value = name.partition("=")
-    if key == "vectors":
+    if key == "num_vectors":
         count = int(value)  # in front and behind in the recipe's proportion
-        return replace(base, vectors=count, behind=count * base.behind // base.vectors), None
+        return replace(
+            base,
+            num_vectors=count,
+            num_suffix_vectors=count * base.num_suffix_vectors // base.num_vectors,
+        ), None
     if key == "names":
         return base, int(value)
     if key == "recipe" and value == "paper":  # three of its steps cost about one of ours
-        return replace(PAPER, steps=3 * plan.ablation_steps, check_every=0, save_every=10_000), None
+        return replace(
+            PAPER, steps=3 * plan.ablation_steps, validate_every=0, save_every=10_000
+        ), None
     if key == "place":
-        return replace(base, behind=0 if value == "front" else base.behind), None
+        return replace(
+            base, num_suffix_vectors=0 if value == "front" else base.num_suffix_vectors
+        ), None
     if key == "people":
         return replace(base, weight_people=float(value)), None
-    if key in ("target", "init"):
+    if key in ("target", "prefix_init"):
         return replace(base, **{key: value}), None
     if name == "recipe=apl":
         return base, None
@@ -73,14 +81,14 @@ FULL = BenchmarkPlan(
     ablations=(
         "recipe=apl",
         "recipe=paper",
-        "vectors=1",
-        "vectors=4",
-        "vectors=20",
+        "num_vectors=1",
+        "num_vectors=4",
+        "num_vectors=20",
         "place=front",
         "target=description",
         "target=empty",
-        "init=normal",
-        "init=uniform",
+        "prefix_init=normal",
+        "prefix_init=uniform",
         "people=1",
         "names=4",
         "names=16",
@@ -128,7 +136,7 @@ TINY = BenchmarkPlan(
     dreambooth_steps=1,
     inversion_steps=1,
     prefix_steps=2,
-    pool=30,
+    target_cache=30,
     ablation_steps=2,
     ablation_names=2,
     ablation_free=2,

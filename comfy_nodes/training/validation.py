@@ -26,7 +26,7 @@ class HeldOut:
         self, encoder: TextEncoderPort, denoiser: DenoiserPort, config: TrainConfig, source: Source
     ) -> None:
         sizes = {f"batch_{kind}": _EXAMPLES * bool(config.counts[kind]) for kind in KINDS}
-        own = dataclasses.replace(config, recipe="apl", pool=0, **sizes)
+        own = dataclasses.replace(config, recipe="apl", target_cache=0, **sizes)
         self.encoder, self.denoiser, self.config = encoder, denoiser, config
         self.batch = BatchSampler(own, encoder, denoiser, source, Group(), lambda *_: None).batch(0)
 

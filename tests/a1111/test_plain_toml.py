@@ -9,7 +9,7 @@ import pytest
 from apl_core.training.config import TrainConfig
 from apl_trainer.plain_toml import loads
 
-GOOD = 'steps = 1_000 # many\n\n# a comment\nrate = 2e-3\nrecipe = "a # b \\" c"\nyes = true\n'
+GOOD = 'steps = 1_000 # many\n\n# a comment\nx = 2e-3\nrecipe = "a # b \\" c"\nyes = true\n'
 BAD = (
     "steps",
     "steps = ",

@@ -130,12 +130,14 @@ def test_a_plan_is_the_preset_and_what_was_typed(tmp_path: Path) -> None:
     model = loaded(tmp_path / "first.safetensors")
     plan = TrainPlan.of(ordered(tmp_path), HOST, model)
     assert (plan.names, plan.size, plan.draw_steps) == (("Zoë", "李雷"), 512, 20)
-    assert (plan.config.steps, plan.config.micro_batch, plan.config.pool) == (1000, 1, 0)
+    assert (plan.config.steps, plan.config.micro_batch, plan.config.target_cache) == (1000, 1, 0)
     plan = TrainPlan.of(
-        ordered(tmp_path, "size = 64\nvectors = 4\nbehind = 1", "quick"), HOST, model
+        ordered(tmp_path, "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 1", "quick"),
+        HOST,
+        model,
     )
     assert (plan.size, plan.draw_steps, plan.config.steps) == (64, 4, 4)
-    assert (plan.config.vectors, plan.config.behind) == (4, 1)
+    assert (plan.config.num_vectors, plan.config.num_suffix_vectors) == (4, 1)
     assert TrainPlan.of(ordered(tmp_path, "steps = 7", "thorough"), HOST, model).config.steps == 7
 
 
@@ -150,7 +152,7 @@ def test_a_run_that_began_keeps_its_settings(tmp_path: Path) -> None:
     ("settings", "said"),
     [
         ("size = 65", "multiple of 64"),
-        ("vectors = 0", "vectors"),
+        ("num_vectors = 0", "num_vectors"),
         ("step = 4", "did you mean steps"),
         ("steps", "TOML"),
     ],

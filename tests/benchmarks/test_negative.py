@@ -22,10 +22,10 @@ SMALL = replace(
     batch_identity=1,
     batch_things=1,
     batch_people=1,
-    pool=0,
+    target_cache=0,
     steps=1,
-    check_every=0,
-    empty=0.5,
+    validate_every=0,
+    proportion_empty_prompts=0.5,
 )
 SIZE = Size(names=2, pictures=1, free=2)
 
@@ -58,7 +58,7 @@ def test_both_sides_are_measured_beside_the_positive_alone(tmp_path: Path) -> No
         with pytest.raises(AplError, match="another measurement"):
             run(model, tmp_path, {title: other}, [], size, 1, said.append)
     with pytest.raises(AplError, match="other settings"):
-        learn(model, replace(SMALL, empty=0.0), [0], tmp_path)
+        learn(model, replace(SMALL, proportion_empty_prompts=0.0), [0], tmp_path)
     assert one.digest != other.digest and (tmp_path / "cells.json").read_bytes() == kept
 
 

@@ -265,8 +265,8 @@ def test_every_ablation_of_the_plans_is_known_and_changes_its_one_setting() -> N
     for name in {*FULL.ablations, *QUICK.ablations} - {"recipe=apl", "recipe=paper"}:
         config, people = ablation(name, FULL)
         assert people is not None or config != base
-        Rows({"pocket": torch.zeros(config.vectors, 128)}, config.behind)
-        assert config.behind <= config.vectors
+        Rows({"pocket": torch.zeros(config.num_vectors, 128)}, config.num_suffix_vectors)
+        assert config.num_suffix_vectors <= config.num_vectors
     assert ablation("recipe=paper", FULL)[0].recipe == "paper"
     with pytest.raises(ValueError, match="colour"):
         ablation("colour=red", FULL)

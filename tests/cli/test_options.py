@@ -114,7 +114,7 @@ FOLDERS = [
 
 
 @pytest.mark.parametrize("model", [[], ["--model", "m.safetensors"]])
-@pytest.mark.parametrize("option", ["steps=0", "seed=-1", "rate=nan", "vectors=75", "behind=99"])
+@pytest.mark.parametrize("option", ["steps=0", "seed=-1", "learning-rate=nan", "num-vectors=75"])
 def test_settings_of_a_training_out_of_range_are_told_before_any_work(
     apl: Apl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: list[str], option: str
 ) -> None:

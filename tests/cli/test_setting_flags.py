@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from apl_core.errors import ConfigError
 from apl_core.training.config import SETTINGS, TrainConfig, allowed
 from apl_trainer.cli import parser
 from apl_trainer.cli.setting_flags import add_settings, settings_from
@@ -42,3 +43,15 @@ def test_flags_win_over_pairs_and_these_over_the_file(tmp_path: Path) -> None:
     words = ("--config", str(file), "--set", "seed=2", "--set", "steps=2", "--seed", "3")
     assert given(*words) == {"seed": 3, "steps": 2, "patience": 1}
     assert given("--micro-batch=auto") == {"micro_batch": "auto"}
+
+
+@pytest.mark.parametrize(
+    "words", [["--rate", "0.5"], ["--set=rate=0.5"], ["--set", "rate=9", "--learning-rate=0.5"]]
+)
+def test_names_of_before_do(words: list[str]) -> None:
+    assert given(*words) == {"learning_rate": 0.5}
+
+
+def test_a_flag_under_both_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"set num_vectors: .*vectors too"):
+        given("--vectors=3", "--num-vectors=4")

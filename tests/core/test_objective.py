@@ -178,10 +178,10 @@ def test_picking_examples_keeps_them_together() -> None:
 def test_a_swap_is_what_the_swapped_word_changes_and_nothing_without_one() -> None:
     noise, t = noise_and_steps()
     given = examples()
-    given[3] = replace(given[3], contrast="a woman with red hair")
+    given[3] = replace(given[3], contrast_prompt="a woman with red hair")
     batch = compute_targets(ENCODER, DENOISER, given, t, noise, 0.5)
     with torch.no_grad():
-        other = alone(given[3], noise[3], 990, given[3].contrast)
+        other = alone(given[3], noise[3], 990, given[3].contrast_prompt)
         names = {
             i: alone(given[i], noise[i], int(t[i]), given[i].prompt)
             - alone(given[i], noise[i], int(t[i]), given[i].neutral)
@@ -201,7 +201,7 @@ def test_a_swap_is_what_the_swapped_word_changes_and_nothing_without_one() -> No
         without_push.contrast_direction, batch.contrast_direction, rtol=1e-4, atol=1e-4
     )
     assert not compute_targets(
-        ENCODER, DENOISER, given, t, noise, 0.5, contrasts=False
+        ENCODER, DENOISER, given, t, noise, 0.5, with_contrast=False
     ).contrast_direction.any()
 
 
@@ -211,7 +211,7 @@ def test_a_swap_costs_the_square_of_the_share_that_is_made(
     weighting: Weighting, way: float, cost: float
 ) -> None:
     noise, t = noise_and_steps()
-    given = [replace(e, contrast="a woman") if e.kind == "people" else e for e in examples()]
+    given = [replace(e, contrast_prompt="a woman") if e.kind == "people" else e for e in examples()]
     batch = compute_targets(ENCODER, DENOISER, given, t, noise)
     rows = Rows({"pocket": torch.zeros(1, WIDTH)}, 0)
 

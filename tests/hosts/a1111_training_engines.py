@@ -124,7 +124,14 @@ def learn(family, model, keys):
     check_gradient(family, encoder, denoiser, latents[:1])
     settings = {"steps": 2, "batch_identity": 1, "batch_things": 1, "batch_people": 1}
     config = TrainConfig.from_mapping(
-        {**settings, "micro_batch": 1, "pool": 0, "check_every": 0, "vectors": 4, "behind": 2}
+        {
+            **settings,
+            "micro_batch": 1,
+            "target_cache": 0,
+            "validate_every": 0,
+            "num_vectors": 4,
+            "num_suffix_vectors": 2,
+        }
     )
     told = []
     run = RunFolder(folder / "run")

@@ -168,16 +168,16 @@ def tiny(**more: Any) -> Job:
     """A job of a few steps on pictures of 64 x 64."""
     config = TrainConfig.from_mapping(
         {
-            "vectors": 4,
-            "behind": 2,
+            "num_vectors": 4,
+            "num_suffix_vectors": 2,
             "steps": 3,
             "batch_identity": 2,
             "batch_things": 1,
             "batch_people": 1,
             "micro_batch": 2,
-            "pool": 4,
-            "check_every": 2,
-            "warmup": 0,
+            "target_cache": 4,
+            "validate_every": 2,
+            "lr_warmup_steps": 0,
             **more,
         }
     )
@@ -214,7 +214,14 @@ def check_connected_pictures_and_a_prefix_to_go_on_from() -> None:
     pictures = [(pixels, "Ada Lovelace at sea"), (pixels, "a ship")]
     given = Job(**{**vars(job), "pictures": pictures, "start": start, "others": []})
     config = TrainConfig.from_mapping(
-        {"vectors": 4, "behind": 2, "steps": 1, "rate": 1e-9, "pool": 3, "warmup": 0}
+        {
+            "num_vectors": 4,
+            "num_suffix_vectors": 2,
+            "steps": 1,
+            "learning_rate": 1e-9,
+            "target_cache": 3,
+            "lr_warmup_steps": 0,
+        }
         | {"batch_identity": 1, "batch_things": 2, "batch_people": 0}
     )
     given = Job(**{**vars(given), "config": config})
@@ -232,7 +239,7 @@ def check_a_stopped_graph_keeps_what_is_learned() -> None:
         if done == 4 + 2:
             comfy.model_management.interrupt_current_processing()
 
-    job = tiny(steps=50, save_every=1, check_every=0)
+    job = tiny(steps=50, save_every=1, validate_every=0)
     try:
         train(job, model, clip, vae, folder, Watcher(stop, 54))
     except comfy.model_management.InterruptProcessingException:
@@ -312,7 +319,7 @@ def check_an_interrupt_is_heard_between_blocks_forward_and_backward() -> None:
 
 def check_of_five_names_one_is_held_out_and_the_best_step_is_kept() -> None:
     people = [Person(name, "") for name in ("Ada", "Alan", "Kurt", "Emmy", "Grace")]
-    job = tiny(steps=6, check_every=1, rate=0.5, warmup=0)
+    job = tiny(steps=6, validate_every=1, learning_rate=0.5, lr_warmup_steps=0)
     job = Job(**{**vars(job), "people": people, "previews": False})
     folder = new_folder(WORK, "validated")
     done = train(job, *sd15(), folder, Watcher(lambda *_: None, 13))

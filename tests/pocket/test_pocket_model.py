@@ -111,7 +111,7 @@ def test_some_prompts_say_a_name_twice_or_name_two_and_all_fit_one_chunk(
     assert all(first != second and "a person" not in (first, second) for first, second in two)
     tokenize = model.encoder.towers[0].tokenize
     every = examples + source.draw("people", 60, random) + source.draw("things", 60, random)
-    texts = [text for e in every for text in (e.prompt, e.neutral, e.contrast)]
+    texts = [text for e in every for text in (e.prompt, e.neutral, e.contrast_prompt)]
     assert max(len(tokenize(text)) for text in texts) <= 45
 
 
@@ -140,14 +140,14 @@ def test_name_free_examples_bring_their_prompt_with_one_word_swapped(model: Pock
     source = PocketSource(model, training_people(model.world.group("train"))[0], "person", 10)
     random = torch.Generator().manual_seed(3)
     for example in source.draw("things", 20, random) + source.draw("people", 40, random):
-        said, swapped = example.prompt.split(), example.contrast.split()
+        said, swapped = example.prompt.split(), example.contrast_prompt.split()
         if swapped:
             assert len(said) == len(swapped)
             changed = sum(a != b for a, b in zip(said, swapped, strict=True))
             assert changed == 1 or (changed == 2 and example.kind == "people")
         else:
             assert example.kind == "people" and not {"man", "woman"} & set(said)
-    assert not any(e.contrast for e in source.draw("identity", 20, random))
+    assert not any(e.contrast_prompt for e in source.draw("identity", 20, random))
     assert other_gender("a man and a woman, human") == "a woman and a man, human"
 
 
@@ -156,7 +156,7 @@ def test_a_thing_is_mostly_swapped_for_one_that_looks_like_it(model: PocketModel
     swaps: list[tuple[str, str]] = []
     for example in source.draw("things", 400, torch.Generator().manual_seed(8)):
         said, swapped = (
-            [w for w in t.split() if w in THINGS] for t in (example.prompt, example.contrast)
+            [w for w in t.split() if w in THINGS] for t in (example.prompt, example.contrast_prompt)
         )
         swaps += [(a, b) for a, b in zip(said, swapped, strict=True) if a != b]
         assert len({*swapped}) == len(said)
@@ -288,7 +288,7 @@ def test_a_stopped_run_goes_on_to_the_same_prefix(tmp_path: Path) -> None:
         "--steps",
         "4",
         "--set",
-        "pool=0",
+        "target_cache=0",
         "--set",
         "batch_identity=2",
         "--set",
@@ -296,7 +296,7 @@ def test_a_stopped_run_goes_on_to_the_same_prefix(tmp_path: Path) -> None:
         "--set",
         "batch_people=2",
         "--set",
-        "check_every=0",
+        "validate_every=0",
         "--set",
         "save_every=2",
     ]
@@ -317,7 +317,7 @@ def test_mistakes_of_a_user_end_in_one_sentence(
     names.write_text("", encoding="utf-8")
     out = str(tmp_path / "run")
     for arguments, code, word in (
-        (["train", "--out", out, "--set", "rat=1"], 2, "rate"),
+        (["train", "--out", out, "--set", "learning_rat=1"], 2, "learning_rate"),
         (["train", "--out", out, "--names", str(names)], 2, "name"),
         (["train", "--out", out, "--config", str(tmp_path / "no.toml")], 2, "no.toml"),
         (["resume", str(tmp_path)], 1, "no run"),

@@ -18,13 +18,13 @@ from apl_trainer.pocket.train import POCKET, PocketOrigin
 CONFIG = replace(
     POCKET,
     steps=4,
-    pool=18,
+    target_cache=18,
     batch_identity=3,
     batch_things=2,
     batch_people=3,
-    check_every=4,
+    validate_every=4,
     save_every=2,
-    rate=1e-4,
+    learning_rate=1e-4,
 )
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="gloo needs a POSIX system here")
@@ -61,5 +61,5 @@ def test_two_processes_learn_and_see_what_one_does_and_go_on_when_stopped(tmp_pa
     for key in ("score", "identity", "faces", "drift_things", "drift_people"):
         assert validated[1][key] == pytest.approx(validated[0][key], abs=0.02), key
     prefixes = [read_prefix(f.prefix).vectors["pocket"] for f in (one, two)]
-    moved = CONFIG.steps * CONFIG.rate  # the farthest that Adam can have moved a number
+    moved = CONFIG.steps * CONFIG.learning_rate  # the farthest that Adam can have moved a number
     assert float((prefixes[0] - prefixes[1]).abs().mean()) < 0.05 * moved

@@ -77,9 +77,9 @@ def test_presets() -> None:
     assert picture_size(FOUND, PRESETS[4], 640) == 640
     config = TrainConfig()
     assert fitted(config, PRESETS[4], torch.bfloat16, {}).micro_batch == 1
-    assert fitted(config, PRESETS[4], torch.float16, {}).autocast == "fp16"
+    assert fitted(config, PRESETS[4], torch.float16, {}).mixed_precision == "fp16"
     kept = fitted(replace(config, micro_batch=7), PRESETS[4], torch.bfloat16, {"micro_batch": 7})
-    assert (kept.micro_batch, kept.autocast) == (7, "bf16")
+    assert (kept.micro_batch, kept.mixed_precision) == (7, "bf16")
     assert dtype_for(PRESETS[4], DEVICE) == torch.float32
     assert forward_batch(DEVICE, 1) == 64
 

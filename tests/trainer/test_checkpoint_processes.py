@@ -85,9 +85,9 @@ def test_torchrun_learns_what_one_process_learns(root: Path, tmp_path: Path) -> 
         "--per-name=1",
         "--draw-steps=1",
         "--steps=4",
-        f"--rate={rate}",
-        "--set=pool=10",
-        "--set=contrast=0.1",
+        f"--learning-rate={rate}",
+        "--set=target_cache=10",
+        "--set=weight_contrast=0.1",
     ]
     with socket.socket() as callback:
         callback.bind(("127.0.0.1", 0))

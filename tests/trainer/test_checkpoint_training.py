@@ -124,7 +124,7 @@ def initial(model: CheckpointModel) -> Tensor:
 
 
 def test_kept_teacher_predictions_are_the_fresh_ones(root: Path, model: CheckpointModel) -> None:
-    config = settings(pool=10, repulsion=0.5)
+    config = settings(target_cache=10, repulsion=0.5)
     source = source_of(root, model, config)
     parts = (config, model.encoder, model.denoiser, source, Group(), silent)
     batch = BatchSampler(*parts).batch(1)
@@ -142,21 +142,21 @@ def test_people_bring_a_contrast_that_counts_where_it_is_asked_for(
     """The caption with the other gender; rows of things, names and old persons have none."""
     source = source_of(root, model, settings())
     found = {
-        example.prompt: example.contrast
+        example.prompt: example.contrast_prompt
         for kind in ("identity", "things", "people")
         for example in source.draw(kind, 9, torch.Generator().manual_seed(0))
     }
     assert {text: other for text, other in found.items() if other} == {
         "a man with red hair": "a woman with red hair"
     }
-    asked = settings(contrast=1.0, batch_people=8)
+    asked = settings(weight_contrast=1.0, batch_people=8)
     parts = (asked, model.encoder, model.denoiser, source, Group(), silent)
     batch = BatchSampler(*parts).batch(0)
     moved = {p for p, s in zip(batch.prompts, batch.contrast_direction, strict=True) if s.any()}
     names = {p for p, k in zip(batch.prompts, batch.kinds, strict=True) if k == "identity"}
     assert moved == {"a man with red hair"} | names
     one, other = (
-        train(root, model, tmp_path / str(c), replace(asked, contrast=c)).vectors["clip_l"]
+        train(root, model, tmp_path / str(c), replace(asked, weight_contrast=c)).vectors["clip_l"]
         for c in (0.0, 1.0)
     )
     assert not torch.equal(one, other)
@@ -218,7 +218,7 @@ def authors_loss(model: CheckpointModel, batch: TargetBatch, neutral: str, rows:
 @pytest.mark.parametrize("recipe", ["paper", "apl"])
 def test_the_gradient_is_the_authors(root: Path, model: CheckpointModel, recipe: str) -> None:
     """The paper's recipe has the authors' gradient; ours half of it, in the same direction."""
-    config = TrainConfig.from_mapping({"recipe": recipe, "vectors": 4, "behind": 0})
+    config = TrainConfig.from_mapping({"recipe": recipe, "num_vectors": 4, "num_suffix_vectors": 0})
     config = replace(config, repulsion=0.0)
     example = source_of(root, model, replace(config, target="empty")).draw(
         "identity", 1, torch.Generator().manual_seed(1)

@@ -197,10 +197,10 @@ def test_lists_with_any_line_end_are_read(tmp_path: Path, end: str) -> None:
 
 def test_a_mark_in_front_of_settings_and_metadata_is_read_over(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
-    config.write_bytes(MARK + b"steps = 7\r\nrate = 0.5\r\n")
-    assert read_toml(config) == {"steps": 7, "rate": 0.5}
-    config.write_bytes(MARK + b"steps = 7\rrate = 0.5\r")
-    assert read_toml(config) == {"steps": 7, "rate": 0.5}
+    config.write_bytes(MARK + b"steps = 7\r\nlearning_rate = 0.5\r\n")
+    assert read_toml(config) == {"steps": 7, "learning_rate": 0.5}
+    config.write_bytes(MARK + b"steps = 7\rlearning_rate = 0.5\r")
+    assert read_toml(config) == {"steps": 7, "learning_rate": 0.5}
     assert read_run(tmp_path).steps == 7
     config.write_text("steps = 7", encoding="utf-16")
     with pytest.raises(ConfigError, match="UTF-16, not UTF-8: save it as UTF-8"):

@@ -26,7 +26,7 @@ def test_curves_and_previews_are_what_the_run_logged(tmp_path: Path) -> None:
     logged = [row["loss"] for row in RunFolder(tmp_path / "run").rows() if "loss" in row]
     assert [event.value for event in found.Scalars("loss")] == pytest.approx(logged, rel=1e-5)
     assert len(logged) == 12
-    assert {"loss/identity", "rate", "validation/score"} <= set(found.Tags()["scalars"])
+    assert {"loss/identity", "learning_rate", "validation/score"} <= set(found.Tags()["scalars"])
     assert [event.step for event in found.Images("preview")] == [12]
 
 

@@ -29,8 +29,11 @@ from apl_core.formats import read_prefix
 if not importlib.util.find_spec("gradio") or browser.driver() is None:
     pytest.skip("no gradio or no chromedriver", allow_module_level=True)
 
-SETTINGS = "steps = 3\npool = 40\ncheck_every = 0\nbatch_identity = 2\nbatch_things = 1\n"
-REAL = "size = 64\nvectors = 4\nbehind = 2\nbatch_identity = 2\nbatch_things = 1\nbatch_people = 1"
+SETTINGS = (
+    "steps = 3\ntarget_cache = 40\nvalidate_every = 0\nbatch_identity = 2\nbatch_things = 1\n"
+)
+REAL = "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 2\n"
+REAL += "batch_identity = 2\nbatch_things = 1\nbatch_people = 1"
 ALL, ENTER = "\ue009a\ue000\ue003", "\ue007"
 STATUS = "return document.querySelector('#apl_status').innerText"
 NOTICE = "return (document.querySelector('#apl_notice')?.innerText || '')"

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apl_core.errors import ConfigError
+from apl_core.training import renamed as module
 from apl_core.training.config import PAPER, SETTINGS, TrainConfig, allowed
+from apl_core.training.renamed import RENAMED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,7 +73,14 @@ def test_an_unknown_choice_is_told_with_the_nearest_name() -> None:
 
 
 def test_all_faults_come_at_once() -> None:
-    given = {"stpes": 5, "rate": -1.0, "seed": "x", "decay": "cosin", "vectors": 80, "pool": 3}
+    given = {
+        "stpes": 5,
+        "learning_rate": -1.0,
+        "seed": "x",
+        "lr_scheduler": "cosin",
+        "num_vectors": 80,
+        "target_cache": 3,
+    }
     problems = problems_of(given)
     assert len(problems) == len(given)
     for name in given:
@@ -93,7 +102,7 @@ def test_both_ends_of_every_range(name: str) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_number_is_finite(value: float) -> None:
-    assert any("rate" in problem for problem in problems_of({"rate": value}))
+    assert any("rate" in problem for problem in problems_of({"learning_rate": value}))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,7 @@ def test_a_number_is_finite(value: float) -> None:
     [
         ({"steps": 10.0}, "float"),
         ({"steps": True}, "bool"),
-        ({"rate": False}, "bool"),
+        ({"learning_rate": False}, "bool"),
         ({"target": 3}, "int"),
         ({"steps": None}, "NoneType"),
         ({"recipe": ["paper"]}, "list"),
@@ -119,15 +128,15 @@ def test_a_micro_batch_may_be_found_out() -> None:
 
 
 def test_a_whole_number_does_for_a_fraction() -> None:
-    assert TrainConfig.from_mapping({"clip": 1}).clip == 1.0
+    assert TrainConfig.from_mapping({"max_grad_norm": 1}).max_grad_norm == 1.0
 
 
 @pytest.mark.parametrize(
     ("given", "name"),
     [
-        ({"vectors": 4, "behind": 5}, "behind"),
-        ({"pool": 10}, "pool"),
-        ({"patience": 2, "check_every": 0}, "patience"),
+        ({"num_vectors": 4, "num_suffix_vectors": 5}, "num_suffix_vectors"),
+        ({"target_cache": 10}, "target_cache"),
+        ({"patience": 2, "validate_every": 0}, "patience"),
         ({"recipe": "paper", "repulsion": 0.5}, "repulsion"),
         ({"recipe": "paper", "batch_things": 0}, "batch_things"),
         ({"recipe": "paper", "batch_people": 2}, "batch_people"),
@@ -142,22 +151,46 @@ def test_values_that_contradict_one_another(given: dict[str, Any], name: str) ->
 def test_the_paper_s_recipe_is_the_authors_table() -> None:
     config = TrainConfig.from_mapping({"recipe": "paper"})
     assert config == PAPER
-    assert (config.vectors, config.behind, config.init) == (10, 0, "uniform")
-    assert (config.rate, config.decay, config.warmup, config.clip) == (1e-3, "constant", 0, 0)
+    assert (config.num_vectors, config.num_suffix_vectors, config.prefix_init) == (10, 0, "uniform")
+    assert (
+        config.learning_rate,
+        config.lr_scheduler,
+        config.lr_warmup_steps,
+        config.max_grad_norm,
+    ) == (1e-3, "constant", 0, 0)
     assert (config.batch_identity, config.batch_things, config.batch_people) == (1, 1, 0)
-    assert (config.repulsion, config.pool, config.target) == (0, 0, "empty")
+    assert (config.repulsion, config.target_cache, config.target) == (0, 0, "empty")
     assert TrainConfig.from_mapping({"recipe": "paper", "target": "person"}).target == "person"
 
 
-def test_a_run_teaches_each_example_or_those_of_its_pool() -> None:
+def test_a_run_learns_from_each_example_or_those_of_its_cache() -> None:
     counts = {"batch_identity": 3, "batch_things": 2, "batch_people": 1, "steps": 10}
     for changes, targets in (
-        ({"pool": 0}, 60),
-        ({"pool": 24}, 24),
-        ({"pool": 90}, 60),
-        ({"pool": 24, "pool_uses": 4}, 60),
+        ({"target_cache": 0}, 60),
+        ({"target_cache": 24}, 24),
+        ({"target_cache": 90}, 60),
+        ({"target_cache": 24, "target_cache_uses": 4}, 60),
     ):
         config = TrainConfig.from_mapping({**counts, **changes})
         assert (config.samples, config.num_targets) == (60, targets)
     paper = TrainConfig.from_mapping({"recipe": "paper", "steps": 10})
     assert (paper.samples, paper.num_targets) == (10, 10)
+
+
+def test_names_of_before_are_read_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    module._tell.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    old = {name: FIELDS[new] for name, new in RENAMED.items()}
+    assert TrainConfig.from_mapping({**old, "autocast": "off", "steps": 7}) == TrainConfig(steps=7)
+    lines = [f"`{name}` is called {new} now" for name, new in RENAMED.items()]
+    off = '`mixed_precision = "off"` is written mixed_precision = "no" now'
+    assert sorted(caplog.messages) == sorted([*lines, off])
+    assert TrainConfig.from_mapping({"rate": 0.25, "clip": 1}) == TrainConfig(
+        learning_rate=0.25, max_grad_norm=1.0
+    )
+    assert len(caplog.messages) == len(RENAMED) + 1
+    assert not set(RENAMED) & set(FIELDS) and set(RENAMED.values()) <= set(FIELDS)
+
+
+def test_a_setting_under_both_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"set learning_rate: .*rate too"):
+        TrainConfig.from_mapping({"rate": 0.1, "learning_rate": 0.1})

@@ -21,9 +21,9 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system")
 
 
 def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
-    first = Child(tmp_path / "run", steps=4000, check_every=0)
+    first = Child(tmp_path / "run", steps=4000, validate_every=0)
     first.wait_for("step 1")
-    code, out = Child(tmp_path / "run", steps=4000, check_every=0).finish()
+    code, out = Child(tmp_path / "run", steps=4000, validate_every=0).finish()
     assert code == 1 and "another process is training in this folder" in out
     assert first.process.poll() is None
     (tmp_path / "run" / "stop").touch()

@@ -56,9 +56,9 @@ def run_of(config: TrainConfig, folder: Path, **more: Any) -> list[Event]:
     ("name", "changes"),
     [
         ("plain", {}),
-        ("pool", {"pool": 18, "pool_uses": 5}),
+        ("pool", {"target_cache": 18, "target_cache_uses": 5}),
         ("muon", {"optimizer": "muon"}),
-        ("warm", {"warm_steps": 5, "init": "normal", "repulsion": 0.0}),
+        ("warm", {"warm_start_steps": 5, "prefix_init": "normal", "repulsion": 0.0}),
         (
             "paper",
             {
@@ -67,13 +67,13 @@ def run_of(config: TrainConfig, folder: Path, **more: Any) -> list[Event]:
                 "batch_things": 1,
                 "batch_people": 0,
                 "repulsion": 0.0,
-                "decay": "constant",
+                "lr_scheduler": "constant",
             },
         ),
     ],
 )
 def test_golden_losses(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    events = run_of(settings(rate=1e-3, check_every=0, **changes), tmp_path)
+    events = run_of(settings(learning_rate=1e-3, validate_every=0, **changes), tmp_path)
     losses = [e.loss for e in events if isinstance(e, Stepped)]
     for step, wanted, share in zip((1, 2, 6, 12), GOLDEN[name], TOLERANCE, strict=True):
         assert losses[step - 1] == pytest.approx(wanted, rel=share), step
@@ -81,13 +81,15 @@ def test_golden_losses(name: str, changes: dict[str, Any], tmp_path: Path) -> No
 
 def test_it_learns_what_it_is_taught(tmp_path: Path) -> None:
     """A pool as small as the batch: the same batch every step, so its loss has to fall."""
-    config = settings(pool=6, steps=60, rate=0.02, check_every=0, save_every=100)
+    config = settings(
+        target_cache=6, steps=60, learning_rate=0.02, validate_every=0, save_every=100
+    )
     losses = [e.loss for e in run_of(config, tmp_path) if isinstance(e, Stepped)]
     assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
 
 
 def test_events_and_metrics_tell_the_same_story(tmp_path: Path) -> None:
-    config = settings(pool=12, warm_steps=2)
+    config = settings(target_cache=12, warm_start_steps=2)
     events = run_of(config, tmp_path)
     steps = [e for e in events if isinstance(e, Stepped)]
     checks = [e for e in events if isinstance(e, Validated)]
@@ -102,7 +104,7 @@ def test_events_and_metrics_tell_the_same_story(tmp_path: Path) -> None:
     assert [r["step"] for r in rows if "loss" in r] == list(range(1, 13))
     for event in steps:
         row = next(r for r in rows if r["step"] == event.step and "loss" in r)
-        assert row["loss"] == event.loss and row["rate"] == event.rate
+        assert row["loss"] == event.loss and row["learning_rate"] == event.learning_rate
         assert {k: row[k] for k in ("identity", "things", "people")} == event.losses
         weighted = sum(config.weights[kind] * row[kind] for kind in config.weights)
         assert event.loss == pytest.approx(weighted)
@@ -114,14 +116,14 @@ def test_events_and_metrics_tell_the_same_story(tmp_path: Path) -> None:
 
 def test_a_resumed_run_makes_its_pool_again_and_says_so(tmp_path: Path) -> None:
     control = Control()
-    train(tmp_path, settings(pool=12), stop_at(control, 5), control=control)
-    events = run_of(settings(pool=12), tmp_path)
+    train(tmp_path, settings(target_cache=12), stop_at(control, 5), control=control)
+    events = run_of(settings(target_cache=12), tmp_path)
     phases = [e for e in events if isinstance(e, Phase)]
     assert phases == [Phase("teacher predictions", done, 12) for done in (6, 12)]
 
 
 def test_the_best_prefix_is_kept_with_its_figures(tmp_path: Path) -> None:
-    events = run_of(settings(steps=30, rate=0.05, decay="constant"), tmp_path)
+    events = run_of(settings(steps=30, learning_rate=0.05, lr_scheduler="constant"), tmp_path)
     checks = [e for e in events if isinstance(e, Validated)]
     best = min(checks, key=lambda e: e.score)
     assert best is not checks[-1], "the run is too easy: its last check is its best"
@@ -156,7 +158,7 @@ def test_early_stop_keeps_the_best_and_stays_stopped(tmp_path: Path) -> None:
         seen.append(Rows(kept, rows.behind))
         return ValidationResult(scores[len(seen) - 1], {"undefined": math.nan})
 
-    config = settings(steps=40, check_every=2, patience=3, save_every=100)
+    config = settings(steps=40, validate_every=2, patience=3, save_every=100)
     run = RunFolder(tmp_path)
     run.create(config)
     events: list[Event] = []
@@ -190,7 +192,7 @@ def test_a_later_step_is_kept_where_luck_explains_the_difference(tmp_path: Path)
         return ValidationResult(float(each.sum()), {}, tuple(each.tolist()))
 
     run = RunFolder(tmp_path)
-    run.create(config := settings(steps=10, check_every=2))
+    run.create(config := settings(steps=10, validate_every=2))
     events: list[Event] = []
     control = Control()
 
@@ -237,7 +239,7 @@ def test_a_stop_saves_and_writes_the_prefix(by: str, tmp_path: Path) -> None:
             else:
                 threading.Thread(target=control.stop.set).start()
 
-    config = settings(steps=10_000, check_every=0, save_every=10_000)
+    config = settings(steps=10_000, validate_every=0, save_every=10_000)
     events: list[Event] = []
     train(tmp_path, config, ask, events.append, control=control)
     last = events[-1]
@@ -262,7 +264,7 @@ def test_requests_are_answered_once(by: str, what: str, tmp_path: Path) -> None:
     def draw(rows: Rows, path: Path) -> None:
         drawn.append((path, torch.is_grad_enabled()))
 
-    config = settings(check_every=0, save_every=100)
+    config = settings(validate_every=0, save_every=100)
     events: list[Event] = []
     train(tmp_path, config, ask, events.append, control=control, previewer=draw)
     step = 5 if by == "file" else 4  # files are looked for before a step
@@ -290,7 +292,7 @@ class Broken(TinySource):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_harms_nothing(tmp_path: Path) -> None:
-    config = settings(check_every=0)
+    config = settings(validate_every=0)
     run = RunFolder(tmp_path / "broken")
     run.create(config)
     with pytest.raises(RunError, match=r"learn step 6.*not a finite number \(nan\).*rate"):
@@ -303,14 +305,14 @@ def test_a_loss_that_is_no_number_ends_the_run_and_harms_nothing(tmp_path: Path)
 
 def test_a_run_goes_on_from_a_prefix(tmp_path: Path) -> None:
     start = train(tmp_path / "first", settings(), validated=False)
-    config = settings(steps=1, rate=1e-9, check_every=0)
+    config = settings(steps=1, learning_rate=1e-9, validate_every=0)
     more = train(tmp_path / "second", config, validated=False, start=start)
     torch.testing.assert_close(more.vectors["pocket"], start.vectors["pocket"], rtol=0, atol=1e-8)
 
 
 def test_a_start_of_another_shape_is_refused(tmp_path: Path) -> None:
     start = Prefix({"pocket": torch.zeros(4, 128)}, 1)
-    with pytest.raises(ConfigError, match="vectors = 4 and behind = 1"):
+    with pytest.raises(ConfigError, match="num_vectors = 4 and num_suffix_vectors = 1"):
         train(tmp_path / "a", settings(), start=start)
     start = Prefix({"clip_l": torch.zeros(4, 768)}, 2)
     with pytest.raises(FitError, match=r"clip_l 768.*pocket 128"):
@@ -373,7 +375,7 @@ def test_fp16_halves_its_scale_and_goes_on(tmp_path: Path, monkeypatch: Any) -> 
         return found
 
     monkeypatch.setattr(loop, "gradient", overflowing)
-    train(tmp_path, settings(autocast="fp16", steps=4, check_every=0), validated=False)
+    train(tmp_path, settings(mixed_precision="fp16", steps=4, validate_every=0), validated=False)
     assert scales == [1024.0, 1024.0, 512.0, 512.0]
     state = json.loads((tmp_path / "state.json").read_text())
     assert state["scale"] == 512.0

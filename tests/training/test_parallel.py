@@ -15,7 +15,7 @@ from apl_core.training.parallel import Group
 
 PLANS: dict[str, dict[str, Any]] = {
     "fresh targets": {"steps": 6},
-    "kept targets": {"steps": 6, "pool": 13, "pool_uses": 4, "batch_identity": 3},
+    "kept targets": {"steps": 6, "target_cache": 13, "target_cache_uses": 4, "batch_identity": 3},
     "one example": {
         "steps": 6,
         "recipe": "paper",
@@ -46,7 +46,7 @@ def two_processes(folder: Path, **changes: Any) -> list[str]:
 @pytest.mark.parametrize("plan", PLANS)
 def test_two_processes_learn_what_one_learns(plan: str, tmp_path: Path) -> None:
     """Up to rounding: sums over halves of a batch; the rate is low, for Adam enlarges it."""
-    changes = {"rate": 1e-4, **PLANS[plan]}
+    changes = {"learning_rate": 1e-4, **PLANS[plan]}
     code, output = Child(tmp_path / "one", **changes).finish()
     assert code == 0, output
     outputs = two_processes(tmp_path / "two", **changes)

@@ -28,7 +28,7 @@ MODEL = tiny_model()
 
 
 def test_a_cosine_rate_warms_up_and_falls_to_nothing() -> None:
-    config = TrainConfig(steps=110, warmup=10, rate=0.03)
+    config = TrainConfig(steps=110, lr_warmup_steps=10, learning_rate=0.03)
     rates = [learning_rate(config, step) for step in range(110)]
     assert rates[:10] == pytest.approx([0.003 * (i + 1) for i in range(10)])
     assert rates[10] == pytest.approx(0.03) and rates[60] == pytest.approx(0.015)
@@ -38,16 +38,21 @@ def test_a_cosine_rate_warms_up_and_falls_to_nothing() -> None:
 
 
 def test_a_constant_rate_stays() -> None:
-    config = TrainConfig(steps=50, warmup=4, rate=0.02, decay="constant")
+    config = TrainConfig(steps=50, lr_warmup_steps=4, learning_rate=0.02, lr_scheduler="constant")
     assert [learning_rate(config, s) for s in (0, 3, 4, 49)] == pytest.approx(
         [0.005, 0.02, 0.02, 0.02]
     )
-    assert learning_rate(TrainConfig(warmup=0, decay="constant", rate=0.02), 0) == 0.02
+    assert (
+        learning_rate(
+            TrainConfig(lr_warmup_steps=0, lr_scheduler="constant", learning_rate=0.02), 0
+        )
+        == 0.02
+    )
 
 
 @pytest.mark.parametrize("init", ["words", "normal", "uniform"])
 def test_first_values_are_of_their_kind(init: str) -> None:
-    config = TrainConfig(vectors=64, behind=3, init=init)
+    config = TrainConfig(num_vectors=64, num_suffix_vectors=3, prefix_init=init)
     rows = initial_rows(config, MODEL.encoder, generator(0, "initial"))
     vectors, table = rows.vectors["pocket"], MODEL.encoder.token_embedding("pocket").detach()
     assert vectors.shape == (64, 128) and rows.behind == 3 and vectors.dtype == torch.float32
@@ -69,7 +74,9 @@ def test_first_values_are_of_their_kind(init: str) -> None:
 
 def test_two_encoders_get_rows_of_their_own_widths() -> None:
     encoder = xl_model().encoder
-    rows = initial_rows(TrainConfig(vectors=3, behind=0), encoder, generator(0, "initial"))
+    rows = initial_rows(
+        TrainConfig(num_vectors=3, num_suffix_vectors=0), encoder, generator(0, "initial")
+    )
     assert {k: tuple(v.shape) for k, v in rows.vectors.items()} == {
         "clip_l": (3, 768),
         "clip_g": (3, 1280),
@@ -111,7 +118,12 @@ def distance(rows: Rows) -> Mapping[str, float]:
 
 def test_name_free_examples_are_noised_from_a_level_of_their_own_on() -> None:
     config = TrainConfig(
-        lowest_t=700, lowest_t_free=300, pool=0, batch_identity=20, batch_things=20, batch_people=20
+        min_timestep=700,
+        min_timestep_free=300,
+        target_cache=0,
+        batch_identity=20,
+        batch_things=20,
+        batch_people=20,
     )
     model = MODEL.encoder, MODEL.denoiser, TinySource(), Group()
     batch = BatchSampler(config, *model, lambda *_: None).batch(0)
@@ -120,13 +132,18 @@ def test_name_free_examples_are_noised_from_a_level_of_their_own_on() -> None:
     assert all(700 <= t < 1000 for t, who in zip(levels, named, strict=True) if who)
     free = [t for t, who in zip(levels, named, strict=True) if not who]
     assert min(free) >= 300 and sum(t < 700 for t in free) > len(free) // 4
-    same = BatchSampler(replace(config, lowest_t_free=700), *model, lambda *_: None).batch(0)
+    same = BatchSampler(replace(config, min_timestep_free=700), *model, lambda *_: None).batch(0)
     assert [int(t) for t in same.t[:20]] == levels[:20]
 
 
 def test_a_warm_start_draws_prompts_to_their_targets() -> None:
     config = TrainConfig(
-        vectors=4, behind=2, warm_steps=40, batch_identity=4, batch_things=4, batch_people=4
+        num_vectors=4,
+        num_suffix_vectors=2,
+        warm_start_steps=40,
+        batch_identity=4,
+        batch_things=4,
+        batch_people=4,
     )
     batches = BatchSampler(
         config, MODEL.encoder, MODEL.denoiser, TinySource(), Group(), lambda *_: None
@@ -191,14 +208,14 @@ def test_a_share_of_name_free_examples_loses_its_words_and_nothing_else_changes(
     """A share of 0 is the recipe without it; the others' examples are the same to the bit."""
     base = TrainConfig(batch_identity=40, batch_things=60, batch_people=60)
     plain, some, whole = (
-        _curriculum(replace(base, empty=share)).examples(base.counts, "step", 3)
+        _curriculum(replace(base, proportion_empty_prompts=share)).examples(base.counts, "step", 3)
         for share in (0.0, 0.3, 1.0)
     )
     emptied: list[str] = []
     for before, after in zip(plain, some, strict=True):
         assert torch.equal(before.latent, after.latent) and before.kind == after.kind
         if after.prompt != before.prompt:
-            assert after.prompt == after.neutral == after.contrast == ""
+            assert after.prompt == after.neutral == after.contrast_prompt == ""
             emptied.append(after.kind)
         else:
             assert after.neutral == before.neutral

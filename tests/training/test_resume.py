@@ -14,14 +14,17 @@ from tiny_train import prefix_bytes, settings, stop_at, timeless, train
 
 from apl_core.errors import RunError
 from apl_core.training.callbacks import Control
+from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
+from apl_core.training.renamed import RENAMED
+from apl_trainer.plain_toml import loads
 
 PLANS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "kept targets": {"pool": 18, "pool_uses": 5},
-    "micro-batches": {"micro_batch": 4, "clip": 0.5},
-    "muon": {"optimizer": "muon", "rate": 0.01},
-    "warm": {"warm_steps": 3, "save_every": 5},
+    "kept targets": {"target_cache": 18, "target_cache_uses": 5},
+    "micro-batches": {"micro_batch": 4, "max_grad_norm": 0.5},
+    "muon": {"optimizer": "muon", "learning_rate": 0.01},
+    "warm": {"warm_start_steps": 3, "save_every": 5},
     "paper": {
         "recipe": "paper",
         "batch_identity": 1,
@@ -29,7 +32,7 @@ PLANS: dict[str, dict[str, Any]] = {
         "batch_people": 0,
         "repulsion": 0.0,
     },
-    "patience": {"patience": 2, "steps": 30, "check_every": 2, "rate": 0.05},
+    "patience": {"patience": 2, "steps": 30, "validate_every": 2, "learning_rate": 0.05},
 }
 
 
@@ -48,7 +51,7 @@ def test_a_stopped_run_goes_on_exactly(plan: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
 def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
     """Six kills by SIGKILL: after a random step, and a random part of a step or save later."""
-    changes = {"steps": 26, "save_every": 1, "pool": 12}
+    changes = {"steps": 26, "save_every": 1, "target_cache": 12}
     code, out = Child(tmp_path / "straight", **changes).finish()
     assert code == 0, out
     chance = random.Random(7)
@@ -162,7 +165,7 @@ def test_two_damaged_states_are_an_error(tmp_path: Path) -> None:
 def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     run = stopped_at_seven(tmp_path)
     with pytest.raises(RunError, match=r"\(4, 128\).*\(5, 128\)"):
-        train(run.path, settings(vectors=5))
+        train(run.path, settings(num_vectors=5))
     with pytest.raises(RunError, match=r"exp_avg.*muon needs"):
         train(run.path, settings(optimizer="muon"))
 
@@ -181,3 +184,17 @@ def test_a_finished_run_resumed_stays_as_it_is(tmp_path: Path) -> None:
     before = prefix_bytes(tmp_path), timeless(tmp_path)
     train(tmp_path, settings())
     assert (prefix_bytes(tmp_path), timeless(tmp_path)) == before
+
+
+def test_a_run_that_began_with_the_names_of_before_goes_on(tmp_path: Path) -> None:
+    train(tmp_path / "straight", settings())
+    run = stopped_at_seven(tmp_path / "old")
+    text = run.config.read_text().replace('"no"', '"off"')
+    for old, new in RENAMED.items():
+        text = text.replace(f"\n{new} = ", f"\n{old} = ")
+    run.config.write_text(text)
+    run.metrics.write_text(run.metrics.read_text().replace('"learning_rate"', '"rate"'))
+    assert 'autocast = "off"' in text and "\nrate = " in text and "learning_rate" not in text
+    train(run.path, TrainConfig.from_mapping(loads(text)))
+    assert prefix_bytes(run.path) == prefix_bytes(tmp_path / "straight")
+    assert timeless(run.path) == timeless(tmp_path / "straight")

@@ -35,7 +35,7 @@ def settings(**changes: object) -> TrainConfig:
 
 
 def paper(**changes: object) -> TrainConfig:
-    small = {"vectors": 4, "steps": 8, "check_every": 0, "init": "words"}
+    small = {"num_vectors": 4, "steps": 8, "validate_every": 0, "prefix_init": "words"}
     return TrainConfig.from_mapping({"recipe": "paper", **small, **changes})
 
 
@@ -76,17 +76,17 @@ def runs_of(config: TrainConfig, folder: Path) -> list[bool]:
 
 
 def test_a_step_runs_the_unet_twice_once_without_gradient(tmp_path: Path) -> None:
-    config = settings(steps=3, check_every=0, repulsion=0.5)
+    config = settings(steps=3, validate_every=0, repulsion=0.5)
     assert runs_of(config, tmp_path / "run") == [False, True] * 3
 
 
 def test_with_a_full_pool_a_step_runs_it_once(tmp_path: Path) -> None:
-    config = settings(steps=5, check_every=0, pool=12)
+    config = settings(steps=5, validate_every=0, target_cache=12)
     assert runs_of(config, tmp_path / "run") == [False, True] * 2 + [True] * 3
 
 
 def test_a_pool_is_drawn_again_after_its_uses(tmp_path: Path) -> None:
-    config = settings(steps=7, check_every=0, pool=12, pool_uses=3)
+    config = settings(steps=7, validate_every=0, target_cache=12, target_cache_uses=3)
     once = [False, True, False, True, True]
     assert runs_of(config, tmp_path / "run") == once + once + once[:2]
 
@@ -110,7 +110,7 @@ def test_frozen_parts_get_no_gradients_and_are_put_back(tmp_path: Path) -> None:
     handle = MODEL.denoiser.modules[0].register_forward_hook(look)
     try:
         run = RunFolder(tmp_path)
-        config = settings(steps=2, check_every=0)
+        config = settings(steps=2, validate_every=0)
         run.create(config)
         Trainer(config, MODEL, TinySource(), run).run()
     finally:
@@ -171,7 +171,7 @@ def test_the_authors_coin_gives_one_example_a_step() -> None:
 
 
 def test_the_authors_coin_works_with_a_pool_too() -> None:
-    pooled = sampler(paper(pool=20))
+    pooled = sampler(paper(target_cache=20))
     kinds = [pooled.batch(step).kinds for step in range(20)]
     assert set(kinds) == {("identity",), ("things",)}
 
@@ -214,7 +214,7 @@ def test_autocast_holds_for_teacher_and_student() -> None:
     inner = next(m for m in unet.modules() if isinstance(m, nn.Conv2d))
     dtypes: list[torch.dtype] = []
     handle = inner.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
-    config = settings(autocast="bf16")
+    config = settings(mixed_precision="bf16")
     batch = sampler(config).batch(0)
     gradient_of(config, batch, some_rows())
     handle.remove()
@@ -225,7 +225,7 @@ def test_autocast_holds_for_teacher_and_student() -> None:
 
 
 def test_a_batch_is_the_same_whenever_it_is_asked_for() -> None:
-    for changes in ({}, {"pool": 18}, {"pool": 18, "pool_uses": 3}):
+    for changes in ({}, {"target_cache": 18}, {"target_cache": 18, "target_cache_uses": 3}):
         first, second = sampler(settings(**changes)), sampler(settings(**changes))
         in_order = [first.batch(step) for step in range(8)]
         for step in (7, 2, 5):
@@ -236,7 +236,7 @@ def test_a_batch_is_the_same_whenever_it_is_asked_for() -> None:
 
 
 def test_a_pool_holds_kinds_in_the_batch_s_proportion_and_batches_are_parts_of_it() -> None:
-    config = settings(batch_identity=3, batch_things=2, batch_people=1, pool=60)
+    config = settings(batch_identity=3, batch_things=2, batch_people=1, target_cache=60)
     source = sampler(config)
     batches = [source.batch(step) for step in range(30)]
     counts: dict[Kind, int] = {"identity": 3, "things": 2, "people": 1}
@@ -248,12 +248,12 @@ def test_a_pool_holds_kinds_in_the_batch_s_proportion_and_batches_are_parts_of_i
 
 def test_every_step_sees_all_noise_levels() -> None:
     """Of n examples of a kind one lies in each n-th of its levels, fresh or out of a pool."""
-    config = settings(batch_identity=4, batch_things=2, batch_people=1, lowest_t=200)
+    config = settings(batch_identity=4, batch_things=2, batch_people=1, min_timestep=200)
     for batch in (sampler(config).batch(step) for step in range(5)):
         named, free = batch.t[:4].sort().values, batch.t[4:6].sort().values
         assert all(200 * i <= t - 200 < 200 * (i + 1) for i, t in enumerate(named))
         assert all(500 * i <= t < 500 * (i + 1) for i, t in enumerate(free))
-    pooled = sampler(replace(config, pool=70))
+    pooled = sampler(replace(config, target_cache=70))
     batches = [pooled.batch(step) for step in range(30)]
     every = torch.cat([batch.t[:4] for batch in batches[10:20]]).sort().values.reshape(4, 10)
     for batch in batches[10:]:
@@ -265,14 +265,14 @@ def test_every_step_sees_all_noise_levels() -> None:
 
 def test_an_empty_text_is_taught_to_stay_one() -> None:
     """Rows stand in it, its target is the bare text's prediction, and its error moves the rows."""
-    batch = sampler(settings(empty=1.0)).batch(0)
+    batch = sampler(settings(proportion_empty_prompts=1.0)).batch(0)
     free = batch.pick([i for i, kind in enumerate(batch.kinds) if kind != "identity"])
     assert set(free.prompts) == {""}
     with torch.no_grad():
         bare = MODEL.encoder.encode(free.prompts, None)
         wanted = MODEL.denoiser.predict_noise(free.x_t, free.t, bare)
     torch.testing.assert_close(free.target, wanted)
-    found, loss = gradient_of(settings(empty=1.0), free, some_rows())
+    found, loss = gradient_of(settings(proportion_empty_prompts=1.0), free, some_rows())
     assert loss > 0 and bool((found.abs().amax(1) > 0).all())
     still, nothing = gradient_of(settings(), free, some_rows())
     assert nothing < 1e-9 and not still.any()

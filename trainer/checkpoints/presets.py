@@ -19,7 +19,14 @@ from .load import empty
 from .safetensors_index import sound
 from .text_encoders import new_text_model
 
-REAL = TrainConfig(target="person", rate=2e-3, steps=600, pool=576, check_every=100, save_every=50)
+REAL = TrainConfig(
+    target="person",
+    learning_rate=2e-3,
+    steps=600,
+    target_cache=576,
+    validate_every=100,
+    save_every=50,
+)
 """The recipe's defaults on real checkpoints, whose token embeddings are short: not yet tried on
 pretrained weights."""
 
@@ -113,8 +120,8 @@ def fitted(
     config: TrainConfig, preset: MemoryPreset, dtype: torch.dtype, given: Mapping[str, object]
 ) -> TrainConfig:
     """The settings with the preset's micro-batch and precision where the user named none."""
-    autocast = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "off")
-    wanted = {"micro_batch": preset.micro, "autocast": autocast}
+    precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no")
+    wanted = {"micro_batch": preset.micro, "mixed_precision": precision}
     chosen = {key: value for key, value in wanted.items() if key not in given}
     return replace(config, **chosen) if config.recipe != "paper" else config
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from apl_core.errors import ConfigError
 from apl_core.training.config import SETTINGS, allowed
+from apl_core.training.renamed import RENAMED, renamed
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
             metavar=f"{{{','.join(choices)}}}" if choices else "N",
             help=text if choices else f"{text} ({allowed(declared)})",
         )
+    for old in ("vectors", "behind", "rate"):  # flags of 0.1
+        hidden = argparse.SUPPRESS
+        parser.add_argument(f"--{old}", type=parsed, default=hidden, help=hidden)
 
 
 def settings_from(given: argparse.Namespace) -> dict[str, Any]:
@@ -37,19 +41,21 @@ def settings_from(given: argparse.Namespace) -> dict[str, Any]:
     from ..settings import read_toml
 
     settings: dict[str, Any] = {} if given.config is None else read_toml(given.config)
-    flags = {name: value for name, value in vars(given).items() if name in SETTINGS}
-    return settings | settings_of(given.set) | flags
+    flags = {name: value for name, value in vars(given).items() if name in {*SETTINGS, *RENAMED}}
+    return renamed(settings) | settings_of(given.set) | renamed(flags)
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """Settings out of `--set`'s KEY=VALUE pairs; ConfigError where there is no =."""
+    """Settings out of `--set`'s KEY=VALUE pairs; ConfigError where there is no =, or two names."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"set {pair}", "there is no = in it", "write --set rate=0.01")
+            raise ConfigError(
+                f"set {pair}", "there is no = in it", "write --set learning_rate=0.01"
+            )
         settings[name] = parsed(value)
-    return settings
+    return renamed(settings)
 
 
 def parsed(value: str) -> Any:

@@ -68,7 +68,7 @@ def write_embedding(prefix: Prefix, path: Path, name: str | None = None) -> None
             asked,
             f"the last {prefix.behind} of its {prefix.n} vectors stand behind the text, and an "
             "embedding stands in front only",
-            "use the prefix itself in ComfyUI or A1111, or train one with behind = 0",
+            "use the prefix itself in ComfyUI or A1111, or train one with num_suffix_vectors = 0",
         )
     if name is not None and (len(prefix.keys) > 1 or name in _RESERVED):
         found = f"{printable(name, 40)!r} cannot be the name of its vectors"

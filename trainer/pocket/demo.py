@@ -145,4 +145,4 @@ def write_report(
 
 def small(config: TrainConfig) -> TrainConfig:
     """A smoke test: a few steps and pictures, result not usable."""
-    return replace(config, steps=4, pool=72, check_every=4)
+    return replace(config, steps=4, target_cache=72, validate_every=4)

@@ -29,12 +29,12 @@ from .world import Person, World
 
 POCKET = TrainConfig(
     weighting="x0",
-    lowest_t=500,
-    lowest_t_free=200,
+    min_timestep=500,
+    min_timestep_free=200,
     repulsion=0.5,
-    contrast=0.06,
-    vectors=32,
-    behind=10,
+    weight_contrast=0.06,
+    num_vectors=32,
+    num_suffix_vectors=10,
     weight_identity=2.2,
     weight_things=9.0,
     weight_people=8.0,
@@ -42,10 +42,10 @@ POCKET = TrainConfig(
     batch_things=4,
     batch_people=5,
     optimizer="muon",
-    rate=0.06,
+    learning_rate=0.06,
     steps=450,
-    pool=960,
-    check_every=150,
+    target_cache=960,
+    validate_every=150,
 )
 """The recipe's defaults on a pocket model, which predicts the clean latent."""
 
@@ -123,8 +123,8 @@ def pocket_run(
     """A trainer on a pocket model; an eighth of the people are kept for choosing the step."""
     people = chosen_people(model.world, origin.names)
     learned, validation = training_people(people)
-    validator = PocketValidator(model, validation) if config.check_every else None
-    source = PocketSource(model, learned, cast(Target, config.target), config.vectors)
+    validator = PocketValidator(model, validation) if config.validate_every else None
+    source = PocketSource(model, learned, cast(Target, config.target), config.num_vectors)
     return Trainer(
         config,
         Model(model.encoder, model.denoiser, model.name),

@@ -12,6 +12,7 @@ from apl_core.metadata import printable
 from apl_core.training.callbacks import Callback, Control, Phase
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
+from apl_core.training.renamed import renamed
 
 from ..settings import read_toml
 from .review import reviewed
@@ -92,7 +93,7 @@ def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, Any]:
     from ..checkpoints.self_generated import jobs
     from ..checkpoints.train import CheckpointOrigin
 
-    quick, settings = order.preset == "quick", read_toml(folder / SETTINGS)
+    quick, settings = order.preset == "quick", renamed(read_toml(folder / SETTINGS))
     if order.look:
         settings.setdefault("target", "description")
     size, per_name = settings.pop("size", None), settings.pop("per_name", 1 if quick else 8)
@@ -118,5 +119,5 @@ def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, Any]:
 def _longer(base: TrainConfig, preset: str) -> TrainConfig:
     """A model's own settings with the steps of a preset."""
     if preset == "quick":
-        return replace(base, steps=4, pool=0, check_every=0)
+        return replace(base, steps=4, target_cache=0, validate_every=0)
     return replace(base, steps=2 * base.steps) if preset == "thorough" else base
