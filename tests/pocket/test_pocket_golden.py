@@ -14,7 +14,7 @@ from apl_core.training.folder import RunFolder
 from apl_trainer.pocket.model import load_pocket
 from apl_trainer.pocket.train import POCKET, PocketOrigin, pocket_run
 
-CONFIG = dataclasses.replace(POCKET, steps=6, pool=48, check_every=3)
+CONFIG = dataclasses.replace(POCKET, steps=6, target_cache=48, validate_every=3)
 DIGEST = "9a8daa22d3669ea1e18b2af6d53f3752039defea33ac0ce4694d8e16a76438fc"
 LOSSES = [
     *(3.3808640244017756, 2.411893466354481, 1.3281484995636026),
