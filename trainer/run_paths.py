@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from apl_core.atomic import write_text
+from apl_core.errors import RunError
+from apl_core.metadata import printable
+from apl_core.texts import read_text
+
+from .settings import parse_json
+
+if TYPE_CHECKING:  # it brings torch
+    from apl_core.training.folder import RunFolder
+
+Origin = TypeVar("Origin")
 
 BUILT_IN = Path(__file__).parent / "pocket" / "weights"
 """Folder of the pocket model that the package carries."""
@@ -15,9 +28,35 @@ BUILT_IN = Path(__file__).parent / "pocket" / "weights"
 STATUS = "status.json"
 """What a run says of itself while it goes on, in its folder."""
 
+ORIGIN = "origin.json"
+"""Where a run's model and data come from, kept beside its settings so that it can resume."""
+
 _NAME = "built-in"
 _BESIDE = "beside"
 _PLACES = (["trainer", "pocket", "weights"], ["apl_trainer", "pocket", "weights"])
+
+
+def save_origin(folder: RunFolder, data: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Write `origin.json` into a run folder; `names` are those of its paths."""
+    text = json.dumps(remembered(data, names, folder.path), ensure_ascii=False, indent=1) + "\n"
+    with folder.told(f"write {ORIGIN} in"):
+        write_text(folder.path / ORIGIN, text)
+
+
+def read_origin(
+    folder: RunFolder, names: Sequence[str], of: Callable[[dict[str, Any]], Origin]
+) -> Origin:
+    """What `of` makes of `origin.json`; RunError if that is missing or broken."""
+    try:
+        data = recalled(parse_json(read_text(folder.path / ORIGIN)), names, folder.path)
+        data["names"] = None if data["names"] is None else tuple(map(str, data["names"]))
+        return of(data)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(
+            f"resume {folder.path}",
+            f"{ORIGIN} is missing or broken ({printable(str(error), 120)})",
+            "give the folder of a run that `apl train` or `apl demo` began",
+        ) from error
 
 
 def remembered(data: Mapping[str, Any], names: Sequence[str], folder: Path) -> dict[str, Any]:

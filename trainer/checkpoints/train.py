@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import torch
 import torch.distributed as dist
 
-from apl_core.atomic import write_text
 from apl_core.captions import alike
-from apl_core.errors import RunError
-from apl_core.metadata import printable
 from apl_core.prefix import Prefix
 from apl_core.schedule import Prediction
-from apl_core.texts import read_text
 from apl_core.training.callbacks import Callback, Control, Phase
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
 
-from ..run_paths import recalled, remembered
-from ..settings import parse_json
+from ..run_paths import read_origin, save_origin
 from .compiling import check_compiler
 from .detect import detect
 from .load import STEPS, CheckpointModel, Options, load_checkpoint
@@ -35,12 +29,6 @@ from .self_generated import draw_data, jobs
 from .training_data import DataSource, LatentCache, TrainingRow, heldout_names, read_data
 
 _PATHS = ("checkpoint", "data", "tokenizer")
-_COUNTS = ("per_name", "draw_steps")
-_KINDS: dict[str, type] = {
-    **dict.fromkeys(("checkpoint", "data", "tokenizer", "prediction", "device"), str),
-    **dict.fromkeys((*_COUNTS, "size", "vram", "clip_skip"), int),
-    "compile": bool,
-}
 
 
 @dataclass(frozen=True)
@@ -65,37 +53,25 @@ class CheckpointOrigin:
 
     def save(self, folder: RunFolder) -> None:
         """Write `origin.json` into a run folder."""
-        data = remembered(asdict(self), _PATHS, folder.path)
-        text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
-        with folder.told("write origin.json in"):
-            write_text(folder.path / "origin.json", text)
+        save_origin(folder, asdict(self), _PATHS)
 
     @staticmethod
     def of(folder: RunFolder) -> CheckpointOrigin | None:
         """Read `origin.json`; None if the run is on a pocket model, RunError if it is broken."""
-        try:
-            data = parse_json(read_text(folder.path / "origin.json"))
-            if "checkpoint" not in data:
-                return None
-            data = recalled(data, _PATHS, folder.path)
-            if data["names"] is not None:
-                data["names"] = tuple(str(name) for name in data["names"])
-            origin = CheckpointOrigin(**data)
-            if wrong := [name for name, kind in _KINDS.items() if not origin._is(name, kind)]:
-                raise ValueError(f"{', '.join(wrong)} is of another kind")
-            return origin
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            said = printable(str(error), 120)
-            raise RunError(
-                f"resume {folder.path}",
-                f"origin.json is missing or broken ({said})",
-                "give the folder of a run that `apl train` began",
-            ) from error
+        return read_origin(folder, _PATHS, CheckpointOrigin._made)
 
-    def _is(self, name: str, kind: type) -> bool:
-        value = getattr(self, name)
-        needed = ("checkpoint", "compile", *_COUNTS)
-        return type(value) is kind or (value is None and name not in needed)
+    @staticmethod
+    def _made(data: dict[str, Any]) -> CheckpointOrigin | None:
+        if "checkpoint" not in data:
+            return None
+        hints = get_type_hints(CheckpointOrigin)
+        kinds = {
+            name: {get_origin(kind) or kind for kind in get_args(hint) or (hint,)}
+            for name, hint in hints.items()
+        }
+        if wrong := [name for name, value in data.items() if type(value) not in kinds[name]]:
+            raise ValueError(f"{', '.join(wrong)} is of another kind")
+        return CheckpointOrigin(**data)
 
 
 def load_origin(origin: CheckpointOrigin, say: Callable[[str], None]) -> CheckpointModel:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from apl_core.atomic import write_text
 from apl_core.captions import alike
-from apl_core.errors import ConfigError, RunError
+from apl_core.errors import ConfigError
 from apl_core.example_kinds import Target
 from apl_core.prefix import Prefix
-from apl_core.texts import read_text
 from apl_core.training.callbacks import Callback, Control
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 
-from ..run_paths import recalled, remembered
-from ..settings import parse_json
+from ..run_paths import read_origin, save_origin
 from .model import PocketModel
 from .source import PocketSource, training_people
 from .validation import PocketPreviewer, PocketValidator
@@ -59,25 +55,14 @@ class PocketOrigin:
 
     def save(self, folder: RunFolder) -> None:
         """Write `origin.json` into a run folder."""
-        data = remembered({"model": self.model, "names": self.names}, ("model",), folder.path)
-        write_text(
-            folder.path / "origin.json", json.dumps(data, ensure_ascii=False, indent=1) + "\n"
-        )
+        save_origin(folder, asdict(self), ("model",))
 
     @staticmethod
     def of(folder: RunFolder) -> PocketOrigin:
         """Read `origin.json`; RunError if it is missing or broken."""
-        try:
-            said = parse_json(read_text(folder.path / "origin.json"))
-            data = recalled(said, ("model",), folder.path)
-            names = None if data["names"] is None else tuple(str(n) for n in data["names"])
-            return PocketOrigin(str(data["model"]), names)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"resume {folder.path}",
-                f"origin.json is missing or broken ({error})",
-                "give the folder of a run that `apl train` or `apl demo` began",
-            ) from error
+        return read_origin(
+            folder, ("model",), lambda data: PocketOrigin(str(data["model"]), data["names"])
+        )
 
 
 def chosen_people(world: World, names: Sequence[str] | None) -> list[Person]:
