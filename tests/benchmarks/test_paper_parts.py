@@ -268,8 +268,8 @@ def test_every_ablation_of_the_plans_is_known_and_changes_its_one_setting() -> N
         Rows({"pocket": torch.zeros(config.num_vectors, 128)}, config.num_suffix_vectors)
         assert config.num_suffix_vectors <= config.num_vectors
     assert ablation("recipe=paper", FULL)[0].recipe == "paper"
-    with pytest.raises(ValueError, match="colour"):
-        ablation("colour=red", FULL)
+    with pytest.raises(ValueError, match="color"):
+        ablation("color=red", FULL)
 
 
 def test_a_goal_that_was_not_measured_is_not_reached() -> None:

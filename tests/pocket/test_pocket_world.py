@@ -78,11 +78,11 @@ def test_pictures_are_32_pixels_between_0_and_1() -> None:
 
 
 def test_things_never_hide_in_their_background() -> None:
-    from apl_trainer.pocket.render import BACKGROUNDS, COLOURS
+    from apl_trainer.pocket.render import BACKGROUNDS, COLORS
 
     things = random_things(np.random.default_rng(2), 500)
-    for colours, background in zip(things.colour, things.background, strict=True):
-        assert BACKGROUNDS[background] not in {COLOURS[c] for c in colours}
+    for colors, background in zip(things.color, things.background, strict=True):
+        assert BACKGROUNDS[background] not in {COLORS[c] for c in colors}
 
 
 def test_labels_say_what_was_invented_and_nothing_of_what_is_not_there() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .render import BACKGROUNDS, COLOURS, HATS, SHIRTS, THINGS, Scene, Things
+from .render import BACKGROUNDS, COLORS, HATS, SHIRTS, THINGS, Scene, Things
 from .world import ATTRIBUTES, Person
 
 TEMPLATES = (
@@ -122,7 +122,7 @@ def anonymous_subject(look: Sequence[int], rng: np.random.Generator) -> str:
 
 
 def describe(person: Person) -> str:
-    """A neutral description that many people fit: gender, hair colour, beard and glasses."""
+    """A neutral description that many people fit: gender, hair color, beard and glasses."""
     parts = [f"{person.trait('hair')} hair"]
     if person.trait("glasses") != "none":
         parts.append("glasses")
@@ -134,8 +134,8 @@ def describe(person: Person) -> str:
 def things_words(things: Things, row: int, background: bool = True) -> str:
     """One drawn scene of things in words, such as `a red circle on a blue background`."""
     named = [
-        f"{_article(COLOURS[c])} {COLOURS[c]} {THINGS[k]}"
-        for k, c in zip(things.kind[row], things.colour[row], strict=True)
+        f"{_article(COLORS[c])} {COLORS[c]} {THINGS[k]}"
+        for k, c in zip(things.kind[row], things.color[row], strict=True)
         if k >= 0
     ]
     words = " and ".join(named)

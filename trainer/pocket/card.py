@@ -25,9 +25,9 @@ _BASE = {
     "identity_top5.heldout": "identity top-5, held-out names",
     "face_found": "a face is found in a portrait",
     "scene": "hat, shirt, background beside a name, as asked",
-    "people": "described people: gender, hair colour, background as asked",
+    "people": "described people: gender, hair color, background as asked",
     "objects": "things as asked",
-    "colours": "colours of things as asked",
+    "colours": "colors of things as asked",
     "backgrounds": "backgrounds of things as asked",
 }
 

@@ -83,14 +83,14 @@ class Subjects:
                 column[faces:] = thing
             return column
 
-        kind, colour = self.things.kind, self.things.colour
+        kind, color = self.things.kind, self.things.color
         heads = {name: both(self.look[:, i], None) for i, name in enumerate(ATTRIBUTES)}
         heads["background"] = both(self.scene.background, self.things.background)
         heads["shirt"], heads["hat"] = both(self.scene.shirt, None), both(self.scene.hat, None)
-        heads["thing0"], heads["colour0"] = both(None, kind[:, 0]), both(None, colour[:, 0])
+        heads["thing0"], heads["colour0"] = both(None, kind[:, 0]), both(None, color[:, 0])
         nothing = kind[:, 1] < 0
         heads["thing1"] = both(None, np.where(nothing, kind.max() + 1, kind[:, 1]))
-        heads["colour1"] = both(None, np.where(nothing, colour.max() + 1, colour[:, 1]))
+        heads["colour1"] = both(None, np.where(nothing, color.max() + 1, color[:, 1]))
         heads["kind"] = both(np.zeros(faces, np.int64), np.ones(total - faces, np.int64))
         heads["identity"] = both(np.where(self.identity < 0, UNKNOWN, self.identity), None)
         offsets = np.full((total, OFFSETS), np.nan, np.float32)
@@ -110,7 +110,7 @@ class Subjects:
             progress(len(parts[-1]))
         for start in range(0, len(self.things.kind), _CHUNK):
             rows, t = slice(start, start + _CHUNK), self.things
-            parts.append(draw_things(Things(t.kind[rows], t.colour[rows], t.background[rows]), rng))
+            parts.append(draw_things(Things(t.kind[rows], t.color[rows], t.background[rows]), rng))
             progress(len(parts[-1]))
         pictures = np.concatenate(parts).transpose(0, 3, 1, 2)
         return (pictures * 255).round().astype(np.uint8)

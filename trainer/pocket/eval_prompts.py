@@ -12,7 +12,7 @@ from ..evaluation.conditions import EvalPrompt
 from .captions import TEMPLATES, Extras, describe, things_words
 from .dataset import UNKNOWN
 from .recognizer import Reading
-from .render import BACKGROUNDS, COLOURS, HATS, SHIRTS, THINGS, random_things
+from .render import BACKGROUNDS, COLORS, HATS, SHIRTS, THINGS, random_things
 from .world import ATTRIBUTES, Person, World
 
 
@@ -34,7 +34,7 @@ def identity_prompts(
 
 
 def people_prompts(world: World, count: int, first: int = 50_000) -> list[EvalPrompt]:
-    """Name-free people: gender, hair colour and background as asked."""
+    """Name-free people: gender, hair color and background as asked."""
     rng = np.random.default_rng([world.seed, 12, first])
     questions: list[EvalPrompt] = []
     for i in range(count):
@@ -49,7 +49,7 @@ def people_prompts(world: World, count: int, first: int = 50_000) -> list[EvalPr
 
 
 def things_prompts(world: World, count: int, first: int = 70_000) -> list[EvalPrompt]:
-    """Scenes of things: each thing, its colour and the background as asked."""
+    """Scenes of things: each thing, its color and the background as asked."""
     rng = np.random.default_rng([world.seed, 13, first])
     things = random_things(rng, count)
     questions: list[EvalPrompt] = []
@@ -57,9 +57,9 @@ def things_prompts(world: World, count: int, first: int = 70_000) -> list[EvalPr
         second = things.kind[i, 1] >= 0
         asked = {
             "thing0": int(things.kind[i, 0]),
-            "colour0": int(things.colour[i, 0]),
+            "colour0": int(things.color[i, 0]),
             "thing1": int(things.kind[i, 1]) if second else len(THINGS),
-            "colour1": int(things.colour[i, 1]) if second else len(COLOURS),
+            "colour1": int(things.color[i, 1]) if second else len(COLORS),
             "background": int(things.background[i]),
         }
         template = str(rng.choice(TEMPLATES[:2]))

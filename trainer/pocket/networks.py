@@ -22,7 +22,7 @@ LATENT_SCALE = 1.7
 SCHEDULE = Schedule.scaled_linear(end=0.02)
 """Stable Diffusion's shape of noise levels, going further: 1.6 % of the signal is left at the end.
 
-With SD's own end (6.8 %) a picture this small still shows its background's colour through the
+With SD's own end (6.8 %) a picture this small still shows its background's color through the
 noise, so a model learns to read it there and not in the prompt (cf. arXiv 2305.08891).
 """
 

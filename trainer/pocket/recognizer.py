@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .render import BACKGROUNDS, COLOURS, HATS, SHIRTS, THINGS, Array
+from .render import BACKGROUNDS, COLORS, HATS, SHIRTS, THINGS, Array
 from .world import ATTRIBUTES, OFFSETS
 
 KINDS = ("face", "things", "broken")
@@ -19,11 +19,11 @@ KINDS = ("face", "things", "broken")
 
 
 def head_sizes(people: int) -> dict[str, int]:
-    """Classes per head; `thing`, `colour` heads come once per slot of a scene."""
+    """Classes per head; `thing`, `color` heads come once per slot of a scene."""
     heads = {name: len(values) for name, values in ATTRIBUTES.items()}
     heads |= {"background": len(BACKGROUNDS), "shirt": len(SHIRTS), "hat": len(HATS)}
     heads |= {"thing0": len(THINGS), "thing1": len(THINGS) + 1}
-    heads |= {"colour0": len(COLOURS), "colour1": len(COLOURS) + 1}
+    heads |= {"colour0": len(COLORS), "colour1": len(COLORS) + 1}
     return heads | {"kind": len(KINDS), "identity": people}
 
 

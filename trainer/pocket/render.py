@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from .world import ATTRIBUTES
 
 Array = NDArray[np.floating[Any]]
+Number = Array | float
 SIZE, _DRAW = 32, 64
 
 BACKGROUNDS = ("white", "grey", "blue", "green", "yellow", "pink")
 SHIRTS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
 HATS = ("none", "red", "blue", "green")
 THINGS = ("circle", "square", "triangle", "house", "tree", "car", "flower", "star")
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
 
 _RGB = {
     "red": (0.85, 0.15, 0.15),
@@ -46,7 +47,7 @@ _BACKGROUND_RGB = np.array(
     ],
     np.float32,
 )
-_COLOUR_RGB = np.array([_RGB[c] for c in COLOURS], np.float32)
+_COLOR_RGB = np.array([_RGB[c] for c in COLORS], np.float32)
 _HAT_RGB = np.array([_RGB[c] for c in ("white", "red", "blue", "green")], np.float32)
 _SKIN_RGB = np.array(
     [(1.0, 0.88, 0.8), (0.95, 0.76, 0.62), (0.82, 0.6, 0.42), (0.6, 0.4, 0.26), (0.4, 0.26, 0.18)],
@@ -91,12 +92,12 @@ def random_scene(rng: np.random.Generator, count: int, hats: float = 0.2) -> Sce
 class _Canvas:
     """A batch of pictures that shapes are painted on, in coordinates that can be moved.
 
-    Sizes, places and colours are given for the whole batch, also where only a part is painted on.
+    Sizes, places and colors are given for the whole batch, also where only a part is painted on.
     """
 
-    def __init__(self, colour: Array) -> None:
+    def __init__(self, color: Array) -> None:
         axis = (np.arange(_DRAW, dtype=np.float32) + 0.5) / _DRAW * 2 - 1
-        self.rgb = np.broadcast_to(colour[:, None, None, :], (len(colour), _DRAW, _DRAW, 3)).astype(
+        self.rgb = np.broadcast_to(color[:, None, None, :], (len(color), _DRAW, _DRAW, 3)).astype(
             np.float32
         )
         self.x = np.broadcast_to(axis[None, None, :], self.rgb.shape[:3])
@@ -110,7 +111,7 @@ class _Canvas:
         part.x, part.y = self.x[part.rows], self.y[part.rows]
         return part
 
-    def of(self, value: Array | float) -> Array:
+    def of(self, value: Number) -> Array:
         """A number for each picture (B,) shaped like coordinates; one for all stays as it is."""
         array = np.asarray(value, np.float32)
         return array[self.rows, None, None] if array.ndim == 1 else array
@@ -121,22 +122,15 @@ class _Canvas:
         self.x = (x * self.of(cos) + y * self.of(sin)) / self.of(scale)
         self.y = (y * self.of(cos) - x * self.of(sin)) / self.of(scale)
 
-    def paint(self, distance: Array, colour: Array) -> None:
-        """Cover what lies inside `distance` < 0 with a colour for each picture (B, 3), or one."""
+    def paint(self, distance: Array, color: Array) -> None:
+        """Cover what lies inside `distance` < 0 with a color for each picture (B, 3), or one."""
         cover = np.clip(0.5 - distance * (_DRAW / 2), 0, 1)
-        if len(colour) > 1:
-            colour = colour[self.rows]
+        if len(color) > 1:
+            color = color[self.rows]
         under = self.rgb[self.rows]
-        self.rgb[self.rows] = under + cover[..., None] * (colour[:, None, None, :] - under)
+        self.rgb[self.rows] = under + cover[..., None] * (color[:, None, None, :] - under)
 
-    def ellipse(
-        self,
-        cx: Array | float,
-        cy: Array | float,
-        a: Array | float,
-        b: Array | float,
-        power: Array | float = 2.0,
-    ) -> Array:
+    def ellipse(self, cx: Number, cy: Number, a: Number, b: Number, power: Number = 2.0) -> Array:
         dx, dy = (
             np.abs(self.x - self.of(cx)) / self.of(a),
             np.abs(self.y - self.of(cy)) / self.of(b),
@@ -147,21 +141,12 @@ class _Canvas:
             radius = (dx ** self.of(power) + dy ** self.of(power)) ** (1 / self.of(power))
         return (radius - 1) * np.minimum(self.of(a), self.of(b))
 
-    def box(
-        self, cx: Array | float, cy: Array | float, a: Array | float, b: Array | float
-    ) -> Array:
+    def box(self, cx: Number, cy: Number, a: Number, b: Number) -> Array:
         return np.maximum(
             np.abs(self.x - self.of(cx)) - self.of(a), np.abs(self.y - self.of(cy)) - self.of(b)
         )
 
-    def line(
-        self,
-        ax: Array | float,
-        ay: Array | float,
-        bx: Array | float,
-        by: Array | float,
-        width: Array | float,
-    ) -> Array:
+    def line(self, ax: Number, ay: Number, bx: Number, by: Number, width: Number) -> Array:
         px, py = self.x - self.of(ax), self.y - self.of(ay)
         dx, dy = self.of(bx) - self.of(ax), self.of(by) - self.of(ay)
         along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy + 1e-9), 0, 1)
@@ -226,7 +211,7 @@ def draw_faces(look: NDArray[np.int64], offsets: Array, scene: Scene) -> Array:
     for x, lean in ((-0.36, -0.14), (-0.13, -0.05), (0.13, 0.05), (0.36, 0.14)):
         part.paint(part.line(x, -0.4, x + lean, -0.8, 0.09), hair)
     c.paint(c.box(0, 0.62, 0.17, 0.25), dark)
-    c.paint(c.ellipse(0, 1.12, 0.78, 0.42, 2.6), _COLOUR_RGB[scene.shirt])
+    c.paint(c.ellipse(0, 1.12, 0.78, 0.42, 2.6), _COLOR_RGB[scene.shirt])
     c.paint(c.ellipse(-width, 0.02, 0.09, 0.13), dark)
     c.paint(c.ellipse(width, 0.02, 0.09, 0.13), dark)
     head = c.ellipse(0, 0, width, height, power)
@@ -317,10 +302,10 @@ def _eyes(
 
 @dataclass(frozen=True)
 class Things:
-    """One or two coloured things on a background; `kind` and `colour` are (B, 2), -1 is none."""
+    """One or two colored things on a background; `kind` and `color` are (B, 2), -1 is none."""
 
     kind: NDArray[np.int64]
-    colour: NDArray[np.int64]
+    color: NDArray[np.int64]
     background: NDArray[np.int64]
 
     def where(self, chosen: NDArray[np.bool_], other: Things) -> Things:
@@ -328,7 +313,7 @@ class Things:
         each = chosen[:, None]
         return Things(
             np.where(each, self.kind, other.kind),
-            np.where(each, self.colour, other.colour),
+            np.where(each, self.color, other.color),
             np.where(chosen, self.background, other.background),
         )
 
@@ -336,14 +321,14 @@ class Things:
 def random_things(rng: np.random.Generator, count: int, two: float = 1 / 3) -> Things:
     """Draw `count` scenes of one thing, or of two in this share of them."""
     kind = rng.integers(0, len(THINGS), (count, 2))
-    colour = rng.integers(0, len(COLOURS), (count, 2))
+    color = rng.integers(0, len(COLORS), (count, 2))
     same = kind[:, 0] == kind[:, 1]
     kind[same, 1] = (kind[same, 1] + 1) % len(THINGS)
     kind[rng.random(count) < 1 - two, 1] = -1
     background = rng.integers(0, len(BACKGROUNDS), count)
-    unseen = [COLOURS.index(b) if b in COLOURS else -1 for b in BACKGROUNDS]
-    hidden = colour == np.array(unseen)[background][:, None]
-    return Things(kind, np.where(hidden, (colour + 1) % len(COLOURS), colour), background)
+    unseen = [COLORS.index(b) if b in COLORS else -1 for b in BACKGROUNDS]
+    hidden = color == np.array(unseen)[background][:, None]
+    return Things(kind, np.where(hidden, (color + 1) % len(COLORS), color), background)
 
 
 def draw_things(things: Things, rng: np.random.Generator) -> Array:
@@ -358,9 +343,9 @@ def draw_things(things: Things, rng: np.random.Generator) -> Array:
         dx = jitter[:, 0] + np.where(two, side * 0.47, 0).astype(np.float32)
         scale = np.where(two, 0.6, 1.0).astype(np.float32) * (1 + jitter[:, 2])
         c.move(dx, jitter[:, 1], scale, np.zeros(count, np.float32))
-        colour = _COLOUR_RGB[things.colour[:, slot]]
+        color = _COLOR_RGB[things.color[:, slot]]
         for index, name in enumerate(THINGS):
-            _thing(c.only(things.kind[:, slot] == index), name, colour)
+            _thing(c.only(things.kind[:, slot] == index), name, color)
     return c.finish()
 
 
@@ -374,35 +359,35 @@ def thing_distances() -> NDArray[np.float64]:
     return np.square(pictures[:, None] - pictures).mean(2)
 
 
-def _thing(c: _Canvas, name: str, colour: Array) -> None:
+def _thing(c: _Canvas, name: str, color: Array) -> None:
     brown = np.array([[0.45, 0.28, 0.13]], np.float32)
     ink = np.array([[0.12, 0.12, 0.14]], np.float32)
     if name == "circle":
-        c.paint(c.ellipse(0, 0, 0.55, 0.55), colour)
+        c.paint(c.ellipse(0, 0, 0.55, 0.55), color)
     elif name == "square":
-        c.paint(c.box(0, 0, 0.5, 0.5), colour)
+        c.paint(c.box(0, 0, 0.5, 0.5), color)
     elif name == "triangle":
-        c.paint(c.polygon([(0, -0.62), (0.65, 0.52), (-0.65, 0.52)]), colour)
+        c.paint(c.polygon([(0, -0.62), (0.65, 0.52), (-0.65, 0.52)]), color)
     elif name == "house":
-        c.paint(c.box(0, 0.25, 0.45, 0.35), colour)
+        c.paint(c.box(0, 0.25, 0.45, 0.35), color)
         c.paint(c.polygon([(0, -0.65), (0.62, -0.1), (-0.62, -0.1)]), brown)
         c.paint(c.box(0, 0.38, 0.12, 0.22), ink)
     elif name == "tree":
         c.paint(c.box(0, 0.45, 0.1, 0.3), brown)
-        c.paint(c.ellipse(0, -0.15, 0.45, 0.48), colour)
+        c.paint(c.ellipse(0, -0.15, 0.45, 0.48), color)
     elif name == "car":
-        c.paint(c.box(0, 0.12, 0.7, 0.2), colour)
-        c.paint(c.box(0, -0.16, 0.38, 0.18), colour)
+        c.paint(c.box(0, 0.12, 0.7, 0.2), color)
+        c.paint(c.box(0, -0.16, 0.38, 0.18), color)
         c.paint(c.ellipse(-0.38, 0.34, 0.17, 0.17), ink)
         c.paint(c.ellipse(0.38, 0.34, 0.17, 0.17), ink)
     elif name == "flower":
         c.paint(c.line(0, 0, 0, 0.75, 0.05), np.array([[0.1, 0.45, 0.15]], np.float32))
         for angle in np.arange(5) * 2 * np.pi / 5:
             x, y = 0.28 * float(np.sin(angle)), -0.15 - 0.28 * float(np.cos(angle))
-            c.paint(c.ellipse(x, y, 0.2, 0.2), colour)
+            c.paint(c.ellipse(x, y, 0.2, 0.2), color)
         c.paint(c.ellipse(0, -0.15, 0.15, 0.15), np.array([[0.9, 0.75, 0.1]], np.float32))
     elif name == "star":
         angle = np.arctan2(c.x, -c.y)
         wedge = np.abs((angle / (2 * np.pi / 5) + 0.5) % 1 - 0.5) * (2 * np.pi / 5)
         radius = np.hypot(c.x, c.y)
-        c.paint((radius * np.cos(wedge - 1.2) - 0.25).astype(np.float32), colour)
+        c.paint((radius * np.cos(wedge - 1.2) - 0.25).astype(np.float32), color)

@@ -34,11 +34,11 @@ def phrase(values: Mapping[str, str], gender: bool = True) -> str:
     noun = said.get("gender", "person") if gender else "person"
     words = f"{said['age']} {noun}" if "age" in said else noun
     parts: list[str] = []
-    length, colour = said.get("hair_length", ""), said.get("hair_colour", "")
+    length, color = said.get("hair_length", ""), said.get("hair_colour", "")
     if length == "bald":
         parts.append("a bald head")
-    elif length or colour:
-        parts.append(" ".join(part for part in (length, colour, "hair") if part))
+    elif length or color:
+        parts.append(" ".join(part for part in (length, color, "hair") if part))
     if "glasses" in said:
         parts.append("glasses")
     if "beard" in said:
