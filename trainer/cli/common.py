@@ -64,7 +64,7 @@ def add_any_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[
         help="as hosts count it; 1 is the last",
     )
     verb.add_argument(
-        "--prediction", choices=("eps", "v"), help="prediction type (default: detected)"
+        "--prediction", choices=("eps", "v"), help="prediction type (detected if not given)"
     )
 
 
