@@ -9,10 +9,7 @@ import base64
 import hashlib
 import io
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -22,11 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import host_server
 import torch
+from host_server import REPOSITORY, Server, hosts_folder, python
 from PIL import Image
 from torch import Tensor
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 WRITER = Path(__file__).with_name("a1111_checkpoint.py")
 PROBE = Path(__file__).with_name("a1111_probe")
 RESIDUE = Path(__file__).with_name("host_residue.py")
@@ -38,11 +36,6 @@ OPTIONS = (
 FILES = ("apl_hosting.py", "install.py", "preload.py", "metadata.ini")
 
 
-def hosts_folder() -> Path:
-    """Where real hosts are looked for: $APL_HOSTS_DIR, else ~/.cache/apl-hosts."""
-    return Path(os.environ.get("APL_HOSTS_DIR", "~/.cache/apl-hosts")).expanduser()
-
-
 def installed(name: str = "a1111") -> Path | None:
     """A webui with a virtual environment of its own, if there is one.
 
@@ -52,38 +45,21 @@ def installed(name: str = "a1111") -> Path | None:
     return host if python(host).exists() and (host / "launch.py").exists() else None
 
 
-def python(host: Path) -> Path:
-    """The host's own interpreter."""
-    windows = host / "venv" / "Scripts" / "python.exe"
-    return windows if os.name == "nt" else host / "venv" / "bin" / "python"
-
-
 def models(host: Path) -> Path:
-    """A folder with the random checkpoint, written once per version of its writer."""
-    version = hashlib.sha256(WRITER.read_bytes()).hexdigest()[:12]
-    folder = hosts_folder() / "a1111-models" / version
-    if not (folder / "random.yaml").exists():  # the last file that is written
-        command = [str(python(host)), str(WRITER), str(host), str(folder / "random.safetensors")]
-        subprocess.run(command, check=True, cwd=host, env=environment(host), capture_output=True)
-    return folder
+    """A folder with the random checkpoint, its configuration and the vocabulary."""
+    last, env = "random.yaml", environment(host)
+    return host_server.written("a1111", WRITER, host, env, last, "random.safetensors")
 
 
 def environment(host: Path, **extra: str) -> dict[str, str]:
     """A host process's environment: offline, one thread, no operator mode unless `extra` says."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("APL_")}
     assets = host / "repositories" / "stable-diffusion-webui-assets"
     head = subprocess.run(
         ["git", "-C", str(assets), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     )
-    return {
-        **kept,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "ASSETS_COMMIT_HASH": head.stdout.strip(),
-        **extra,
-    }
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    more = {**offline, "ASSETS_COMMIT_HASH": head.stdout.strip(), **extra}
+    return host_server.host_environment("APL_", **more)
 
 
 def copy_extension(target: Path) -> Path:
@@ -98,7 +74,7 @@ def copy_extension(target: Path) -> Path:
     return target
 
 
-class Refused(Exception):
+class Refused(host_server.Refused):
     """The host answered with an error: its HTTP status and what it said."""
 
     def __init__(self, status: int, said: dict[str, Any]) -> None:
@@ -130,11 +106,12 @@ class Answer:
 
 
 @dataclass
-class Webui:
+class Webui(Server):
     """One running A1111; leave it as a context manager to stop the process."""
 
     name: ClassVar[str] = "A1111"
     options: ClassVar[Sequence[str]] = OPTIONS
+    pasting: ClassVar[dict[str, Any]] = {}
 
     source: Path
     data: Path
@@ -142,8 +119,6 @@ class Webui:
     env: dict[str, str] = field(default_factory=dict[str, str])
     clones: Sequence[str] = ("apl-prefix",)
     login: str = ""
-    process: subprocess.Popen[bytes] | None = None
-    url: str = ""
 
     @property
     def prefixes(self) -> Path:
@@ -166,45 +141,22 @@ class Webui:
                 link, file = checkpoints / f"{name}{suffix}", random / f"random{suffix}"
                 if file.exists() and not link.exists():
                     link.symlink_to(file)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
         command = [str(python(self.source)), "launch.py", "--data-dir", str(self.data)]
-        command += ["--ckpt", str(checkpoints / "first.safetensors"), "--port", str(port)]
+        command += ["--ckpt", str(checkpoints / "first.safetensors")]
         command += [*self.options, *self.arguments]
         env = environment(self.source, HUGGINGFACE_HUB_CACHE=str(random / "hub"), **self.env)
-        with (self.data / "log.txt").open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.source, env=env, stdout=log, stderr=log
-            )
-        self.wait_until_ready()
+        self.launch(command, self.source, env, self.data)
         return self
 
     def random(self) -> Path:
         """The folder with the random checkpoint."""
         return models(self.source)
 
-    def wait_until_ready(self, path: str = "/probe/wrapped") -> None:
-        """Wait until the server is complete; RuntimeError with its console if it died.
-
-        It is not asked earlier: a request that comes while A1111 still adds its API ends it.
-        """
-        assert self.process is not None
-        deadline = time.monotonic() + 900
-        while True:
-            try:
-                if "Startup time:" not in self.log():
-                    raise ConnectionError("it is still starting")
-                self.get(path)
-                return
-            except (urllib.error.URLError, ConnectionError, Refused):
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.__exit__()
-                    raise RuntimeError(
-                        f"{self.name} did not start:\n{self.log()[-3000:]}"
-                    ) from None
-                time.sleep(1)
+    def ask_for_readiness(self) -> None:
+        """It is not asked earlier: a request that comes while A1111 still adds its API ends it."""
+        if "Startup time:" not in self.log():
+            raise ConnectionError("it is still starting")
+        self.get("/probe/wrapped")
 
     def reload(self) -> None:
         """Press "Reload UI", and wait until everything is there again."""
@@ -213,19 +165,6 @@ class Webui:
         while self.log().count("Startup time:") == starts:
             time.sleep(1)
         self.wait_until_ready()
-
-    def __exit__(self, *_: object) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-    def log(self) -> str:
-        """All that the host has written to its console."""
-        return (self.data / "log.txt").read_text(errors="replace")
 
     def get(self, path: str) -> Any:
         """The JSON answer to a GET; Refused."""
@@ -253,6 +192,10 @@ class Webui:
         if args:
             body["alwayson_scripts"] = {"apl": {"args": list(args)}}
         return self.answer(f"/sdapi/v1/{'img2img' if 'init_images' in body else 'txt2img'}", body)
+
+    def pasted(self, infotext: str) -> Answer:
+        """What a request gives that is nothing but pasted parameters; Refused."""
+        return self.answer("/sdapi/v1/txt2img", {"infotext": infotext, **self.pasting})
 
     def answer(self, path: str, body: object) -> Answer:
         """What an image route answers to a body as it is; Refused."""

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import signal
-import socket
-import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -15,18 +10,15 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import host_server
+from host_server import REPOSITORY, Server, hosts_folder, python
 
 from apl_trainer.verify import comfyui_graphs as graphs
 from apl_trainer.verify.comfyui_nodes import Graph, node
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 WRITER = Path(__file__).with_name("comfyui_checkpoint.py")
-
-
-def hosts_folder() -> Path:
-    """Where real hosts are looked for: $APL_HOSTS_DIR, else ~/.cache/apl-hosts."""
-    return Path(os.environ.get("APL_HOSTS_DIR", "~/.cache/apl-hosts")).expanduser()
 
 
 def installed() -> list[Path]:
@@ -36,12 +28,6 @@ def installed() -> list[Path]:
         for main in sorted(hosts_folder().glob("*/main.py"))
         if python(main.parent).exists() and (main.parent / "comfyui_version.py").exists()
     ]
-
-
-def python(host: Path) -> Path:
-    """The host's own interpreter."""
-    windows = host / "venv" / "Scripts" / "python.exe"
-    return windows if os.name == "nt" else host / "venv" / "bin" / "python"
 
 
 def pack(name: str, host: Path) -> Path | None:
@@ -55,27 +41,16 @@ def environment(**extra: str) -> dict[str, str]:
 
     Some packs look whether pytest runs and then do nothing.
     """
-    ours = ("APL_", "PYTEST_")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **extra}
+    return host_server.host_environment("APL_", "PYTEST_", **extra)
 
 
 def models(host: Path) -> Path:
-    """A models folder with random checkpoints, written once per version of their writer."""
-    version = hashlib.sha256(WRITER.read_bytes()).hexdigest()[:12]
-    folder = hosts_folder() / "comfyui-models" / version
-    if not (folder / "vae" / "random_vae.safetensors").exists():  # the last one that is written
-        subprocess.run(
-            [str(python(host)), str(WRITER), str(host), str(folder)],
-            check=True,
-            cwd=host,
-            env=environment(),
-            capture_output=True,
-        )
-    return folder
+    """A models folder with random checkpoints."""
+    last = "vae/random_vae.safetensors"
+    return host_server.written("comfyui", WRITER, host, environment(), last)
 
 
-class Refused(Exception):
+class Refused(host_server.Refused):
     """The host did not make what the graph asks for; `nodes` says which node said what."""
 
     def __init__(self, nodes: dict[str, str], answer: Any) -> None:
@@ -102,16 +77,16 @@ class Result:
 
 
 @dataclass
-class Host:
+class Host(Server):
     """One running ComfyUI; leave it as a context manager to stop the process."""
+
+    name: ClassVar[str] = "ComfyUI"
 
     source: Path
     base: Path
     with_pack: bool = True
     packs: Sequence[Path] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
-    process: subprocess.Popen[bytes] | None = None
-    url: str = ""
 
     def __enter__(self) -> Host:
         packs = self.base / "custom_nodes"
@@ -127,48 +102,15 @@ class Host:
         folder = models(self.source).as_posix()
         lines = [f"  {kind}: {kind}" for kind in kinds]
         paths.write_text("\n".join(["random:", f"  base_path: {folder}", *lines, ""]))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
         command = [str(python(self.source)), "main.py", "--cpu", "--disable-auto-launch"]
-        command += ["--listen", "127.0.0.1", "--port", str(port)]
+        command += ["--listen", "127.0.0.1"]
         command += ["--base-directory", str(self.base), "--extra-model-paths-config", str(paths)]
-        with (self.base / "log.txt").open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.source, env=environment(**self.env), stdout=log, stderr=log
-            )
-        try:
-            self._await_start()
-        except BaseException:  # also Ctrl-C: no server may be left behind
-            self.__exit__()
-            raise
+        self.launch(command, self.source, environment(**self.env), self.base)
         return self
 
-    def _await_start(self) -> None:
-        deadline = time.monotonic() + 600
-        while True:
-            try:
-                self.get("/system_stats")
-                return
-            except (urllib.error.URLError, ConnectionError):
-                assert self.process is not None
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"ComfyUI did not start:\n{self.log()[-3000:]}") from None
-                time.sleep(0.5)
-
-    def __exit__(self, *_: object) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-    def log(self) -> str:
-        """All that the host has written to its console."""
-        return (self.base / "log.txt").read_text(errors="replace")
+    def ask_for_readiness(self) -> None:
+        """URLError or ConnectionError while the server does not listen."""
+        self.get("/system_stats")
 
     def raw(self, path: str) -> bytes:
         """The body of the answer to a GET."""

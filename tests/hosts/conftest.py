@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import a1111_host
 import comfyui_host
-import forge_host
 import pytest
 import torch
+import webui_hosts
+from a1111_host import Webui
 from lora_file import write_lora
 
 from apl_core.formats import write_prefix
 from apl_core.prefix import Prefix
+from apl_trainer.cli import main
 
-# without A1111 the first of its files says so once, and the others are not even collected
-collect_ignore = (
-    []
-    if a1111_host.installed()
-    else [
-        f"test_a1111_{name}.py"
-        for name in ("surface", "normal", "operator", "engines", "page", "training", "verify")
-    ]
-)
-if forge_host.installed() is None:
-    collect_ignore += [f"test_forge_{name}.py" for name in ("operator", "page", "training")]
+# test_installed.py says of each host that is missing that it is; its files are not even collected
+collect_ignore_glob = [
+    f"test_{name}_*.py" for name in webui_hosts.KINDS if name not in webui_hosts.INSTALLED
+]
+if not webui_hosts.INSTALLED:
+    collect_ignore_glob.append("test_webui_*.py")
 if not comfyui_host.installed():
-    names = ("mixed", "operator", "packs", "server", "training", "verify")
-    collect_ignore += [f"test_comfyui_{name}.py" for name in names]
+    collect_ignore_glob.append("test_comfyui_*.py")
 
+KEY, LOGIN = "the operator's long secret", "operator:secret"
 CLONES = ("apl-prefix", "apl-prefix-copy")
 
 
@@ -40,24 +37,51 @@ def random_prefix(seed: int, n: int, behind: int = 0, key: str = "clip_l") -> Pr
     return Prefix({key: rows * 0.05}, behind)
 
 
-@pytest.fixture(scope="session")
-def a1111(tmp_path_factory: pytest.TempPathFactory) -> Iterator[a1111_host.Webui]:
-    """A running A1111 with this extension, a second clone of it, and a few random prefixes."""
-    host = a1111_host.installed()
-    assert host is not None
-    data = furnished(tmp_path_factory.mktemp("a1111"))
-    with a1111_host.Webui(host, data, clones=CLONES) as webui:
+def running(name: str, factory: pytest.TempPathFactory) -> Iterator[Webui]:
+    """A running webui with this extension, a second clone of it, and a few random prefixes."""
+    with webui_hosts.new(name, furnished(factory.mktemp(name)), clones=CLONES) as webui:
         yield webui
 
 
 @pytest.fixture(scope="session")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[forge_host.Forge]:
-    """A running Forge with this extension, a second clone of it, and a few random prefixes."""
-    host = forge_host.installed()
-    assert host is not None
-    data = furnished(tmp_path_factory.mktemp("forge"))
-    with forge_host.Forge(host, data, clones=CLONES) as webui:
-        yield webui
+def a1111(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
+    """A1111 for the whole session."""
+    yield from running("a1111", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
+    """Forge for the whole session."""
+    yield from running("forge", tmp_path_factory)
+
+
+@pytest.fixture(scope="session", params=webui_hosts.INSTALLED)
+def webui(request: pytest.FixtureRequest) -> Webui:
+    """Each installed webui in turn."""
+    return request.getfixturevalue(request.param)
+
+
+def enforcing(name: str, factory: pytest.TempPathFactory, *arguments: str) -> Webui:
+    """A webui that enforces a bracket of the operator's folder, asks for a login, and traces."""
+    data, folder = supplied(factory.mktemp(name)), factory.mktemp("operator") / "prefixes"
+    fill(folder)
+    shutil.copy(folder / "bracket.safetensors", folder / "locked.safetensors")
+    arguments += ("--api-auth", LOGIN, "--apl-enforce", "locked", "--apl-dir", str(folder))
+    environment = {"APL_TRACE": str(data / "trace.jsonl"), "APL_TRACE_KEY": KEY}
+    return webui_hosts.new(name, data, arguments, env=environment, login=LOGIN)
+
+
+def supplied(data: Path) -> Path:
+    """A data folder with a LoRA and a style."""
+    write_lora(data / "models" / "Lora" / "random_lora.safetensors")
+    (data / "styles.csv").write_text("name,prompt,negative_prompt\nold,an old man,young\n")
+    return data
+
+
+def verify(webui: Webui, *more: str) -> int:
+    """`apl verify` against such a webui, which reads its trace."""
+    trace = ["--trace", str(webui.data / "trace.jsonl"), "--key", KEY, "--login", LOGIN]
+    return main(["verify", "--host", webui.name.lower(), webui.url, *trace, *more])
 
 
 def furnished(data: Path) -> Path:

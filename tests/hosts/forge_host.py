@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import a1111_host
+import host_server
 from a1111_host import Webui
 
 WRITER = Path(__file__).with_name("forge_checkpoint.py")
@@ -24,20 +23,9 @@ def installed() -> Path | None:
 
 
 def models(host: Path) -> Path:
-    """A folder with the random checkpoint, written once per version of its writer."""
-    version = hashlib.sha256(WRITER.read_bytes()).hexdigest()[:12]
-    folder = a1111_host.hosts_folder() / "forge-models" / version
-    if not (folder / "random.safetensors").exists():  # the last file that is written
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [a1111_host.python(host), WRITER, host, folder / "random.safetensors"]
-        subprocess.run(
-            [str(part) for part in command],
-            check=True,
-            cwd=host,
-            env=a1111_host.environment(host),
-            capture_output=True,
-        )
-    return folder
+    """A folder with the random checkpoint and the vocabulary."""
+    env, file = a1111_host.environment(host), "random.safetensors"
+    return host_server.written("forge", WRITER, host, env, file, file)
 
 
 @dataclass
@@ -49,6 +37,8 @@ class Forge(Webui):
         *("--skip-torch-cuda-test", "--always-cpu", "--skip-version-check"),
         *("--no-hashing", "--no-download-sd-model", "--api"),
     )
+
+    pasting: ClassVar[dict[str, Any]] = {"styles": []}  # its API fails on every infotext without
 
     def __enter__(self) -> Forge:
         self.data.mkdir(parents=True, exist_ok=True)

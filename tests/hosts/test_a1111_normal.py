@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import a1111_host
 import pytest
 import torch
+import webui_hosts
 from a1111_host import Answer, Refused, Webui
 from a1111_kinds import HIRES
 from conftest import furnished
@@ -110,9 +110,9 @@ def test_the_settings_have_a_heading_and_routes_name_no_folder(a1111: Webui) -> 
 
 def test_a_pasted_tag_is_read_like_a_typed_one(a1111: Webui) -> None:
     said = a1111.draw(f"{PROMPT} < APL:front>").infotext
-    assert a1111.answer("/sdapi/v1/txt2img", {"infotext": said}).pixels == ticked(a1111)
+    assert a1111.pasted(said).pixels == ticked(a1111)
     with pytest.raises(Refused, match="not closed"):
-        a1111.answer("/sdapi/v1/txt2img", {"infotext": said.replace("<apl:front>", "<apl:front")})
+        a1111.pasted(said.replace("<apl:front>", "<apl:front"))
 
 
 def test_a_tag_that_comes_while_the_request_runs(a1111: Webui) -> None:
@@ -263,15 +263,23 @@ def test_a_negative_prompt_that_is_pushed_away_stays_as_it_is(a1111: Webui) -> N
         assert all(map(torch.equal, a1111.seen("uncond"), want))
 
 
+def test_the_old_emphasis_implementation_is_refused(a1111: Webui) -> None:
+    a1111.post("/sdapi/v1/options", {"use_old_emphasis_implementation": True})
+    try:
+        a1111.draw()
+        with pytest.raises(Refused, match="old emphasis"):
+            a1111.draw("a photo of a man", True, "front")
+    finally:
+        a1111.post("/sdapi/v1/options", {"use_old_emphasis_implementation": False})
+
+
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
     """A webui without any prefix."""
-    host = a1111_host.installed()
-    assert host is not None
     data = furnished(tmp_path_factory.mktemp("empty"))
     for file in (data / "models" / "apl").iterdir():
         file.unlink()
-    with Webui(host, data) as webui:
+    with webui_hosts.new("a1111", data) as webui:
         yield webui
 
 

@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import a1111_host
 import pytest
+import webui_hosts
 from a1111_host import Refused, Webui
 from a1111_kinds import HIRES, picture
-from conftest import fill
+from conftest import LOGIN, fill
 from lora_file import write_lora
 
 PROMPT, NAME = "a photo of a man", "a photo of Ada Example"
-LOGIN = "operator:secret"
 NEAR = 0.1
 """Mean distance of pixels, of 255, under which two pictures are one: a tenth of what the prefix
 changes in the plain picture of this random model. The same request twice is 0 apart."""
@@ -46,22 +45,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def operated(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Webui]:
     """A webui started with --apl-enforce, whose settings ask for the old emphasis."""
-    host = a1111_host.installed()
-    assert host is not None
     data = data_of(tmp_path_factory, "operated")
     settings = {"use_old_emphasis_implementation": True, "disabled_extensions": ["gone"]}
     (data / "config.json").write_text(json.dumps(settings))
     arguments = ("--api-auth", LOGIN, "--apl-enforce", "locked", "--apl-dir", str(folder))
-    with Webui(host, data, arguments, login=LOGIN) as webui:
+    with webui_hosts.new("a1111", data, arguments, login=LOGIN) as webui:
         yield webui
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
     """The same webui without this project."""
-    host = a1111_host.installed()
-    assert host is not None
-    with Webui(host, data_of(tmp_path_factory, "bare"), ("--nowebui",), clones=()) as webui:
+    data = data_of(tmp_path_factory, "bare")
+    with webui_hosts.new("a1111", data, ("--nowebui",), clones=()) as webui:
         yield webui
 
 
@@ -143,31 +139,6 @@ def test_no_request_gives_the_bare_picture(operated: Webui, bare: Webui, name: s
     assert "init_images" in request or bare.draw(prompt, **request).pixels == plain.pixels
 
 
-def test_no_argument_switches_it_off(operated: Webui) -> None:
-    want = operated.draw(PROMPT)
-    assert "APL prefix: locked" in want.infotext
-    pasted = f"{PROMPT}\nSteps: 2, APL prefix: other, APL steps: 0-0.1, APL: other 0000000000"
-    requests = [
-        operated.draw(PROMPT, False, "front"),
-        operated.draw(PROMPT, True, "other"),
-        operated.draw(PROMPT, True, "locked", 0.5, 1.0),
-        operated.draw(PROMPT, "nonsense", 3),
-        operated.draw(f"{PROMPT}<apl:other>"),
-        operated.draw(f"{PROMPT}<apl:nothing>"),
-        operated.draw(PROMPT, infotext=pasted),
-        operated.draw(PROMPT, override_settings={"apl_on_by_default": False}),
-    ]
-    assert {one.pixels for one in requests} == {want.pixels}
-    said = {
-        one.infotext[one.infotext.index("APL prefix") :].split("Version")[0] for one in requests
-    }
-    assert len(said) == 1 and "other" not in said.pop()
-    operated.probe(inner=True)
-    operated.draw(PROMPT)
-    first, *others = operated.seen()
-    assert len(others) == 3 and all(bool((one == first).all()) for one in others)
-
-
 SETTINGS: dict[str, Any] = {
     "disabled_extensions": ["apl-prefix"],
     "disable_all_extensions": "all",
@@ -233,19 +204,6 @@ def test_our_routes_ask_for_the_login_of_the_api(operated: Webui) -> None:
         assert caught.value.status == 401
 
 
-@pytest.mark.parametrize("trouble", ["encoder", "rows", "zeroed"])
-def test_an_encoder_without_the_rows_is_an_error(operated: Webui, trouble: str) -> None:
-    before = operated.get("/apl/status")["refused"]
-    operated.probe(trouble=trouble)
-    for more in ({}, {"negative_prompt": NAME}):
-        with pytest.raises(Refused, match="another extension") as caught:
-            operated.draw(f"{PROMPT} {trouble}", **more)
-        assert caught.value.status == 422
-    operated.probe()
-    assert operated.get("/apl/status")["refused"] == before + 2
-    assert operated.draw(f"{PROMPT} {trouble}").images
-
-
 def test_other_extensions_that_encode_by_themselves_are_covered(
     operated: Webui, bare: Webui
 ) -> None:
@@ -268,19 +226,6 @@ def test_who_swallows_the_refusal_has_nothing_to_draw_with(operated: Webui, bare
     assert drawn.distance(want) > NEAR
     assert drawn.pixels == other.pixels  # no text drew it
     assert "APL" not in drawn.infotext
-
-
-def test_a_file_that_changes_is_not_what_the_process_holds(operated: Webui, folder: Path) -> None:
-    want, status = operated.draw(PROMPT), operated.get("/apl/status")
-    for source in ("other", "wrong_family", "broken", None):
-        (folder / "locked.safetensors").unlink(missing_ok=True)
-        if source:
-            shutil.copy(folder / f"{source}.safetensors", folder / "locked.safetensors")
-        drawn = operated.draw(f"{PROMPT}")
-        assert drawn.pixels == want.pixels
-        assert f"APL: locked {status['hash']}" in drawn.infotext
-    shutil.copy(folder / "bracket.safetensors", folder / "locked.safetensors")
-    assert operated.get("/apl/status")["digest"] == status["digest"]
 
 
 def test_reload_ui_keeps_it_also_without_the_extension(operated: Webui, bare: Webui) -> None:
@@ -331,11 +276,9 @@ def test_a_checkpoint_of_another_family_stops_nobody_else(operated: Webui) -> No
 
 def starts(data: Path, *arguments: str, **environment: str) -> str:
     """What a webui says that does not start; fails if it does."""
-    host = a1111_host.installed()
-    assert host is not None
     with (
         pytest.raises(RuntimeError, match="did not start") as caught,
-        Webui(host, data, ("--nowebui", *arguments), env=environment),
+        webui_hosts.new("a1111", data, ("--nowebui", *arguments), env=environment),
     ):
         pass
     return str(caught.value)
@@ -356,10 +299,8 @@ def test_it_does_not_start_without_what_it_enforces(
 def test_a_family_that_does_not_fit_refuses_every_picture(
     tmp_path_factory: pytest.TempPathFactory, folder: Path
 ) -> None:
-    host = a1111_host.installed()
-    assert host is not None
     data, given = tmp_path_factory.mktemp("family"), ("--nowebui", "--apl-dir", str(folder))
-    with Webui(host, data, given, env={"APL_ENFORCE": "wrong_family"}) as webui:
+    with webui_hosts.new("a1111", data, given, env={"APL_ENFORCE": "wrong_family"}) as webui:
         for args in ((), (False, "front"), (True, "front")):
             for prompt in (PROMPT, "", " :-1"):
                 with pytest.raises(

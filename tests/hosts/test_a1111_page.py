@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import a1111_host
-import browser
 import pytest
+import webui_hosts
 from a1111_host import Webui
 from browser import Browser
 from conftest import furnished
@@ -23,15 +22,12 @@ from webui_page import (
     open_the_settings,
     opened,
     paste,
+    require_browser,
     shot,
     take_a_card,
 )
 
-HOST = a1111_host.installed()
-if HOST is None or browser.driver() is None:
-    pytest.skip("no A1111 or no chromedriver", allow_module_level=True)
-if any(part.startswith(".") for part in HOST.resolve().parts):
-    pytest.skip("A1111 does not serve its page from a hidden folder", allow_module_level=True)
+require_browser("a1111")
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +123,9 @@ def test_the_settings_have_a_page(page: Browser, a1111: Webui) -> None:
 
 
 def test_a_locked_box_stays_ticked(tmp_path: Path) -> None:
-    assert HOST is not None
     data = furnished(tmp_path / "locked")
     box = f"document.querySelector('{BOX} input[type=checkbox]')"
-    with Webui(HOST, data, ("--apl-enforce", "front")) as webui, Browser() as window:
+    with webui_hosts.new("a1111", data, ("--apl-enforce", "front")) as webui, Browser() as window:
         window.open(f"{webui.url}/?__theme=light")
         window.until(f"return {box} !== null")
         assert window.run(f"return {box}.disabled && {box}.checked")

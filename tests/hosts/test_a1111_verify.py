@@ -3,68 +3,38 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
-import a1111_host
 import pytest
+import webui_hosts
 from a1111_host import Refused, Webui
-from conftest import fill
-from lora_file import write_lora
+from conftest import LOGIN, enforcing, supplied, verify
 
 from apl_trainer.cli import main
 
-KEY, LOGIN = "the operator's long secret", "operator:secret"
+SMALL = ("--side", "32")
 
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
     """A webui that enforces a bracket and traces; it has its page, so that grids have our axes."""
-    host = a1111_host.installed()
-    assert host is not None
-    data = supplied(tmp_path_factory.mktemp("traced"))
-    folder = tmp_path_factory.mktemp("operator") / "prefixes"
-    fill(folder)
-    shutil.copy(folder / "bracket.safetensors", folder / "locked.safetensors")
-    arguments = ("--apl-dir", str(folder), "--api-auth", LOGIN)
-    environment = {
-        "APL_ENFORCE": "locked",
-        "APL_TRACE": str(data / "trace.jsonl"),
-        "APL_TRACE_KEY": KEY,
-    }
-    with Webui(host, data, arguments, env=environment, login=LOGIN) as webui:
+    with enforcing("a1111", tmp_path_factory) as webui:
         yield webui
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
     """The same webui with the same weights, without this extension."""
-    host = a1111_host.installed()
-    assert host is not None
-    with Webui(host, supplied(tmp_path_factory.mktemp("bare")), clones=()) as webui:
+    data = supplied(tmp_path_factory.mktemp("bare"))
+    with webui_hosts.new("a1111", data, clones=()) as webui:
         yield webui
-
-
-def supplied(data: Path) -> Path:
-    """A data folder with a LoRA and a style."""
-    write_lora(data / "models" / "Lora" / "random_lora.safetensors")
-    (data / "styles.csv").write_text("name,prompt,negative_prompt\nold,an old man,young\n")
-    return data
-
-
-def verify(webui: Webui, *more: str) -> int:
-    trace = ["--trace", str(webui.data / "trace.jsonl"), "--key", KEY]
-    return main(
-        ["verify", "--host", "a1111", webui.url, "--side", "32", *trace, "--login", LOGIN, *more]
-    )
 
 
 def test_no_request_of_the_matrix_and_none_made_up_gets_past_the_prefix(
     traced: Webui, reference: Webui, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = traced.get("/apl/status")
-    code = verify(traced, "--reference", reference.url, "--generate", "12", "--json")
+    code = verify(traced, *SMALL, "--reference", reference.url, "--generate", "12", "--json")
     said = json.loads(capsys.readouterr().out)
     rows = {row["case"]: row for row in said["verdicts"]}
     assert code == 0 and not said["failures"], said
@@ -97,14 +67,14 @@ def test_an_open_gate_is_a_leak(traced: Webui, capsys: pytest.CaptureFixture[str
     """An extension that takes the gate off: the trace, which is deeper, shows it."""
     traced.probe(trouble="ungated")
     try:
-        code = verify(traced, "--only", "plain", "--json")
+        code = verify(traced, *SMALL, "--only", "plain", "--json")
     finally:
         traced.probe()
     said = json.loads(capsys.readouterr().out)
     assert code == 1 and "without the prefix" in said["failures"][0]
     lines = (traced.data / "trace.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["carried"] == {} and json.loads(lines[-1])["words"] > 3
-    assert verify(traced, "--only", "plain") == 0
+    assert verify(traced, *SMALL, "--only", "plain") == 0
 
 
 def test_an_open_gate_is_seen_by_pictures_alone(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import browser
-import forge_host
-import pytest
 from a1111_host import Webui
 from browser import Browser
 from webui_page import (
@@ -19,15 +16,12 @@ from webui_page import (
     open_the_settings,
     opened,
     paste,
+    require_browser,
     shot,
     take_a_card,
 )
 
-HOST = forge_host.installed()
-if HOST is None or browser.driver() is None:
-    pytest.skip("no Forge or no chromedriver", allow_module_level=True)
-if any(part.startswith(".") for part in HOST.resolve().parts):
-    pytest.skip("Forge does not serve its page from a hidden folder", allow_module_level=True)
+require_browser("forge")
 
 
 def test_tick_generate_paste_and_an_error(forge: Webui) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import browser
+import pytest
+import webui_hosts
 from a1111_host import Webui
 from browser import Browser
 
@@ -25,6 +28,14 @@ GALLERY = "document.querySelectorAll('#txt2img_gallery img')"
 PICTURES = f"return {GALLERY}.length"
 SCRIPT = "#txt2img_script_container #script_list"
 AXIS = "#script_txt2img_xyz_plot_x_type"
+
+
+def require_browser(name: str) -> None:
+    """Skip the module or the test where no browser can look at the page of this webui."""
+    if browser.driver() is None:
+        pytest.skip("no chromedriver", allow_module_level=True)
+    if any(part.startswith(".") for part in webui_hosts.INSTALLED[name].parts):
+        pytest.skip(f"{name} serves no page from a hidden folder", allow_module_level=True)
 
 
 def opened(page: Browser, webui: Webui) -> None:

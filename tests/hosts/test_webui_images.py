@@ -1,4 +1,4 @@
-"""A1111, real: what reaches the U-Net, with the box ticked and without."""
+"""A1111 and Forge, real and whole: what reaches the U-Net, with the box ticked and without."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import a1111_expected
-import a1111_host
 import pytest
 import torch
+import webui_hosts
 from a1111_expected import PREFIXES, Reference, expected
 from a1111_host import Refused, Webui
 from a1111_kinds import KINDS
@@ -16,49 +16,41 @@ from conftest import random_prefix
 
 from apl_core.formats import write_prefix
 
-if a1111_host.installed() is None:
-    pytest.skip(
-        f"no A1111 with its venv in {a1111_host.hosts_folder() / 'a1111'}", allow_module_level=True
-    )
-
 
 @pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def untouched(webui: Webui, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Pixels of every kind from a webui that does not have the extension."""
-    host = a1111_host.installed()
-    assert host is not None
-    with Webui(host, tmp_path_factory.mktemp("bare"), clones=()) as webui:
-        return {
-            name: webui.draw(kind.prompt, **kind.request).pixels for name, kind in KINDS.items()
-        }
+    data = tmp_path_factory.mktemp("bare")
+    with webui_hosts.new(webui.name.lower(), data, clones=()) as bare:
+        return {name: bare.draw(kind.prompt, **kind.request).pixels for name, kind in KINDS.items()}
 
 
 @pytest.fixture(scope="module")
-def reference(a1111: Webui, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+def reference(webui: Webui, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """Conditioning of every kind, by plain transformers."""
-    return a1111_expected.reference(a1111, tmp_path_factory.mktemp("reference"))
+    return a1111_expected.reference(webui, tmp_path_factory.mktemp("reference"))
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_off_is_the_webui_without_the_extension(
-    a1111: Webui, untouched: dict[str, str], name: str
+    webui: Webui, untouched: dict[str, str], name: str
 ) -> None:
     kind = KINDS[name]
-    assert a1111.draw(kind.prompt, False, "front", **kind.request).pixels == untouched[name]
+    assert webui.draw(kind.prompt, False, "front", **kind.request).pixels == untouched[name]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", KINDS)
 def test_the_unet_gets_the_reference(
-    a1111: Webui, reference: Reference, name: str, prefix: str
+    webui: Webui, reference: Reference, name: str, prefix: str
 ) -> None:
     kind = KINDS[name]
-    a1111.probe()
-    off = a1111.draw(kind.prompt, **kind.request)
-    off_conds, off_unconds = a1111.seen(), a1111.seen("uncond")
-    a1111.probe()
-    on = a1111.draw(kind.prompt, True, prefix, **kind.request)
-    conds, unconds = a1111.seen(), a1111.seen("uncond")
+    webui.probe()
+    off = webui.draw(kind.prompt, **kind.request)
+    off_conds, off_unconds = webui.seen(), webui.seen("uncond")
+    webui.probe()
+    on = webui.draw(kind.prompt, True, prefix, **kind.request)
+    conds, unconds = webui.seen(), webui.seen("uncond")
     assert len(conds) >= len(kind.calls)
     for seen, want in zip(
         off_conds, expected(reference[None, name], name, len(conds)), strict=True
@@ -72,29 +64,31 @@ def test_the_unet_gets_the_reference(
     assert ("APL prefix" in on.infotext) == (name != "empty"), "no text was read with it"
 
 
-def test_a_step_range_is_the_prefix_in_these_steps_only(a1111: Webui, reference: Reference) -> None:
-    prompt = KINDS["long"].prompt
-    a1111.probe()
-    answer = a1111.draw(prompt, True, "front", 0.25, 0.75, steps=4)
+def test_a_step_range_is_the_prefix_in_these_steps_only(webui: Webui, reference: Reference) -> None:
+    webui.probe()
+    answer = webui.draw(KINDS["long"].prompt, True, "front", 0.25, 0.75, steps=4)
     prefixes = (None, "front", "front", None)
-    for seen, prefix in zip(a1111.seen(), prefixes, strict=True):
+    for seen, prefix in zip(webui.seen(), prefixes, strict=True):
         assert torch.equal(seen, reference[prefix, "long"][0])
     assert "APL steps: 0.25-0.75" in answer.infotext
 
 
-def test_refiner_gets_the_prefix_too(a1111: Webui, reference: Reference) -> None:
+def test_refiner_and_another_checkpoint_get_the_prefix_too(
+    webui: Webui, reference: Reference
+) -> None:
     more = {"steps": 4, "refiner_checkpoint": "second", "refiner_switch_at": 0.5}
-    a1111.probe()
-    a1111.draw("a photo of a man", True, "bracket", **more)
-    seen = a1111.seen()
-    assert len(seen) == 4
-    assert all(torch.equal(one, reference["bracket", "plain"][0]) for one in seen)
+    for request in (more, {"override_settings": {"sd_model_checkpoint": "second"}}):
+        webui.probe()
+        webui.draw("a photo of a man", True, "bracket", **request)
+        seen = webui.seen()
+        assert len(seen) == request.get("steps", 2)
+        assert all(torch.equal(one, reference["bracket", "plain"][0]) for one in seen)
 
 
-def test_no_request_gets_the_result_of_another(a1111: Webui) -> None:
+def test_no_request_gets_the_result_of_another(webui: Webui) -> None:
     def draw(which: str) -> str:
         args = {"off": (False, "front")}.get(which, (True, which))
-        return a1111.draw("a photo of a man", *args).pixels
+        return webui.draw("a photo of a man", *args).pixels
 
     modes = ("off", "front", "bracket", "other")
     want = {mode: draw(mode) for mode in modes}
@@ -107,24 +101,26 @@ def test_no_request_gets_the_result_of_another(a1111: Webui) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["cond", "sampling"])
-def test_nothing_is_left_behind_by_an_exception(a1111: Webui, trouble: str) -> None:
-    off, on = a1111.draw().pixels, a1111.draw("a photo of a man", True, "front").pixels
-    a1111.probe(trouble=trouble)
+def test_nothing_is_left_behind_by_an_exception(webui: Webui, trouble: str) -> None:
+    off, on = webui.draw(), webui.draw("a photo of a man", True, "front")
+    webui.probe(trouble=trouble)
     with pytest.raises(Refused, match="broken on purpose"):
-        a1111.draw("another prompt", True, "front")
-    a1111.probe()
-    assert a1111.draw().pixels == off
-    assert a1111.draw("a photo of a man", True, "front").pixels == on
+        webui.draw("another prompt", True, "front")
+    webui.probe()
+    again = webui.draw()
+    assert (again.pixels, again.infotext) == (off.pixels, off.infotext)
+    assert webui.draw("a photo of a man", True, "front").pixels == on.pixels
 
 
 @pytest.mark.parametrize("trouble", ["encoder", "rows", "conditioning"])
-def test_another_extension_in_the_way_is_an_error(a1111: Webui, trouble: str) -> None:
-    a1111.probe(trouble=trouble)
+def test_another_extension_in_the_way_is_an_error(webui: Webui, trouble: str) -> None:
+    webui.probe(trouble=trouble)
     with pytest.raises(Refused, match="another extension") as caught:
-        a1111.draw("a prompt for " + trouble, True, "front")
+        webui.draw("a prompt for " + trouble, True, "front")
     assert caught.value.status == 422
-    a1111.draw("a prompt for " + trouble)  # nothing is asked, nothing is refused
-    a1111.probe()
+    bare = webui.draw("a prompt for " + trouble)  # nothing is asked, nothing is refused
+    assert "apl" not in bare.infotext.lower()
+    webui.probe()
 
 
 @pytest.mark.parametrize(
@@ -141,9 +137,9 @@ def test_another_extension_in_the_way_is_an_error(a1111: Webui, trouble: str) ->
         ((True, "front", "0"), "number from 0 to 1"),
     ],
 )
-def test_what_cannot_be_done_is_an_error(a1111: Webui, args: tuple[object, ...], said: str) -> None:
+def test_what_cannot_be_done_is_an_error(webui: Webui, args: tuple[object, ...], said: str) -> None:
     with pytest.raises(Refused, match=said) as caught:
-        a1111.draw("a photo of a man", *args)
+        webui.draw("a photo of a man", *args)
     assert caught.value.status == 422
 
 
@@ -155,50 +151,40 @@ def test_what_cannot_be_done_is_an_error(a1111: Webui, args: tuple[object, ...],
         ("a <apl:fron> man", "did you mean"),
     ],
 )
-def test_prompts_that_lead_past_it_are_errors(a1111: Webui, prompt: str, said: str) -> None:
+def test_prompts_that_lead_past_it_are_errors(webui: Webui, prompt: str, said: str) -> None:
     with pytest.raises(Refused, match=said):
-        a1111.draw(prompt, True, "front")
-
-
-def test_the_old_emphasis_implementation_is_refused(a1111: Webui) -> None:
-    a1111.post("/sdapi/v1/options", {"use_old_emphasis_implementation": True})
-    try:
-        a1111.draw()
-        with pytest.raises(Refused, match="old emphasis"):
-            a1111.draw("a photo of a man", True, "front")
-    finally:
-        a1111.post("/sdapi/v1/options", {"use_old_emphasis_implementation": False})
+        webui.draw(prompt, True, "front")
 
 
 def test_an_inner_pass_of_another_extension_is_prefixed_as_well(
-    a1111: Webui, reference: Reference
+    webui: Webui, reference: Reference
 ) -> None:
     on, off = ((True, "bracket"), "bracket"), ((False, "bracket"), None)
     for (args, prefix), how in product((on, off), (True, "alone")):  # alone: nothing is handed on
-        a1111.probe(inner=how)
-        a1111.draw("a photo of a man", *args)
-        seen = a1111.seen()
+        webui.probe(inner=how)
+        webui.draw("a photo of a man", *args)
+        seen = webui.seen()
         assert len(seen) == 4
         assert all(torch.equal(one, reference[prefix, "plain"][0]) for one in seen)
 
 
-def test_a_model_switch_changes_nothing(a1111: Webui) -> None:
+def test_a_model_switch_changes_nothing(webui: Webui) -> None:
     for args in ((False, "front"), (True, "front")):
-        want = a1111.draw("a photo of a man", *args).pixels
+        want = webui.draw("a photo of a man", *args).pixels
         for checkpoint in ("second", "first"):
             settings = {"sd_model_checkpoint": checkpoint}
-            answer = a1111.draw("a photo of a man", *args, override_settings=settings)
+            answer = webui.draw("a photo of a man", *args, override_settings=settings)
             assert answer.pixels == want
 
 
-def test_a_replaced_file_is_used_at_once(a1111: Webui) -> None:
-    path = a1111.prefixes / "replaced.safetensors"
+def test_a_replaced_file_is_used_at_once(webui: Webui) -> None:
+    path = webui.prefixes / "replaced.safetensors"
     write_prefix(random_prefix(1, 10), path)
-    first = a1111.draw("a photo of a man", True, "replaced")
-    assert first.pixels == a1111.draw("a photo of a man", True, "front").pixels
+    first = webui.draw("a photo of a man", True, "replaced")
+    assert first.pixels == webui.draw("a photo of a man", True, "front").pixels
     write_prefix(random_prefix(3, 4), path)
-    second = a1111.draw("a photo of a man", True, "replaced")
-    assert second.pixels == a1111.draw("a photo of a man", True, "other").pixels
+    second = webui.draw("a photo of a man", True, "replaced")
+    assert second.pixels == webui.draw("a photo of a man", True, "other").pixels
     path.unlink()
     with pytest.raises(Refused, match=r"did you mean|there is none"):
-        a1111.draw("a photo of a man", True, "replaced")
+        webui.draw("a photo of a man", True, "replaced")

@@ -1,0 +1,61 @@
+"""A1111 and Forge, real: a prefix learned from the tab on the loaded checkpoint, and used.
+
+A1111 learns in its own process, Forge on a copy of the checkpoint in another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+from a1111_host import Webui
+from browser import Browser
+from trainer_page import learn, rows
+from webui_page import require_browser
+
+from apl_core.formats import read_prefix
+
+LEARNING = {"apl_a1111.training.job", "apl_core.training.loop", "apl_trainer.checkpoints.load"}
+"""Modules that a webui without a run has not loaded."""
+
+
+def abandon(webui: Webui, runs: Path) -> None:
+    """End what a failed test leaves: in A1111 it holds the queue, for Forge it is a process."""
+    webui.post("/sdapi/v1/interrupt", {})
+    for status in runs.glob("*/status.json"):
+        said = json.loads(status.read_text())
+        if said["state"] == "working":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(said["process"], signal.SIGTERM)
+
+
+def test_learn_from_the_tab_stop_resume_and_use(webui: Webui) -> None:
+    require_browser(webui.name.lower())
+    bare = webui.draw().pixels
+    before = webui.get("/probe/model")
+    assert not LEARNING & set(webui.get("/probe/packages"))
+    runs = webui.data / "apl-runs"
+    try:
+        with Browser(1400, 1100) as page:
+            learn(page, webui, runs)
+    finally:
+        abandon(webui, runs)
+    steps = [row["step"] for row in rows(runs / "mine")]
+    assert steps == list(range(1, len(steps) + 1))
+    losses = [row["loss"] for row in rows(runs / "mine")]
+    assert all(math.isfinite(loss) and loss > 0 for loss in losses)
+    prefix = read_prefix(runs / "short" / "prefix.safetensors")
+    assert (prefix.n, prefix.behind, prefix.card.names_trained) == (4, 2, 4)
+    assert "Ada" not in str(prefix.card)
+    if webui.name == "Forge":
+        assert not LEARNING & set(webui.get("/probe/packages"))
+    assert webui.get("/probe/model") == before
+    assert webui.draw().pixels == bare
+    assert webui.draw("a photo of a man", True, "short").pixels != bare
+    found = {one["name"]: one for one in webui.get("/apl/prefixes")}
+    assert "the encoder it was trained on" in found["short"]["fit"]
+    (webui.prefixes / "short.safetensors").unlink()

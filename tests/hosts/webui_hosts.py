@@ -1,0 +1,18 @@
+"""The installed webuis by name, and how one is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import a1111_host
+import forge_host
+from a1111_host import Webui
+
+KINDS: dict[str, type[Webui]] = {"a1111": Webui, "forge": forge_host.Forge}
+INSTALLED = {name: host for name in KINDS if (host := a1111_host.installed(name))}
+
+
+def new(name: str, data: Path, *arguments: Any, **more: Any) -> Webui:
+    """The webui of that name with this data folder; it starts as a context manager."""
+    return KINDS[name](INSTALLED[name], data, *arguments, **more)
