@@ -10,7 +10,6 @@ from pathlib import Path
 import comfyui_host
 
 HERE = Path(__file__).parent
-NO_HOST = "no ComfyUI in $APL_HOSTS_DIR (CONTRIBUTING.md says how to set one up)"
 
 
 def checks(probe: str) -> list[str]:

@@ -61,6 +61,12 @@ def webui(request: pytest.FixtureRequest) -> Webui:
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture(scope="module", params=comfyui_host.installed(), ids=lambda host: host.name)
+def source(request: pytest.FixtureRequest) -> Path:
+    """Each installed ComfyUI in turn."""
+    return request.param
+
+
 def enforcing(name: str, factory: pytest.TempPathFactory, *arguments: str) -> Webui:
     """A webui that enforces a bracket of the operator's folder, asks for a login, and traces."""
     data, folder = supplied(factory.mktemp(name)), factory.mktemp("operator") / "prefixes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -91,3 +92,33 @@ def differences(before: Any, after: Any, place: str = "") -> list[str]:
         found = [differences(before.get(n), after.get(n), f"{place}/{n}") for n in names]
         return [one for part in found for one in part]
     return [] if before == after else [f"{place}: {before} -> {after}"]
+
+
+def check(
+    name: str,
+    kinds: Mapping[str, Callable[[], str]],
+    state: Callable[[], Any],
+    memory: Callable[[], float],
+    wrong: set[str],
+    same: Sequence[tuple[str, str]],
+) -> Course:
+    """Run them all: each kind has one answer of its own, and nothing is left of any of them.
+
+    `wrong` are the kinds that are refused, `same` pairs that have to give the same.
+    """
+    before, started = state(), time.monotonic()
+    found = course(kinds, RUNS, memory)
+    seconds = time.monotonic() - started
+    after = state()
+    way = [round(one) for one in found.memory]
+    print(f"\n{name}: {found.runs} runs of {len(kinds)} kinds in {seconds:.0f} s;")
+    print(f"memory on the way (MiB): {way}; grown by {found.growth:.1f} since its second quarter")
+    assert differences(before, after) == []
+    assert found.mixed() == []
+    assert {kind for kind in kinds if found.one(kind).startswith(REFUSED)} == wrong
+    for one, other in same:
+        assert found.one(one) == found.one(other)
+    drawn = [found.one(kind) for kind in kinds if kind not in wrong]
+    assert len(set(drawn)) == len(drawn) - len(same)
+    assert found.growth < GROWTH
+    return found

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import a1111_host
 import pytest
+import webui_hosts
 
 HERE = Path(__file__).parent
+HOST = webui_hosts.INSTALLED["a1111"]
 FORGE = a1111_host.hosts_folder() / "forge"
 
 
 def checks(script: str, *arguments: object) -> dict[str, bool]:
     """What a script says, run by A1111's Python."""
-    host = a1111_host.installed()
-    assert host is not None
-    command = [a1111_host.python(host), HERE / script, *arguments]
+    command = [a1111_host.python(HOST), HERE / script, *arguments]
     done = subprocess.run(
         [str(part) for part in command],
-        env=a1111_host.environment(host),
+        env=a1111_host.environment(HOST),
         cwd=HERE,
         capture_output=True,
         text=True,
@@ -30,29 +30,17 @@ def checks(script: str, *arguments: object) -> dict[str, bool]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_sd2_and_sdxl() -> None:
-    host = a1111_host.installed()
-    assert host is not None
-    hub = a1111_host.models(host) / "hub"
-    found = checks("a1111_engines.py", host, a1111_host.REPOSITORY, hub)
+@pytest.mark.parametrize(("script", "least"), [("engines", 40), ("training_engines", 15)])
+def test_sd2_and_sdxl(script: str, least: int) -> None:
+    hub = a1111_host.models(HOST) / "hub"
+    found = checks(f"a1111_{script}.py", HOST, a1111_host.REPOSITORY, hub)
     assert [name for name, holds in found.items() if not holds] == []
-    assert len(found) > 40
-
-
-def test_learning_on_sd2_and_sdxl() -> None:
-    host = a1111_host.installed()
-    assert host is not None
-    hub = a1111_host.models(host) / "hub"
-    found = checks("a1111_training_engines.py", host, a1111_host.REPOSITORY, hub)
-    assert [name for name, holds in found.items() if not holds] == []
-    assert len(found) > 15
+    assert len(found) > least
 
 
 @pytest.mark.skipif(not FORGE.is_dir(), reason=f"no Forge in {FORGE}")
 def test_forge() -> None:
-    host = a1111_host.installed()
-    assert host is not None
-    models = a1111_host.models(host)
+    models = a1111_host.models(HOST)
     checkpoint, hub = models / "random.safetensors", models / "hub"
     found = checks("forge_engine.py", FORGE, a1111_host.REPOSITORY, checkpoint, hub)
     assert [name for name, holds in found.items() if not holds] == []

@@ -12,31 +12,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import comfyui_host
-import comfyui_probes
 import pytest
 from comfyui_host import Graph, Host, Refused, txt2img
 from lora_file import write_lora
-from mixed_runs import GROWTH, REFUSED, RUNS, course, differences
+from mixed_runs import REFUSED, check
 from test_comfyui_server import applied, conditioned, pixels, prefix
 
 from apl_core.formats import write_prefix
-
-HOSTS = comfyui_host.installed()
-if not HOSTS:
-    pytest.skip(comfyui_probes.NO_HOST, allow_module_level=True)
 
 HERE = Path(__file__).parent
 MAN, LONG = "a photo of a man", " ".join(f"man {number}" for number in range(90))
 EMPHASIS = "a (photo:1.3) of a ((man)) [here]"
 
 
-@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
-def host(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Host]:
+@pytest.fixture(scope="module")
+def host(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A running ComfyUI with prefixes, a LoRA, and the pack that tells what it holds."""
-    base = tmp_path_factory.mktemp(request.param.name)
+    base = tmp_path_factory.mktemp(source.name)
     folder = base / "models" / "apl"
     folder.mkdir(parents=True)
     write_prefix(prefix("clip_l"), folder / "front.safetensors")
@@ -48,7 +40,7 @@ def host(
     pack.mkdir(parents=True)
     shutil.copy(HERE / "comfyui_residue_pack.py", pack / "__init__.py")
     shutil.copy(HERE / "host_residue.py", pack)
-    with Host(request.param, base) as running:
+    with Host(source, base) as running:
         yield running
 
 
@@ -160,21 +152,12 @@ def state(host: Host) -> dict[str, object]:
 
 def test_mixed_runs_leave_nothing_and_are_never_mixed_up(host: Host) -> None:
     kinds = {name: (lambda make=make: answer(host, make())) for name, make in GRAPHS.items()}
-    before, started = state(host), time.monotonic()
-    found = course(kinds, RUNS, lambda: host.get("/residue/memory"))
-    seconds = time.monotonic() - started
-    after = state(host)
-    memory = [round(one) for one in found.memory]
-    print(f"\n{host.source.name}: {found.runs} runs of {len(kinds)} kinds in {seconds:.0f} s;")
-    print(
-        f"memory on the way (MiB): {memory}; grown by {found.growth:.1f} since its second quarter"
+    found = check(
+        host.source.name,
+        kinds,
+        lambda: state(host),
+        lambda: host.get("/residue/memory"),
+        WRONG,
+        SAME,
     )
-    assert differences(before, after) == []
-    assert found.mixed() == []
-    assert {kind for kind in kinds if found.one(kind).startswith(REFUSED)} == WRONG
-    for one, other in SAME:
-        assert found.one(one) == found.one(other)
-    drawn = [found.one(kind) for kind in kinds if kind not in WRONG]
-    assert len(set(drawn)) == len(drawn) - len(SAME)
     assert found.one("both in one graph") == f"{found.one('bracket')} {found.one('off')}"
-    assert found.growth < GROWTH

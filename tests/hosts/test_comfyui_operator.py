@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import comfyui_host
-import comfyui_probes
 import numpy as np
 import pytest
 from comfyui_attacks import NAME, applied, attacks, sampled
@@ -20,10 +18,6 @@ from PIL import Image
 from test_comfyui_server import prefix
 
 from apl_core.formats import write_prefix
-
-HOSTS = comfyui_host.installed()
-if not HOSTS:
-    pytest.skip(comfyui_probes.NO_HOST, allow_module_level=True)
 
 FOREIGN = '''
 """A pack that is loaded after ours (by name): an encoder of its own, and changes to the host."""
@@ -72,12 +66,6 @@ def fill(base: Path) -> None:
     write_prefix(prefix("clip_l", behind=4), folder / "house.safetensors")
     write_prefix(prefix("clip_l", seed=3), folder / "own.safetensors")
     write_lora(base / "models" / "loras" / "random_lora.safetensors")
-
-
-@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
-def source(request: pytest.FixtureRequest) -> Path:
-    """One installed ComfyUI."""
-    return request.param
 
 
 @pytest.fixture(scope="module")

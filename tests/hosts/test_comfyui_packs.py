@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import comfyui_host
-import comfyui_probes
 import pytest
 from comfyui_host import Graph, Host, Refused, txt2img, txt2img_sdxl
 from test_comfyui_server import PROMPT, applied, picture, prefix
@@ -18,10 +18,8 @@ from test_comfyui_server import PROMPT, applied, picture, prefix
 from apl_core.formats import write_prefix
 from apl_core.trace import TraceReader
 
-HOSTS = comfyui_host.installed()
-if not HOSTS:
-    pytest.skip(comfyui_probes.NO_HOST, allow_module_level=True)
 NAMES = ("comfyui-prompt-control", "ComfyUI_ADV_CLIP_emb", "ComfyUI_smZNodes")
+HOSTS = comfyui_host.installed()
 MISSING = [name for name in NAMES if not all(comfyui_host.pack(name, host) for host in HOSTS)]
 if MISSING:
     pytest.skip(f"no {', '.join(MISSING)} among the hosts' packs", allow_module_level=True)
@@ -33,20 +31,18 @@ LONG = " ".join(f"man {at}" for at in range(70))
 number = itertools.count()
 
 
-@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
-def host(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Host]:
+@pytest.fixture(scope="module")
+def host(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A ComfyUI with the packs, which writes a trace and enforces nothing."""
-    base = tmp_path_factory.mktemp(request.param.name)
+    base = tmp_path_factory.mktemp(source.name)
     folder = base / "models" / "apl"
     folder.mkdir(parents=True)
     write_prefix(prefix("clip_l", behind=4), folder / "bracket.safetensors")
     write_prefix(prefix("clip_l", "clip_g", behind=4), folder / "xl.safetensors")
-    packs = [pack for name in NAMES if (pack := comfyui_host.pack(name, request.param))]
+    packs = [pack for name in NAMES if (pack := comfyui_host.pack(name, source))]
     environment = {"APL_TRACE": str(base / "trace.jsonl"), "APL_TRACE_KEY": KEY}
     environment["PIP_NO_INDEX"] = "1"  # smZNodes calls pip when it is imported
-    with Host(request.param, base, packs=packs, env=environment) as running:
+    with Host(source, base, packs=packs, env=environment) as running:
         yield running
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import comfyui_host
-import comfyui_probes
 import pytest
 import torch
 from comfyui_attacks import applied
@@ -25,9 +24,6 @@ from safetensors.torch import save_file
 from apl_core.formats import write_prefix
 from apl_core.prefix import WIDTHS, Prefix
 
-HOSTS = comfyui_host.installed()
-if not HOSTS:
-    pytest.skip(comfyui_probes.NO_HOST, allow_module_level=True)
 EXAMPLES = examples()
 PROMPT = "a photo of Ada Lovelace, (smiling:1.2)"
 NODES = (
@@ -49,12 +45,10 @@ def prefix(*keys: str, seed: int = 0, behind: int = 0) -> Prefix:
     )
 
 
-@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
-def host(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Host]:
+@pytest.fixture(scope="module")
+def host(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A running ComfyUI with the pack and some prefixes."""
-    base = tmp_path_factory.mktemp(request.param.name)
+    base = tmp_path_factory.mktemp(source.name)
     folder, embeddings = base / "models" / "apl", base / "models" / "embeddings"
     folder.mkdir(parents=True)
     embeddings.mkdir()
@@ -65,7 +59,7 @@ def host(
     write_prefix(prefix("clip_l", behind=4), folder / "my-prefix.safetensors")
     write_prefix(prefix("clip_l", "clip_g", behind=4), folder / "my-sdxl-prefix.safetensors")
     (folder / "broken.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
-    with Host(request.param, base) as running:
+    with Host(source, base) as running:
         yield running
 
 

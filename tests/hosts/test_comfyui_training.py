@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import comfyui_host
 import comfyui_probes
 import pytest
 from comfyui_host import Graph, Host, Refused, txt2img
@@ -15,17 +15,12 @@ from test_comfyui_server import applied, picture
 from apl_core.formats import read_prefix
 
 PROBE = "comfyui_training_probe.py"
-HOSTS = comfyui_host.installed()
-if not HOSTS:
-    pytest.skip(comfyui_probes.NO_HOST, allow_module_level=True)
 
 
-@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
-def said(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def said(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the checks said on one host."""
-    return comfyui_probes.said(PROBE, request.param, tmp_path_factory.mktemp("work"))
+    return comfyui_probes.said(PROBE, source, tmp_path_factory.mktemp("work"))
 
 
 @pytest.mark.parametrize("check", comfyui_probes.checks(PROBE))
@@ -33,16 +28,14 @@ def test_training(check: str, said: dict[str, str]) -> None:
     assert said[check] == ""
 
 
-@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
-def host(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Host]:
+@pytest.fixture(scope="module")
+def host(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A running ComfyUI with the pack, and with one that takes memory away."""
-    base = tmp_path_factory.mktemp(request.param.name)
+    base = tmp_path_factory.mktemp(source.name)
     pack = base / "custom_nodes" / "hungry.py"
     pack.parent.mkdir()
     pack.write_text(HUNGRY)
-    with Host(request.param, base) as running:
+    with Host(source, base) as running:
         yield running
 
 

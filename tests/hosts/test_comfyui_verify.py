@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import comfyui_host
-import comfyui_probes
 import pytest
 from comfyui_host import Host, Refused, txt2img, txt2img_sdxl
 from lora_file import write_lora
@@ -15,10 +13,6 @@ from test_comfyui_server import prefix
 
 from apl_core.formats import write_prefix
 from apl_trainer.cli import main
-
-HOSTS = comfyui_host.installed()
-if not HOSTS:
-    pytest.skip(comfyui_probes.NO_HOST, allow_module_level=True)
 
 KEY = "the operator's long secret"
 UNWRAPS = '''
@@ -61,12 +55,10 @@ NODE_CLASS_MAPPINGS = {"PastTheGate": PastTheGate}
 '''
 
 
-@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
-def traced(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Host]:
+@pytest.fixture(scope="module")
+def traced(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A ComfyUI that enforces "house", traces, and allows a pack that goes past the gate."""
-    base = furnished(tmp_path_factory.mktemp(request.param.name))
+    base = furnished(tmp_path_factory.mktemp(source.name))
     folder = base / "models" / "apl"
     folder.mkdir(parents=True)
     write_prefix(prefix("clip_l", behind=4), folder / "house.safetensors")
@@ -76,7 +68,7 @@ def traced(
         "APL_TRACE": str(base / "trace.jsonl"),
         "APL_TRACE_KEY": KEY,
     }
-    with Host(request.param, base, env=environment) as running:
+    with Host(source, base, env=environment) as running:
         yield running
 
 

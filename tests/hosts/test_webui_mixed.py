@@ -8,21 +8,13 @@ from __future__ import annotations
 
 import re
 import secrets
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import a1111_host
-import forge_host
-import pytest
 from a1111_host import Refused, Webui
 from a1111_kinds import LONG, picture
-from mixed_runs import GROWTH, REFUSED, RUNS, course, differences
-
-HOSTS = {"a1111": a1111_host.installed(), "forge": forge_host.installed()}
-if not any(HOSTS.values()):
-    pytest.skip("neither A1111 nor Forge is installed", allow_module_level=True)
+from mixed_runs import REFUSED, check
 
 MAN, OFF, FRONT, BRACKET = "a photo of a man", (False, "front"), (True, "front"), (True, "bracket")
 Kind = tuple[str, tuple[object, ...], dict[str, Any]]
@@ -72,12 +64,6 @@ WRONG = {
 SAME = (("off", "not asked"), ("front", "tag"), ("empty", "empty, off"))
 
 
-@pytest.fixture(scope="module", params=[name for name, place in HOSTS.items() if place])
-def webui(request: pytest.FixtureRequest) -> Webui:
-    """The running host of that name."""
-    return request.getfixturevalue(request.param)
-
-
 def answer(webui: Webui, kind: Kind) -> str:
     """The pixels that a request gave, or that it was refused.
 
@@ -116,21 +102,9 @@ def test_mixed_runs_leave_nothing_and_are_never_mixed_up(webui: Webui) -> None:
     webui.post("/sdapi/v1/options", {"CLIP_stop_at_last_layers": 1})
     webui.probe(watch=False, digest=True)
     answer(webui, KINDS["LoRA"])  # the webui reads the folder and patches its layers once
-    before, started = state(webui), time.monotonic()
-    found = course(kinds, RUNS, lambda: webui.get("/probe/memory"))
-    seconds = time.monotonic() - started
-    after = state(webui)
-    webui.probe()
-    memory = [round(one) for one in found.memory]
-    print(f"\n{webui.name}: {found.runs} requests of {len(kinds)} kinds in {seconds:.0f} s;")
-    print(
-        f"memory on the way (MiB): {memory}; grown by {found.growth:.1f} since its second quarter"
-    )
-    assert differences(before, after) == []
-    assert found.mixed() == []
-    assert {kind for kind in kinds if found.one(kind).startswith(REFUSED)} == WRONG
-    for one, other in SAME:
-        assert found.one(one) == found.one(other)
-    drawn = [found.one(kind) for kind in kinds if kind not in WRONG]
-    assert len(set(drawn)) == len(drawn) - len(SAME)
-    assert found.growth < GROWTH
+    try:
+        check(
+            webui.name, kinds, lambda: state(webui), lambda: webui.get("/probe/memory"), WRONG, SAME
+        )
+    finally:
+        webui.probe()
