@@ -1,6 +1,7 @@
 """The one rule of the house, read off the sources: who may import whom, and what nobody does."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,16 @@ def test_imports_go_one_way(path: Path) -> None:
             assert path == BENCH, "only `apl bench` knows the benchmarks"
         if top == "apl_trainer" and folder != "benchmarks":
             assert lazy, f"{name} is imported when the adapter is, not when it is used"
+
+
+PRODUCT = [name for name in NAMES if not name.startswith("benchmarks")]
+
+
+@pytest.mark.parametrize("name", PRODUCT)
+def test_no_file_of_the_product_reaches_into_the_tests(name: str) -> None:
+    """Not by path either. The benchmarks, which stay in the clone, start hosts as the tests do."""
+    texts = [n.value for n in ast.walk(tree(ROOT / name)) if isinstance(n, ast.Constant)]
+    assert not [t for t in texts if isinstance(t, str) and re.match(r"tests\b(?! )", t)]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
