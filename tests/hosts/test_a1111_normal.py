@@ -273,6 +273,12 @@ def test_the_old_emphasis_implementation_is_refused(a1111: Webui) -> None:
         a1111.post("/sdapi/v1/options", {"use_old_emphasis_implementation": False})
 
 
+def test_folders_are_not_for_the_api(a1111: Webui) -> None:
+    """A1111 keeps such settings to itself; Forge lets its API change every setting."""
+    a1111.post("/sdapi/v1/options", {"apl_folders": "/"})
+    assert a1111.get("/sdapi/v1/options")["apl_folders"] == ""
+
+
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
     """A webui without any prefix."""

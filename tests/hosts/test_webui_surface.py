@@ -97,11 +97,9 @@ def test_our_own_routes(webui: Webui) -> None:
     assert status["checkpoint"] == "first" and status["encoders"] == {"clip_l": 768}
 
 
-def test_our_settings_are_there_and_folders_are_not_for_the_api(webui: Webui) -> None:
+def test_our_settings_are_there_and_the_default_prefix_is_used(webui: Webui) -> None:
     options = webui.get("/sdapi/v1/options")
     assert {"apl_default_prefix", "apl_on_by_default", "apl_folders"} <= set(options)
-    webui.post("/sdapi/v1/options", {"apl_folders": "/"})
-    assert webui.get("/sdapi/v1/options")["apl_folders"] == ""
     webui.post("/sdapi/v1/options", {"apl_default_prefix": "other"})
     assert webui.draw(PROMPT, True, "").pixels == ticked(webui, "other")
     webui.post("/sdapi/v1/options", {"apl_default_prefix": ""})

@@ -25,7 +25,7 @@ def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> No
     first.wait_for("step 1")
     code, out = Child(tmp_path / "run", steps=4000, validate_every=0).finish()
     assert code == 1 and "another process is training in this folder" in out
-    assert first.process.poll() is None
+    assert first.process.exitcode is None
     (tmp_path / "run" / "stop").touch()
     code, out = first.finish()
     assert code == 0 and "finished" in out
