@@ -218,8 +218,9 @@ def test_a_recognizer_is_read_under_its_old_name_and_the_new_one_is_told(
 
 
 def test_the_demo_leaves_everything_it_promises(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("apl_trainer.pocket.demo.EVALUATION_STEPS", 2)
     assert main(["demo", "--quick", "--out", str(tmp_path)]) == 0
     run = tmp_path / "demo"
     assert "next:" in capsys.readouterr().out

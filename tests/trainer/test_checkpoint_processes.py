@@ -187,7 +187,7 @@ def test_ctrl_c_saves_and_resume_goes_on_exactly(root: Path, tmp_path: Path) -> 
 @POSIX
 def test_ctrl_c_while_pictures_are_drawn_keeps_them(root: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    more = ["--names", str(root / "names.txt"), "--per-name=3", "--draw-steps=8"]
+    more = ["--names", str(root / "names.txt"), "--per-name=3", "--draw-steps=4"]
     child = started(["apl_trainer", *arguments(root, run, *more)], log)
     wait_for(lambda: len(list((run / "data").glob("*.png"))) > 1, child, log)
     child.send_signal(signal.SIGINT)
