@@ -6,7 +6,6 @@ and every multiplication. What allocators waste and kernels need besides is not 
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -137,16 +137,5 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 0) -> floa
     """Floating point operations a second of a big square matrix product here, best of a few."""
     side = side or (8192 if device.type == "cuda" else 768)
     one = torch.randn(side, side, device=device).to(dtype)
-    best = 0.0
-    for _ in range(6):
-        _wait(device)
-        began = time.perf_counter()
-        torch.mm(one, one)
-        _wait(device)
-        best = max(best, 2 * side**3 / (time.perf_counter() - began))
-    return best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    timer = Timer("one @ one", globals={"one": one}, num_threads=torch.get_num_threads())
+    return 2 * side**3 / min(timer.timeit(1).mean for _ in range(6))

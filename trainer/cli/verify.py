@@ -126,10 +126,6 @@ def _check(given: argparse.Namespace) -> None:
             "the login belongs to a reference, and there is none",
             "give --reference URL as well",
         )
-    if given.reference is None:
-        arguments.refuse_ignored(
-            given, ("reference_login",), "there is no --reference to log in to", "leave it out"
-        )
     if given.trace is None:
         arguments.refuse_ignored(
             given,

@@ -43,22 +43,13 @@ class Case:
     def salted(self) -> Case:
         """The request with words in its texts that no server has seen."""
 
-        def fresh(bodies: tuple[Body, ...], salts: list[tuple[str, str]]) -> tuple[Body, ...]:
-            return tuple(
-                _replaced(b, dict(zip((SALT, NUMBER), s, strict=True)))
-                for b, s in zip(bodies, salts, strict=True)
-            )
-
         words = [
-            (f"apl{secrets.token_hex(4)}", f"{secrets.randbelow(9000) + 1000}") for _ in range(16)
+            {SALT: f"apl{secrets.token_hex(4)}", NUMBER: f"{secrets.randbelow(9000) + 1000}"}
+            for _ in (*self.bodies, *self.follow)
         ]
-        count = len(self.bodies)
-        return Case(
-            self.name,
-            fresh(self.bodies, words[:count]),
-            fresh(self.bare or self.bodies, words[:count]),
-            fresh(self.follow, words[count : count + len(self.follow)]),
-        )
+        bodies, bare = (tuple(map(_replaced, b, words)) for b in (self.bodies, self.bare))
+        follow = tuple(map(_replaced, self.follow, words[len(bodies) :]))
+        return Case(self.name, bodies, bare or bodies, follow)
 
     def on_reference(self) -> Case:
         """The request as a server without this project gets it."""
