@@ -21,9 +21,7 @@ def inserted(graph: Graph, takes: str, class_type: str, **inputs: Any) -> Graph:
 
 def sampled(graph: Graph, **inputs: Any) -> Graph:
     """The graph with other inputs of its sampler."""
-    changed = copy.deepcopy(graph)
-    changed["sampler"]["inputs"].update(inputs)
-    return changed
+    return graphs.sampled(copy.deepcopy(graph), **inputs)
 
 
 def guided(graph: Graph, class_type: str, **inputs: Any) -> Graph:

@@ -60,10 +60,9 @@ def encode(text: str) -> dict[str, Any]:
     return node("CLIPTextEncode", clip=CLIP, text=text)
 
 
-def swapped(graph: Graph, cfg: float) -> Graph:
-    """The sides change places."""
-    inputs = graph["sampler"]["inputs"]
-    inputs.update(positive=["neg", 0], negative=["pos", 0], cfg=cfg)
+def sampled(graph: Graph, **inputs: Any) -> Graph:
+    """The sampler gets other inputs."""
+    graph["sampler"]["inputs"].update(inputs)
     return graph
 
 
@@ -78,9 +77,8 @@ def lora(graph: Graph, name: str, strength: float = 0.5) -> Graph:
     """A LoRA between."""
     strengths = {"strength_model": strength, "strength_clip": strength}
     graph["lora"] = node("LoraLoader", model=MODEL, clip=CLIP, lora_name=name, **strengths)
-    graph["sampler"]["inputs"]["model"] = ["lora", 0]
     graph["pos"]["inputs"]["clip"] = ["lora", 1]
-    return graph
+    return sampled(graph, model=["lora", 0])
 
 
 def hooked(graph: Graph, name: str, scheduled: bool) -> Graph:
@@ -94,8 +92,7 @@ def img2img(graph: Graph) -> Graph:
     """A picture to start from."""
     graph["image"] = node("EmptyImage", **graph["latent"]["inputs"], color=0x808080)
     graph["latent"] = node("VAEEncode", pixels=["image", 0], vae=VAE)
-    graph["sampler"]["inputs"]["denoise"] = 0.7
-    return graph
+    return sampled(graph, denoise=0.7)
 
 
 def hires(graph: Graph, steps: int) -> Graph:
@@ -119,8 +116,7 @@ def joined(graph: Graph, class_type: str, **more: Any) -> Graph:
     )
     inputs = {slots[0]: ["pos", 0], slots[1]: ["other", 0]}
     graph["joined"] = node(class_type, **inputs, **more)
-    graph["sampler"]["inputs"]["positive"] = ["joined", 0]
-    return graph
+    return sampled(graph, positive=["joined", 0])
 
 
 def regional(graph: Graph) -> Graph:

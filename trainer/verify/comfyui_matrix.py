@@ -41,7 +41,7 @@ class Matrix:
         graph = self._plain()
         for side in ("pos", "neg"):
             graph[f"{side}0"] = node("ConditioningZeroOut", conditioning=[side, 0])
-        graph["sampler"]["inputs"].update(positive=["pos0", 0], negative=["neg0", 0])
+        graphs.sampled(graph, positive=["pos0", 0], negative=["neg0", 0])
         return self._case("textless", graph) if graphs.runs(graph, self._nodes) else None
 
     def _plain(
@@ -94,13 +94,12 @@ class Matrix:
         }
         found: dict[str, Graph] = {}
         for name, form in forms.items():
-            graph = self._plain(cfg=1.0)
-            graph["sampler"]["inputs"].update(positive=form, negative=["pos", 0])
-            found[name] = graph
-            graph = graphs.joined(self._plain(cfg=1.0), "ConditioningCombine")
+            turned = graphs.sampled(self._plain(cfg=1.0), negative=["pos", 0])
+            found[name] = graphs.sampled(copy.deepcopy(turned), positive=form)
+            graph = found[f"{name}, beside another text"] = graphs.joined(
+                turned, "ConditioningCombine"
+            )
             graph["joined"]["inputs"]["conditioning_1"] = form
-            graph["sampler"]["inputs"]["negative"] = ["pos", 0]
-            found[f"{name}, beside another text"] = graph
         model = self._plain()
         model["pos"]["inputs"]["clip"] = ["model", -2]
         return {**found, "encoder by index -2": model}
@@ -110,21 +109,20 @@ class Matrix:
         plain = self._plain
         named = f"a photo of {PERSON} {{}}"
         found = {
-            "prompt as negative": graphs.swapped(plain(), 1.0),
+            "prompt as negative": graphs.sampled(
+                plain(cfg=1.0), positive=["neg", 0], negative=["pos", 0]
+            ),
             "guidance of 0": plain(f"a cat {SALT}", named, cfg=0.0),
             "guidance below 1": plain(f"a cat {SALT}", named, cfg=0.5),
             "empty text beside a name": plain("", named),
         }
-        far = plain(f"a cat {SALT}", named)
-        far["far"] = node("PrimitiveFloat", value=-7.0)
-        far["sampler"]["inputs"]["cfg"] = ["far", 0]
-        found["guidance of -7 by a link"] = far
-        for text in ("", f"a cat {SALT}"):
+        far = {**plain(f"a cat {SALT}", named), "far": node("PrimitiveFloat", value=-7.0)}
+        found["guidance of -7 by a link"] = graphs.sampled(far, cfg=["far", 0])
+        scales = {"scale_low": 0.0, "scale_high": 0.0, "freq_cutoff": 20}
+        for said, text in {"": "", ", positive of its own": f"a cat {SALT}"}.items():
             graph = plain(text, named)
-            scales = {"scale_low": 0.0, "scale_high": 0.0, "freq_cutoff": 20}
             graph["fresca"] = node("FreSca", model=graphs.MODEL, **scales)
-            graph["sampler"]["inputs"]["model"] = ["fresca", 0]
-            found[f"negative drawn by FreSca{', positive of its own' if text else ''}"] = graph
+            found[f"negative drawn by FreSca{said}"] = graphs.sampled(graph, model=["fresca", 0])
         return found
 
     def _by_file(self) -> dict[str, Graph]:
@@ -188,11 +186,11 @@ class Matrix:
             try:
                 if "CLIP" in slots.values() and "CONDITIONING" in gives:
                     new = filler.add(name)
-                    graph["sampler"]["inputs"]["positive"] = [new, gives.index("CONDITIONING")]
+                    graphs.sampled(graph, positive=[new, gives.index("CONDITIONING")])
                     found.append(self._case(f"encoded by {name}", graph))
                 elif gives.count("CONDITIONING") > 1 and {"positive", "negative"} <= set(slots):
                     new = filler.add(name, {"positive": ["neg", 0], "negative": ["pos", 0]})
-                    graph["sampler"]["inputs"].update(positive=[new, 1], negative=[new, 0], cfg=1.0)
+                    graphs.sampled(graph, positive=[new, 1], negative=[new, 0], cfg=1.0)
                     found.append(self._case(f"turned round by {name}", graph))
             except CannotFill:
                 continue
