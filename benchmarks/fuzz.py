@@ -32,11 +32,12 @@ from apl_core.training.callbacks import ValidationResult
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.progress import Progress
+from apl_trainer import metadata_jsonl
 from apl_trainer.checkpoints.detect import detect
 from apl_trainer.checkpoints.embedding_tables import read_tables
 from apl_trainer.checkpoints.train import CheckpointOrigin
 from apl_trainer.checkpoints.training_data import read_data
-from apl_trainer.data import descriptions_csv, metadata
+from apl_trainer.data import descriptions_csv
 from apl_trainer.data.generate import GeneratedIndex, sha256_of
 from apl_trainer.models.textual_inversion import read_pickle
 from apl_trainer.names import read_names
@@ -189,7 +190,7 @@ def kinds(folder: Path) -> list[FileKind]:
         FileKind("settings", "c.toml", (_CONFIG.to_toml().encode(),), TEXT_WAYS, _read_settings, 6),
         FileKind("library", "files.txt", (LIBRARY,), TEXT_WAYS, _read_library, 3),
         FileKind("names", "names.txt", (NAMES,), TEXT_WAYS, read_names, 4),
-        FileKind("manifest", metadata.FILE, (DATA,), JSON_WAYS, _read_manifest, 6),
+        FileKind("manifest", metadata_jsonl.FILE, (DATA,), JSON_WAYS, _read_manifest, 6),
         FileKind("table", descriptions_csv.FILE, (TABLE,), TEXT_WAYS, _read_table, 3),
         FileKind("parts", "parts/pictures-0.jsonl", (PARTS,), JSON_WAYS, _read_parts, 2),
         FileKind("status", run_status.STATUS, (STATUS,), JSON_WAYS, _read_status, 3),
@@ -312,7 +313,9 @@ def _read_origin(path: Path) -> None:
 def _read_manifest(path: Path) -> None:
     (path.parent / "a.png").touch()
     (path.parent / "b.png").touch()
-    _all_of(lambda: read_data(path.parent, _CONFIG), lambda: metadata.read_metadata(path.parent))
+    _all_of(
+        lambda: read_data(path.parent, _CONFIG), lambda: metadata_jsonl.read_metadata(path.parent)
+    )
 
 
 def _read_table(path: Path) -> None:

@@ -39,9 +39,9 @@ MATERIAL = json.dumps(
 ).encode()
 PEOPLE = [
     {
-        "file": "a.png",
+        "file_name": "a.png",
         "kind": "identity",
-        "prompt": "a photo of Ada Lind",
+        "text": "a photo of Ada Lind",
         "name": "Ada Lind",
         "neutral": "a photo of a person",
         "seed": 1,

@@ -60,13 +60,14 @@ def silent(name: str, done: int, total: int) -> None:
 def source_of(root: Path, model: CheckpointModel, config: TrainConfig, kept: bool = True) -> Any:
     rows = read_data(root / "data", config)
     cache = LatentCache(root / "data" / ".latents", model.latents, SIZE)
+    files = {row.file_name: root / "data" / row.file_name for row in rows}
     if kept:
-        cache.prepare([row.file for row in rows], silent, Group())
-        return DataSource(rows, cache.get, config)
+        cache.prepare(list(files.values()), silent, Group())
+        return DataSource(rows, lambda name: cache.get(files[name]), config)
     from apl_trainer.pictures import read_picture
 
     return DataSource(
-        rows, lambda file: model.latents.encode(read_picture(file, SIZE)[None])[0], config
+        rows, lambda name: model.latents.encode(read_picture(files[name], SIZE)[None])[0], config
     )
 
 
@@ -308,7 +309,7 @@ def test_a_dry_run_says_memory_and_time_and_writes_nothing(
     ("changes", "said"),
     [
         ({"file_name": "none.png"}, "there is no file none.png"),
-        ({"file_name": "../x.png"}, "out of the folder"),
+        ({"file_name": "../x.png"}, "not a file below the folder"),
         ({"text": ""}, "caption, is missing"),
         ({"kind": "cat"}, "kind is 'cat'"),
         ({"name": "somebody else"}, "does not stand in its text"),
@@ -357,7 +358,7 @@ def test_unreadable_pictures_and_lacking_kinds_are_told(
     rows = read_data(tmp_path / "data", settings())
     cache = LatentCache(tmp_path / "cache", model.latents, SIZE)
     with pytest.raises(ConfigError, match=r"0\.png is not a readable picture"):
-        cache.prepare([row.file for row in rows], silent, Group())
+        cache.prepare([tmp_path / "data" / row.file_name for row in rows], silent, Group())
     path = tmp_path / "data" / "metadata.jsonl"
     path.write_text(
         "\n".join(line for line in path.read_text().split("\n") if "things" not in line)

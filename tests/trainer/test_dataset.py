@@ -28,9 +28,9 @@ from apl_trainer.data import generate
 from apl_trainer.data.captioned_folder import given_tasks
 from apl_trainer.data.finish import DatasetSummary, finish
 from apl_trainer.data.generate import GenerationTools, make
-from apl_trainer.data.metadata import read_metadata
 from apl_trainer.data.plan import Amounts, Task, general_tasks, name_tasks, split_names
 from apl_trainer.json_log import open_log
+from apl_trainer.metadata_jsonl import read_metadata
 from apl_trainer.pocket.dataset_tools import pocket_tools
 from apl_trainer.pocket.model import load_pocket
 from apl_trainer.sampling import Request
@@ -92,11 +92,11 @@ def test_every_picture_is_in_the_metadata_and_every_file_in_the_manifest(straigh
     assert kinds.count("things") == 3 and kinds.count("people") == 2
     assert {entry.name for entry in entries if entry.name} == set(NAMES)
     for entry in entries:
-        with Image.open(straight / entry.file) as image:
+        with Image.open(straight / entry.file_name) as image:
             assert image.size == (32, 32)
         if entry.kind == "identity":
-            assert entry.name in entry.prompt and entry.name not in entry.neutral
-            before, after = entry.prompt.split(entry.name)
+            assert entry.name in entry.text and entry.name not in entry.neutral
+            before, after = entry.text.split(entry.name)
             assert entry.neutral.startswith(before) and entry.neutral.endswith(after)
     held = {e.name for e in entries if e.split == "heldout" and e.name}
     assert len(held) == 1
@@ -105,7 +105,7 @@ def test_every_picture_is_in_the_metadata_and_every_file_in_the_manifest(straigh
     assert manifest["files"] == {k: v for k, v in hashes.items() if k != "manifest.json"}
     assert manifest["counts"]["names"] == {"train": 2, "heldout": 1}
     assert manifest["model"] == MODEL.name and manifest["fingerprints"]["pocket"]
-    assert {entry.file for entry in entries} <= manifest["files"].keys()
+    assert {entry.file_name for entry in entries} <= manifest["files"].keys()
 
 
 def test_kept_pictures_show_one_face_and_are_what_the_seed_draws(straight: Path) -> None:
@@ -279,18 +279,18 @@ def test_given_pictures_with_captions_are_taken(tmp_path: Path) -> None:
         (given / name).with_suffix(".txt").write_text(caption, encoding="utf-8")
     work = tasks()[:2] + given_tasks(given, AMOUNTS, 0, NAMES)
     outcome = made(tmp_path / "out", work)
-    found = {e.prompt: e for e in outcome.entries if e.kind != "identity"}
+    found = {e.text: e for e in outcome.entries if e.kind != "identity"}
     assert {p: e.kind for p, e in found.items()} == {
         "somebody": "people",
         "a red car": "things",
         "an old woman": "people",
     }
     assert all(e.seed is None for e in found.values())
-    with Image.open(tmp_path / "out" / found["a red car"].file) as image:
+    with Image.open(tmp_path / "out" / found["a red car"].file_name) as image:
         assert image.size == (32, 32)
     (given / "b.txt").write_text("a blue car", encoding="utf-8")
     again = made(tmp_path / "out", tasks()[:2] + given_tasks(given, AMOUNTS, 0, NAMES))
-    assert "a blue car" in {e.prompt for e in again.entries}
+    assert "a blue car" in {e.text for e in again.entries}
 
 
 def test_the_command_tells_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,7 +309,7 @@ def test_the_command_tells_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFix
     }
     assert "names to learn from are few" in told.err
     for entry in read_metadata(tmp_path / "out"):
-        assert entry.neutral == entry.prompt.replace(entry.name, "a person")
+        assert entry.neutral == entry.text.replace(entry.name, "a person")
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_a_real_checkpoint_draws_the_built_in_prompts(
     assert main(without) == 0
     entries = read_metadata(tmp_path / "out")
     assert [e.kind for e in entries] == ["identity"] * 4 + ["things", "people"]
-    with Image.open(tmp_path / "out" / entries[0].file) as image:
+    with Image.open(tmp_path / "out" / entries[0].file_name) as image:
         assert image.size == (64, 64)
     rows = read_data(tmp_path / "out", TrainConfig.from_mapping({"target": "description"}))
     assert len(rows) == 6

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,15 @@ from apl_trainer.checkpoints.training_data import read_data
 from apl_trainer.data import descriptions_csv
 from apl_trainer.data.captioned_folder import given_tasks
 from apl_trainer.data.descriptions_csv import DescriptionRow
-from apl_trainer.data.metadata import SPLITS, MetadataRow, read_metadata, write_metadata
 from apl_trainer.data.plan import Amounts, Task, general_tasks, slug, split_names
 from apl_trainer.json_log import open_log, read_rows
+from apl_trainer.metadata_jsonl import (
+    COLUMNS,
+    SPLITS,
+    CaptionedPicture,
+    read_metadata,
+    write_metadata,
+)
 from apl_trainer.names import check_apart
 from apl_trainer.pictures import read_picture
 from apl_trainer.prompts import built_in_names, generator, list_book
@@ -28,14 +35,14 @@ from apl_trainer.readers.clip_attributes import SENTENCES
 from apl_trainer.readers.concept_known import LEAST, known
 from apl_trainer.readers.descriptions import ATTRIBUTES, phrase, vote
 
-TEXT = st.text(min_size=1, max_size=40).filter(lambda text: text.strip())
+TEXT = st.text(min_size=1, max_size=40).map(str.strip).filter(bool)
 PARTS = st.text(
     st.characters(categories=("L", "N"), include_characters="-_ ."), min_size=1, max_size=12
 ).filter(lambda text: text.strip(". "))
 
 
 @st.composite
-def entries(draw: Any) -> list[MetadataRow]:
+def entries(draw: Any) -> list[CaptionedPicture]:
     files = draw(
         st.lists(
             st.lists(PARTS, min_size=1, max_size=3).map("/".join),
@@ -44,7 +51,7 @@ def entries(draw: Any) -> list[MetadataRow]:
             max_size=5,
         )
     )
-    made: list[MetadataRow] = []
+    made: list[CaptionedPicture] = []
     for file in files:
         kind = draw(st.sampled_from(KINDS))
         prompt = draw(TEXT)
@@ -52,7 +59,7 @@ def entries(draw: Any) -> list[MetadataRow]:
         neutral = draw(TEXT) if kind == "identity" else prompt
         seed = draw(st.none() | st.integers(0, 2**32 - 1))
         made.append(
-            MetadataRow(file, kind, prompt, name, neutral, seed, draw(st.sampled_from(SPLITS)))
+            CaptionedPicture(file, prompt, kind, name, neutral, seed, draw(st.sampled_from(SPLITS)))
         )
     return made
 
@@ -60,67 +67,92 @@ def entries(draw: Any) -> list[MetadataRow]:
 @settings(max_examples=20)
 @given(entries())
 def test_metadata_comes_back_as_it_was_written(
-    tmp_path_factory: pytest.TempPathFactory, made: list[MetadataRow]
+    tmp_path_factory: pytest.TempPathFactory, made: list[CaptionedPicture]
 ) -> None:
     folder = tmp_path_factory.mktemp("metadata")
     path = write_metadata(folder, made)
     assert read_metadata(folder) == tuple(made)
+    assert list(json.loads(path.read_text(encoding="utf-8").split("\n")[0])) == list(COLUMNS)
     assert len(path.read_text(encoding="utf-8").splitlines()) == len(made), "a line is a line"
 
 
-GOOD = {
-    "file": "a.png",
-    "kind": "things",
-    "prompt": "a car",
-    "name": "",
-    "neutral": "a car",
-    "seed": 1,
-    "split": "train",
-}
+GOOD = {"file_name": "a.png", "text": "a car", "kind": "things", "name": "", "neutral": "a car"}
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"file": "../a.png"}, "no file below"),
-        ({"file": "/a.png"}, "no file below"),
-        ({"file": "C:\\a.png"}, "no file below"),
-        ({"file": ""}, "no file below"),
+        ({"file_name": "../a.png"}, "not a file below"),
+        ({"file_name": "/a.png"}, "not a file below"),
+        ({"file_name": "C:\\a.png"}, "not a file below"),
+        ({"file_name": "..\\a.png"}, "not a file below"),
+        ({"file_name": ""}, "not a file below"),
+        ({"file_name": "a\0"}, "not a file below"),
         ({"kind": "cars"}, "not one of identity"),
         ({"split": "test"}, "not one of train"),
         ({"seed": 1.5}, "whole number"),
         ({"seed": True}, "whole number"),
-        ({"name": "Ann"}, "have a name"),
-        ({"neutral": "a boat"}, "neutral prompt"),
-        ({"prompt": None}, "should be text"),
-        ({"kind": "identity"}, "have a name"),
+        ({"name": "Ann"}, "only identity pictures"),
+        ({"text": 7}, "text is not text"),
+        ({"text": None}, "is missing"),
     ],
 )
 def test_every_bad_line_of_the_metadata_is_told(
     tmp_path: Path, change: dict[str, Any], told: str
 ) -> None:
-    lines = [json.dumps(GOOD | {"file": "b.png"}), json.dumps(GOOD | change), "{", '{"file": "c"}']
+    lines = [json.dumps(GOOD), json.dumps(GOOD | change), "{", "[]", '{"a": 1, "a": 2}']
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(ConfigError) as caught:
-        read_metadata(tmp_path)
-    assert len(caught.value.problems) == 3 and "line 2" in str(caught.value)
-    assert told in str(caught.value) and "is missing" in str(caught.value)
+    for read in (read_metadata, lambda folder: read_data(folder, TrainConfig())):
+        with pytest.raises(ConfigError) as caught:
+            read(tmp_path)
+        said = str(caught.value)
+        assert len(caught.value.problems) == 4 and "line 2" in said and told in said
+        assert "not JSON" in said and "not a JSON object" in said and "a key comes twice" in said
+
+
+MADE = (
+    CaptionedPicture("a.png", "a photo of Ann", "identity", "Ann", "a photo of a woman", 3),
+    CaptionedPicture("sub/b.png", "a car", "things"),
+    CaptionedPicture("c.png", "a man", "people", seed=4, split="heldout"),
+    CaptionedPicture("d.png", "a boy", "people", seed=5),
+)
+
+
+def dataset(folder: Path) -> Path:
+    (folder / "sub").mkdir()
+    for number, row in enumerate(MADE):
+        Image.new("RGB", (8, 8), (9 * number, 0, 0)).save(folder / row.file_name)
+    write_metadata(folder, MADE)
+    return folder
 
 
 def test_a_training_reads_the_metadata(tmp_path: Path) -> None:
-    made = [
-        MetadataRow("a.png", "identity", "a photo of Ann", "Ann", "a photo of a woman", 3, "train"),
-        MetadataRow("b.png", "things", "a car", "", "a car", None, "train"),
-        MetadataRow("c.png", "people", "a man", "", "a man", 4, "train"),
-    ]
-    for entry in made:
-        Image.new("RGB", (8, 8)).save(tmp_path / entry.file)
-    write_metadata(tmp_path, made)
-    rows = read_data(tmp_path, TrainConfig.from_mapping({"target": "description"}))
-    assert [(r.text, r.kind, r.name, r.neutral) for r in rows[:1]] == [
-        ("a photo of Ann", "identity", "Ann", "a photo of a woman")
-    ]
-    assert [row.file.name for row in rows] == ["a.png", "b.png", "c.png"]
+    rows = read_data(dataset(tmp_path), TrainConfig.from_mapping({"target": "description"}))
+    assert rows[0] == replace(MADE[0], nameless="a photo of a person")
+    assert rows[1:] == (MADE[1], MADE[3])
+
+
+def test_folders_of_older_versions_are_read(tmp_path: Path) -> None:
+    """They call `file_name` `file` and `text` `prompt`."""
+    path = dataset(tmp_path) / "metadata.jsonl"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"file_name"', '"file"').replace('"text"', '"prompt"'), "utf-8")
+    assert '"prompt": "a car"' in path.read_text(encoding="utf-8")
+    assert read_metadata(tmp_path) == MADE
+
+
+def test_hugging_face_s_imagefolder_reads_a_dataset(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    dataset(folder)
+    Image.new("RGB", (8, 8)).save(folder / "sheet-1.png")
+    found = datasets.load_dataset(
+        "imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache"), split="train"
+    )
+    assert [row["text"] for row in found] == [row.text for row in MADE]
+    assert [row["image"].getpixel((0, 0))[0] for row in found] == [0, 9, 18, 27]
+    assert found[0]["kind"] == "identity" and found[0]["name"] == "Ann"
 
 
 def test_the_built_in_lists_are_sound() -> None:

@@ -13,8 +13,8 @@ from slim_evaluation import TRAINED, read_report, times, write_evaluation_root
 from slim_runs import NAMES
 
 from apl_trainer.cli import evaluate, main
-from apl_trainer.data.metadata import MetadataRow, descriptions_in, write_metadata
 from apl_trainer.evaluation.checkpoint_eval import CheckpointEvaluator
+from apl_trainer.metadata_jsonl import CaptionedPicture, descriptions_in, write_metadata
 from apl_trainer.prompts import built_in_names
 from apl_trainer.readers import available
 
@@ -86,10 +86,10 @@ def test_a_data_set_brings_names_groups_and_descriptions(root: Path, tmp_path: P
     data, said = tmp_path / "data", {NAMES[0]: "an old man", NAMES[2]: "a woman with red hair"}
     data.mkdir()
     entries = [
-        MetadataRow(
+        CaptionedPicture(
             f"{i}.png",
-            "identity",
             f"a photo of {name}, smiling",
+            "identity",
             name,
             f"a photo of {said[name]}, smiling",
             i,
@@ -97,7 +97,7 @@ def test_a_data_set_brings_names_groups_and_descriptions(root: Path, tmp_path: P
         )
         for i, name in enumerate(said)
     ]
-    entries.append(MetadataRow("t.png", "things", "a red circle", "", "a red circle", 9, "heldout"))
+    entries.append(CaptionedPicture("t.png", "a red circle", "things", seed=9, split="heldout"))
     write_metadata(data, entries)
     assert descriptions_in(entries) == said
     out = tmp_path / "out"

@@ -14,13 +14,18 @@ from apl_core.errors import ConfigError
 from apl_core.training.config import TrainConfig
 from apl_trainer.checkpoints.self_generated import jobs
 from apl_trainer.checkpoints.train import names_in as names_of
-from apl_trainer.checkpoints.training_data import DataSource, read_data
+from apl_trainer.checkpoints.training_data import DataSource, example, read_data
 from apl_trainer.data import descriptions_csv
 from apl_trainer.data.captioned_folder import given_tasks
 from apl_trainer.data.descriptions_csv import DescriptionRow
-from apl_trainer.data.metadata import MetadataRow, descriptions_in, read_metadata, write_metadata
 from apl_trainer.data.plan import Amounts
 from apl_trainer.evaluation.gallery import pictures_of_people
+from apl_trainer.metadata_jsonl import (
+    CaptionedPicture,
+    descriptions_in,
+    read_metadata,
+    write_metadata,
+)
 from apl_trainer.names import check_apart, names_in, read_names
 from apl_trainer.settings import read_toml
 from apl_trainer.ui.run_status import read_run
@@ -41,7 +46,7 @@ def data(folder: Path, *rows: dict[str, str]) -> Path:
 def targets(folder: Path, *rows: dict[str, str]) -> list[str]:
     """What each identity row is drawn to."""
     found = [row for row in read_data(data(folder, *rows), CONFIG) if row.kind == "identity"]
-    return [row.example(torch.zeros(1), "person").neutral for row in found]
+    return [example(row, torch.zeros(1), "person").neutral for row in found]
 
 
 def identity(name: str, text: str, **more: str) -> dict[str, str]:
@@ -115,8 +120,8 @@ def test_spellings_of_a_name_are_one_name(tmp_path: Path) -> None:
 
 
 def test_drawn_data_leaves_prompts_out_that_hold_a_name() -> None:
-    rows = [job.row for job in jobs(["Boat", "Ada Lind", "Bo Ray", "Cy Dell"], 8, 0)]
-    free = [row["text"] for row in rows if row["kind"] != "identity"]
+    rows = jobs(["Boat", "Ada Lind", "Bo Ray", "Cy Dell"], 8, 0)
+    free = [row.text for row in rows if row.kind != "identity"]
     assert len(free) == 64 and not any("boat" in text for text in free)
 
 
@@ -172,10 +177,10 @@ def test_names_in_prompts_and_galleries(tmp_path: Path) -> None:
     assert (
         Names(["Ace"]).replaced("the face of ace's cat", "a person") == "the face of a person's cat"
     )
-    entry = MetadataRow(
+    entry = CaptionedPicture(
         "a.png",
-        "identity",
         "a placeholder of Ace, smiling",
+        "identity",
         "Ace",
         "a placeholder of a man, smiling",
         0,
@@ -210,7 +215,7 @@ def test_a_mark_in_front_of_settings_and_metadata_is_read_over(tmp_path: Path) -
         lines = (folder / "metadata.jsonl").read_bytes().removeprefix(MARK).splitlines()
         (folder / "metadata.jsonl").write_bytes(MARK + end.join(lines))
         assert len(read_data(folder, CONFIG)) == 3
-    entry = MetadataRow("a.png", "things", "a car", "", "a car", 0, "train")
+    entry = CaptionedPicture("a.png", "a car", "things", seed=0)
     path = write_metadata(tmp_path, [entry])
     path.write_bytes(MARK + path.read_bytes())
     assert read_metadata(tmp_path) == (entry,)

@@ -7,19 +7,18 @@ filter and without descriptions; prompts below were written for this project.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from apl_core.atomic import reason, write_text
+from apl_core.atomic import reason
 from apl_core.captions import Names
 from apl_core.errors import AplError, ConfigError
+from apl_core.example_kinds import Kind
 from apl_core.training.parallel import Group
 
+from ..metadata_jsonl import CaptionedPicture, write_metadata
 from ..report.sheet import to_image
 from ..sampling import Request, Sampler
-from .training_data import METADATA
 
 NEGATIVE = "blurry, deformed, disfigured, cropped, text, watermark"
 TEMPLATES = (
@@ -65,16 +64,7 @@ THINGS = (
 LEAST_NAMES = 4
 
 
-@dataclass(frozen=True)
-class Job:
-    """One picture to draw and the row that it becomes."""
-
-    file: str
-    seed: int
-    row: dict[str, str]
-
-
-def jobs(names: Sequence[str], per_name: int, seed: int) -> list[Job]:
+def jobs(names: Sequence[str], per_name: int, seed: int) -> list[CaptionedPicture]:
     """What is drawn for a list of names, and as many people without a name and things each."""
     if len(names) < LEAST_NAMES:
         raise ConfigError(
@@ -82,20 +72,20 @@ def jobs(names: Sequence[str], per_name: int, seed: int) -> list[Job]:
             f"there {'is' if len(names) == 1 else 'are'} {len(names)}",
             f"give {LEAST_NAMES} or more; the more, the better it holds for others",
         )
-    found: list[Job] = []
+    found: list[CaptionedPicture] = []
 
-    def add(row: dict[str, str]) -> None:
+    def add(kind: Kind, text: str, name: str = "") -> None:
         number = len(found)
-        found.append(Job(f"{row['kind']}-{number:05d}.png", seed + number, row))
+        file = f"{kind}-{number:05d}.png"
+        found.append(CaptionedPicture(file, text, kind, name, seed=seed + number))
 
     for name, number in itertools.product(names, range(per_name)):
-        template = TEMPLATES[number % len(TEMPLATES)]
-        add({"kind": "identity", "name": name, "text": template.format(name)})
+        add("identity", TEMPLATES[number % len(TEMPLATES)].format(name), name)
     people, things = (_naming_nobody(prompts, names) for prompts in (PEOPLE, THINGS))
     for number in range(len(found)):
         who, how = people[number % len(people)], TEMPLATES[number // len(people) % len(TEMPLATES)]
-        add({"kind": "people", "text": how.format(who)})
-        add({"kind": "things", "text": f"a photo of {things[number % len(things)]}"})
+        add("people", how.format(who))
+        add("things", f"a photo of {things[number % len(things)]}")
     return found
 
 
@@ -107,7 +97,7 @@ def _naming_nobody(prompts: Sequence[str], names: Sequence[str]) -> Sequence[str
 
 def draw_data(
     sampler: Sampler,
-    work: Sequence[Job],
+    work: Sequence[CaptionedPicture],
     folder: Path,
     progress: Callable[[str, int, int], None],
     group: Group,
@@ -118,19 +108,20 @@ def draw_data(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        mine = [work[i] for i in group.share(len(work)) if not (folder / work[i].file).is_file()]
+        mine = [
+            work[i] for i in group.share(len(work)) if not (folder / work[i].file_name).is_file()
+        ]
         done = 0
         for start in range(0, len(mine), sampler.batch):
             part = mine[start : start + sampler.batch]
-            requests = [Request(job.row["text"], job.seed, NEGATIVE) for job in part]
-            for job, picture in zip(part, sampler.draw(requests, None), strict=True):
-                unfinished = folder / f"{job.file}.part"
+            requests = [Request(row.text, row.seed or 0, NEGATIVE) for row in part]
+            for row, picture in zip(part, sampler.draw(requests, None), strict=True):
+                unfinished = folder / f"{row.file_name}.part"
                 to_image(picture).save(unfinished, "PNG")
-                unfinished.replace(folder / job.file)
+                unfinished.replace(folder / row.file_name)
             done += len(part)
             progress("pictures", done, len(mine))
-        lines = [json.dumps({"file_name": j.file, **j.row}, ensure_ascii=False) for j in work]
         if group.rank == 0:
-            write_text(folder / METADATA, "\n".join(lines) + "\n")
+            write_metadata(folder, work)
     except OSError as error:
         raise AplError(f"write pictures into {folder}", *reason(error)) from error

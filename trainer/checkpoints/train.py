@@ -19,6 +19,7 @@ from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
 
+from ..metadata_jsonl import CaptionedPicture
 from ..run_paths import read_origin, save_origin
 from .compiling import check_compiler
 from .detect import detect
@@ -26,7 +27,7 @@ from .load import STEPS, CheckpointModel, Options, load_checkpoint
 from .presets import dtype_for, own_device, picture_size, preset_for, text_dtype_for
 from .previews import Previews
 from .self_generated import draw_data, jobs
-from .training_data import DataSource, LatentCache, TrainingRow, heldout_names, read_data
+from .training_data import DataSource, LatentCache, heldout_names, read_data
 
 _PATHS = ("checkpoint", "data", "tokenizer")
 
@@ -123,13 +124,13 @@ def checkpoint_run(
     sampler = model.sampler(origin.draw_steps, size=size, batch=4 if device.type == "cuda" else 1)
     if origin.data is None:
         work = jobs(origin.names or (), origin.per_name, config.seed)
-        model.encoder.check(job.row["text"] for job in work)
+        model.encoder.check(row.text for row in work)
         draw_data(sampler, work, data, tell, group)
         _meet(group)
     rows = read_data(data, config)
     model.encoder.check(text for row in rows for text in row.texts)
     cache = LatentCache(data / ".latents", model.latents, size)
-    cache.prepare([row.file for row in rows], tell, group)
+    cache.prepare([data / row.file_name for row in rows], tell, group)
     _meet(group)
     model.latents.vae.to("cpu")  # pyright: ignore[reportArgumentType]
     if device.type == "cuda":
@@ -137,7 +138,7 @@ def checkpoint_run(
     return Trainer(
         config,
         Model(model.encoder, model.denoiser, model.name),
-        DataSource(rows, cache.get, config),
+        DataSource(rows, lambda name: cache.get(data / name), config),
         folder,
         callbacks=callbacks,
         control=control,
@@ -147,7 +148,7 @@ def checkpoint_run(
     )
 
 
-def names_in(rows: Sequence[TrainingRow]) -> list[str]:
+def names_in(rows: Sequence[CaptionedPicture]) -> list[str]:
     """Whom a dataset names, in its order."""
     named = (row.name for row in reversed(rows) if row.kind == "identity" and row.name)
     return list({alike(name): name for name in named}.values())[::-1]

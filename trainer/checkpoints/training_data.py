@@ -1,17 +1,14 @@
-"""A folder of pictures (or latents) with `metadata.jsonl`: read, checked, encoded once, drawn from.
+"""A dataset's folder as a training reads it: checked, encoded once, drawn from.
 
-A row is a JSON object: `file_name` (a picture, or a .safetensors with a tensor `latent`), `text`
-(the prompt that shows it), `kind` (identity, things or people); an identity row also has `name`,
-which stands in its text, and may have `neutral`, the text with the name described away. No other
-row names anybody who is named so. What `apl dataset` writes is read, with `file` and `prompt` for
-the first two; rows with `split` "heldout" are left out.
+An identity picture's name stands in its text, and no other picture's text names anybody who is
+named so. Held-out rows are left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,171 +19,94 @@ from torch import Tensor, nn
 
 from apl_core.atomic import reason, write_bytes
 from apl_core.captions import Names
-from apl_core.errors import AplError, ConfigError
+from apl_core.errors import AplError
 from apl_core.example_kinds import KINDS, Kind, Target
 from apl_core.metadata import printable
 from apl_core.objective import Example
-from apl_core.texts import read_text
 from apl_core.training.config import TrainConfig
 from apl_core.training.parallel import Group
 
+from ..metadata_jsonl import CaptionedPicture, numbered_rows, refuse_all, refuse_lines
 from ..models.vae import VaeLatents
 from ..pictures import READING, read_picture
-from ..settings import parse_json
 from ..word_swap import other_gender
 
-METADATA = "metadata.jsonl"
 PERSON = "a person"
-_SHOWN_FAULTS = 12
 _OTHER_FACE = 0.5
 
 
-@dataclass(frozen=True)
-class TrainingRow:
-    """One picture and what is said about it; `nameless` is its text without names."""
+def example(row: CaptionedPicture, latent: Tensor, target: Target) -> Example:
+    """What the prefix learns of a picture; only name prompts have another target than themselves.
 
-    file: Path
-    text: str
-    kind: Kind
-    name: str = ""
-    neutral: str = ""
-    nameless: str = ""
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """What is said about the picture, with the name and without."""
-        return self.text, self.neutral
-
-    def example(self, latent: Tensor, target: Target) -> Example:
-        """What the prefix learns of it; only name prompts have another target than themselves.
-
-        A caption that tells a man or a woman brings the other one as contrast.
-        """
-        if self.kind != "identity":
-            swapped = other_gender(self.text) if self.kind == "people" else ""
-            contrast = swapped if swapped != self.text else ""
-            return Example(self.kind, latent, self.text, self.text, contrast)
-        texts: dict[Target, str] = {
-            "empty": "",
-            "description": self.neutral,
-            "person": self.nameless,
-        }
-        return Example(self.kind, latent, self.text, texts[target])
+    A caption that tells a man or a woman brings the other one as contrast.
+    """
+    if row.kind != "identity":
+        swapped = other_gender(row.text) if row.kind == "people" else ""
+        contrast = swapped if swapped != row.text else ""
+        return Example(row.kind, latent, row.text, row.text, contrast)
+    texts: dict[Target, str] = {"empty": "", "description": row.neutral, "person": row.nameless}
+    return Example(row.kind, latent, row.text, texts[target])
 
 
-def read_data(folder: Path, config: TrainConfig) -> tuple[TrainingRow, ...]:
-    """The rows of a data folder; a ConfigError tells everything that is wrong with them."""
+def read_data(folder: Path, config: TrainConfig) -> tuple[CaptionedPicture, ...]:
+    """The rows to learn from, without held-out ones; a ConfigError tells all that is wrong."""
     asked = f"read the data in {printable(str(folder))}"
-    path = folder / METADATA
-    try:
-        lines = read_text(path).split("\n")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            asked,
-            f"{METADATA} is missing or unreadable ({printable(str(error), 80)})",
-            "give a folder with pictures and a metadata.jsonl",
-        ) from error
-    rows: dict[int, TrainingRow] = {}
-    faults: list[str] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            found = _row(folder, line, config)
-            if isinstance(found, TrainingRow):
-                rows[number] = found
-            elif found:
-                faults.append(f"line {number} of {METADATA}: {found}")
-    if not faults:
-        everybody = Names([row.name for row in rows.values() if row.name] + heldout_names(folder))
-        faults += _naming(rows, everybody, config)
-        for kind in KINDS:
-            if config.counts[kind] and not any(row.kind == kind for row in rows.values()):
-                faults.append(f"there is no row of kind {kind} (or --set batch_{kind}=0)")
-        for number, row in rows.items():
-            if row.kind == "identity":
-                rows[number] = replace(row, nameless=everybody.replaced(row.text, PERSON))
-    refuse_all(asked, faults)
-    return tuple(rows.values())
+    everything = numbered_rows(folder)
+    rows = {number: row for number, row in everything.items() if row.split != "heldout"}
+    faults = {n: fault for n, row in rows.items() if (fault := _fault(folder, row, config))}
+    refuse_lines(asked, faults)
+    everybody = Names([row.name for row in everything.values() if row.name])
+    refuse_lines(asked, dict(_naming(rows, everybody, config)))
+    lacking = [
+        f"there is no row of kind {kind} (or --set batch_{kind}=0)"
+        for kind in KINDS
+        if config.counts[kind] and not any(row.kind == kind for row in rows.values())
+    ]
+    refuse_all(asked, lacking)
+    return tuple(
+        replace(row, nameless=everybody.replaced(row.text, PERSON))
+        if row.kind == "identity"
+        else row
+        for row in rows.values()
+    )
 
 
 def _naming(
-    rows: Mapping[int, TrainingRow], everybody: Names, config: TrainConfig
-) -> Iterator[str]:
+    rows: Mapping[int, CaptionedPicture], everybody: Names, config: TrainConfig
+) -> Iterator[tuple[int, str]]:
     """Texts that a prefix would learn to leave as they are, and that name somebody."""
     for number, row in rows.items():
         of_name = row.kind == "identity"
         kept = row.text if not of_name else row.neutral if config.target == "description" else ""
         for found in everybody.find(kept)[:1]:
             what = "its neutral text" if of_name else f"the text of a picture of {row.kind}"
-            yield f"line {number} of {METADATA}: {what} names {printable(found.name, 60)!r}"
+            yield number, f"{what} names {printable(found.name, 60)!r}"
 
 
 def heldout_names(folder: Path) -> list[str]:
-    """Names that a readable data folder keeps to measure on, in its order."""
-    names: dict[str, None] = {}
-    for line in read_text(folder / METADATA).split("\n"):
-        given = parse_json(line) if line.strip() else None
-        if isinstance(given, dict) and given.get("split") == "heldout" and given.get("name"):
-            names[str(given["name"])] = None
-    return list(names)
+    """Names that a data folder keeps to measure on, in its order."""
+    rows = numbered_rows(folder).values()
+    return list(dict.fromkeys(row.name for row in rows if row.split == "heldout" and row.name))
 
 
-def refuse_all(asked: str, faults: Sequence[str]) -> None:
-    """Raise one ConfigError for all faults, the first dozen of them in words."""
-    if faults:
-        told = [
-            ConfigError(asked, fault, f"correct it in {METADATA}")
-            for fault in faults[:_SHOWN_FAULTS]
-        ]
-        if len(faults) > len(told):
-            more = f"and {len(faults) - len(told)} more like these"
-            told.append(ConfigError(asked, more, "correct these first"))
-        raise ConfigError.of(asked, told)
-
-
-def _row(folder: Path, line: str, config: TrainConfig) -> TrainingRow | str:
-    """A row, or what is wrong with it; nothing is wrong with a held-out one, and it is no row."""
-    try:
-        given = parse_json(line)
-    except ValueError:
-        return "no JSON"
-    if not isinstance(given, dict):
-        return "no JSON object"
-    if given.get("split") == "heldout":
-        return ""
-    fields: dict[str, str] = {}
-    for key, old in (
-        ("file_name", "file"),
-        ("text", "prompt"),
-        ("kind", ""),
-        ("name", ""),
-        ("neutral", ""),
-    ):
-        value = given.get(key, given.get(old, ""))
-        if not isinstance(value, str):
-            return f"{key} is not text"
-        fields[key] = value.strip()
-    kind, name, text = fields["kind"], fields["name"], fields["text"]
-    if kind not in KINDS:
-        return f"kind is {printable(kind, 40)!r}, expected {', '.join(KINDS)}"
-    if not text:
-        return "text, the picture's caption, is missing"
-    if kind == "identity" and name and not Names([name]).find(text):
-        return f"the name {printable(name, 60)!r} does not stand in its text"
-    if kind == "identity" and not name and config.target == "person":
-        return "name is missing"
-    if kind == "identity" and config.target == "description" and not fields["neutral"]:
-        return "neutral is missing (or --target person)"
-    file = folder / fields["file_name"]
+def _fault(folder: Path, row: CaptionedPicture, config: TrainConfig) -> str:
+    """What keeps a training from using a row."""
+    if row.kind == "identity":
+        if row.name and not Names([row.name]).find(row.text):
+            return f"the name {printable(row.name, 60)!r} does not stand in its text"
+        if not row.name and config.target == "person":
+            return "name is missing"
+        if config.target == "description" and not row.neutral:
+            return "neutral is missing (or --target person)"
+    file = folder / row.file_name
     try:
         inside = file.resolve().is_relative_to(folder.resolve())
         there = file.is_file()
-    except (OSError, ValueError):  # a NUL, half a character, or a name that is too long
+    except (OSError, ValueError):  # half a character, or a name that is too long
         inside = there = False
-    if not fields["file_name"] or not inside:
-        return "file_name is missing, is none, or leads out of the folder"
-    if not there:
-        return f"there is no file {printable(fields['file_name'], 80)}"
-    return TrainingRow(file, text, kind, name, fields["neutral"])
+    if not inside:
+        return "file_name leads out of the folder, or is none"
+    return "" if there else f"there is no file {printable(row.file_name, 80)}"
 
 
 class LatentCache:
@@ -274,14 +194,18 @@ def encoder_digest(vae: nn.Module) -> str:
 class DataSource:
     """Examples out of a data folder, chosen by the generator's state alone.
 
-    In this project's recipe half of the name prompts are learned on the picture of somebody else,
-    as they meet it while a picture is being drawn under the prefix.
+    `latents` gives a picture's latent (C, h, w) by its `file_name`. In this project's recipe half
+    of the name prompts are learned on the picture of somebody else, as they meet it while a picture
+    is being drawn under the prefix.
     """
 
     def __init__(
-        self, rows: Sequence[TrainingRow], latents: Callable[[Path], Tensor], config: TrainConfig
+        self,
+        rows: Sequence[CaptionedPicture],
+        latents: Callable[[str], Tensor],
+        config: TrainConfig,
     ) -> None:
-        self.by_kind: Mapping[str, list[TrainingRow]] = {
+        self.by_kind: Mapping[str, list[CaptionedPicture]] = {
             kind: [row for row in rows if row.kind == kind] for kind in KINDS
         }
         self.latents = latents
@@ -297,6 +221,6 @@ class DataSource:
         examples: list[Example] = []
         for pick, swap, face in zip(picks, other, faced, strict=True):
             swapped = kind == "identity" and swap and faces
-            file = faces[face].file if swapped else rows[pick].file
-            examples.append(rows[pick].example(self.latents(file), self.target))
+            shown = faces[face] if swapped else rows[pick]
+            examples.append(example(rows[pick], self.latents(shown.file_name), self.target))
         return examples

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from ..data.finish import DatasetSummary
     from ..data.generate import GenerationTools
-    from ..data.metadata import Split
     from ..data.plan import Amounts, Task
+    from ..metadata_jsonl import Split
 
 _FEW = 20
 _REAL_ONLY = (

@@ -260,7 +260,7 @@ class _Who:
 
 
 def _who(given: argparse.Namespace) -> _Who:
-    from ..data.metadata import descriptions_in, read_metadata
+    from ..metadata_jsonl import descriptions_in, read_metadata
     from ..names import check_apart, read_names
     from ..prompts import built_in_names
 

@@ -146,7 +146,7 @@ def _train_checkpoint(given: argparse.Namespace) -> int:
     if names is None:
         texts = [text for row in read_data(given.data, config) for text in row.texts]
     else:
-        texts = [job.row["text"] for job in jobs(names, given.per_name, config.seed)]
+        texts = [row.text for row in jobs(names, given.per_name, config.seed)]
     check_reading(found, given.tokenizer, given.clip_skip, texts)
     if given.dry_run:
         print(config.to_toml() + f"\n{found.sentence}\nsize {size}")

@@ -19,9 +19,9 @@ from apl_core.metadata import printable
 from apl_core.texts import read_text
 
 from ..json_log import PARTS
+from ..metadata_jsonl import Split
 from ..readers.descriptions import ATTRIBUTES, PERSON, phrase
 from ..settings import parse_json
-from .metadata import Split
 
 FILE = "descriptions.csv"
 _VOTED = "voted.json"

@@ -18,14 +18,15 @@ from apl_core.atomic import reason, write_text
 from apl_core.errors import RunError
 from apl_core.metadata import printable
 
+from .. import metadata_jsonl
+from ..metadata_jsonl import CaptionedPicture, write_metadata
 from ..prompts import SLOT
 from ..readers.concept_known import LEAST, known
 from ..readers.descriptions import PERSON, phrase, vote
 from ..report.sheet import png, sheet
-from . import descriptions_csv, metadata
+from . import descriptions_csv
 from .descriptions_csv import DescriptionRow
 from .generate import GeneratedIndex, GeneratedRow, GenerationTools, sha256_of
-from .metadata import MetadataRow, write_metadata
 from .plan import SETTINGS, Amounts, Task
 
 MANIFEST = "manifest.json"
@@ -41,7 +42,7 @@ class DatasetSummary:
 
     folder: Path
     unfinished: int
-    entries: tuple[MetadataRow, ...] = ()
+    entries: tuple[CaptionedPicture, ...] = ()
     unknown: tuple[str, ...] = ()
     faceless: tuple[str, ...] = ()
     short: tuple[str, ...] = ()
@@ -131,17 +132,17 @@ def _voted(tools: GenerationTools, picked: Picked, gender: bool) -> list[Descrip
     return lines
 
 
-def _entries(picked: Picked, descriptions: Mapping[str, str]) -> list[MetadataRow]:
-    entries: list[MetadataRow] = []
+def _entries(picked: Picked, descriptions: Mapping[str, str]) -> list[CaptionedPicture]:
+    entries: list[CaptionedPicture] = []
     for task, rows in picked:
         for row in rows:
             name = task.label if task.kind == "identity" else ""
-            prompt = neutral = task.caption if task.source else row.template
+            text = neutral = task.caption if task.source else row.template
             if name:
-                prompt = row.template.replace(SLOT, name)
+                text = row.template.replace(SLOT, name)
                 neutral = row.template.replace(SLOT, descriptions[name])
             entries.append(
-                MetadataRow(row.file, task.kind, prompt, name, neutral, row.seed, task.split)
+                CaptionedPicture(row.file, text, task.kind, name, neutral, row.seed, task.split)
             )
     return entries
 
@@ -178,17 +179,23 @@ def _small(path: Path) -> Tensor:
 def _manifest(
     tools: GenerationTools,
     amounts: Amounts,
-    entries: Sequence[MetadataRow],
+    entries: Sequence[CaptionedPicture],
     sheets: Sequence[str],
     folder: Path,
 ) -> None:
-    files = [*(e.file for e in entries), *sheets, metadata.FILE, descriptions_csv.FILE, SETTINGS]
+    files = [
+        *(e.file_name for e in entries),
+        *sheets,
+        metadata_jsonl.FILE,
+        descriptions_csv.FILE,
+        SETTINGS,
+    ]
     counts: dict[str, Any] = {}
     for entry in entries:
         kind = counts.setdefault(entry.kind, {"train": 0, "heldout": 0})
         kind[entry.split] += 1
     names = {(e.name, e.split) for e in entries if e.name}
-    counts["names"] = {s: sum(split == s for _, split in names) for s in metadata.SPLITS}
+    counts["names"] = {s: sum(split == s for _, split in names) for s in metadata_jsonl.SPLITS}
     content = {
         "format": 1,
         "model": tools.settings.model,

@@ -17,11 +17,11 @@ from apl_core.example_kinds import Kind
 from apl_core.metadata import printable
 from apl_core.texts import read_text
 
+from ..metadata_jsonl import Split
 from ..names import check_apart
 from ..prompts import SLOT, PromptSource, generator, number
 from ..sampling import Request
 from ..settings import parse_json
-from .metadata import Split
 
 SETTINGS = "settings.json"
 _MANY = 100_000
