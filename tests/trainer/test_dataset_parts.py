@@ -107,7 +107,7 @@ def test_every_bad_line_of_the_metadata_is_told(
             read(tmp_path)
         said = str(caught.value)
         assert len(caught.value.problems) == 4 and "line 2" in said and told in said
-        assert "not JSON" in said and "not a JSON object" in said and "a key comes twice" in said
+        assert "not JSON" in said and "not a JSON object" in said and "a key is repeated" in said
 
 
 MADE = (
@@ -351,7 +351,7 @@ def test_a_table_from_an_office_program_is_read(tmp_path: Path) -> None:
         ("name,description\nAnn,Ann herself\n", "holds the name"),
         ("name,description\nAnn,x\nAnn,y\n", "more than once"),
         ("who,what\nAnn,x\n", "is missing"),
-        ('name,description\nAnn,"x\n', "no table"),
+        ('name,description\nAnn,"x\n', "not a table"),
         ("name,description\nAnn,a\u202eb\n", "not printable"),
         ("name,description\nAnn," + "x" * 401 + "\n", "longer than 400"),
     ],
