@@ -175,6 +175,13 @@ def _add_pages(inner: Verbs) -> None:
         "write docs/img/house.svg and the map of rooms in CONTRIBUTING.md",
         "apl bench house",
     )
+    verb(
+        inner,
+        "settings",
+        run_settings,
+        "write the table of settings in docs/training.md",
+        "apl bench settings",
+    )
 
 
 def run_speed(given: argparse.Namespace) -> int:
@@ -322,6 +329,14 @@ def run_results(given: argparse.Namespace) -> int:
 def run_house(given: argparse.Namespace) -> int:
     """Run `bench house`."""
     from .house import run
+
+    run(ROOT)
+    return 0
+
+
+def run_settings(given: argparse.Namespace) -> int:
+    """Run `bench settings`."""
+    from .settings import run
 
     run(ROOT)
     return 0

@@ -15,7 +15,7 @@ from PIL import Image
 from apl_core.errors import ConfigError
 from apl_core.example_kinds import Kind
 from apl_core.prefix import Prefix
-from apl_core.training.config import TrainConfig
+from apl_core.training.config import SETTINGS, TrainConfig
 
 from .files import KIND
 from .nodes_prefix import CATEGORY, PrefixType, connected
@@ -201,7 +201,7 @@ def _texts() -> list[io.Input]:
         ),
         io.Combo.Input(
             "target",
-            options=["person", "description", "empty"],
+            options=list(SETTINGS["target"].metadata["choices"]),
             default="person",
             tooltip="What a name turns into: a person, the description beside the name, or what "
             "the empty prompt gives.",
@@ -219,21 +219,26 @@ def _numbers() -> list[io.Input]:
     def whole(name: str, default: int, low: int, high: int, tooltip: str) -> io.Input:
         return io.Int.Input(name, default=default, min=low, max=high, tooltip=tooltip)
 
+    def declared(name: str, setting: str, default: int, tooltip: str = "") -> io.Input:
+        about = SETTINGS[setting].metadata
+        return whole(name, default, about["min"], about["max"], tooltip or f"{about['help']}.")
+
+    rate = SETTINGS["learning_rate"].metadata
     return [
-        whole("vectors", 10, 1, 74, "Vectors of the prefix. Each takes the place of one token."),
-        whole("behind", 5, 0, 74, "How many of them stand behind the text instead of in front."),
-        whole("steps", 300, 1, 100_000, "Training steps."),
+        declared("vectors", "num_vectors", 10),
+        declared("behind", "num_suffix_vectors", 5),
+        declared("steps", "steps", 300),
         io.Float.Input(
             "rate",
             default=0.03,
-            min=1e-6,
-            max=1.0,
+            min=rate["min"],
+            max=rate["max"],
             step=1e-6,
             tooltip="Learning rate of Adam; falls to zero along a cosine.",
         ),
         whole("batch", 12, 2, 512, "Examples per step: names, things and people together."),
-        whole("micro_batch", 2, 1, 512, "Examples at once: less needs less memory and more time."),
-        whole("seed", 0, 0, 2**31 - 1, "Decides pictures, noise and first vectors."),
+        declared("micro_batch", "micro_batch", 2),
+        declared("seed", "seed", 0, "Decides pictures, noise and first vectors."),
         whole("width", 512, 64, 2048, "Width of the pictures to learn from, in steps of 8."),
         whole("height", 512, 64, 2048, "Height of the pictures to learn from, in steps of 8."),
         whole("pictures_per_name", 4, 1, 200, "Pictures the model makes of each name."),

@@ -44,7 +44,7 @@ class TrainConfig:
     )
     seed: int = setting("run", 0, "Decides first vectors, examples and noise", 0, 2**31 - 1)
     num_vectors: int = setting(
-        "prefix", 10, "Vectors of the prefix, a token's place each", 1, MAX_ROWS
+        "prefix", 10, "Vectors of the prefix. Each takes the place of one token", 1, MAX_ROWS
     )
     num_suffix_vectors: int = setting(
         "prefix", 5, "How many of them stand behind the text instead of in front", 0, MAX_ROWS
@@ -64,7 +64,13 @@ class TrainConfig:
         "Errors are measured on the noise (eps) or on the clean latent (x0)",
         choices=get_args(Weighting),
     )
-    min_timestep: int = setting("loss", 0, "Lowest noise step that names are learned at", 0, 900)
+    min_timestep: int = setting(
+        "loss",
+        0,
+        "Lowest step of the noise schedule that prompts with a name are learned at",
+        0,
+        900,
+    )
     min_timestep_free: int = setting("loss", 0, "The same for prompts without a name", 0, 900)
     weight_identity: float = setting("loss", 1.0, "Weight of prompts with a name", 0, 1000)
     weight_things: float = setting("loss", 1.5, "Weight of name-free scenes", 0, 1000)
@@ -79,13 +85,19 @@ class TrainConfig:
     batch_things: int = setting("batch", 8, "Examples of name-free scenes per step", 0, 4096)
     batch_people: int = setting("batch", 14, "Examples of name-free people per step", 0, 4096)
     micro_batch: int = setting(
-        "speed", 0, "Examples at once; 0 or auto: as many as memory holds", 0, 4096
+        "speed",
+        0,
+        "Examples at once: less needs less memory and more time; 0: as many as fit",
+        0,
+        4096,
     )
-    steps: int = setting("optimizer", 300, "Optimizer steps", 1, 10_000_000)
+    steps: int = setting("optimizer", 300, "Training steps", 1, 10_000_000)
     optimizer: str = setting(
         "optimizer", "adam", "What moves the vectors", choices=("adam", "muon")
     )
-    learning_rate: float = setting("optimizer", 0.03, "Highest learning rate", 1e-9, 10)
+    learning_rate: float = setting(
+        "optimizer", 0.03, "Learning rate, where it is highest", 1e-9, 10
+    )
     lr_warmup_steps: int = setting(
         "optimizer", 10, "Steps in which the rate rises to its highest", 0, 1_000_000
     )
@@ -95,7 +107,9 @@ class TrainConfig:
         "The rate falls to 0 along a cosine, or stays",
         choices=("cosine", "constant"),
     )
-    max_grad_norm: float = setting("optimizer", 0.0, "Longest gradient; 0: any", 0, 1_000_000)
+    max_grad_norm: float = setting(
+        "optimizer", 0.0, "Longest gradient; 0: any length", 0, 1_000_000
+    )
     prefix_init: str = setting(
         "prefix",
         "words",
@@ -116,7 +130,7 @@ class TrainConfig:
         "validation", 45, "Steps between validations and previews; 0: none", 0, 10_000_000
     )
     patience: int = setting(
-        "validation", 0, "Validations without a gain after which a run ends; 0: any", 0, 10_000
+        "validation", 0, "Validations without a gain after which a run ends; 0: never", 0, 10_000
     )
     save_every: int = setting(
         "validation", 50, "Steps between saved states to resume from", 1, 10_000_000

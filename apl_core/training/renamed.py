@@ -1,4 +1,4 @@
-"""Settings under the names that they had before 0.2: read for one version, and told once each."""
+"""Names that settings had before the field's words: read for one version, and told once each."""
 
 from __future__ import annotations
 

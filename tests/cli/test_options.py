@@ -120,7 +120,8 @@ def test_settings_of_a_training_out_of_range_are_told_before_any_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = apl("train", "--out", "o", *model, f"--{option}")
-    assert (code, out) == (2, "") and f"set {option.partition('=')[0]}: " in err
+    name = option.partition("=")[0].replace("-", "_")
+    assert (code, out) == (2, "") and f"set {name}: " in err
     assert not os.listdir(tmp_path)
 
 

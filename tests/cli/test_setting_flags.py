@@ -1,6 +1,7 @@
 """Settings on the command line: each has a flag that its declaration makes."""
 
 import argparse
+import html
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from apl_core.errors import ConfigError
 from apl_core.training.config import SETTINGS, TrainConfig, allowed
 from apl_trainer.cli import parser
 from apl_trainer.cli.setting_flags import add_settings, settings_from
+from apl_trainer.ui.markup import settings_help
+from benchmarks.settings import settings_table
 
 
 def given(*words: str) -> dict[str, object]:
@@ -55,3 +58,16 @@ def test_names_of_before_do(words: list[str]) -> None:
 def test_a_flag_under_both_names_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"set num_vectors: .*vectors too"):
         given("--vectors=3", "--num-vectors=4")
+
+
+def test_the_documented_table_is_current() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    marked = f"<!-- settings -->\n{settings_table()}<!-- /settings -->"
+    assert marked in page, f"run `apl bench settings`, which writes\n{settings_table()}"
+
+
+def test_the_page_lists_every_setting() -> None:
+    page = html.unescape(settings_help())
+    for name, declared in SETTINGS.items():
+        row = (f"<code>{name}</code>", allowed(declared), declared.metadata["help"])
+        assert "</td><td>".join(row) in page

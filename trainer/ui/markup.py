@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apl_core.errors import AplError
+from apl_core.training.config import SETTINGS, allowed
 
 from .curves import effect_chart, loss_chart
 from .review import DATA
@@ -77,6 +78,17 @@ def notice(text: str, tone: str = "good") -> str:
     role = "alert" if tone == "bad" else "status"
     lines = "<br>".join(html.escape(line) for line in text.split("\n"))
     return f"<div class='apl apl-notice apl-{tone}' role='{role}'>{lines}</div>"
+
+
+def settings_help() -> str:
+    """Every setting of a training, what it takes and what it does."""
+    rows = (
+        f"<tr><td><code>{name}</code></td><td>{html.escape(allowed(declared))}</td>"
+        f"<td>{html.escape(declared.metadata['help'])}</td></tr>"
+        for name, declared in SETTINGS.items()
+    )
+    table = f"<table>{''.join(rows)}</table>"
+    return f"<details class='apl'><summary>All settings</summary>{table}</details>"
 
 
 def file_button(target: str) -> str:

@@ -226,6 +226,7 @@ def _order_form(gr: Any, html: Callable[..., Any], controller: Controller) -> li
             placeholder="steps = 400\nseed = 1",
             elem_id="apl_settings",
         )
+        html(markup.settings_help())
 
     def chosen(title: str) -> tuple[str, Any, Any, Any]:
         kind = controller.index.model(title).kind
