@@ -142,7 +142,7 @@ def test_textual_inversions_of_other_programs_are_known(
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda p: p.write_bytes(b""), "empty"),
-    "noise": (lambda p: p.write_bytes(bytes(range(256)) * 40), "no safetensors"),
+    "noise": (lambda p: p.write_bytes(bytes(range(256)) * 40), "not a safetensors"),
     "truncated": (lambda p: cut(written(p, "clip_l")), "cut off|does not lie"),
     "oversized": (
         lambda p: saved(p, clip_l=torch.zeros(FILE_BYTES // 4 // 768 + 1, 768)),
@@ -252,7 +252,7 @@ UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
     "only pickles": (lambda d: folder_of(d / "m", "text_encoder"), "text_encoder"),
     "t5": (
         lambda d: saved(d / "m/text_encoder/model.safetensors", x=torch.ones(1)).parents[1],
-        "no CLIP",
+        "not a CLIP",
     ),
     "refiner folder": (
         lambda d: saved(

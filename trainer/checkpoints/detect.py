@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from apl_core.metadata import printable
@@ -40,6 +41,12 @@ _FOREIGN = (
     ("hada_w1", "a LoRA, a change to a model and no model"),
     ("control_model.", "a ControlNet"),
     ("controlnet_", "a ControlNet"),
+)
+_PARTS = (
+    (r"emb_params|string_to_", "a textual inversion"),
+    (r"(first_stage_model\.)?decoder\.", "a VAE alone"),
+    (r"(down|input)_blocks\.", "a U-Net alone"),
+    (r".*token_embedding\.weight$", "a text encoder alone"),
 )
 _V_SPREAD = 0.09
 
@@ -80,14 +87,9 @@ def refuse_foreign(contents: Contents) -> None:
     if contents.names(UNET):
         stored_as(contents, "")
         return
-    if any(name.startswith(("emb_params", "string_to_")) for name in names):
-        raise refuse(contents.path, "it is a textual inversion")
-    if any(name.startswith(("decoder.", "first_stage_model.decoder.")) for name in names):
-        raise refuse(contents.path, "it is a VAE alone", "give a whole checkpoint")
-    if any(name.startswith(("down_blocks.", "input_blocks.")) for name in names):
-        raise refuse(contents.path, "it is a U-Net alone", "give a whole checkpoint")
-    if contents.token_embedding():
-        raise refuse(contents.path, "it is a text encoder alone", "give a whole checkpoint")
+    for pattern, kind in _PARTS:
+        if any(re.match(pattern, name) for name in names):
+            raise refuse(contents.path, f"it is {kind}", "give a whole checkpoint")
     some = ", ".join(printable(name, 60) for name in list(names)[:3]) or "nothing"
     raise refuse(contents.path, f"it is not a known kind of checkpoint (it begins with {some})")
 
