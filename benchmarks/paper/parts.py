@@ -137,7 +137,7 @@ def _identity_sheet(
         [q.subject for q in shown],
         groups=groups,
     )
-    return {"identity.png": "Trained names on the left, held-out names on the right; same seeds."}
+    return {"identity.png": "Names of the train group above, held-out names below; same seeds."}
 
 
 def variations_part(bench: Experiment) -> Result:

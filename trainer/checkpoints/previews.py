@@ -11,7 +11,7 @@ from apl_core.captions import alike
 from apl_core.prefix import Rows
 
 from ..prompts import built_in_names
-from ..report.sheet import sheet
+from ..report.sheet import BEFORE_AFTER, TITLES, save_sheet
 from ..sampling import Request, Sampler
 
 _NOBODY = ("a photo of an old man with glasses", "a photo of a wooden chair")
@@ -28,7 +28,9 @@ class Previews:
         known = {alike(name) for name in trained}
         others = [name for name in (*heldout, *built_in_names()[1]) if alike(name) not in known]
         texts = [*(f"a photo of {name}" for name in (*trained[:2], *others[:1])), *_NOBODY]
-        self.heads = [*trained[:2], *(f"{name} (held out)" for name in others[:1]), *_NOBODY]
+        self.heads = [*trained[:2], *others[:1], *_NOBODY]
+        counts = len(trained[:2]), len(others[:1]), 1, 1
+        self._groups = list(zip(TITLES.values(), counts, strict=True))
         self._requests = [Request(text, _SEED + i) for i, text in enumerate(texts)]
         self._sampler = sampler
         self._plain: Tensor | None = None
@@ -38,6 +40,4 @@ class Previews:
         if self._plain is None:
             self._plain = self._sampler.draw(self._requests, None)
         drawn = self._sampler.draw(self._requests, rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        labels = ("no prefix", "with prefix")
-        sheet([self._plain, drawn], labels, self.heads, scale=1).save(path)
+        save_sheet([self._plain, drawn], path, BEFORE_AFTER, self.heads, 1, self._groups)

@@ -16,8 +16,8 @@ from apl_core.errors import RunError
 from apl_core.metadata import printable
 
 from ..report.page import Picture, Table, write_page
-from ..report.sheet import save_sheet
 from ..statistics import Mean
+from .before_after import save_before_after
 from .checkpoint_eval import GROUPS, CheckpointEvaluation
 from .image_cache import ImageSet, read_image
 
@@ -112,13 +112,17 @@ def write_report(out: Path, evaluation: CheckpointEvaluation, facts: Mapping[str
         "unknown": [] if people is None else list(people.unknown),
         "notes": notes(evaluation),
     }
+
+    def pictures(places: list[int]) -> list[Tensor]:
+        return [_few(evaluation.image_sets[name], places) for name in ("none", "prefix")]
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         numbers = json.dumps(flat_figures(evaluation), indent=1, sort_keys=True)
         write_text(out / "figures.json", numbers + "\n")
         text = json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False)
         write_text(out / "report.json", text + "\n")
-        _save_sheet(evaluation, out / "sheet.png")
+        save_before_after(out / "sheet.png", evaluation.asked, pictures, 1)
         caption = "The same prompts and seeds, without and with the prefix."
         write_page(
             out / "report.html",
@@ -236,21 +240,6 @@ def _change(found: Mean) -> str:
 def _listing(names: Sequence[str]) -> str:
     more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
     return ", ".join(printable(name, 60) for name in names[:_TOLD]) + more
-
-
-def _save_sheet(evaluation: CheckpointEvaluation, path: Path) -> None:
-    """A few names of each group, people and things: without the prefix above, with it below."""
-    asked, plan = evaluation.asked, evaluation.plan
-    counts = [min(len(names), 3) for names in (plan.trained, plan.heldout)]
-    starts = [i * plan.seeds for i in range(counts[0])]
-    starts += [len(asked.trained) + i * plan.seeds for i in range(counts[1])]
-    named = len(asked.named)
-    free = [named, named + len(asked.people)] if plan.free else []
-    questions = [*asked.named, *asked.free]
-    heads = [questions[i].subject for i in starts + free]
-    rows = [_few(evaluation.image_sets[name], starts + free) for name in ("none", "prefix")]
-    groups = zip(("learned from", "held out", "names nobody"), (*counts, len(free)), strict=True)
-    save_sheet(rows, path, ("no prefix", "with prefix"), heads, 1, list(groups))
 
 
 def _few(image_set: ImageSet, places: Sequence[int]) -> Tensor:

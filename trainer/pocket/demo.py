@@ -17,7 +17,7 @@ from apl_core.training.folder import RunFolder
 from ..report.curves import save_curves
 from ..report.page import Picture, write_page
 from .eval_report import detailed, write_intervals
-from .evaluate import EVALUATION_STEPS, PocketEvaluation, evaluate, save_before_after
+from .evaluate import EVALUATION_STEPS, PocketEvaluation, evaluate, save_sheet
 from .metrics import PromptSet
 from .model import PocketModel
 from .multiprocess import cores, run_multiprocess
@@ -114,7 +114,7 @@ def write_report(
 ) -> None:
     """Write report.json, sheet.png, curves.png and report.html into the run folder."""
     out = folder.path
-    save_before_after(outcome, out / "sheet.png")
+    save_sheet(outcome, out / "sheet.png")
     save_curves(folder.rows(), out / "curves.png")
     facts = {
         "Model": model.name,
@@ -130,8 +130,8 @@ def write_report(
     write_page(
         out / "report.html",
         "What a prefix does to faces",
-        "The same prompts with the same seeds, without the prefix above and with it below: four "
-        "people it learned from, four it never saw, and four prompts that name nobody. "
+        "The same prompts with the same seeds, without the prefix above and with it below: eight "
+        "names it learned from, eight it never saw, and sixteen prompts that name nobody. "
         + verdict(flat),
         [
             Picture(out / "sheet.png", "No prefix above, the same seeds with the prefix below."),

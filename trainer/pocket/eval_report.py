@@ -16,10 +16,11 @@ from apl_core.prefix import Prefix
 from ..evaluation.figures import changes, likeness
 from ..report.page import Picture, Table, write_page
 from ..statistics import Mean
-from .evaluate import PocketEvaluation, save_before_after
+from .evaluate import PocketEvaluation, save_sheet
 from .model import PocketModel
 from .reader import PocketReader, faces_of
 
+_TRAIN_GROUP = "Train group: names to train on. The person should change."
 _NOTES = (
     "Intervals are 95 % bootstrap intervals over names. A picture without a face is in no cosine "
     "and is not anonymous: it counts in face found alone.",
@@ -72,7 +73,7 @@ def write_outcome(out: Path, model: PocketModel, prefix: Prefix, outcome: Pocket
         "Pictures": f"{sum(len(d.pictures) for d in outcome.drawn.values())}",
     }
     write_intervals(out, figures, facts)
-    save_before_after(outcome, out / "sheet.png", "train group")
+    save_sheet(outcome, out / "sheet.png", _TRAIN_GROUP)
     write_page(
         out / "report.html",
         "A prefix, measured",

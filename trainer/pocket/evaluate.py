@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 from apl_core.prefix import Prefix
 
-from ..evaluation.conditions import Condition, EvalPrompt, baselines, random_rows, reseeded
+from ..evaluation.before_after import save_before_after
+from ..evaluation.conditions import Condition, baselines, random_rows, reseeded
 from ..report.page import Table
-from ..report.sheet import save_sheet
+from ..report.sheet import SCALE, TITLES
 from ..statistics import Mean
 from .metrics import PendingImages, PromptSet, change, figures
 from .model import PocketModel
@@ -111,33 +112,10 @@ def _flat(
     return flat
 
 
-def save_before_after(
-    outcome: PocketEvaluation, path: Path, learned: str = "learned from", each: int = 4
-) -> None:
-    """Write the sheet: the same prompts and seeds without the prefix above and with it below.
+def save_sheet(outcome: PocketEvaluation, path: Path, trained: str = TITLES["trained"]) -> None:
+    """Write what the prefix changes and keeps; `trained` is the title of the train group."""
 
-    `learned` is the title of the names in the train group.
-    """
-    prompts = outcome.prompts
-    groups = {
-        learned: _of_each_name(prompts.trained)[:each],
-        "held out": _of_each_name(prompts.heldout)[:each],
-        "names nobody": [*prompts.people[: each // 2], *prompts.things[: each // 2]],
-    }
-    questions = [*prompts.named, *prompts.free]
-    shown = [question for group in groups.values() for question in group]
-    rows = [
-        outcome.drawn[n].pictures[[questions.index(q) for q in shown]] for n in ("none", "prefix")
-    ]
-    save_sheet(
-        rows,
-        path,
-        ("no prefix", "with prefix"),
-        [question.subject for question in shown],
-        groups=[(title, len(group)) for title, group in groups.items()],
-    )
+    def pictures(places: list[int]) -> list[Tensor]:
+        return [outcome.drawn[name].pictures[places] for name in ("none", "prefix")]
 
-
-def _of_each_name(questions: Sequence[EvalPrompt]) -> list[EvalPrompt]:
-    """The first question about each name."""
-    return list({q.subject: q for q in reversed(questions)}.values())[::-1]
+    save_before_after(path, outcome.prompts, pictures, SCALE, {"trained": trained})

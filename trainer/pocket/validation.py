@@ -12,8 +12,9 @@ from apl_core.prefix import Rows
 from apl_core.training.callbacks import ValidationResult
 from apl_core.training.parallel import Group
 
-from ..evaluation.conditions import EvalPrompt
-from ..report.sheet import save_sheet
+from ..evaluation.before_after import save_before_after
+from ..evaluation.conditions import EvalPrompt, EvalPrompts
+from ..report.sheet import SCALE
 from .eval_prompts import identity_prompts, people_prompts, things_prompts
 from .model import PocketModel
 from .recognizer import Reading
@@ -21,6 +22,7 @@ from .world import Person
 
 _STEPS = 8
 _KINDS = 4  # kinds of prompts that the names take turns in
+_CHOOSING = "Held out for choosing the step: names not learned from. The person should change."
 _NAMED, _FREE, _THINGS = 16, 12, 20  # questions: few, for a validator is asked often
 
 
@@ -91,29 +93,23 @@ class PocketValidator:
 class PocketPreviewer:
     """Contact sheet of a few validation prompts: without the prefix above, with it below."""
 
-    def __init__(self, validator: PocketValidator, columns: int = 6) -> None:
-        n, m = len(validator.named), len(validator.named) + len(validator.free)
+    def __init__(self, validator: PocketValidator) -> None:
         self.validator = validator
-        self.places = [*range(columns), *range(n, n + columns // 2), *range(m, m + columns // 2)]
+        asked = validator.named, validator.free, validator.things
+        self.prompts = EvalPrompts((), *(tuple(questions) for questions in asked))
 
     def __call__(self, rows: Rows, path: Path) -> None:
         """Write the sheet as PNG; what the validator has just drawn is not drawn again."""
-        validator, places = self.validator, self.places
-        validated = validator.validated(rows)
-        if validated is None:
-            drawn = validator.sampler.draw([validator.questions[i].request() for i in places], rows)
-        else:
-            drawn = validated[places]
-        heads = [validator.questions[i].subject for i in places]
-        free = sum(i >= len(validator.named) for i in places)
-        groups = [("kept for choosing the step", len(places) - free), ("names nobody", free)]
-        save_sheet(
-            [validator.plain[0][places], drawn],
-            path,
-            ("no prefix", "with prefix"),
-            heads,
-            groups=groups,
-        )
+        validator = self.validator
+
+        def pictures(places: list[int]) -> list[Tensor]:
+            drawn = validator.validated(rows)
+            if drawn is None:
+                requests = [validator.questions[i].request() for i in places]
+                return [validator.plain[0][places], validator.sampler.draw(requests, rows)]
+            return [validator.plain[0][places], drawn[places]]
+
+        save_before_after(path, self.prompts, pictures, SCALE, {"heldout": _CHOOSING})
 
 
 def _soft(reading: Reading, questions: Sequence[EvalPrompt], start: int) -> Tensor:

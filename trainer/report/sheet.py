@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,25 @@ from apl_core.atomic import reason, write_bytes
 from apl_core.errors import RunError
 from apl_core.metadata import printable
 
-_SCALE, _GAP, _APART, _MARGIN, _LINE = 3, 4, 16, 118, 14
+SCALE = 4
+"""How many times a pocket picture of 32 pixels is enlarged."""
+
+BEFORE_AFTER = ("without prefix", "with prefix")
+"""Labels of the two rows that most sheets have."""
+
+TITLES = {
+    "trained": "Learned from: names the prefix was trained on. The person should change.",
+    "heldout": "Held out: names the prefix never saw. The person should change.",
+    "people": "People without a name. The picture should stay as it is.",
+    "things": "Things. The picture should stay as it is.",
+}
+"""Titles of the groups on a sheet of before and after."""
+
+_GAP, _APART, _MARGIN = 4, 20, 118
+_LEAST = 420  # a sheet with titles is no narrower
+_TITLE, _TEXT = 17, 13
+"""Sizes of letters in pixels."""
+
 _INK, _RULE, _PAPER = (30, 30, 34), (150, 150, 156), (255, 255, 255)
 
 
@@ -42,68 +59,76 @@ def sheet(
     rows: Sequence[Tensor],
     labels: Sequence[str] = (),
     heads: Sequence[str] = (),
-    scale: int = _SCALE,
+    scale: int = SCALE,
     groups: Sequence[tuple[str, int]] = (),
 ) -> Image.Image:
     """Rows of pictures (B, 3, H, W) in one image; labels stand left, heads above columns.
 
-    `groups` are titles over so many columns each, with room between them. Texts are wrapped, and
+    `groups` are titles over so many columns each, one group below the other. Texts are wrapped, and
     what is higher than a picture makes its row higher: nothing is cut off.
     """
-    height, width = (int(n) * scale for n in rows[0].shape[-2:])
-    pen = _Pen()
-    left = _MARGIN if labels else 0
-    beside = [pen.wrapped(label, left - _GAP) for label in labels]
-    above = [pen.wrapped(head, width) for head in heads]
-    columns = max(len(row) for row in rows)
-    starts = _starts(columns, width, [count for _, count in groups])
-    titles = [pen.wrapped(title, count * (width + _GAP) - _GAP) for title, count in groups if count]
-    band = max(map(len, titles), default=0) * _LINE
-    top = band + (_GAP if titles else 0) + max(map(len, above), default=0) * _LINE
-    top += _GAP if top else 0
-    heights = [max(height, len(lines) * _LINE) for lines in beside] or [height] * len(rows)
-    size = left + starts[-1] + width + _GAP, top + sum(heights) + _GAP * len(rows)
-    image = Image.new("RGB", size, _PAPER)
-    pen.on(image)
+    parts = groups or [("", max(map(len, rows)))]
+    columns = max(count for _, count in parts)
+    width = (_MARGIN if labels else 0) + columns * (rows[0].shape[-1] * scale + _GAP)
+    width = max(width, _LEAST if groups else 0)
+    bands: list[Image.Image] = []
     first = 0
-    for lines, (_, count) in zip(titles, (g for g in groups if g[1]), strict=True):
-        x, end = left + starts[first], left + starts[first + count - 1] + width
-        pen.write(lines, x, 0)
-        pen.line(x, end, band)
-        first += count
-    for x, lines in zip(starts, above, strict=False):
-        pen.write(lines, left + x, top - _GAP - len(lines) * _LINE)
-    y = top
-    for number, row in enumerate(rows):
-        if labels:
-            pen.write(beside[number], 0, y + (heights[number] - len(beside[number]) * _LINE) // 2)
-        for x, picture in zip(starts, row, strict=False):
-            big = to_image(picture).resize((width, height), Image.Resampling.NEAREST)
-            image.paste(big, (left + x, y))
-        y += heights[number] + _GAP
+    for title, count in parts:
+        last = first + count
+        if count:
+            part = [row[first:last] for row in rows]
+            bands.append(_band(title, part, labels, heads[first:last], scale, width))
+        first = last
+    height = sum(band.height for band in bands) + _APART * (len(bands) - 1)
+    image = Image.new("RGB", (width, height), _PAPER)
+    y = 0
+    for band in bands:
+        image.paste(band, (0, y))
+        y += band.height + _APART
     return image
 
 
-def _starts(columns: int, width: int, counts: Sequence[int]) -> list[int]:
-    """Where each column begins: groups of so many columns stand apart."""
-    ends = set(itertools.accumulate(counts))
-    starts = [0]
-    for column in range(1, columns):
-        apart = _APART if column in ends else _GAP
-        starts.append(starts[-1] + width + apart)
-    return starts
+def _band(
+    title: str,
+    rows: Sequence[Tensor],
+    labels: Sequence[str],
+    heads: Sequence[str],
+    scale: int,
+    across: int,
+) -> Image.Image:
+    """One group: its title over a line, heads above columns, labels left of rows."""
+    height, width = (int(n) * scale for n in rows[0].shape[-2:])
+    large, small = _Pen(_TITLE), _Pen(_TEXT)
+    left = _MARGIN if labels else 0
+    over = large.wrapped(title, across - _GAP) if title else []
+    above = [small.wrapped(head, width) for head in heads]
+    beside = [small.wrapped(label, left - _GAP) for label in labels] or [[]] * len(rows)
+    line = len(over) * large.step
+    top = line + (_GAP if title else 0) + max(map(len, above), default=0) * small.step
+    top += _GAP if top else 0
+    heights = [max(height, len(lines) * small.step) for lines in beside]
+    image = Image.new("RGB", (across, top + sum(heights) + _GAP * len(rows)), _PAPER)
+    draw = ImageDraw.Draw(image)
+    large.write(draw, over, 0, 0)
+    if title:
+        draw.line((0, line, across - _GAP - 1, line), _RULE)
+    for i, lines in enumerate(above):
+        small.write(draw, lines, left + i * (width + _GAP), top - _GAP - len(lines) * small.step)
+    y = top
+    for row, lines, high in zip(rows, beside, heights, strict=True):
+        small.write(draw, lines, 0, y + (high - len(lines) * small.step) // 2)
+        for i, picture in enumerate(row):
+            big = to_image(picture).resize((width, height), Image.Resampling.NEAREST)
+            image.paste(big, (left + i * (width + _GAP), y))
+        y += high + _GAP
+    return image
 
 
 class _Pen:
     """Writes lines of text of one size, and knows beforehand how they break."""
 
-    def __init__(self) -> None:
-        self._font = _font()
-        self._draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-
-    def on(self, image: Image.Image) -> None:
-        """Write on this image from now on."""
-        self._draw = ImageDraw.Draw(image)
+    def __init__(self, size: int) -> None:
+        self._font, self.step = _font(size), size + 4
 
     def wrapped(self, text: str, width: int) -> list[str]:
         """The whole text in lines of at most `width` pixels; a longer word is broken."""
@@ -111,38 +136,31 @@ class _Pen:
         for part in _drawable(text, self._font).split("\n"):
             line = ""
             for word in part.split():
-                longer = f"{line} {word}".strip()
-                if line and not self._fits(longer, width):
+                if line and not self._fits(f"{line} {word}", width):
                     lines.append(line)
-                    longer = word
-                while not self._fits(longer, width) and len(longer) > 1:
-                    cut = next(
-                        n
-                        for n in range(len(longer) - 1, 0, -1)
-                        if n == 1 or self._fits(longer[:n], width)
+                    line = ""
+                line = f"{line} {word}".strip()
+                while len(line) > 1 and not self._fits(line, width):
+                    cut = max(
+                        (n for n in range(1, len(line)) if self._fits(line[:n], width)), default=1
                     )
-                    lines.append(longer[:cut])
-                    longer = longer[cut:]
-                line = longer
+                    lines.append(line[:cut])
+                    line = line[cut:]
             lines.append(line)
         return lines
 
     def _fits(self, text: str, width: int) -> bool:
-        return self._draw.textlength(text, self._font) <= width
+        return self._font.getlength(text) <= width
 
-    def write(self, lines: Sequence[str], x: int, y: int) -> None:
+    def write(self, draw: ImageDraw.ImageDraw, lines: Sequence[str], x: int, y: int) -> None:
         """Write lines from a left upper corner on."""
         for number, line in enumerate(lines):
-            self._draw.text((x, y + number * _LINE), line, _INK, self._font)
-
-    def line(self, start: int, end: int, y: int) -> None:
-        """Draw a level line."""
-        self._draw.line((start, y, end - 1, y), _RULE)
+            draw.text((x, y + number * self.step), line, _INK, self._font)
 
 
-def _font() -> Any:
+def _font(size: int) -> Any:
     try:
-        return ImageFont.load_default(11)
+        return ImageFont.load_default(size)
     except TypeError:  # before Pillow 10.1, as in the webuis
         return ImageFont.load_default()
 
@@ -159,7 +177,7 @@ def save_sheet(
     path: Path,
     labels: Sequence[str] = (),
     heads: Sequence[str] = (),
-    scale: int = _SCALE,
+    scale: int = SCALE,
     groups: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Write a sheet as PNG; makes the folder if needed. RunError if that fails."""
