@@ -29,7 +29,7 @@ TITLES = {
 }
 """Titles of the groups on a sheet of before and after."""
 
-_GAP, _APART, _MARGIN = 4, 20, 118
+_GAP, _APART, _MARGIN = 4, 24, 118
 _LEAST = 420  # a sheet with titles is no narrower
 _TITLE, _TEXT = 17, 13
 """Sizes of letters in pixels."""
@@ -101,7 +101,7 @@ def _band(
     large, small = _Pen(_TITLE), _Pen(_TEXT)
     left = _MARGIN if labels else 0
     over = large.wrapped(title, across - _GAP) if title else []
-    above = [small.wrapped(head, width) for head in heads]
+    above = [small.wrapped(head, width - _GAP) for head in heads]
     beside = [small.wrapped(label, left - _GAP) for label in labels] or [[]] * len(rows)
     line = len(over) * large.step
     top = line + (_GAP if title else 0) + max(map(len, above), default=0) * small.step
