@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from apl_core.atomic import write_text
 from apl_core.example_kinds import Target
@@ -28,11 +26,12 @@ from apl_core.training.step import gradient
 from apl_trainer.pocket.model import PocketModel
 from apl_trainer.pocket.source import PocketSource, training_people
 from apl_trainer.pocket.train import POCKET, PocketOrigin, pocket_run
+from apl_trainer.report.curves import Chart, Curve, save_charts
 
 _ROUNDS, _SMALL_STEPS = 6, 6
 _NEAR = 1.05
 
-Curve = list[tuple[float, float]]
+Line = list[tuple[float, float]]
 """Seconds of training and the validator's score at that time."""
 
 
@@ -107,12 +106,12 @@ class _Bench:
 
 def quality_curve(
     model: PocketModel, config: TrainConfig, seconds: float, say: Callable[[str], None]
-) -> Curve:
+) -> Line:
     """The best validator's score so far against seconds of training, up to a budget of seconds.
 
     A recipe is asked once at least, however small the budget.
     """
-    curve: Curve = []
+    curve: Line = []
     spent, best = 0.0, float("inf")
     control = Control()
 
@@ -134,12 +133,12 @@ def quality_curve(
     return curve
 
 
-def time_to(curve: Curve, score: float) -> float:
+def time_to(curve: Line, score: float) -> float:
     """Seconds at which a curve first reaches a score; infinity if it never does."""
     return next((seconds for seconds, found in curve if found <= score), float("inf"))
 
 
-def compared(ours: Curve, theirs: Curve) -> dict[str, float]:
+def compared(ours: Line, theirs: Line) -> dict[str, float]:
     """How much sooner ours is at the best score that both reach, and within 5 % of it.
 
     A recipe on its plateau has its very best by chance, late or early: the second comparison does
@@ -157,7 +156,7 @@ def compared(ours: Curve, theirs: Curve) -> dict[str, float]:
 def run(
     model: PocketModel, out: Path, minutes: float, say: Callable[[str], None]
 ) -> dict[str, float]:
-    """Both measurements; writes figures.json and speed.png into `out`.
+    """Both measurements; writes figures.json and speed.svg into `out`.
 
     A `speedup_to_quality` above 1 says that ours was so many times sooner where both come to.
     """
@@ -167,24 +166,13 @@ def run(
     ours = quality_curve(model, replace(POCKET, validate_every=10), 60 * minutes, say)
     theirs = quality_curve(model, replace(PAPER, validate_every=150), 60 * minutes, say)
     found |= compared(ours, theirs) | {"seconds.budget": 60 * minutes}
-    _draw(ours, theirs, out / "speed.png")
+    _draw(ours, theirs, out / "speed.svg")
     write_text(out / "figures.json", json.dumps(found, indent=1, sort_keys=True) + "\n")
     return found
 
 
-def _draw(ours: Curve, theirs: Curve, path: Path) -> None:
-    figure = Figure(figsize=(6, 3.4), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    for curve, label in ((ours, "this recipe"), (theirs, "the paper's recipe")):
-        axes.plot(*zip(*curve, strict=True), marker=".", lw=1, label=label)
-    axes.set(
-        xscale="log",
-        xlabel="seconds of training, one thread",
-        ylabel="identity + lost fidelity",
-        title="score on validation names (lower is better)",
-    )
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend()
-    figure.savefig(path)
+def _draw(ours: Line, theirs: Line, path: Path) -> None:
+    recipes = ("this recipe", "a", ours), ("the paper's", "b", theirs)
+    curves = [Curve(label, tone, points, marks=True) for label, tone, points in recipes]
+    title = "Identity + lost fidelity on validation names (lower is better), one thread"
+    save_charts(path, Chart(title, curves, 1, "Nothing was measured.", "second"))

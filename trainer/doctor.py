@@ -52,7 +52,6 @@ PACKAGES = (
     Package("Pillow", "PIL", "9.5"),
     Package("tqdm", "tqdm", "4.65"),
     Package("jinja2", "jinja2", "3.1"),
-    Package("matplotlib", "matplotlib", "3.8"),
     Package("gradio", "gradio", without="`apl ui`, the web page", needed=False),
     Package(
         "open-clip-torch",

@@ -20,6 +20,9 @@ else:
 MAX_BYTES = 32 * 1024
 """All settings together take less than 2 KiB."""
 
+MAX_NUMBER = 1e15
+"""No number in a run's files is larger, unless somebody broke them."""
+
 _MANY_DOTS = re.compile(r"(?:\.[^.=\n]{0,40}){50}")  # a key of n parts takes n * n time to read
 
 
@@ -29,6 +32,13 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def is_number(value: object) -> bool:
+    """Whether a value out of a file can be shown or drawn."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -MAX_NUMBER < value < MAX_NUMBER
 
 
 def read_toml(path: Path) -> dict[str, Any]:

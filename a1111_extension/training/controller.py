@@ -16,7 +16,7 @@ from ..webui import loaded_model, module
 from .loaded import OnLoaded
 
 LOADED = "The loaded checkpoint"
-_NEEDED = ("diffusers", "transformers", "jinja2", "matplotlib", "tqdm")
+_NEEDED = ("diffusers", "transformers", "jinja2", "tqdm")
 """Packages of the trainer that Forge brings; it is asked for them before a run begins."""
 
 

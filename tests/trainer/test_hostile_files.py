@@ -19,8 +19,8 @@ from apl_trainer.checkpoints.train import CheckpointOrigin
 from apl_trainer.checkpoints.training_data import read_data
 from apl_trainer.data.generate import GeneratedIndex
 from apl_trainer.json_log import PARTS
+from apl_trainer.report.curves import figure, loss_chart
 from apl_trainer.ui import markup
-from apl_trainer.ui.curves import loss_chart
 from apl_trainer.ui.run_request import RunRequest
 from apl_trainer.ui.run_status import figures, read_run, rows, seconds_left
 
@@ -68,7 +68,7 @@ def test_a_page_shows_a_run_whatever_its_files_hold(tmp_path: Path) -> None:
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3]
     assert run.steps == 0 and figures(tmp_path) == {"base.face_found": 0.5}
     assert seconds_left(run, rows(tmp_path)) is not None
-    assert "<svg" in loss_chart(rows(tmp_path), 3)
+    assert "<svg" in figure(loss_chart(rows(tmp_path), 3))
     assert markup.status(run) and markup.charts(run) and markup.results(run, None)
     (tmp_path / "status.json").write_text(DEEP)
     assert not read_run(tmp_path).error

@@ -16,9 +16,9 @@ from apl_core.errors import AplError, ConfigError, LibraryError, RunError
 from apl_core.training.callbacks import Finished, Phase, Previewed, Stepped
 from apl_trainer.callbacks import StatusFile
 from apl_trainer.cli import main
+from apl_trainer.report.curves import effect_chart, figure, loss_chart, save_curves
 from apl_trainer.ui import markup
 from apl_trainer.ui.controller import Controller
-from apl_trainer.ui.curves import effect_chart, loss_chart
 from apl_trainer.ui.model_index import POCKET, ModelIndex
 from apl_trainer.ui.run_request import RunRequest
 from apl_trainer.ui.run_status import QUIET, RunStatus, read_run
@@ -283,21 +283,32 @@ def test_curves_are_sound_svg_whatever_the_rows_hold() -> None:
     metrics = [{"step": i, "loss": 1 / i, "identity": 70 / i} for i in range(1, 1200)]
     metrics += [{"step": i, "score": 1.0, "identity": 0.5 - i / 4000} for i in (600, 1199)]
     metrics += [{"step": 1200, "loss": None}, {"step": 1201, "score": None, "drift_people": -0.2}]
-    effect = effect_chart(metrics, 2000)
+    effect = figure(effect_chart(metrics, 2000))
     assert effect.count("<circle") == 3 and "identity 20" in effect and "people -20" in effect
     for svg in (
-        loss_chart(metrics, 2000),
+        figure(loss_chart(metrics, 2000)),
         effect,
-        loss_chart([], 0),
-        effect_chart([{"step": 1, "score": 0.1, "identity": 0.0}], 1),
+        figure(loss_chart([], 0)),
+        figure(effect_chart([{"step": 1, "score": 0.1, "identity": 0.0}], 1)),
     ):
-        figure = ElementTree.fromstring(svg)
-        assert figure.tag == "figure" and "nan" not in svg
-        for text in figure.iter("polyline"):
+        found = ElementTree.fromstring(svg)
+        assert found.tag == "figure" and "nan" not in svg
+        for text in found.iter("polyline"):
             for point in text.attrib["points"].split():
                 x, y = map(float, point.split(","))
                 assert 0 <= x <= 460 and 0 <= y <= 210
-    assert "1201" not in loss_chart(metrics, 0)
+    assert "1201" not in figure(loss_chart(metrics, 0))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 1200])
+def test_the_curves_of_a_run_folder_are_a_file_of_their_own(tmp_path: Path, steps: int) -> None:
+    rows = [{"step": i, "loss": 1 / i} for i in range(1, steps + 1)]
+    save_curves([*rows, {"step": steps, "score": 1.0, "identity": 0.5}], tmp_path / "curves.svg")
+    found = ElementTree.parse(tmp_path / "curves.svg").getroot()
+    assert found.tag == "{http://www.w3.org/2000/svg}svg" and found.attrib["width"] == "960"
+    words = " ".join(found.itertext())
+    assert "Loss" in words and "identity 50" in words
+    assert ("No step was done yet." in words) == (steps == 0)
 
 
 def test_everything_that_is_shown_is_escaped(controller: Controller) -> None:
@@ -308,7 +319,7 @@ def test_everything_that_is_shown_is_escaped(controller: Controller) -> None:
     shown = markup.status(run) + markup.results(run, None) + markup.notice("<xu>\n\"'&", "bad")
     assert "<x" not in shown
     assert "&lt;xi&gt;said" in shown and "50.0" in shown
-    assert markup.preview(run) == "<div class='apl'></div>"
+    assert markup.preview(run) == '<div class="apl"></div>'
 
 
 def test_without_gradio_there_is_one_sentence(

@@ -296,7 +296,7 @@ def _go(
             prefix = trainer.run()
     if Group().rank:
         return 0
-    save_curves(folder.rows(), folder.path / "curves.png")
+    save_curves(folder.rows(), folder.path / "curves.svg")
     if control.stop.is_set():
         print(f"stopped and saved. Go on with: apl resume {folder.path}")
         return 1

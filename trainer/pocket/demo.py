@@ -112,10 +112,10 @@ def write_report(
     config: TrainConfig,
     flat: dict[str, float],
 ) -> None:
-    """Write report.json, sheet.png, curves.png and report.html into the run folder."""
+    """Write report.json, sheet.png, curves.svg and report.html into the run folder."""
     out = folder.path
     save_sheet(outcome, out / "sheet.png")
-    save_curves(folder.rows(), out / "curves.png")
+    save_curves(folder.rows(), out / "curves.svg")
     facts = {
         "Model": model.name,
         "Prefix": f"{prefix.n} vectors, {prefix.behind} behind the text, {prefix.short_digest}",
@@ -135,7 +135,7 @@ def write_report(
         + verdict(flat),
         [
             Picture(out / "sheet.png", "No prefix above, the same seeds with the prefix below."),
-            Picture(out / "curves.png", "Loss while learning, and what it leads to."),
+            Picture(out / "curves.svg", "Loss while learning, and what it leads to."),
         ],
         [outcome.table()],
         facts,

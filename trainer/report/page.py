@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-
 from apl_core.atomic import write_text
 
-_TEMPLATES = Path(__file__).parent
+from .templates import data_url, template
+
+_KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file with a caption."""
+    """A PNG or SVG file with a caption."""
 
     path: Path
     caption: str
@@ -43,7 +42,7 @@ class Picture:
     @property
     def source(self) -> str:
         """The file as a data URL."""
-        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode()
+        return data_url(self.path.read_bytes(), _KINDS[self.path.suffix])
 
 
 def write_page(
@@ -56,8 +55,7 @@ def write_page(
     notes: Sequence[str],
 ) -> None:
     """Write the report; everything that goes in is escaped."""
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True)
-    page = environment.get_template("page.html").render(
+    page = template("report/page.html").render(
         title=title, lead=lead, pictures=pictures, tables=tables, facts=facts, notes=notes
     )
     write_text(path, page)

@@ -111,7 +111,7 @@ def build(gr: Any, controller: Controller) -> None:
     """Put the page into the Blocks that are open."""
     view = View(gr, controller)
     html = partial(gr.HTML, **known(gr.HTML.__init__, padding=False))
-    html(markup.style(_TICK) + markup.head())
+    html(markup.part("style", _TICK) + markup.part("head"))
     sent = gr.State({})
     tick = gr.Button("news", elem_id="apl_tick", elem_classes=["apl-hidden"])
     with gr.Row():
@@ -197,7 +197,7 @@ def _order_form(gr: Any, html: Callable[..., Any], controller: Controller) -> li
     models = controller.index.models()
     title, first = next(iter(models.items()))
     model = gr.Dropdown(list(models), value=title, label="Model", elem_id="apl_model")
-    about = html(markup.about(_ABOUT[first.kind]))
+    about = html(markup.part("about", _ABOUT[first.kind]))
     names = gr.Textbox(
         label="Names to learn from",
         lines=7,
@@ -206,7 +206,7 @@ def _order_form(gr: Any, html: Callable[..., Any], controller: Controller) -> li
         elem_id="apl_names",
     )
     with gr.Row():
-        html(markup.file_button("apl_names"))
+        html(markup.part("file_button", "apl_names"))
         fill = gr.Button(
             "Show the model's names", size="sm", elem_id="apl_fill", visible=first.kind == "pocket"
         )
@@ -231,7 +231,7 @@ def _order_form(gr: Any, html: Callable[..., Any], controller: Controller) -> li
     def chosen(title: str) -> tuple[str, Any, Any, Any]:
         kind = controller.index.model(title).kind
         return (
-            markup.about(_ABOUT[kind]),
+            markup.part("about", _ABOUT[kind]),
             gr.update(placeholder=_EMPTY[kind]),
             gr.update(visible=kind == "pocket"),
             gr.update(visible=controller.index.looks and kind != "pocket"),

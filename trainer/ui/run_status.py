@@ -12,7 +12,7 @@ from typing import Any
 from apl_core.texts import read_text
 
 from ..run_paths import STATUS
-from ..settings import parse_json
+from ..settings import MAX_NUMBER, is_number, parse_json
 
 LOG = "worker.log"
 QUIET = 45.0
@@ -20,8 +20,6 @@ QUIET = 45.0
 
 _FOREIGN = 180.0  # a run of the command line writes no status: its metrics have to do
 _RECENT = 20
-_LIMIT = 1e15
-"""No number in a run's files is larger, unless somebody broke them."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +103,6 @@ def figures(path: Path) -> dict[str, float]:
     return {k: float(v) for k, v in said.items() if is_number(v)}
 
 
-def is_number(value: object) -> bool:
-    """Whether a value out of a run's files can be shown or drawn."""
-    return isinstance(value, int | float) and type(value) is not bool and -_LIMIT < value < _LIMIT
-
-
 def newest_preview(path: Path) -> Path | None:
     """The preview sheet of the latest step."""
     sheets = sorted((path / "previews").glob("step-*.png"))
@@ -184,7 +177,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _count(value: object) -> int:
-    return value if type(value) is int and 0 < value < _LIMIT else 0
+    return value if type(value) is int and 0 < value < MAX_NUMBER else 0
 
 
 def _file(path: Path) -> Path | None:
