@@ -103,7 +103,7 @@ def test_pictures_are_looked_at_and_descriptions_changed_before_it_learns(tmp_pa
     for bad, why in (
         ("Ann Lee: like Ann Lee", "holds the name"),
         ("Ann Lee", "no colon"),
-        ("Somebody: a man", "none of its names"),
+        ("Somebody: a man", "not one of its names"),
     ):
         with pytest.raises(ConfigError, match=why):
             controller.learn("real", bad)
