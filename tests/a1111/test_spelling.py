@@ -68,7 +68,7 @@ def test_case_and_blanks_do_not_matter(written: str, spelled: str) -> None:
         *[(text, "backslash") for text in ("\\<apl:x>", "\\<apl:x\\>")],
         *[(text, "not spelled like") for text in ("<apl\\:x>", '<"apl:x">', "<apl-x:1>")],
         *[
-            (f"<apl:x:{steps}>", "no range of steps")
+            (f"<apl:x:{steps}>", "not a range of steps")
             for steps in ("nonsense", "0.8", "1-0", "0-2", "0-0.5:1")
         ],
     ],

@@ -40,7 +40,7 @@ def test_steps_inside_the_range_are_prefixed_and_no_others(
     count: int, start: float, end: float, ends: list[int]
 ) -> None:
     if not start < end:
-        with pytest.raises(HostError, match="no range"):
+        with pytest.raises(HostError, match="not a range"):
             StepRange(start, end)
         return
     wanted = StepRange(start, end)
