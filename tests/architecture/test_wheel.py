@@ -65,5 +65,5 @@ def test_its_bench_says_that_it_needs_a_clone(wheel: Path, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert f"{wheel} is no clone of the repository" in done.stderr
+    assert f"{wheel} is not a clone of the repository" in done.stderr
     assert "Fix: clone the repository" in done.stderr and "Traceback" not in done.stderr

@@ -25,6 +25,7 @@ from browser import Browser
 from slim_checkpoints import pipeline
 
 from apl_core.formats import read_prefix
+from apl_trainer.pocket.train import POCKET
 
 if not importlib.util.find_spec("gradio") or browser.driver() is None:
     pytest.skip("no gradio or no chromedriver", allow_module_level=True)
@@ -137,7 +138,7 @@ def test_from_the_empty_page_to_the_report(served: str, tmp_path: Path) -> None:
         assert links == ["mine.html", "mine.safetensors"]
         page.click("#apl_use")
         page.until(f"{NOTICE}.includes('Copied to')")
-        assert read_prefix(tmp_path / "apl" / "mine.safetensors").n == 10
+        assert read_prefix(tmp_path / "apl" / "mine.safetensors").n == POCKET.num_vectors
         shot(page, "finished")
 
 
