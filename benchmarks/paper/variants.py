@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -60,7 +61,7 @@ def with_words(model: PocketModel, words: Mapping[str, Tensor]) -> PocketModel:
 class WordTower(ClipTower):
     """A tower with textual inversions: a word that stands for k learned rows of its table."""
 
-    def __init__(self, tower: object, words: Mapping[str, Tensor]) -> None:
+    def __init__(self, tower: Any, words: Mapping[str, Tensor]) -> None:
         assert isinstance(tower, ClipTower)
         self.__dict__.update(tower.__dict__)
         self._known = tower.table
