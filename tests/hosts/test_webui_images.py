@@ -128,7 +128,7 @@ def test_another_extension_in_the_way_is_an_error(webui: Webui, trouble: str) ->
     [
         ((True, "fron"), "did you mean 'front'"),
         ((True, "../front"), "no prefix|dots"),
-        ((True, "broken"), "no safetensors file"),
+        ((True, "broken"), "safetensors file"),
         ((True, "wrong_family"), "it is for SD 2.x; the loaded checkpoint is SD 1.x"),
         ((True, "front", 0.6, 0.4), "start below the end"),
         ((True, "front", 0.1, 0.2), "none of the 2 sampling steps"),
