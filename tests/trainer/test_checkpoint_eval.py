@@ -23,13 +23,11 @@ from slim_evaluation import (
     ByNoise,
     evaluated,
     evaluator,
-    load,
     read_report,
-    silent,
     times,
     write_evaluation_root,
 )
-from slim_runs import NAMES
+from slim_runs import NAMES, load, silent
 from torch import Tensor
 
 from apl_core.errors import ConfigError, RunError

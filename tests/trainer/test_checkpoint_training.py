@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from slim_runs import NAMES, SMALL, arguments, write_data, write_root
+from slim_runs import NAMES, SIZE, arguments, load, settings, silent, write_root
 from torch import Tensor, nn
 
-from apl_core.errors import AplError, ConfigError, RunError
+from apl_core.errors import RunError
 from apl_core.formats import read_prefix
 from apl_core.objective import TargetBatch, compute_targets
 from apl_core.ports import Conditioning
@@ -27,11 +27,9 @@ from apl_core.training.frozen import frozen
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
 from apl_core.training.step import gradient
-from apl_trainer.checkpoints.load import CheckpointModel, Options, load_checkpoint
+from apl_trainer.checkpoints.load import CheckpointModel
 from apl_trainer.checkpoints.training_data import DataSource, LatentCache, read_data
 from apl_trainer.cli import main
-
-SIZE = 32
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +38,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_root(tmp_path_factory.mktemp("training"))
 
 
-def load(root: Path) -> CheckpointModel:
-    return load_checkpoint(root / "sd1.safetensors", Options(tokenizer=root / "sd1" / "tokenizer"))
-
-
 @pytest.fixture(scope="module")
 def model(root: Path) -> CheckpointModel:
     return load(root)
-
-
-def settings(**changes: object) -> TrainConfig:
-    return TrainConfig.from_mapping({**SMALL, **changes})
-
-
-def silent(name: str, done: int, total: int) -> None:
-    """Hears of progress and says nothing."""
 
 
 def source_of(root: Path, model: CheckpointModel, config: TrainConfig, kept: bool = True) -> Any:
@@ -305,70 +291,6 @@ def test_a_dry_run_says_memory_and_time_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"file_name": "none.png"}, "there is no file none.png"),
-        ({"file_name": "../x.png"}, "not a file below the folder"),
-        ({"text": ""}, "caption, is missing"),
-        ({"kind": "cat"}, "kind is 'cat'"),
-        ({"name": "somebody else"}, "does not stand in its text"),
-        ({"text": 7}, "text is not text"),
-    ],
-)
-def test_bad_rows_are_told(
-    root: Path, tmp_path: Path, changes: dict[str, object], said: str
-) -> None:
-    write_data(tmp_path / "data")
-    path = tmp_path / "data" / "metadata.jsonl"
-    lines = path.read_text().split("\n")
-    lines[1] = json.dumps(json.loads(lines[1]) | changes)
-    path.write_text("\n".join(lines))
-    with pytest.raises(ConfigError) as caught:
-        read_data(tmp_path / "data", settings())
-    assert said in str(caught.value) and "line 2" in str(caught.value)
-
-
-def test_held_out_rows_of_a_data_set_are_left_out(tmp_path: Path) -> None:
-    """In the words of `apl dataset`, whose held-out names are for measuring only."""
-    write_data(tmp_path / "data")
-    path = tmp_path / "data" / "metadata.jsonl"
-    rows = [json.loads(line) for line in path.read_text().split("\n")]
-    told = [
-        {
-            "file": r["file_name"],
-            "prompt": r["text"],
-            "kind": r["kind"],
-            "name": r.get("name", ""),
-            "neutral": r["text"],
-            "split": "heldout" if r.get("name") == NAMES[0] else "train",
-        }
-        for r in rows
-    ]
-    path.write_text("\n".join(json.dumps(row) for row in told) + "\n")
-    found = read_data(tmp_path / "data", settings())
-    assert len(found) == len(rows) - 1 and NAMES[0] not in {row.name for row in found}
-
-
-def test_unreadable_pictures_and_lacking_kinds_are_told(
-    model: CheckpointModel, tmp_path: Path, capsys: Any
-) -> None:
-    write_data(tmp_path / "data")
-    (tmp_path / "data" / "0.png").write_bytes(b"no picture")
-    rows = read_data(tmp_path / "data", settings())
-    cache = LatentCache(tmp_path / "cache", model.latents, SIZE)
-    with pytest.raises(ConfigError, match=r"0\.png is not a readable picture"):
-        cache.prepare([tmp_path / "data" / row.file_name for row in rows], silent, Group())
-    path = tmp_path / "data" / "metadata.jsonl"
-    path.write_text(
-        "\n".join(line for line in path.read_text().split("\n") if "things" not in line)
-    )
-    with pytest.raises(ConfigError, match="no row of kind things"):
-        read_data(tmp_path / "data", settings())
-    with pytest.raises(ConfigError, match="neutral is missing"):
-        read_data(tmp_path / "data", settings(target="description", batch_things=0))
-
-
 def test_what_is_asked_for_wrongly_ends_in_a_sentence(
     root: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -399,16 +321,3 @@ def test_a_text_that_spells_a_mark_is_told_before_a_run_begins(
     assert main(arguments(root, tmp_path / "run", *more)) == 1
     assert "spells out the token" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_a_latent_can_be_given_instead_of_a_picture(model: CheckpointModel, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    cache = LatentCache(tmp_path, model.latents, SIZE)
-    latent = torch.randn(4, 8, 8)
-    save_file({"latent": latent}, tmp_path / "a.safetensors")
-    save_file({"latent": torch.randn(4, 8, 9)}, tmp_path / "b.safetensors")
-    cache.prepare([tmp_path / "a.safetensors"], silent, Group())
-    assert torch.equal(cache.get(tmp_path / "a.safetensors"), latent)
-    with pytest.raises(AplError, match="not a latent"):
-        cache.prepare([tmp_path / "b.safetensors"], silent, Group())
