@@ -251,8 +251,8 @@ def tensor_file(rows: object) -> Callable[[Path], object]:
 
 PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "code in a torch file": (tensor_file(_Evil()), "torch refuses"),
-    "code in a plain pickle": (lambda p: p.write_bytes(pickle.dumps(_Evil())), "no torch file"),
-    "truncated": (lambda p: cut(authors_file(p, alz=ROWS)), "no torch file|refuses"),
+    "code in a plain pickle": (lambda p: p.write_bytes(pickle.dumps(_Evil())), "not a torch file"),
+    "truncated": (lambda p: cut(authors_file(p, alz=ROWS)), "not a torch file|refuses"),
     "old torch": (
         lambda p: torch.save({"a": ROWS}, p, _use_new_zipfile_serialization=False),
         "torch 1.6",
