@@ -323,7 +323,7 @@ def _read_table(path: Path) -> None:
     voted = path.parent / "parts" / "voted.json"
     voted.parent.mkdir(exist_ok=True)
     voted.unlink(missing_ok=True)
-    descriptions_csv.update(path.parent, [known], True)
+    descriptions_csv.update(path.parent, [known])
 
 
 def _read_parts(path: Path) -> None:

@@ -59,9 +59,9 @@ PEOPLE = [
 ]
 DATA = b"".join(json.dumps(row).encode() + b"\n" for row in PEOPLE)
 TABLE = (
-    b"name,split,description,gender,age,hair_length,hair_colour,glasses,beard,pictures,known,by\n"
-    b"Ada Lind,train,an old woman,woman,old,,,no,no,2,0.90,voted\n"
-    b"Bo Berg,train,a man,,,,,,,1,,hand\n"
+    b"name,split,override,description,gender,age,hair_length,hair_color,glasses,beard,pictures,known\n"
+    b"Ada Lind,train,,an old woman,woman,old,,,no,no,2,0.90\n"
+    b"Bo Berg,train,a tall man,a man,,,,,,,1,\n"
 )
 PARTS = b"".join(
     json.dumps(

@@ -231,30 +231,35 @@ def edit(folder: Path, change: Callable[[list[dict[str, str]]], object]) -> None
         writer.writerows(rows)
 
 
-def test_hand_edits_win_and_stay(straight: Path, tmp_path: Path) -> None:
+def test_overrides_win_and_stay(straight: Path, tmp_path: Path) -> None:
     shutil.copytree(straight, tmp_path, dirs_exist_ok=True)
-    unedited = {e.name: e.neutral for e in read_metadata(tmp_path)}
-
-    def change(rows: list[dict[str, str]]) -> None:
-        rows[0]["description"] = "somebody in a hat"
-        rows[1] |= {"hair_colour": "green", "hair_length": "long", "glasses": "yes"}
-
-    edit(tmp_path, change)
+    before = {e.name: e.neutral for e in read_metadata(tmp_path)}
+    edit(tmp_path, lambda rows: rows[0].update(override="somebody in a hat", hair_color="green"))
     for _ in range(2):
         made(tmp_path)
         said = {e.name: e.neutral for e in read_metadata(tmp_path)}
         assert "somebody in a hat" in said[NAMES[0]]
-        assert "with long green hair and glasses" in said[NAMES[1]]
-        assert said[NAMES[2]] == unedited[NAMES[2]]
-        by = [line.rsplit(",", 1)[1] for line in read_table(tmp_path)]
-        assert by == ["hand", "hand", "voted"]
-    edit(tmp_path, lambda rows: rows[0].update(description=f"that is {NAMES[0]}"))
+        assert {name: said[name] for name in NAMES[1:]} == {n: before[n] for n in NAMES[1:]}
+        assert "green" not in (tmp_path / "descriptions.csv").read_text(encoding="utf-8")
+    edit(tmp_path, lambda rows: rows[0].update(override=f"that is {NAMES[0]}"))
     with pytest.raises(ConfigError, match="holds the name"):
         made(tmp_path)
+    edit(tmp_path, lambda rows: rows[0].update(override=""))
+    made(tmp_path)
+    assert written(tmp_path) == written(straight)
 
 
-def read_table(folder: Path) -> list[str]:
-    return (folder / "descriptions.csv").read_text(encoding="utf-8").splitlines()[1:]
+def test_pictures_described_by_an_older_version_keep_their_votes(
+    straight: Path, tmp_path: Path
+) -> None:
+    """Their log says `hair_colour`."""
+    shutil.copytree(straight, tmp_path, dirs_exist_ok=True)
+    log = tmp_path / "parts" / "pictures-0.jsonl"
+    text = log.read_text(encoding="utf-8")
+    assert "hair_color" in text
+    log.write_text(text.replace("hair_color", "hair_colour"), encoding="utf-8")
+    assert made(tmp_path).complete
+    assert written(tmp_path) == written(straight)
 
 
 def test_a_name_that_means_nothing_is_reported(tmp_path: Path) -> None:

@@ -235,15 +235,15 @@ def test_general_pictures_are_as_many_as_asked() -> None:
 
 
 def test_a_majority_describes_and_ties_say_nothing() -> None:
-    values = {"gender": ("man", "woman"), "hair_colour": ("black", "red", "grey")}
+    values = {"gender": ("man", "woman"), "hair_color": ("black", "red", "grey")}
     votes = [
-        {"gender": [0.9, 0.1], "hair_colour": [0.1, 0.2, 0.7]},
-        {"gender": [0.4, 0.6], "hair_colour": [0.1, 0.2, 0.7]},
-        {"gender": [0.4, 0.6], "hair_colour": [0.8, 0.1, 0.1]},
+        {"gender": [0.9, 0.1], "hair_color": [0.1, 0.2, 0.7]},
+        {"gender": [0.4, 0.6], "hair_color": [0.1, 0.2, 0.7]},
+        {"gender": [0.4, 0.6], "hair_color": [0.8, 0.1, 0.1]},
     ]
-    assert vote(votes, values) == {"gender": "woman", "hair_colour": "grey"}
-    assert vote(votes[:2], values) == {"gender": "", "hair_colour": "grey"}
-    assert vote([], values) == {"gender": "", "hair_colour": ""}
+    assert vote(votes, values) == {"gender": "woman", "hair_color": "grey"}
+    assert vote(votes[:2], values) == {"gender": "", "hair_color": "grey"}
+    assert vote([], values) == {"gender": "", "hair_color": ""}
 
 
 @pytest.mark.parametrize(
@@ -252,14 +252,14 @@ def test_a_majority_describes_and_ties_say_nothing() -> None:
         ({}, "a person"),
         ({"gender": "man", "age": "old", "glasses": "no"}, "an old man"),
         (
-            {"gender": "woman", "hair_length": "long", "hair_colour": "red", "glasses": "yes"},
+            {"gender": "woman", "hair_length": "long", "hair_color": "red", "glasses": "yes"},
             "a woman with long red hair and glasses",
         ),
         (
-            {"hair_length": "bald", "hair_colour": "grey", "beard": "beard"},
+            {"hair_length": "bald", "hair_color": "grey", "beard": "beard"},
             "a person with a bald head and a beard",
         ),
-        ({"age": "middle-aged", "hair_colour": "black"}, "a middle-aged person with black hair"),
+        ({"age": "middle-aged", "hair_color": "black"}, "a middle-aged person with black hair"),
     ],
 )
 def test_attributes_in_words(values: dict[str, str], words: str) -> None:
@@ -276,73 +276,72 @@ def line(name: str, **values: str) -> DescriptionRow:
     return DescriptionRow(name, "train", phrase(values), values, 3, 0.9)
 
 
-def test_a_table_that_nobody_touched_follows_the_votes(tmp_path: Path) -> None:
+def test_a_table_follows_the_votes_but_for_overrides(tmp_path: Path) -> None:
+    descriptions_csv.update(tmp_path, [line("Ann", hair_color="red"), line("Bo")])
+    descriptions_csv.write_descriptions(
+        tmp_path, {"Ann": "a person with red hair", "Bo": "a sailor"}
+    )
+    again = descriptions_csv.update(
+        tmp_path, [line("Ann", hair_color="grey"), line("Bo", age="old")]
+    )
+    assert [row.said for row in again] == ["a person with grey hair", "a sailor"]
+    assert [row.override for row in again] == ["", "a sailor"]
+    assert descriptions_csv.read_descriptions(tmp_path)["Bo"] == "a sailor"
+    descriptions_csv.write_descriptions(tmp_path, {"bo": ""})
+    assert descriptions_csv.read_descriptions(tmp_path)["Bo"] == "an old person"
+
+
+OLD = (
+    "name,split,description,gender,age,hair_length,hair_colour,glasses,beard,pictures,known,by\n"
+    "Ann,train,somebody tall,,,,red,,,3,0.90,hand\n"
+    "Bo,train,a person,,,,,,,3,0.90,voted\n"
+    "Zoe,train,a sailor,,,,,,,3,,hand\n"
+)
+
+
+def test_an_older_table_s_own_words_become_overrides_once(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
-    descriptions_csv.update(tmp_path, [line("Ann", hair_colour="red")], True)
-    again = descriptions_csv.update(tmp_path, [line("Ann", hair_colour="grey")], True)
-    assert again[0].description == "a person with grey hair" and again[0].by == "voted"
+    votes = {
+        "Ann": [{"description": "a person with red hair"}],
+        "Bo": [{"description": "a person"}],
+    }
+    (tmp_path / "parts" / "voted.json").write_text(json.dumps(votes), "utf-8")
+    (tmp_path / "descriptions.csv").write_text(OLD, "utf-8")
+    assert list(descriptions_csv.read_descriptions(tmp_path).values()) == [
+        "somebody tall",
+        "a person",
+        "a sailor",
+    ]
+    for hair in ("red", "grey"):
+        voted = [line("Ann", hair_color=hair), line("Bo", age="old")]
+        again = descriptions_csv.update(tmp_path, voted)
+        assert [row.override for row in again] == ["somebody tall", ""]
+        assert not (tmp_path / "parts" / "voted.json").exists()
+    rows = (tmp_path / "descriptions.csv").read_text("utf-8").splitlines()
+    assert rows[0] == ",".join(descriptions_csv.COLUMNS)
+    assert rows[1] == "Ann,train,somebody tall,a person with grey hair,,,,grey,,,3,0.90"
+    assert rows[3] == "Zoe,train,a sailor,a sailor,,,,,,,3,", "not in this run, and kept"
 
 
-def test_attributes_can_be_changed_again_and_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("votes", ["", "[]", '{"Ann": 3}', '{"Ann": [{}]}', '{"Ann": null}'])
+def test_without_votes_an_older_table_is_somebody_s_own(tmp_path: Path, votes: str) -> None:
     (tmp_path / "parts").mkdir()
-    voted = [line("Ann", hair_colour="red", glasses="yes")]
-    descriptions_csv.update(tmp_path, voted, True)
-    for before, after in (("red", "green"), ("green", "blue"), ("blue", "red")):
-        path = tmp_path / descriptions_csv.FILE
-        text = path.read_text(encoding="utf-8")
-        assert text.count(f",{before},") == 1
-        path.write_text(text.replace(f",{before},", f",{after},"), encoding="utf-8")
-        again = descriptions_csv.update(tmp_path, voted, True)[0]
-        assert again.description == f"a person with {after} hair and glasses"
-        assert again.by == ("voted" if after == "red" else "hand")
-        assert descriptions_csv.update(tmp_path, voted, True) == [again], (
-            "nothing new, nothing changed"
-        )
-
-
-def test_a_kill_between_votes_and_table_makes_no_hand_edits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whichever of the three writes is the last one that happened."""
-    real_text, real_bytes = descriptions_csv.write_text, descriptions_csv.write_bytes
-
-    class Killed(BaseException):
-        pass
-
-    for survived in (0, 1, 2):
-        folder = tmp_path / str(survived)
-        (folder / "parts").mkdir(parents=True)
-        descriptions_csv.update(folder, [line("Ann", hair_colour="red")], True)
-        left = [survived]
-
-        def dying(real: Any, left: list[int] = left) -> Any:
-            def write(*given: Any) -> None:
-                left[0] -= 1
-                if left[0] < 0:
-                    raise Killed
-                real(*given)
-
-            return write
-
-        with monkeypatch.context() as patch:
-            patch.setattr(descriptions_csv, "write_text", dying(real_text))
-            patch.setattr(descriptions_csv, "write_bytes", dying(real_bytes))
-            with pytest.raises(Killed):
-                descriptions_csv.update(folder, [line("Ann", hair_colour="grey")], True)
-        again = descriptions_csv.update(folder, [line("Ann", hair_colour="black")], True)
-        assert (again[0].description, again[0].by) == ("a person with black hair", "voted")
+    (tmp_path / "parts" / "voted.json").write_text(votes, "utf-8")
+    (tmp_path / "descriptions.csv").write_text(OLD, "utf-8")
+    again = descriptions_csv.update(tmp_path, [line("Ann"), line("Bo", age="old")])
+    assert [row.said for row in again] == ["somebody tall", "a person"]
 
 
 def test_a_table_from_an_office_program_is_read(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
-    lines = [line("Ann", hair_colour="red"), line("Bo")]
-    descriptions_csv.update(tmp_path, lines, True)
+    lines = [line("Ann", hair_color="red"), line("Bo")]
+    descriptions_csv.update(tmp_path, lines)
     text = "name;description\r\nAnn;somebody tall\r\nZoe;a sailor\r\n"
     (tmp_path / descriptions_csv.FILE).write_bytes(b"\xef\xbb\xbf" + text.encode())
-    again = descriptions_csv.update(tmp_path, lines, True)
-    assert [v.description for v in again] == ["somebody tall", "a person"]
+    again = descriptions_csv.update(tmp_path, lines)
+    assert [v.said for v in again] == ["somebody tall", "a person"]
     written = (tmp_path / descriptions_csv.FILE).read_text(encoding="utf-8")
-    assert "Zoe,,a sailor" in written, "a line of a name that is not in this run stays"
+    assert "Zoe,,a sailor,a sailor" in written, "a line of a name that is not in this run stays"
 
 
 @pytest.mark.parametrize(
@@ -360,7 +359,7 @@ def test_a_broken_table_is_told_and_kept(tmp_path: Path, text: str, told: str) -
     (tmp_path / "parts").mkdir()
     (tmp_path / descriptions_csv.FILE).write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=told):
-        descriptions_csv.update(tmp_path, [line("Ann")], True)
+        descriptions_csv.update(tmp_path, [line("Ann")])
     assert (tmp_path / descriptions_csv.FILE).read_text(encoding="utf-8") == text
 
 

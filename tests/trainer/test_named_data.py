@@ -243,12 +243,12 @@ def line(name: str, **values: str) -> DescriptionRow:
 )
 def test_edits_in_a_table_survive_office_programs(tmp_path: Path, text: str) -> None:
     (tmp_path / "parts").mkdir()
-    lines = [line("Ann Lee", hair_colour="red"), line("Bo")]
-    descriptions_csv.update(tmp_path, lines, True)
+    lines = [line("Ann Lee", hair_color="red"), line("Bo")]
+    descriptions_csv.update(tmp_path, lines)
     for mark in (b"", MARK):
         (tmp_path / descriptions_csv.FILE).write_bytes(mark + text.encode())
-        again = descriptions_csv.update(tmp_path, lines, True)
-        assert [v.description for v in again] == ["somebody tall", "a person"]
+        again = descriptions_csv.update(tmp_path, lines)
+        assert [v.said for v in again] == ["somebody tall", "a person"]
         assert descriptions_csv.read_descriptions(tmp_path) == {
             "Ann Lee": "somebody tall",
             "Bo": "a person",
@@ -270,7 +270,7 @@ def test_no_error_of_a_table_asks_to_delete_it(tmp_path: Path, text: bytes, said
     (tmp_path / "parts").mkdir()
     (tmp_path / descriptions_csv.FILE).write_bytes(text)
     with pytest.raises(ConfigError, match=said) as caught:
-        descriptions_csv.update(tmp_path, [line("Ann")], True)
+        descriptions_csv.update(tmp_path, [line("Ann")])
     assert "delete" not in str(caught.value)
     assert (tmp_path / descriptions_csv.FILE).read_bytes() == text
 
@@ -293,7 +293,7 @@ def test_a_description_may_hold_a_name_inside_a_word_only(
     )
 
     def told() -> Any:
-        return descriptions_csv.update(tmp_path, [line(name)], True)[0].description
+        return descriptions_csv.update(tmp_path, [line(name)])[0].said
 
     if fine:
         assert told() == description

@@ -12,6 +12,7 @@ from slim_checkpoints import pipeline
 
 from apl_core.errors import ConfigError, RunError
 from apl_core.formats import read_prefix
+from apl_trainer.data.descriptions_csv import read_descriptions
 from apl_trainer.run_paths import BUILT_IN
 from apl_trainer.ui.controller import Controller
 from apl_trainer.ui.launcher import Launcher
@@ -114,6 +115,7 @@ def test_pictures_are_looked_at_and_descriptions_changed_before_it_learns(tmp_pa
     rows = [json.loads(line) for line in (last.path / "data" / "metadata.jsonl").open()]
     said = {row["name"]: row for row in rows if row["name"]}
     assert "an old woman" in said["Ann Lee"]["neutral"]
+    assert read_descriptions(last.path / "data")["Ann Lee"] == "an old woman"
     assert "heldout" in {row["split"] for row in said.values()}
     assert 'target = "description"' in (last.path / "config.toml").read_text()
     assert contact(last) == contact(None) and picture(last.path / "sheet.png")

@@ -298,7 +298,7 @@ def _told(given: argparse.Namespace, outcome: DatasetSummary, splits: dict[str, 
         return 0
     pictures = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     print(f"{given.out}: {pictures}; look at sheet-1.png")
-    print("  edit descriptions.csv and run this again")
+    print("  to describe a name otherwise, fill `override` in descriptions.csv and run this again")
     return 0
 
 

@@ -101,8 +101,8 @@ def finish(
             "check --model and --steps, look at pictures with `apl generate`, "
             "or give --no-face-filter and another --out folder",
         )
-    lines = descriptions_csv.update(folder, _voted(tools, picked, gender), gender)
-    entries = tuple(_entries(picked, {line.name: line.description for line in lines}))
+    lines = descriptions_csv.update(folder, _voted(tools, picked, gender))
+    entries = tuple(_entries(picked, {line.name: line.said for line in lines}))
     write_metadata(folder, entries)
     sheets = _sheets(picked, folder)
     _manifest(tools, amounts, entries, sheets, folder)

@@ -17,6 +17,7 @@ from apl_core.errors import RunError
 from ..json_log import JsonLog, open_log, read_rows
 from ..pictures import Unreadable, read_picture
 from ..prompts import PromptSource
+from ..readers.descriptions import OLD_ATTRIBUTES
 from ..readers.protocols import AttributeReader, FaceDetector
 from ..report.sheet import png, to_image
 from ..sampling import AnySampler
@@ -60,6 +61,10 @@ class GeneratedRow:
         path = PurePosixPath(self.file)
         if path.is_absolute() or ".." in path.parts or set(self.file) & set("\\:\0"):
             raise TypeError("its file does not lie below the folder")
+        if not isinstance(self.votes, Mapping):
+            raise TypeError("its votes are no table")
+        votes = {OLD_ATTRIBUTES.get(key, key): shares for key, shares in self.votes.items()}
+        object.__setattr__(self, "votes", votes)
 
     @property
     def vector(self) -> np.ndarray | None:

@@ -26,7 +26,7 @@ _UNSAID = ""
 _WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gender": ("gender", ATTRIBUTES["gender"]),
     "hair_length": ("style", ("short", "short", "long", _UNSAID, _UNSAID, _UNSAID)),
-    "hair_colour": ("hair", ATTRIBUTES["hair"]),
+    "hair_color": ("hair", ATTRIBUTES["hair"]),
     "glasses": ("glasses", (NO, "yes", "yes")),
     "beard": ("beard", (NO, "moustache", "beard", "beard")),
 }

@@ -26,7 +26,7 @@ SENTENCES: dict[str, dict[str, str]] = {
         "long": "a photo of a person with long hair",
         "bald": "a photo of a bald person",
     },
-    "hair_colour": {
+    "hair_color": {
         "black": "a photo of a person with black hair",
         "brown": "a photo of a person with brown hair",
         "blonde": "a photo of a person with blonde hair",

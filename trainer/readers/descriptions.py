@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 PERSON = "a person"
-ATTRIBUTES = ("gender", "age", "hair_length", "hair_colour", "glasses", "beard")
+ATTRIBUTES = ("gender", "age", "hair_length", "hair_color", "glasses", "beard")
 """Columns of the table; whatever tells people apart more finely has no place in it."""
+
+OLD_ATTRIBUTES = {"hair_colour": "hair_color"}
+"""Spellings in files of older versions."""
 
 NO = "no"
 _MAJORITY = 0.5
@@ -34,7 +37,7 @@ def phrase(values: Mapping[str, str], gender: bool = True) -> str:
     noun = said.get("gender", "person") if gender else "person"
     words = f"{said['age']} {noun}" if "age" in said else noun
     parts: list[str] = []
-    length, color = said.get("hair_length", ""), said.get("hair_colour", "")
+    length, color = said.get("hair_length", ""), said.get("hair_color", "")
     if length == "bald":
         parts.append("a bald head")
     elif length or color:
