@@ -426,6 +426,6 @@ def test_a_full_device_and_broken_pictures_end_in_words(tmp_path: Path) -> None:
     failing = GenerationTools(used.settings, Failing(), used.book, used.faces, used.attributes)
     with pytest.raises(RunError, match=r"memory of the device is full.*--batch"):
         made(tmp_path, tasks()[:1], settings=failing)
-    with pytest.raises(RunError, match="no numbers"):
+    with pytest.raises(RunError, match="not numbers"):
         made(tmp_path, [Task("things", "0", 1, 1, "train")], settings=failing)
     assert not list(tmp_path.rglob("*.png"))
