@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -148,6 +148,23 @@ class StatusFile:
             if not self._failed:
                 log.warning("%s cannot be written: %s", self._path, error)
             self._failed = True
+
+
+class LeaveBeforeLearning:
+    """A callback that ends a run which is stopped before its first step: there is nothing to save.
+
+    It raises KeyboardInterrupt in a phase of the preparation once `stopped` says so. Pictures and
+    latents that are there stay, and the next run goes on from there.
+    """
+
+    def __init__(self, stopped: Callable[[], bool]) -> None:
+        self._stopped, self._learning = stopped, False
+
+    def __call__(self, event: Event) -> None:
+        """Take note of one event."""
+        self._learning |= isinstance(event, Stepped)
+        if isinstance(event, Phase) and not self._learning and self._stopped():
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

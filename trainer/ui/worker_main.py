@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apl_core.errors import AplError
-from apl_core.training.callbacks import Control, Event, Finished, Phase, Stepped
+from apl_core.training.callbacks import Control, Event, Finished
 
-from ..callbacks import StatusFile
+from ..callbacks import LeaveBeforeLearning, StatusFile
 from .review import ReviewFirst
 from .run_request import RunRequest
 from .run_status import LOG
@@ -23,27 +23,23 @@ from .run_status import LOG
 log = logging.getLogger("apl")
 
 
-class Stopped(Exception):
-    """It was asked to stop before there was anything to save."""
-
-
 class WorkerCallbacks:
     """Passes on what the loop tells to the status file; a stop counts before the first step too."""
 
     def __init__(self, folder: Path, status: StatusFile, control: Control, measured: bool) -> None:
         self._folder, self._status, self._control = folder, status, control
-        self._measured, self._stepped = measured, False
+        self._leave, self._measured = LeaveBeforeLearning(self._stopped), measured
 
     def __call__(self, event: Event) -> None:
         """Take over one event."""
         self._status(event)
-        self._stepped |= isinstance(event, Stepped)
-        if isinstance(event, Phase) and not self._stepped:
-            self._control.read(self._folder)
-            if self._control.stop.is_set():
-                raise Stopped
+        self._leave(event)
         if isinstance(event, Finished) and event.why != "stopped":
             self._status.say("measuring" if self._measured else "drawing", step=event.step)
+
+    def _stopped(self) -> bool:
+        self._control.read(self._folder)
+        return self._control.stop.is_set()
 
 
 def run(folder: Path, learn: Callable[[Path, StatusFile], str | None] | None = None) -> int:
@@ -57,7 +53,7 @@ def run(folder: Path, learn: Callable[[Path, StatusFile], str | None] | None = N
         except ReviewFirst as pause:
             status.end("looking", said=str(pause))
             return 0
-        except (Stopped, KeyboardInterrupt):
+        except KeyboardInterrupt:
             status.end("stopped")
             return 0
         except AplError as error:
