@@ -55,7 +55,7 @@ def read_origin(
         raise RunError(
             f"resume {folder.path}",
             f"{ORIGIN} is missing or broken ({printable(str(error), 120)})",
-            "give the folder of a run that `apl train` or `apl demo` began",
+            "give the folder of a run that `apl train`, `apl pocket train` or `apl demo` began",
         ) from error
 
 

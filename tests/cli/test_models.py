@@ -130,6 +130,8 @@ VERBS = [
     "generate --prefix P --model M cat",
     "evaluate --prefix P --model M --size 64 --out O",
     "train --model M --out O --size 64",
+    "pocket evaluate --prefix P --model M",
+    "pocket train --model M --out O",
     "dataset --names builtin --model M --out O",
     "demo --model M --out O",
     "bench kill --model M --out O",

@@ -1,6 +1,7 @@
 """Options of every verb: what is out of range, cannot be written or would be ignored is exit 2."""
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 from apl_core.errors import ConfigError
 from apl_trainer.checkpoints.presets import own_device
 from apl_trainer.cli import parser
+from apl_trainer.run_paths import BUILT_IN
 
 Apl = Callable[..., tuple[int, str, str]]
 
 GENERATE = "generate --prefix p.safetensors"
-EVALUATE = "evaluate --prefix p.safetensors"
+EVALUATE = "evaluate --model m.safetensors --prefix p.safetensors"
+POCKET = "pocket evaluate --prefix p.safetensors"
 DATASET = "dataset --names builtin --out o"
 VERIFY = "verify --host a1111 http://127.0.0.1:9"
 
@@ -34,6 +37,9 @@ NUMBERS = [
     (EVALUATE, "--gallery-seeds", ("1",), ("0",)),
     (EVALUATE, "--rank", ("0",), ("-1",)),
     (EVALUATE, "--of", ("1",), ("0",)),
+    (POCKET, "--seeds", ("1",), ("0", "-4")),
+    (POCKET, "--free", ("1", "128"), ("0", "-1")),
+    (POCKET, "--names", ("1", "64"), ("0", "names.txt", "builtin")),
     (DATASET, "--count", ("1",), ("0", "100001")),
     (DATASET, "--tries", ("12",), ("0",)),
     (DATASET, "--things", ("0",), ("-1",)),
@@ -96,6 +102,8 @@ def test_a_number_out_of_range_is_told_before_any_work(
 FILES = [(GENERATE, "--out", ".png"), ("convert in.pt", "", ".safetensors")]
 FOLDERS = [
     (EVALUATE, "--out"),
+    (POCKET, "--out"),
+    ("pocket train", "--out"),
     ("dataset --names builtin", "--out"),
     ("train", "--out"),
     ("demo", "--out"),
@@ -113,13 +121,13 @@ FOLDERS = [
 ]
 
 
-@pytest.mark.parametrize("model", [[], ["--model", "m.safetensors"]])
+@pytest.mark.parametrize("verb", ["pocket train", "train --model m.safetensors"])
 @pytest.mark.parametrize("option", ["steps=0", "seed=-1", "learning-rate=nan", "num-vectors=75"])
 def test_settings_of_a_training_out_of_range_are_told_before_any_work(
-    apl: Apl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: list[str], option: str
+    apl: Apl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, option: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = apl("train", "--out", "o", *model, f"--{option}")
+    code, out, err = apl(*verb.split(), "--out", "o", f"--{option}")
     name = option.partition("=")[0].replace("-", "_")
     assert (code, out) == (2, "") and f"set {name}: " in err
     assert not os.listdir(tmp_path)
@@ -131,9 +139,43 @@ def test_a_device_that_is_not_there_is_told(device: str) -> None:
         own_device(device)
 
 
-def test_a_pocket_model_is_measured_on_some_name_free_prompts(apl: Apl) -> None:
-    code, out, err = apl(*EVALUATE.split(), "--free", "0")
-    assert (code, out) == (2, "") and "--free 1 or more" in err
+OTHERS = [
+    ("train", "--out runs/mine --steps 9 --set 'a b=1'", "--model is missing"),
+    ("train", f"--model {BUILT_IN} --names n.txt", "it is a pocket model"),
+    ("evaluate", "--prefix p.safetensors --seeds 2", "--model is missing"),
+    ("evaluate", f"--prefix p.safetensors --model {BUILT_IN}", "it is a pocket model"),
+]
+
+
+@pytest.mark.parametrize(("verb", "options", "found"), OTHERS)
+def test_a_verb_of_checkpoints_names_the_command_for_a_pocket_model(
+    apl: Apl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, options: str, found: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = apl(verb, *shlex.split(options))
+    assert (code, out) == (2, "") and found in err
+    assert err.rstrip(".\n").endswith(f": apl pocket {verb} {options}")
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [("train", "--out o --dry-run"), ("train", "--out o"), ("evaluate", "--prefix p --seeds 2")],
+)
+def test_a_verb_of_pocket_models_names_the_command_for_a_checkpoint(
+    apl: Apl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, options: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.safetensors").write_bytes(b"some checkpoint")
+    code, out, err = apl("pocket", verb, "--model", "m.safetensors", *options.split())
+    assert (code, out) == (2, "") and "it is not a pocket model" in err
+    assert f"run: apl {verb} --model m.safetensors {options}" in err
+    assert os.listdir(tmp_path) == ["m.safetensors"]
+
+
+def test_a_seed_is_not_taken_for_a_number_of_pictures() -> None:
+    with pytest.raises(ConfigError, match="unrecognized arguments: --seed"):
+        parser().parse_args([*POCKET.split(), "--seed", "3"])
 
 
 @pytest.mark.parametrize(("verb", "option", "ending"), FILES)
@@ -188,24 +230,19 @@ IGNORED = [
         f"{GENERATE} cat --size 64 --clip-skip 1 --prediction v --tokenizer t",
         "--tokenizer, --clip-skip, --prediction, --size",
     ),
-    (f"{EVALUATE} --steps 4 --weights w --clip-skip 2", "--clip-skip, --steps, --weights"),
-    (f"{EVALUATE} --seed 0 --rank 0", "--seed, --rank"),
     (f"{DATASET} --size 64 --half --device cpu --weights w", "--size, --half, --device, --weights"),
     (f"{DATASET} --no-face-filter --tries 40", "--tries"),
     (
-        "train --out o --data d --per-name 8 --draw-steps 20 --size 64 --vram 4 --device cpu "
-        "--compile --clip-skip 1 --prediction v --tokenizer t",
-        "--tokenizer, --clip-skip, --prediction, --per-name, --draw-steps, --data, --vram, --size, "
-        "--device, --compile",
+        "train --out o --model m.safetensors --data d --per-name 8 --draw-steps 20",
+        "--per-name, --draw-steps",
     ),
-    ("train --out o --model m.safetensors --data d --per-name 8", "--per-name"),
-    (f"{EVALUATE} --model m.safetensors --gallery g --gallery-seeds 4", "--gallery-seeds"),
+    (f"{EVALUATE} --gallery g --gallery-seeds 4", "--gallery-seeds"),
     (f"{VERIFY} --checkpoint c --graph g", "--checkpoint, --graph"),
     (f"{VERIFY} --key k", "--key"),
     (f"{VERIFY} --reference-login a:b", "--reference-login"),
     (f"{GENERATE} cat --guidance 1 --negative blurry", "--negative"),
     (f"{DATASET} --guidance 1 --negative blurry", "--negative"),
-    (f"{EVALUATE} --model m.safetensors --guidance 1 --negative blurry", "--negative"),
+    (f"{EVALUATE} --guidance 1 --negative blurry", "--negative"),
     ("fetch --from f --sha256 " + 64 * "a", "--from, --sha256"),
 ]
 

@@ -301,8 +301,8 @@ def test_a_stopped_run_goes_on_to_the_same_prefix(tmp_path: Path) -> None:
         "--set",
         "save_every=2",
     ]
-    assert main(["train", "--out", str(tmp_path / "straight"), *common]) == 0
-    assert main(["train", "--out", str(tmp_path / "cut"), *common]) == 0
+    assert main(["pocket", "train", "--out", str(tmp_path / "straight"), *common]) == 0
+    assert main(["pocket", "train", "--out", str(tmp_path / "cut"), *common]) == 0
     state = tmp_path / "cut" / "state.earlier.safetensors"
     state.replace(tmp_path / "cut" / "state.safetensors")
     (tmp_path / "cut" / "prefix.safetensors").unlink()
@@ -318,9 +318,9 @@ def test_mistakes_of_a_user_end_in_one_sentence(
     names.write_text("", encoding="utf-8")
     out = str(tmp_path / "run")
     for arguments, code, word in (
-        (["train", "--out", out, "--set", "learning_rat=1"], 2, "learning_rate"),
-        (["train", "--out", out, "--names", str(names)], 2, "name"),
-        (["train", "--out", out, "--config", str(tmp_path / "no.toml")], 2, "no.toml"),
+        (["pocket", "train", "--out", out, "--set", "learning_rat=1"], 2, "learning_rate"),
+        (["pocket", "train", "--out", out, "--names", str(names)], 2, "name"),
+        (["pocket", "train", "--out", out, "--config", str(tmp_path / "no.toml")], 2, "no.toml"),
         (["resume", str(tmp_path)], 1, "no run"),
         (["generate", "--prefix", str(names), "x"], 1, "names.txt"),
         (["demo", "--model", str(tmp_path)], 1, "there is no model in this folder"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from slim_runs import NAMES, SIZE, arguments, load, settings, silent, write_root
+from slim_runs import NAMES, SIZE, arguments, count_calls, load, settings, silent, write_root
 from torch import Tensor, nn
 
 from apl_core.errors import RunError
@@ -240,13 +240,22 @@ def test_frozen_weights_stay_as_they_were(root: Path, tmp_path: Path) -> None:
     assert all(p.grad is None for network in networks for p in network.parameters())
 
 
-def test_names_in_prefix_out(root: Path, tmp_path: Path, capsys: Any) -> None:
-    """From the command line: pictures drawn, latents kept, prefix learned, resumed."""
+def test_names_in_prefix_out(
+    root: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command line: pictures drawn, latents kept, prefix learned, resumed.
+
+    What the checkpoint is and what is to be drawn is found out once a command.
+    """
+    looked = count_calls(monkeypatch, "apl_trainer.checkpoints.detect._detect_file")
+    planned = count_calls(monkeypatch, "apl_trainer.checkpoints.self_generated._naming_nobody")
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     more = ["--names", str(tmp_path / "names.txt"), "--per-name", "1", "--draw-steps", "1"]
     out = tmp_path / "run"
     assert main(arguments(root, out, *more)) == 0
+    assert (len(looked), len(planned)) == (1, 2)  # prompts of people and of things
     said = capsys.readouterr().out
+    assert f"apl evaluate --prefix {out / 'prefix.safetensors'} --model {root}" in said
     assert "SD 1.x (clip_l 768), single file, fp32, predicts eps" in said
     prefix = read_prefix(out / "prefix.safetensors")
     assert (prefix.keys, prefix.n, prefix.behind) == (("clip_l",), 4, 2)
@@ -273,7 +282,9 @@ def test_names_in_prefix_out(root: Path, tmp_path: Path, capsys: Any) -> None:
     assert Image.open(drawn).size[1] == 2 * (64 + 4)
     config = (out / "config.toml").read_text().replace("steps = 2", "steps = 4")
     (out / "config.toml").write_text(config)
+    looked.clear()
     assert main(["resume", str(out)]) == 0
+    assert len(looked) == 1
     assert read_prefix(out / "prefix.safetensors").card.steps == 4
     straight = tmp_path / "straight"
     assert main(arguments(root, straight, *more, "--steps", "4")) == 0

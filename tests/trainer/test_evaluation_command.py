@@ -1,4 +1,4 @@
-"""`apl evaluate` from a prefix file to its page, on the pocket model."""
+"""`apl pocket evaluate` from a prefix file to its page, on the pocket model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_evaluate_writes_figures_with_intervals_and_a_page(
     )
     file, out = tmp_path / "prefix.safetensors", tmp_path / "out"
     write_prefix(Prefix(rows.vectors, rows.behind, card), file)
-    given = ["evaluate", "--prefix", str(file), "--names", "2", "--seeds", "2", "--free", "4"]
+    given = ["pocket", "evaluate", "--prefix", str(file), "--names=2", "--seeds=2", "--free=4"]
     assert main([*given, "--out", str(out), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     flat = json.loads((out / "figures.json").read_text(encoding="utf-8"))

@@ -111,7 +111,7 @@ def test_resume_goes_on_with_a_run_of_a_clone_that_moved(
         "--set",
         "batch_people=3",
     ]
-    assert main(["train", "--out", str(out), *few]) == 0
+    assert main(["pocket", "train", "--out", str(out), *few]) == 0
     assert "built-in" in (out / "origin.json").read_text(encoding="utf-8")
     first = (out / "prefix.safetensors").read_bytes()
     (out / "prefix.safetensors").unlink()

@@ -91,13 +91,19 @@ def load_checkpoint(
 ) -> CheckpointModel:
     """Recognize a checkpoint and load it, offline; AplError if anything of it does not fit."""
     options = options or Options()
-    found = detect(path, options.prediction)
+    return load_detected(detect(path, options.prediction), options, say)
+
+
+def load_detected(
+    found: CheckpointInfo, options: Options, say: Callable[[str], None] = lambda _: None
+) -> CheckpointModel:
+    """Load a checkpoint that was recognized before; what it predicts is said by `found`."""
     say(found.sentence)
-    with sound(path):
+    with sound(found.path):
         towers = [load_tower(found, text, options) for text in found.texts]
         weights = _unet_weights(found.unet, options.dtype)
-        unet = fill(path, "U-Net", empty(UNet2DConditionModel, found.unet), weights)
-        vae = fill(path, "VAE", empty(AutoencoderKL, found.vae), _vae_weights(found.vae))
+        unet = fill(found.path, "U-Net", empty(UNet2DConditionModel, found.unet), weights)
+        vae = fill(found.path, "VAE", empty(AutoencoderKL, found.vae), _vae_weights(found.vae))
         denoiser = UnetDenoiser(unet, schedule_of(found), found.prediction)
     networks: list[nn.Module] = [unet, vae, *(tower.module for tower in towers)]
     for network in networks:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 
 from apl_core.errors import ConfigError
 from apl_core.metadata import printable
+from apl_core.schedule import Prediction
 from apl_core.training.config import TrainConfig
 
 from .cost import matmul_rate, size_of, unet_cost
-from .detect import CheckpointInfo
+from .detect import CheckpointInfo, detect
 from .load import empty
 from .safetensors_index import sound
 from .text_encoders import new_text_model
@@ -109,13 +111,6 @@ def dtype_for(preset: MemoryPreset, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if can else torch.float16
 
 
-def text_dtype_for(
-    found: CheckpointInfo, preset: MemoryPreset, device: torch.device
-) -> torch.dtype:
-    """Small text encoders stay in fp32; SDXL's big one does not on a small card."""
-    return dtype_for(preset, device) if found.family == "SDXL" else torch.float32
-
-
 def fitted(
     config: TrainConfig, preset: MemoryPreset, dtype: torch.dtype, given: Mapping[str, object]
 ) -> TrainConfig:
@@ -132,6 +127,44 @@ def picture_size(found: CheckpointInfo, preset: MemoryPreset, asked: int | None)
     if size % 64 or not 64 <= size <= 2048:
         raise ConfigError(f"set size {size}", "it is not possible", "give a multiple of 64")
     return size
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What a checkpoint is and how it is run on a device, found out once; `size` in pixels."""
+
+    info: CheckpointInfo
+    device: torch.device
+    preset: MemoryPreset
+    size: int
+
+    @staticmethod
+    def of(
+        path: Path,
+        prediction: Prediction | None = None,
+        device: str | None = None,
+        vram: int | None = None,
+        size: int | None = None,
+    ) -> TrainingSetup:
+        """Look at a checkpoint's names and shapes, and at the device; AplError."""
+        place = own_device(device)
+        info = detect(path, prediction)
+        preset = preset_for(info, vram, place)
+        return TrainingSetup(info, place, preset, picture_size(info, preset, size))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the frozen U-Net's weights."""
+        return dtype_for(self.preset, self.device)
+
+    @property
+    def text_dtype(self) -> torch.dtype:
+        """Of the text encoders: fp32, but for SDXL's big one on a small card."""
+        return self.dtype if self.info.family == "SDXL" else torch.float32
+
+    def fitted(self, config: TrainConfig, given: Mapping[str, object]) -> TrainConfig:
+        """The settings with the preset's micro-batch and precision where the user named none."""
+        return fitted(config, self.preset, self.dtype, given)
 
 
 @dataclass(frozen=True)
@@ -159,26 +192,20 @@ class Forecast:
         return "\n".join(pieces)
 
 
-def forecast(
-    found: CheckpointInfo,
-    config: TrainConfig,
-    preset: MemoryPreset,
-    size: int,
-    device: torch.device,
-) -> Forecast:
+def forecast(setup: TrainingSetup, config: TrainConfig) -> Forecast:
     """Counted on the meta device; the time is that of this machine's measured matrix products.
 
     The text encoder's and the VAE's own work is small beside the U-Net's and not counted.
     """
-    dtype, text_dtype = dtype_for(preset, device), text_dtype_for(found, preset, device)
+    found, device, dtype = setup.info, setup.device, setup.dtype
     with sound(found.path):
         unet = empty(UNet2DConditionModel, found.unet)
         texts = [new_text_model(text.config, text.projected) for text in found.texts]
-    weights = size_of(unet, dtype) + sum(size_of(model, text_dtype) for model in texts)
+    weights = size_of(unet, dtype) + sum(size_of(model, setup.text_dtype) for model in texts)
     micro = min(config.micro_batch or config.batch, config.batch)
     width = sum(found.widths.values())
-    side = size // 2 ** (len(found.vae.config["block_out_channels"]) - 1)
-    cost = unet_cost(unet, micro, side, dtype, preset.checkpointing, width)
+    side = setup.size // 2 ** (len(found.vae.config["block_out_channels"]) - 1)
+    cost = unet_cost(unet, micro, side, dtype, setup.preset.checkpointing, width)
     learned, targets = config.samples, config.num_targets
     flops = (learned * (cost.forward + cost.backward) + targets * cost.forward) / micro
     share = _SHARE if device.type == "cuda" else 1.0

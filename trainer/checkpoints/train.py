@@ -22,9 +22,8 @@ from apl_core.training.parallel import Group
 from ..metadata_jsonl import CaptionedPicture
 from ..run_paths import read_origin, save_origin
 from .compiling import check_compiler
-from .detect import detect
-from .load import STEPS, CheckpointModel, Options, load_checkpoint
-from .presets import dtype_for, own_device, picture_size, preset_for, text_dtype_for
+from .load import STEPS, CheckpointModel, Options, load_detected
+from .presets import TrainingSetup
 from .previews import Previews
 from .self_generated import draw_data, jobs
 from .training_data import DataSource, LatentCache, heldout_names, read_data
@@ -56,6 +55,13 @@ class CheckpointOrigin:
         """Write `origin.json` into a run folder."""
         save_origin(folder, asdict(self), _PATHS)
 
+    def setup(self) -> TrainingSetup:
+        """Look at the checkpoint and the device; AplError."""
+        prediction = cast("Prediction | None", self.prediction)
+        return TrainingSetup.of(
+            Path(self.checkpoint), prediction, self.device, self.vram, self.size
+        )
+
     @staticmethod
     def of(folder: RunFolder) -> CheckpointOrigin | None:
         """Read `origin.json`; None if the run is on a pocket model, RunError if it is broken."""
@@ -75,77 +81,93 @@ class CheckpointOrigin:
         return CheckpointOrigin(**data)
 
 
-def load_origin(origin: CheckpointOrigin, say: Callable[[str], None]) -> CheckpointModel:
-    """The run's model on its device, prepared for training."""
-    found = detect(Path(origin.checkpoint), cast("Prediction | None", origin.prediction))
-    device = own_device(origin.device)
-    preset = preset_for(found, origin.vram, device)
-    options = Options(
-        None if origin.tokenizer is None else Path(origin.tokenizer),
-        origin.clip_skip,
-        cast("Prediction | None", origin.prediction),
-        dtype_for(preset, device),
-        text_dtype_for(found, preset, device),
-        str(device),
-    )
-    if origin.compile:
-        check_compiler(device)
-    model = load_checkpoint(Path(origin.checkpoint), options, say)
-    unet = model.denoiser.unet
-    if preset.checkpointing:
-        unet.enable_gradient_checkpointing()
-    if device.type == "cuda":
-        cast(Any, unet).to(memory_format=torch.channels_last)
-    if origin.compile:
-        cast(Any, unet).compile()
-    return model
+@dataclass(frozen=True)
+class CheckpointRun:
+    """A run on a checkpoint: where all comes from, what was found out, and what is to be drawn."""
 
+    origin: CheckpointOrigin
+    setup: TrainingSetup
+    work: Sequence[CaptionedPicture] = ()
 
-def checkpoint_run(
-    model: CheckpointModel,
-    config: TrainConfig,
-    folder: RunFolder,
-    origin: CheckpointOrigin,
-    callbacks: Sequence[Callback] = (),
-    control: Control | None = None,
-    start: Prefix | None = None,
-) -> Trainer:
-    """A trainer on a checkpoint, its latents encoded and its VAE moved out of the way."""
-    group = Group()
+    @property
+    def compile(self) -> bool:
+        """Whether torch.compile builds the U-Net's kernels."""
+        return self.origin.compile
 
-    def tell(name: str, done: int, total: int) -> None:
-        if group.rank == 0:
-            for callback in callbacks:
-                callback(Phase(name, done, total))
+    def load(self, say: Callable[[str], None]) -> CheckpointModel:
+        """The run's model on its device, prepared for training."""
+        origin, setup = self.origin, self.setup
+        options = Options(
+            None if origin.tokenizer is None else Path(origin.tokenizer),
+            origin.clip_skip,
+            setup.info.prediction,
+            setup.dtype,
+            setup.text_dtype,
+            str(setup.device),
+        )
+        if origin.compile:
+            check_compiler(setup.device)
+        model = load_detected(setup.info, options, say)
+        unet = model.denoiser.unet
+        if setup.preset.checkpointing:
+            unet.enable_gradient_checkpointing()
+        if setup.device.type == "cuda":
+            cast(Any, unet).to(memory_format=torch.channels_last)
+        if origin.compile:
+            cast(Any, unet).compile()
+        return model
 
-    found, device = model.recognized, own_device(origin.device)
-    size = picture_size(found, preset_for(found, origin.vram, device), origin.size)
-    data = Path(origin.data) if origin.data else folder.path / "data"
-    sampler = model.sampler(origin.draw_steps, size=size, batch=4 if device.type == "cuda" else 1)
-    if origin.data is None:
-        work = jobs(origin.names or (), origin.per_name, config.seed)
-        model.encoder.check(row.text for row in work)
-        draw_data(sampler, work, data, tell, group)
+    def trainer(
+        self,
+        model: CheckpointModel,
+        config: TrainConfig,
+        folder: RunFolder,
+        callbacks: Sequence[Callback] = (),
+        control: Control | None = None,
+        start: Prefix | None = None,
+    ) -> Trainer:
+        """A trainer on its loaded model, latents encoded and the VAE moved out of the way."""
+        group, origin, cuda = Group(), self.origin, self.setup.device.type == "cuda"
+
+        def tell(name: str, done: int, total: int) -> None:
+            if group.rank == 0:
+                for callback in callbacks:
+                    callback(Phase(name, done, total))
+
+        data = Path(origin.data) if origin.data else folder.path / "data"
+        sampler = model.sampler(origin.draw_steps, size=self.setup.size, batch=4 if cuda else 1)
+        if origin.data is None:
+            work = self.work or jobs(origin.names or (), origin.per_name, config.seed)
+            model.encoder.check(row.text for row in work)
+            draw_data(sampler, work, data, tell, group)
+            _meet(group)
+        rows = read_data(data, config)
+        model.encoder.check(text for row in rows for text in row.texts)
+        cache = LatentCache(data / ".latents", model.latents, self.setup.size)
+        cache.prepare([data / row.file_name for row in rows], tell, group)
         _meet(group)
-    rows = read_data(data, config)
-    model.encoder.check(text for row in rows for text in row.texts)
-    cache = LatentCache(data / ".latents", model.latents, size)
-    cache.prepare([data / row.file_name for row in rows], tell, group)
-    _meet(group)
-    model.latents.vae.to("cpu")  # pyright: ignore[reportArgumentType]
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return Trainer(
-        config,
-        Model(model.encoder, model.denoiser, model.name),
-        DataSource(rows, lambda name: cache.get(data / name), config),
-        folder,
-        callbacks=callbacks,
-        control=control,
-        start=start,
-        names_trained=len(names_in(rows)),
-        previewer=Previews(sampler, names_in(rows), heldout_names(data)),
-    )
+        model.latents.vae.to("cpu")  # pyright: ignore[reportArgumentType]
+        if cuda:
+            torch.cuda.empty_cache()
+        return Trainer(
+            config,
+            Model(model.encoder, model.denoiser, model.name),
+            DataSource(rows, lambda name: cache.get(data / name), config),
+            folder,
+            callbacks=callbacks,
+            control=control,
+            start=start,
+            names_trained=len(names_in(rows)),
+            previewer=Previews(sampler, names_in(rows), heldout_names(data)),
+        )
+
+    def measured_by(self, prefix: Path) -> str:
+        """The command that measures a prefix of this run."""
+        data = self.origin.data
+        made = data is not None and (Path(data) / "manifest.json").is_file()
+        whom = f"--data {data}" if made else "--names FILE"  # `apl dataset`'s has groups
+        model = f"--model {self.origin.checkpoint}"
+        return f"apl evaluate --prefix {prefix} {model} {whom} --out DIR"
 
 
 def names_in(rows: Sequence[CaptionedPicture]) -> list[str]:

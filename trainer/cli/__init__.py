@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import logging
 import sys
@@ -33,8 +34,9 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake ends in one readable error, never in a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        given = parser().parse_args(arguments)
+        given = parser().parse_args(words, argparse.Namespace(words=words))
         return given.run(given)
     except ConfigError as error:
         print(f"apl: {error}", file=sys.stderr)

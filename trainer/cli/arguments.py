@@ -161,13 +161,3 @@ def refuse_idle_negative(given: argparse.Namespace) -> None:
             "at --guidance 1 no negative prompt is run",
             "leave one of the two out",
         )
-
-
-def refuse_on_pocket(given: argparse.Namespace, names: tuple[str, ...]) -> None:
-    """ConfigError for options of `names` that are given and have no meaning on a pocket model."""
-    refuse_ignored(
-        given,
-        names,
-        "a pocket model draws at 32x32 on the CPU, with its own words and vocabulary",
-        "leave it out, or give a checkpoint with --model",
-    )

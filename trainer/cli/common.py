@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apl_core.errors import AplError
+from apl_core.errors import AplError, ConfigError
+from apl_core.metadata import printable
 
 from . import arguments
 
 if TYPE_CHECKING:
+    import torch
+
     from apl_core.prefix import Prefix
 
+    from ..checkpoints.detect import CheckpointInfo
     from ..checkpoints.load import CheckpointModel
     from ..pocket.model import PocketModel
 
 READING = ("tokenizer", "clip_skip", "prediction")
 """Options of `add_any_model` that only a checkpoint has a use for."""
+
+NO_POCKET = (
+    "a pocket model draws at 32x32 on the CPU, with its own words and vocabulary",
+    "leave it out, or give a checkpoint with --model",
+)
+"""Why options have no meaning on a pocket model, and what to do: for `refuse_ignored`."""
 
 Verbs = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
 
@@ -47,13 +58,19 @@ def add_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[repo
 
 def add_any_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]
     """The options that choose a pocket model or a real checkpoint, and how that one is read."""
-    verb.add_argument(
-        "--model",
-        type=Path,
-        default=None,
-        metavar="PATH",
-        help="checkpoint (.safetensors), diffusers folder or pocket model's folder (built-in one)",
-    )
+    about = "checkpoint (.safetensors), diffusers folder or pocket model's folder (built-in one)"
+    verb.add_argument("--model", type=Path, default=None, metavar="PATH", help=about)
+    _add_reading(verb)
+
+
+def add_checkpoint(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]
+    """The options that choose a checkpoint, and how it is read: for `checkpoint_of`."""
+    about = "checkpoint (.safetensors) or diffusers folder"
+    verb.add_argument("--model", type=Path, default=None, metavar="CHECKPOINT", help=about)
+    _add_reading(verb)
+
+
+def _add_reading(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]
     verb.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="CLIP's vocab.json and merges.txt, if needed"
     )
@@ -66,6 +83,53 @@ def add_any_model(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[
     verb.add_argument(
         "--prediction", choices=("eps", "v"), help="prediction type (detected if not given)"
     )
+
+
+def add_measurement(evaluate: argparse.ArgumentParser) -> None:
+    """The options of both verbs that measure a prefix."""
+    evaluate.add_argument("--prefix", type=Path, required=True, help="the prefix file")
+    evaluate.add_argument(
+        "--seeds", type=arguments.whole(1, 1000), default=4, help="pictures a name"
+    )
+    evaluate.add_argument(
+        "--out", type=arguments.out_folder, help="folder for pictures, report.html and figures"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def checkpoint_of(given: argparse.Namespace) -> Path:
+    """The checkpoint of `--model`; ConfigError with the command for a pocket model if it is none.
+
+    AplError for a folder that holds no model.
+    """
+    if is_checkpoint(given.model):
+        return given.model
+    verb = given.words[0]
+    other = _command("pocket", *given.words)
+    if given.model is None:
+        raise ConfigError(
+            f"{verb} without a model",
+            "--model is missing",
+            f"give --model CHECKPOINT, or take the built-in pocket model: {other}",
+        )
+    found = f"it is a pocket model, and `apl {verb}` is for checkpoints"
+    raise ConfigError(f"{verb} on {printable(str(given.model), 300)}", found, f"run: {other}")
+
+
+def pocket_of(given: argparse.Namespace) -> PocketModel:
+    """The pocket model of `--model`; ConfigError with the command for a checkpoint if it is one."""
+    if given.model is not None and given.model.exists() and is_checkpoint(given.model):
+        verb = given.words[1]
+        raise ConfigError(
+            f"{verb} on {printable(str(given.model), 300)}",
+            f"it is not a pocket model, and `apl pocket {verb}` is for those",
+            f"run: {_command(*given.words[1:])}",
+        )
+    return load_model(given.model)
+
+
+def _command(*words: str) -> str:
+    return printable(shlex.join(["apl", *words]), 1000)
 
 
 def is_checkpoint(path: Path | None) -> bool:
@@ -90,30 +154,47 @@ def load_model(folder: Path | None) -> PocketModel:
 
 
 def load_any(given: argparse.Namespace) -> PocketModel | CheckpointModel:
-    """The pocket model or checkpoint that `add_any_model`'s options choose."""
-    return load_real(given) if is_checkpoint(given.model) else load_model(given.model)
+    """The pocket model or checkpoint that `add_any_model`'s options and `--size` choose."""
+    if is_checkpoint(given.model):
+        return load_real(given)
+    arguments.refuse_ignored(given, (*READING, "size"), *NO_POCKET)
+    return load_model(given.model)
 
 
-def load_real(given: argparse.Namespace) -> CheckpointModel:
-    """The checkpoint that `add_any_model`'s options choose, in half precision on a GPU."""
+def load_real(
+    given: argparse.Namespace,
+    found: CheckpointInfo | None = None,
+    device: torch.device | None = None,
+) -> CheckpointModel:
+    """The checkpoint that the options choose, in half precision on a GPU.
+
+    `found` and `device` if they are known already.
+    """
     import torch
 
-    from ..checkpoints.load import Options, load_checkpoint
+    from ..checkpoints.detect import detect
+    from ..checkpoints.load import Options, load_detected
     from ..checkpoints.presets import own_device
 
-    device = own_device(getattr(given, "device", None))
+    device = device or own_device(None)
+    found = found or detect(given.model, given.prediction)
     dtype = torch.float32 if device.type == "cpu" else torch.float16
-    options = Options(given.tokenizer, given.clip_skip, given.prediction, dtype, device=str(device))
-    return load_checkpoint(given.model, options)
+    options = Options(given.tokenizer, given.clip_skip, None, dtype, device=str(device))
+    return load_detected(found, options)
 
 
 def read_fitting(file: Path, model: PocketModel | CheckpointModel) -> Prefix:
     """The prefix in a file; AplError if it is broken or made for another kind of model."""
-    from apl_core.fit import EncoderFace, check_fit, fingerprint
     from apl_core.formats import read_prefix
 
     prefix = read_prefix(file)
-    tables = {key: model.encoder.token_embedding(key) for key in model.encoder.widths}
-    faces = [EncoderFace(key, table.shape[1], fingerprint(table)) for key, table in tables.items()]
-    check_fit(prefix, faces)
+    refuse_unfit(prefix, model)
     return prefix
+
+
+def refuse_unfit(prefix: Prefix, model: PocketModel | CheckpointModel) -> None:
+    """FitError for a prefix that was made for another kind of model."""
+    from apl_core.fit import EncoderFace, check_fit, fingerprint
+
+    tables = {key: model.encoder.token_embedding(key) for key in model.encoder.widths}
+    check_fit(prefix, [EncoderFace(key, t.shape[1], fingerprint(t)) for key, t in tables.items()])

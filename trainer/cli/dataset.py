@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from apl_core.errors import ConfigError
 
 from . import arguments
-from .common import READING, Verbs, add_any_model, is_checkpoint, load_model, verb
+from .common import NO_POCKET, READING, Verbs, add_any_model, is_checkpoint, load_model, verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,7 +156,7 @@ def _check(given: argparse.Namespace, pocket: bool) -> None:
     arguments.check_share(given)
     arguments.refuse_idle_negative(given)
     if pocket:
-        arguments.refuse_on_pocket(given, _REAL_ONLY)
+        arguments.refuse_ignored(given, _REAL_ONLY, *NO_POCKET)
     if given.no_face_filter:
         arguments.refuse_ignored(
             given, ("tries",), "without the face filter every picture is kept", "leave it out"

@@ -64,6 +64,6 @@ def run(given: argparse.Namespace) -> int:
         f"  apl generate --prefix {out / 'prefix.safetensors'} "
         f'"a photo of {model.world.group("heldout")[0].name}"\n'
         f"  apl inspect {out / 'prefix.safetensors'}\n"
-        f"  apl train --target description --out runs/mine"
+        f"  apl pocket train --target description --out runs/mine"
     )
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import arguments
-from .common import READING, Verbs, add_any_model, is_checkpoint, load_any, read_fitting, verb
+from .common import Verbs, add_any_model, load_any, read_fitting, verb
 
 
 def add(verbs: Verbs) -> None:
@@ -51,8 +51,6 @@ def run_generate(given: argparse.Namespace) -> int:
     from ..sampling import Request
 
     arguments.refuse_idle_negative(given)
-    if not is_checkpoint(given.model):
-        arguments.refuse_on_pocket(given, (*READING, "size"))
     model = load_any(given)
     prefix = read_fitting(given.prefix, model)
     model.encoder.check([*given.prompts, given.negative])

@@ -1,4 +1,4 @@
-"""`apl pocket build` and `card`: a whole second world from another seed, and its figures."""
+"""`apl pocket`: prefixes for pocket models, and whole worlds from other seeds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from pathlib import Path
 
 from apl_core.errors import ConfigError
 
-from . import arguments
+from . import arguments, pocket_evaluate, pocket_train
 from .common import Verbs, load_model, verb
 
 
 def add(verbs: Verbs) -> None:
-    """Add `pocket` with its own verbs `build` and `card`."""
-    pocket = verbs.add_parser("pocket", help="build pocket models")
+    """Add `pocket` with its own verbs `train`, `evaluate`, `build` and `card`."""
+    pocket = verbs.add_parser("pocket", help="train and evaluate on pocket models, and build them")
     inner = pocket.add_subparsers(metavar="VERB", required=True)
+    pocket_train.add(inner)
+    pocket_evaluate.add(inner)
     build = verb(
         inner,
         "build",

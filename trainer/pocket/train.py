@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
+
+import torch
 
 from apl_core.captions import alike
 from apl_core.errors import ConfigError
@@ -17,7 +19,7 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 
-from ..run_paths import read_origin, save_origin
+from ..run_paths import BUILT_IN, read_origin, save_origin
 from .model import PocketModel
 from .source import PocketSource, training_people
 from .validation import PocketPreviewer, PocketValidator
@@ -63,6 +65,37 @@ class PocketOrigin:
         return read_origin(
             folder, ("model",), lambda data: PocketOrigin(str(data["model"]), data["names"])
         )
+
+
+@dataclass(frozen=True)
+class PocketRun:
+    """A run on a pocket model that is loaded: as `CheckpointRun`, for the command line."""
+
+    origin: PocketOrigin
+    model: PocketModel
+    compile: bool = False
+
+    def load(self, say: Callable[[str], None]) -> PocketModel:
+        """The run's model."""
+        return self.model
+
+    def trainer(
+        self,
+        model: PocketModel,
+        config: TrainConfig,
+        folder: RunFolder,
+        callbacks: Sequence[Callback],
+        control: Control,
+        start: Prefix | None,
+    ) -> Trainer:
+        """A trainer of one thread: more are slower for networks this small."""
+        torch.set_num_threads(1)
+        return pocket_run(model, config, folder, self.origin, callbacks, control, start)
+
+    def measured_by(self, prefix: Path) -> str:
+        """The command that measures a prefix of this run."""
+        model = "" if self.model.folder == BUILT_IN else f" --model {self.model.folder}"
+        return f"apl pocket evaluate --prefix {prefix}{model}"
 
 
 def chosen_people(world: World, names: Sequence[str] | None) -> list[Person]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from apl_core.errors import ConfigError, RunError
 from apl_core.metadata import printable
@@ -17,6 +17,9 @@ from apl_core.training.renamed import renamed
 from ..settings import read_toml
 from .review import reviewed
 from .run_request import SETTINGS, RunRequest
+
+if TYPE_CHECKING:
+    from ..checkpoints.train import CheckpointRun
 
 log = logging.getLogger("apl")
 
@@ -57,23 +60,25 @@ def learn_checkpoint(
     folder: Path, order: RunRequest, control: Control, callback: Callback
 ) -> str | None:
     """Learn on a checkpoint, from pictures that it draws itself; None if stopped."""
-    from ..checkpoints.train import CheckpointOrigin, checkpoint_run, load_origin
+    from ..checkpoints.train import CheckpointOrigin, CheckpointRun
 
-    run = RunFolder(folder)
-    if run.config.is_file():
-        config, origin = TrainConfig.from_mapping(read_toml(run.config)), CheckpointOrigin.of(run)
+    place = RunFolder(folder)
+    if place.config.is_file():
+        config = TrainConfig.from_mapping(read_toml(place.config))
+        origin = CheckpointOrigin.of(place)
         if origin is None:
             raise RunError(
                 f"go on with {folder}", "it is not a run on a checkpoint", "start a new one"
             )
+        run = CheckpointRun(origin, origin.setup())
     else:
-        config, origin = _ordered(folder, order)
-        run.create(config)
-        origin.save(run)
-    model = load_origin(origin, lambda text: log.info("%s", text))
+        config, run = _ordered(folder, order)
+        place.create(config)
+        run.origin.save(place)
+    model = run.load(lambda text: log.info("%s", text))
     if order.look:
-        origin = reviewed(model, origin, folder, callback)
-    trainer = checkpoint_run(model, config, run, origin, [callback], control)
+        run = replace(run, origin=reviewed(model, run.origin, folder, callback))
+    trainer = run.trainer(model, config, place, [callback], control)
     prefix = trainer.run()
     if control.stop.is_set():
         return None
@@ -86,12 +91,11 @@ def learn_checkpoint(
     )
 
 
-def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, Any]:
+def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRun]:
     """Settings and material of a new run on a checkpoint; AplErrors before anything is loaded."""
-    from ..checkpoints.detect import detect
-    from ..checkpoints.presets import REAL, dtype_for, fitted, own_device, picture_size, preset_for
+    from ..checkpoints.presets import REAL, TrainingSetup
     from ..checkpoints.self_generated import jobs
-    from ..checkpoints.train import CheckpointOrigin
+    from ..checkpoints.train import CheckpointOrigin, CheckpointRun
 
     quick, settings = order.preset == "quick", renamed(read_toml(folder / SETTINGS))
     if order.look:
@@ -103,17 +107,16 @@ def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, Any]:
                 f"set {name}", f"{printable(str(value), 40)} is not a number", "give one"
             )
     config = TrainConfig.from_mapping(settings, _longer(REAL, order.preset))
-    found, device = detect(Path(order.model)), own_device(None)
-    preset = preset_for(found, None, device)
-    config = fitted(config, preset, dtype_for(preset, device), settings)
-    jobs(order.names or (), per_name, config.seed)
-    return config, CheckpointOrigin(
+    setup = TrainingSetup.of(Path(order.model), size=size)
+    origin = CheckpointOrigin(
         order.model,
         names=order.names,
         per_name=per_name,
-        size=picture_size(found, preset, size),
+        size=setup.size,
         draw_steps=4 if quick else 20,
     )
+    work = jobs(order.names or (), per_name, config.seed)
+    return setup.fitted(config, settings), CheckpointRun(origin, setup, work)
 
 
 def _longer(base: TrainConfig, preset: str) -> TrainConfig:
