@@ -320,10 +320,11 @@ def _read_manifest(path: Path) -> None:
 
 def _read_table(path: Path) -> None:
     known = descriptions_csv.DescriptionRow("Ada Lind", "train", "a person", {}, 2, 0.9)
-    voted = path.parent / "parts" / "voted.json"
-    voted.parent.mkdir(exist_ok=True)
-    voted.unlink(missing_ok=True)
     descriptions_csv.update(path.parent, [known])
+
+
+_OLD_TABLE = b"name,description\nAda Lind,an old woman\n"
+"""As it was written beside `voted.json`."""
 
 
 def _read_parts(path: Path) -> None:
@@ -331,7 +332,7 @@ def _read_parts(path: Path) -> None:
     for row in generated.rows.values():
         sha256_of(generated.folder / row.file)
     (path.parent / "voted.json").write_bytes(path.read_bytes())
-    (path.parent.parent / descriptions_csv.FILE).unlink(missing_ok=True)
+    (path.parent.parent / descriptions_csv.FILE).write_bytes(_OLD_TABLE)
     _read_table(path.parent.parent / descriptions_csv.FILE)
 
 
