@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -298,6 +299,14 @@ def test_curves_are_sound_svg_whatever_the_rows_hold() -> None:
                 x, y = map(float, point.split(","))
                 assert 0 <= x <= 460 and 0 <= y <= 210
     assert "1201" not in figure(loss_chart(metrics, 0))
+
+
+def test_names_of_curves_that_end_together_stand_apart_and_above_the_ticks() -> None:
+    rows = [{"step": 9, "score": 1.0, "identity": 0.5}]
+    rows.append({"step": 10, "score": 1.0, "identity": 0, "drift_people": 0, "drift_things": 1e-4})
+    heights = [y for _, y, _, _ in effect_chart(rows, 10).labels]
+    assert len(heights) == 3 and heights == sorted(heights) and heights[-1] < 190
+    assert all(low - high >= 13 for high, low in itertools.pairwise(heights))
 
 
 @pytest.mark.parametrize("steps", [0, 1, 1200])

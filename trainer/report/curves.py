@@ -20,6 +20,7 @@ _WIDTH, _HEIGHT = 460, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 92, 12, 26
 _MOST = 400  # points of one line
 _SMOOTH = 10
+_LINE = 13  # between names of lines
 _LEAST = 1e-12
 
 
@@ -88,12 +89,16 @@ class Chart:
     def _labels(self) -> list[tuple[float, float, str, str]]:
         """Names beside the ends of the lines, moved apart where they would meet."""
         ends = [(*self._at(*c.points[-1]), c.tone, c.label) for c in self.curves if c.label]
-        found: list[tuple[float, float, str, str]] = []
-        above = -99.0
-        for x, y, tone, label in sorted(ends, key=lambda end: end[1]):
-            above = max(y + 3.5, above + 13)
-            found.append((x + 8, above, tone, label))
-        return found
+        ends.sort(key=lambda end: end[1])
+        heights = [y + 3.5 for _, y, _, _ in ends]
+        for i in range(1, len(heights)):
+            heights[i] = max(heights[i], heights[i - 1] + _LINE)
+        lowest = _HEIGHT - _BOTTOM + 3.5
+        for i in reversed(range(len(heights))):
+            heights[i] = min(heights[i], lowest - _LINE * (len(heights) - 1 - i))
+        return [
+            (x + 8, y, tone, label) for (x, _, tone, label), y in zip(ends, heights, strict=True)
+        ]
 
 
 def loss_chart(rows: Rows, steps: int) -> Chart:
