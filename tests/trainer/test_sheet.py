@@ -55,6 +55,7 @@ def test_groups_stand_below_each_other_under_titles() -> None:
     groups = [(f"Learned from: {LONG} {LONG}", 3), ("Held out", 2), ("Names nobody", 1)]
     rows, labels = [PICTURES, PICTURES], ("without prefix", "with prefix")
     image = sheet(rows, labels, heads, groups=groups)
+    image = image.crop((10, 10, image.width - 10, image.height - 10))
     pixels = array(image)
     assert len(columns_of(image)) == 1 and image.width < sheet(rows, labels, heads).width
     left = columns_of(image)[0][0]
@@ -91,7 +92,7 @@ def test_a_sheet_of_before_and_after_shows_eight_of_each_group(tmp_path: Path) -
     save_before_after(tmp_path / "sheet.png", prompts, pictures, 8)
     assert seen == [0, 2, 4, *range(6, 38, 4), *range(54, 62)]
     with Image.open(tmp_path / "sheet.png") as image:
-        assert image.width == 118 + 8 * 68
+        assert image.width == 118 + 8 * 68 + 20
 
 
 @pytest.mark.parametrize("scale", [1, 3])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from apl_core.atomic import reason, write_bytes
@@ -30,7 +30,7 @@ TITLES = {
 """Titles of the groups on a sheet of before and after."""
 
 _GAP, _APART, _MARGIN = 4, 24, 118
-_LEAST = 420  # a sheet with titles is no narrower
+_LEAST, _EDGE = 420, 10  # a sheet with titles is no narrower, and has an edge
 _TITLE, _TEXT = 17, 13
 """Sizes of letters in pixels."""
 
@@ -85,7 +85,7 @@ def sheet(
     for band in bands:
         image.paste(band, (0, y))
         y += band.height + _APART
-    return image
+    return ImageOps.expand(image, _EDGE if groups else 0, _PAPER)
 
 
 def _band(
