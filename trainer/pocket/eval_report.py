@@ -1,4 +1,4 @@
-"""What `apl pocket evaluate` reports beyond its table: cosines, distances, intervals, a page of its own."""
+"""What `apl pocket evaluate` reports beyond its table: cosines, distances, intervals, a page."""
 
 from __future__ import annotations
 
