@@ -6,7 +6,8 @@ import importlib
 import json
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,17 @@ def start(host: Path, models: Path) -> None:
     hosting.load(REPOSITORY / "apl_core", "apl_core")
     hosting.load(REPOSITORY / "comfy_nodes", "apl_comfy")
     importlib.import_module("apl_comfy.files").register()
+
+
+@contextmanager
+def raises(kind: type[BaseException], said: str = "") -> Iterator[None]:
+    """AssertionError unless the block fails with this error and these words."""
+    try:
+        yield
+    except kind as error:
+        assert said in str(error), str(error)
+    else:
+        raise AssertionError(f"nothing failed: {kind.__name__} {said}")
 
 
 def report(checks: Mapping[str, Callable[[], None]], out: Path) -> None:
