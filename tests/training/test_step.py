@@ -23,7 +23,7 @@ from apl_core.training.folder import RunFolder
 from apl_core.training.frozen import frozen
 from apl_core.training.loop import Trainer
 from apl_core.training.parallel import Group
-from apl_core.training.step import gradient
+from apl_core.training.step import clip, gradient
 
 MODEL = tiny_model()
 NETWORKS = [*MODEL.encoder.modules, *MODEL.denoiser.modules]
@@ -276,3 +276,17 @@ def test_an_empty_text_is_taught_to_stay_one() -> None:
     assert loss > 0 and bool((found.abs().amax(1) > 0).all())
     still, nothing = gradient_of(settings(), free, some_rows())
     assert nothing < 1e-9 and not still.any()
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5, 100.0])
+def test_clipping_holds_the_joint_norm(limit: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    given = {k: torch.randn(4, 8, generator=random) for k in ("clip_l", "clip_g")}
+    before = torch.cat([g.flatten() for g in given.values()])
+    clip(given, limit)
+    after = torch.cat([g.flatten() for g in given.values()])
+    if limit == 0.5:
+        assert float(after.norm()) == pytest.approx(0.5, rel=1e-5)
+        torch.testing.assert_close(after / after.norm(), before / before.norm())
+    else:
+        assert torch.equal(after, before)
