@@ -147,10 +147,7 @@ def add(verbs: Verbs) -> None:
     paper.add_argument(
         "--workers", type=arguments.whole(1, 1024), default=None, help="processes (one per core)"
     )
-    paper.add_argument(
-        "--rank", type=arguments.rank, default=0, help="this machine's share of the parts"
-    )
-    paper.add_argument("--of", type=arguments.ranks, default=1, help="number of shares")
+    arguments.add_shards(paper)
     paper.add_argument("--json", action="store_true", help="print figures.json instead of tables")
     _add_pages(inner)
 
@@ -288,13 +285,13 @@ def run_paper(given: argparse.Namespace) -> int:
     from .paper.run import Share, missing_parts, run_paper
     from .paper.targets import TARGETS
 
-    arguments.check_share(given)
+    arguments.check_shard(given)
     model, plan = load_model(given.model), QUICK if given.quick else FULL
     if given.prefix:
         read_fitting(given.prefix, model)
     workers = (os.cpu_count() or 1) if given.workers is None else given.workers
     command = "apl bench paper" + " --quick" * given.quick
-    share = Share(given.rank, given.of)
+    share = Share(given.shard, given.num_shards)
     flat = run_paper(model, given.out, plan, given.prefix, workers, share, command)
     if flat is None:
         left = ", ".join(missing_parts(given.out, plan))

@@ -65,9 +65,9 @@ def open_log(folder: Path, rank: int) -> Iterator[JsonLog]:
             lock(stream.fileno())
         except OSError as error:
             raise RunError(
-                f"make pictures into {printable(str(folder))} as rank {rank}",
+                f"make pictures into {printable(str(folder))} as shard {rank}",
                 "another process is doing that already",
-                "wait for it, or give each process its own --rank",
+                "wait for it, or give each process its own --shard",
             ) from error
         try:
             _mend(stream)

@@ -127,8 +127,8 @@ def test_a_folder_of_another_plan_or_prefix_is_refused(model: PocketModel, out: 
 
 
 def test_the_command_refuses_a_share_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "paper", "--rank", "2", "--of", "2"]) == 2
-    assert "--rank 2 of 2" in capsys.readouterr().err
+    assert main(["bench", "paper", "--shard", "2", "--num-shards", "2"]) == 2
+    assert "--shard 2 of --num-shards 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("plan", [FULL, QUICK, TINY])

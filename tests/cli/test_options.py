@@ -35,8 +35,8 @@ NUMBERS = [
     (EVALUATE, "--seed", ("3",), ("-3",)),
     (EVALUATE, "--batch", ("1",), ("0",)),
     (EVALUATE, "--gallery-seeds", ("1",), ("0",)),
-    (EVALUATE, "--rank", ("0",), ("-1",)),
-    (EVALUATE, "--of", ("1",), ("0",)),
+    (EVALUATE, "--shard", ("0",), ("-1",)),
+    (EVALUATE, "--num-shards", ("1",), ("0",)),
     (POCKET, "--seeds", ("1",), ("0", "-4")),
     (POCKET, "--free", ("1", "128"), ("0", "-1")),
     (POCKET, "--names", ("1", "64"), ("0", "names.txt", "builtin")),
@@ -50,7 +50,7 @@ NUMBERS = [
     (DATASET, "--guidance", ("1",), ("nan", "0")),
     (DATASET, "--size", ("64",), ("7", "72")),
     (DATASET, "--batch", ("1",), ("0", "257")),
-    (DATASET, "--of", ("2",), ("0",)),
+    (DATASET, "--num-shards", ("2",), ("0",)),
     ("train --out o", "--size", ("64",), ("7",)),
     ("train --out o", "--per-name", ("1",), ("0", "-1")),
     ("train --out o", "--draw-steps", ("1",), ("0", "1001")),
@@ -73,7 +73,7 @@ NUMBERS = [
     ("bench negative", "--free", ("1",), ("0",)),
     ("bench negative", "--workers", ("1",), ("0",)),
     ("bench paper", "--workers", ("1",), ("0", "-1")),
-    ("bench paper", "--of", ("1",), ("0",)),
+    ("bench paper", "--num-shards", ("1",), ("0",)),
     ("pocket build --seed 1 --out o", "--minutes", ("0.002",), ("nan", "0", "-1")),
     ("pocket build --out o", "--seed", ("1",), ("-1", "1" + 20 * "0")),
 ]
@@ -255,3 +255,11 @@ def test_an_option_that_nothing_would_use_is_refused(
     code, out, err = apl(*line.split())
     assert (code, out) == (2, "") and err.startswith(f"apl: use {told}: ")
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("verb", [EVALUATE, DATASET, "bench paper"])
+def test_shares_under_their_names_of_before(verb: str) -> None:
+    old = parser().parse_args([*verb.split(), "--rank", "2", "--of", "3"])
+    assert (old.shard, old.num_shards) == (2, 3)
+    usual = parser().parse_args(verb.split())
+    assert (usual.shard, usual.num_shards) == (0, 1)

@@ -216,7 +216,7 @@ def test_other_settings_need_another_folder(straight: Path) -> None:
 
 
 def test_two_processes_do_not_draw_the_same_share(straight: Path, tmp_path: Path) -> None:
-    with open_log(tmp_path, 0), pytest.raises(RunError, match="own --rank"):
+    with open_log(tmp_path, 0), pytest.raises(RunError, match="own --shard"):
         make(tools(), tasks(), tmp_path)
 
 
@@ -323,7 +323,7 @@ def test_the_command_tells_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFix
         ("Ann Lee\n", [], "only one name"),
         ("Ann Lee\nBo Ray\n", ["--heldout", "names.txt"], "in both lists"),
         ("Ann\nBo\n", ["--steps=0"], "--steps: 0 is not within 1 to 1000"),
-        ("Ann\nBo\n", ["--rank=3", "--of=2"], "--rank 3 of 2"),
+        ("Ann\nBo\n", ["--shard=3", "--num-shards=2"], "--shard 3 of --num-shards 2"),
         ("Ann\nBo\n", ["--count=0"], "--count"),
         ("Ann\nBo\n", ["--tries=2"], "--tries 2 is less"),
         ("Ann\nBo\n", ["--guidance=0"], "--guidance: 0 is not within 1 to 100"),

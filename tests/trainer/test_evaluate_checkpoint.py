@@ -171,7 +171,7 @@ def test_bad_usage_is_told_before_anything_is_loaded(
         (["--names", names, "--heldout", names], "in both lists"),
         (["--names", names, "--gallery", str(tmp_path / "none")], "no such folder"),
         (["--names", names, "--seeds", "0"], "--seeds: 0 is not within"),
-        (["--names", names, "--rank", "2"], "--rank 2 of 1"),
+        (["--names", names, "--shard", "2"], "--shard 2 of --num-shards 1"),
         (["--names", names, "--gallery", names, "--gallery-seeds", "2"], "--gallery-seeds"),
         (["--names", names, "--size", "100"], "multiple of 64"),
     ):

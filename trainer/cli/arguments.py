@@ -72,7 +72,6 @@ guidance = decimal(1, 100)
 
 clip_skip = whole(1, 48)
 minutes = decimal(0.001, 100_000)
-rank, ranks = whole(0, 4095), whole(1, 4096)
 
 
 def pixels(text: str) -> int:
@@ -134,10 +133,22 @@ def _check(text: str, places: list[Path]) -> None:
         ) from error
 
 
-def check_share(given: argparse.Namespace) -> None:
-    """ConfigError unless `--rank` is one of the shares that `--of` counts."""
-    if given.rank >= given.of:
-        raise ConfigError("take a share", f"--rank {given.rank} of {given.of}", "count from 0")
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Options for several processes that share the work; `--rank` and `--of` of 0.1 do, too."""
+    for flag, old, default, kind, text in (
+        ("--shard", "--rank", 0, whole(0, 4095), "this process's share of the work, from 0"),
+        ("--num-shards", "--of", 1, whole(1, 4096), "how many processes share the work"),
+    ):
+        parser.add_argument(flag, type=kind, default=default, help=text)
+        name, hidden = flag[2:].replace("-", "_"), argparse.SUPPRESS
+        parser.add_argument(old, dest=name, type=kind, default=hidden, help=hidden)
+
+
+def check_shard(given: argparse.Namespace) -> None:
+    """ConfigError unless `--shard` is one of those that `--num-shards` counts."""
+    if given.shard >= given.num_shards:
+        found = f"--shard {given.shard} of --num-shards {given.num_shards}"
+        raise ConfigError("take a share of the work", found, "count from 0")
 
 
 def refuse_ignored(given: argparse.Namespace, names: tuple[str, ...], found: str, fix: str) -> None:

@@ -56,12 +56,7 @@ def add(verbs: Verbs) -> None:
     _add_amounts(made)
     _add_pictures(made)
     _add_eyes(made)
-    made.add_argument(
-        "--rank", type=arguments.rank, default=0, help="this process's number, from 0"
-    )
-    made.add_argument(
-        "--of", type=arguments.ranks, default=1, help="how many processes share the work"
-    )
+    arguments.add_shards(made)
     made.add_argument("--json", action="store_true", help="print what was made as JSON")
 
 
@@ -144,16 +139,16 @@ def run_dataset(given: argparse.Namespace) -> int:
     tasks = _tasks(given, tools, amounts, splits) + own
     encoder.check(_texts(tools, tasks))
     tools.settings.remember(given.out)
-    mine = sum(task.wanted for task in tasks[given.rank :: given.of])
+    mine = sum(task.wanted for task in tasks[given.shard :: given.num_shards])
     with tqdm(total=mine, desc="pictures", unit="picture", disable=given.json) as bar:
-        make(tools, tasks, given.out, given.rank, given.of, bar.update)
+        make(tools, tasks, given.out, given.shard, given.num_shards, bar.update)
     outcome = finish(tools, tasks, amounts, given.out, not given.no_gender)
     return _told(given, outcome, splits)
 
 
 def _check(given: argparse.Namespace, pocket: bool) -> None:
     """ConfigError for options that do not go together, or that nothing would use."""
-    arguments.check_share(given)
+    arguments.check_shard(given)
     arguments.refuse_idle_negative(given)
     if pocket:
         arguments.refuse_ignored(given, _REAL_ONLY, *NO_POCKET)
@@ -276,11 +271,11 @@ def _texts(tools: GenerationTools, tasks: Sequence[Task]) -> set[str]:
 def _told(given: argparse.Namespace, outcome: DatasetSummary, splits: dict[str, Split]) -> int:
     """Say what was made and what is odd about it."""
     if not outcome.complete:
-        found = f"{outcome.unfinished} parts are still being drawn by other ranks"
+        found = f"{outcome.unfinished} parts are still being drawn by other processes"
         if given.json:
             print(json.dumps({"complete": False, "unfinished": outcome.unfinished}))
         else:
-            print(f"{found}; the last rank writes metadata.jsonl and manifest.json")
+            print(f"{found}; the last one writes metadata.jsonl and manifest.json")
         return 0
     for line in _odd(outcome, splits):
         print(f"warning: {line}", file=sys.stderr)

@@ -47,12 +47,7 @@ def add(verbs: Verbs) -> None:
     _add_people(evaluate)
     _add_pictures(evaluate)
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="where `apl fetch` put them")
-    evaluate.add_argument(
-        "--rank", type=arguments.rank, default=0, help="this process's number, from 0"
-    )
-    evaluate.add_argument(
-        "--of", type=arguments.ranks, default=1, help="how many processes share the drawing"
-    )
+    arguments.add_shards(evaluate)
 
 
 def _add_people(evaluate: argparse.ArgumentParser) -> None:
@@ -151,10 +146,10 @@ def run_evaluate(given: argparse.Namespace) -> int:
             bar(Phase(name, done, total))
 
     try:
-        left = evaluator.draw(tell, given.rank, given.of)
+        left = evaluator.draw(tell, given.shard, given.num_shards)
         if left:
             bar.close()
-            print(f"{left} pictures are still being drawn by other ranks; the last one measures")
+            print(f"{left} pictures are drawn by other processes now; the last one measures")
             return 0
         evaluation = evaluator.measure(tell)
     except KeyboardInterrupt:
@@ -210,7 +205,7 @@ def _who(given: argparse.Namespace) -> _Who:
 
 
 def _check(given: argparse.Namespace) -> None:
-    arguments.check_share(given)
+    arguments.check_shard(given)
     arguments.refuse_idle_negative(given)
     if given.gallery is not None:
         arguments.refuse_ignored(
