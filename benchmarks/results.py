@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.errors import ConfigError, RunError
+from apl_trainer.evaluation.titles import FIGURE_TITLES
 from apl_trainer.settings import parse_json
 from apl_trainer.statistics import Mean
 
@@ -23,14 +24,7 @@ _GOALS = (
 )
 """What a demo should reach."""
 
-_CONDITIONS = {
-    "base": "no prefix",
-    "prefix": "**learned prefix**",
-    "random": "random prefix",
-    "description": "description instead of name",
-    "negative": "name in the negative prompt",
-    "floor": '"a person" instead of name',
-}
+_CONDITIONS = {**FIGURE_TITLES, "prefix": f"**{FIGURE_TITLES['prefix']}**"}
 _FIGURES = {
     "identity_top1.trained": "identity, trained names",
     "identity_top1.heldout": "identity, held-out names",

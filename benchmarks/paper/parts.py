@@ -17,6 +17,7 @@ from apl_trainer.evaluation.conditions import (
 )
 from apl_trainer.evaluation.distances import feature_change, fid, kid_mean, pixel_change
 from apl_trainer.evaluation.identity import Identity, identity
+from apl_trainer.evaluation.titles import CONDITION_TITLES
 from apl_trainer.pocket.card import read_renders
 from apl_trainer.pocket.eval_prompts import correct
 from apl_trainer.pocket.metrics import PEOPLE, SCENE, THINGS, PromptSet
@@ -80,7 +81,7 @@ def identity_part(bench: Experiment) -> Result:
     eraser, cost = bench.made("eraser")
     conditions = {
         **baselines(_random(bench)),
-        "prefix": Condition("learned prefix", bench.prefix.rows(), brief=False),
+        "prefix": Condition(CONDITION_TITLES["prefix"], bench.prefix.rows(), brief=False),
         "eraser": Condition("weights edited"),
     }
     shots = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from apl_trainer.evaluation.titles import CONDITION_TITLES, RESEEDED
 from apl_trainer.report.page import Table
 from apl_trainer.statistics import Mean
 
@@ -15,13 +16,9 @@ Figures = Mapping[str, Mean]
 Numbers = Mapping[str, float]
 
 CONDITIONS = {
-    "none": "no prefix",
-    "prefix": "learned prefix",
-    "random": "random prefix",
-    "description": "description instead of name",
-    "negative": "name in the negative prompt",
+    **{name: title for name, title in CONDITION_TITLES.items() if name != "floor"},
     "eraser": "weights edited (listed names)",
-    "floor": "“a person” instead of name",
+    "floor": CONDITION_TITLES["floor"],
 }
 
 
@@ -96,7 +93,7 @@ def _change(figures: Figures) -> Table:
                 for kind in ("pixels", "features", "fid", "kid")
             ),
         ]
-        for name, title in {**CONDITIONS, "reseeded": "another seed"}.items()
+        for name, title in {**CONDITIONS, "reseeded": RESEEDED}.items()
         if f"change.pixels.{name}" in figures
     ]
     return Table(

@@ -21,6 +21,7 @@ from .conditions import PERSON, Condition, EvalPrompt, EvalPrompts, baselines, r
 from .figures import changes, likeness, read_faces, text_fit
 from .gallery import People, pictures_of_people, read_people
 from .image_cache import ImageCache, ImageSet
+from .titles import CONDITION_TITLES
 
 GALLERY_PROMPT = "a close-up portrait of {}"
 GROUPS = ("trained", "heldout")
@@ -168,7 +169,7 @@ class CheckpointEvaluator:
 
     def _conditions(self, model: CheckpointModel, prefix: Prefix) -> dict[str, Condition]:
         others = baselines(random_rows(model.encoder, prefix.n, prefix.behind))
-        learned = Condition("learned prefix", prefix.rows(), free=True, brief=False)
+        learned = Condition(CONDITION_TITLES["prefix"], prefix.rows(), free=True, brief=False)
         found = {"none": others.pop("none"), "prefix": learned, **others}
         if not all(q.description for q in self.asked.named):
             del found["description"]  # it would ask for the name itself

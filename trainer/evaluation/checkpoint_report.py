@@ -20,6 +20,7 @@ from ..statistics import Mean
 from .before_after import save_before_after
 from .checkpoint_eval import GROUPS, CheckpointEvaluation
 from .image_cache import ImageSet, read_image
+from .titles import RESEEDED
 
 FORMAT = 1
 _CHANGES = ("prefix", "random", "reseeded")
@@ -209,7 +210,7 @@ def _drift(evaluation: CheckpointEvaluation) -> Table | None:
     there = [kind for kind in kinds if f"change.{kind}.prefix" in evaluation.figures]
     if not there:
         return None
-    names = {**evaluation.titles, "reseeded": "another seed"}
+    names = {**evaluation.titles, "reseeded": RESEEDED}
     rows = [
         [names[name], *(_change(evaluation.figures[f"change.{kind}.{name}"]) for kind in there)]
         for name in _CHANGES

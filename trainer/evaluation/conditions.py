@@ -13,6 +13,7 @@ from apl_core.ports import TextEncoderPort
 from apl_core.prefix import Rows
 
 from ..sampling import Request
+from .titles import CONDITION_TITLES
 
 PERSON = "a person"
 
@@ -99,15 +100,15 @@ class Condition:
 def baselines(random: Rows) -> dict[str, Condition]:
     """No prefix, a random one, and what people do without one."""
     return {
-        "none": Condition("no prefix", free=True, brief=False),
-        "random": Condition("random prefix", random, free=True),
+        "none": Condition(CONDITION_TITLES["none"], free=True, brief=False),
+        "random": Condition(CONDITION_TITLES["random"], random, free=True),
         "description": Condition(
-            "description instead of name", rewrite=lambda q: q.request(q.description)
+            CONDITION_TITLES["description"], rewrite=lambda q: q.request(q.description)
         ),
         "negative": Condition(
-            "name in the negative prompt", rewrite=lambda q: q.request(negative=q.subject)
+            CONDITION_TITLES["negative"], rewrite=lambda q: q.request(negative=q.subject)
         ),
-        "floor": Condition("“a person” instead of name", rewrite=lambda q: q.request(PERSON)),
+        "floor": Condition(CONDITION_TITLES["floor"], rewrite=lambda q: q.request(PERSON)),
     }
 
 

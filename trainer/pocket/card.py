@@ -11,6 +11,7 @@ import torch
 from apl_core.atomic import write_text
 
 from ..evaluation.conditions import Condition
+from ..evaluation.titles import CONDITION_TITLES
 from ..statistics import Mean, mean
 from .dataset import UNKNOWN, invent
 from .evaluate import EVALUATION_STEPS
@@ -36,7 +37,7 @@ def write_card(folder: Path) -> Path:
     """Measure the model in `folder` and write card.md and card.json there."""
     model = load_pocket(folder)
     prompts = PromptSet.of(model.world)
-    condition = Condition("no prefix", free=True, brief=False)
+    condition = Condition(CONDITION_TITLES["none"], free=True, brief=False)
     with RenderPool(folder, EVALUATION_STEPS) as renderer:
         drawn = Rendered.join(
             [f.result() for f in renderer.submit(condition.requests(prompts), condition.rows)]

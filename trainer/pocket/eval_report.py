@@ -14,6 +14,7 @@ from apl_core.atomic import write_text
 from apl_core.prefix import Prefix
 
 from ..evaluation.figures import changes, likeness
+from ..evaluation.titles import FIGURE_TITLES, RESEEDED
 from ..report.page import Picture, Table, write_page
 from ..statistics import Mean
 from .evaluate import PocketEvaluation, save_sheet
@@ -97,15 +98,7 @@ def write_intervals(out: Path, figures: Mapping[str, Mean], facts: Mapping[str, 
 
 
 def _tables(figures: dict[str, Mean]) -> list[Table]:
-    titles = {
-        "base": "no prefix",
-        "prefix": "learned prefix",
-        "random": "random prefix",
-        "description": "description instead of name",
-        "negative": "name in the negative prompt",
-        "floor": "“a person” instead of name",
-        "reseeded": "another seed",
-    }
+    titles = {**FIGURE_TITLES, "reseeded": RESEEDED}
     groups = [("trained", "trained"), ("held-out", "heldout")]
     keys = [
         ("cosine", "identity_cosine"),

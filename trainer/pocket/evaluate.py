@@ -12,6 +12,7 @@ from apl_core.prefix import Prefix
 
 from ..evaluation.before_after import save_before_after
 from ..evaluation.conditions import Condition, baselines, random_rows, reseeded
+from ..evaluation.titles import CONDITION_TITLES
 from ..report.page import Table
 from ..report.sheet import SCALE, TITLES
 from ..statistics import Mean
@@ -32,14 +33,6 @@ _COLUMNS = (
     "things",
 )
 _TITLES = ("trained", "held-out", "held-out top-5", "face found", "scene", "people", "things")
-_ROWS = {
-    "none": "no prefix",
-    "prefix": "learned prefix",
-    "random": "random prefix",
-    "description": "description instead of name",
-    "negative": "name in the negative prompt",
-    "floor": "“a person” instead of name",
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ class PocketEvaluation:
         """The conditions side by side, in percent."""
         rows = [
             [title, *(_cell(self.found[name], key) for key in _COLUMNS)]
-            for name, title in _ROWS.items()
+            for name, title in CONDITION_TITLES.items()
         ]
         about = (
             "Percent with 95 % intervals. Identity (first three columns): lower is more anonymous. "
@@ -77,7 +70,7 @@ def evaluate(
     model: PocketModel, renderer: RenderPool, prompts: PromptSet, prefix: Prefix
 ) -> PocketEvaluation:
     """Draw with the prefix and with all baselines, and compute all figures."""
-    learned = Condition("learned prefix", prefix.rows(), free=True, brief=False)
+    learned = Condition(CONDITION_TITLES["prefix"], prefix.rows(), free=True, brief=False)
     conditions = {
         "prefix": learned,
         **baselines(random_rows(model.encoder, prefix.n, prefix.behind)),

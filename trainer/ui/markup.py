@@ -8,6 +8,7 @@ from typing import Any
 from apl_core.errors import AplError
 from apl_core.training.config import SETTINGS, allowed
 
+from ..evaluation.titles import FIGURE_TITLES
 from ..report.curves import effect_chart, loss_chart
 from ..report.templates import data_url, template
 from .review import DATA
@@ -106,7 +107,9 @@ def results(run: RunStatus | None, target: Path | None) -> str:
         ("Prefix", f"{run.name}.safetensors", _data(run.prefix), "application/octet-stream"),
     ]
     links = [(title, name, data_url(d, kind), len(d)) for title, name, d, kind in files if d]
-    return part("results", figures(run.path), picture(run.path / "sheet.png"), links, target)
+    return part(
+        "results", FIGURE_TITLES, figures(run.path), picture(run.path / "sheet.png"), links, target
+    )
 
 
 def picture(path: Path | None) -> str | None:
