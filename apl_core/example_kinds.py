@@ -11,5 +11,8 @@ KINDS: tuple[Kind, ...] = ("identity", "things", "people")
 Target = Literal["description", "person", "empty"]
 """What a name prompt is drawn to: its neutral description, "a person", or the empty prompt."""
 
+PERSON = "a person"
+"""What stands for a name whose bearer nothing describes."""
+
 Weighting = Literal["eps", "x0"]
 """Whether errors are measured on the noise (as the paper does) or on the clean latent."""

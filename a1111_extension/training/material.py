@@ -16,13 +16,12 @@ from torch import Tensor
 
 from apl_core import atomic
 from apl_core.captions import Names
-from apl_core.example_kinds import Kind
+from apl_core.example_kinds import PERSON, Kind
 from apl_core.objective import Example
 from apl_core.ports import DenoiserPort, TextEncoderPort
 from apl_core.prefix import Rows
 
 FRAMES = ("a photo of {}", "a close-up photo of {}", "a portrait of {}", "{}")
-NEUTRAL = "a person"
 THINGS = (
     *("a photo of a dog", "a red bicycle leaning on a wall", "a bowl of fruit on a table"),
     *("a city street at night", "a mountain lake", "a black cat on a sofa", "a wooden house"),
@@ -50,7 +49,7 @@ class LatentSource:
 
 def prompts_of(names: Sequence[str]) -> list[tuple[Kind, str, str]]:
     """(kind, prompt, neutral prompt) of all that is learned from."""
-    named = [(frame.format(name), frame.format(NEUTRAL)) for name in names for frame in FRAMES]
+    named = [(frame.format(name), frame.format(PERSON)) for name in names for frame in FRAMES]
     found: list[tuple[Kind, str, str]] = []
     found.extend(("identity", prompt, neutral) for prompt, neutral in named)
     everybody = Names(names)  # a name may be a word of our own prompts

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from apl_core.atomic import write_text
+from apl_core.example_kinds import PERSON
 from apl_core.formats import read_prefix
 from apl_core.prefix import Prefix
 from apl_core.training.config import TrainConfig
@@ -24,7 +25,6 @@ from apl_core.training.folder import RunFolder
 from apl_trainer.pocket.captions import TEMPLATES
 from apl_trainer.pocket.eval_prompts import people_prompts, things_prompts
 from apl_trainer.pocket.model import PocketModel, load_pocket
-from apl_trainer.pocket.source import PERSON
 from apl_trainer.pocket.train import POCKET, PocketOrigin, pocket_run
 from apl_trainer.pocket.world import Person
 

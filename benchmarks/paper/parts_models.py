@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
+from apl_core.example_kinds import PERSON
 from apl_core.prefix import Rows
 from apl_trainer.evaluation.distances import pixel_change
 from apl_trainer.pocket.eval_prompts import identity_prompts, people_prompts, things_prompts
 from apl_trainer.pocket.metrics import PEOPLE, THINGS
 from apl_trainer.pocket.networks import to_pictures
 from apl_trainer.pocket.render_pool import Rendered
-from apl_trainer.pocket.source import PERSON
 from apl_trainer.report.sheet import save_sheet
 from apl_trainer.statistics import Mean, mean
 

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from apl_core.captions import Names, alike, has_letters, tells_of_people
 from apl_core.errors import ConfigError
-from apl_core.example_kinds import Kind, Target
+from apl_core.example_kinds import PERSON, Kind, Target
 from apl_core.objective import Example
 
-PERSON = "a person"
 TEMPLATES = ("{}", "a photo of {}", "a portrait of {}", "a close-up photo of {}", "{} smiling")
 THINGS = """a red house by a lake
 a bowl of fruit on a wooden table

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from apl_core.atomic import reason, write_bytes
 from apl_core.captions import Names
 from apl_core.errors import AplError
-from apl_core.example_kinds import KINDS, Kind, Target
+from apl_core.example_kinds import KINDS, PERSON, Kind, Target
 from apl_core.metadata import printable
 from apl_core.objective import Example
 from apl_core.training.config import TrainConfig
@@ -31,7 +31,6 @@ from ..models.vae import VaeLatents
 from ..pictures import READING, read_picture
 from ..word_swap import other_gender
 
-PERSON = "a person"
 _OTHER_FACE = 0.5
 
 

@@ -17,12 +17,13 @@ from typing import Any
 from apl_core.atomic import reason, write_bytes
 from apl_core.captions import Names, alike
 from apl_core.errors import ConfigError, RunError
+from apl_core.example_kinds import PERSON
 from apl_core.metadata import printable
 from apl_core.texts import read_text
 
 from ..json_log import PARTS
 from ..metadata_jsonl import Split
-from ..readers.descriptions import ATTRIBUTES, OLD_ATTRIBUTES, PERSON
+from ..readers.descriptions import ATTRIBUTES, OLD_ATTRIBUTES
 from ..settings import parse_json
 
 FILE = "descriptions.csv"

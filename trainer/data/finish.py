@@ -16,13 +16,14 @@ from torch import Tensor
 
 from apl_core.atomic import reason, write_text
 from apl_core.errors import RunError
+from apl_core.example_kinds import PERSON
 from apl_core.metadata import printable
 
 from .. import metadata_jsonl
 from ..metadata_jsonl import CaptionedPicture, write_metadata
 from ..prompts import SLOT
 from ..readers.concept_known import LEAST, known
-from ..readers.descriptions import PERSON, phrase, vote
+from ..readers.descriptions import phrase, vote
 from ..report.sheet import png, sheet
 from . import descriptions_csv
 from .descriptions_csv import DescriptionRow

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from apl_core.example_kinds import PERSON
 from apl_core.prefix import Prefix
 
 from ..checkpoints.load import CheckpointModel
@@ -17,7 +18,7 @@ from ..readers.available import Readers
 from ..readers.protocols import FaceReader, Faces
 from ..sampling import Request
 from ..statistics import Mean, mean
-from .conditions import PERSON, Condition, EvalPrompt, EvalPrompts, baselines, random_rows, reseeded
+from .conditions import Condition, EvalPrompt, EvalPrompts, baselines, random_rows, reseeded
 from .figures import changes, likeness, read_faces, text_fit
 from .gallery import People, pictures_of_people, read_people
 from .image_cache import ImageCache, ImageSet

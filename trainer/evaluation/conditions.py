@@ -9,13 +9,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from apl_core.example_kinds import PERSON
 from apl_core.ports import TextEncoderPort
 from apl_core.prefix import Rows
 
 from ..sampling import Request
 from .titles import CONDITION_TITLES
-
-PERSON = "a person"
 
 _RESEEDED = 500_000
 Same = TypeVar("Same", bound="EvalPrompts")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from apl_core.example_kinds import Kind, Target
+from apl_core.example_kinds import PERSON, Kind, Target
 from apl_core.objective import Example
 from apl_core.tokens import room
 
@@ -37,7 +37,6 @@ from .render import (
 )
 from .world import Person, random_looks
 
-PERSON = "a person"
 _MIXED = 0.3
 _TWICE, _PAIR = 0.1, 0.1  # identity prompts that say the name again, and that name two people
 _FILLED, _MOST = 0.7, 19  # identity prompts that begin with filler words, and the most of them

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-PERSON = "a person"
 ATTRIBUTES = ("gender", "age", "hair_length", "hair_color", "glasses", "beard")
 """Columns of the table; whatever tells people apart more finely has no place in it."""
 
