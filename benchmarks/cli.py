@@ -65,6 +65,24 @@ def add(verbs: Verbs) -> None:
     train.add_argument(
         "--out", type=arguments.out_folder, default="bench/train", help="folder for the figures"
     )
+    left = verb(
+        inner,
+        "name-left",
+        run_name_left,
+        "is the measure without a recognizer right? Correlations on the pocket model",
+        "apl bench name-left --seeds 0 1 --out bench/name-left",
+    )
+    add_model(left)
+    left.add_argument(
+        "--seeds", type=arguments.seed, nargs="+", default=[0, 1], help="a run of each is measured"
+    )
+    left.add_argument("--steps", type=arguments.steps, default=240, help="steps of a run")
+    left.add_argument(
+        "--every", type=arguments.whole(1, 10_000), default=12, help="steps between snapshots"
+    )
+    left.add_argument(
+        "--out", type=arguments.out_folder, default="bench/name-left", help="folder for the figures"
+    )
     fuzz = verb(
         inner,
         "fuzz",
@@ -210,6 +228,18 @@ def run_host(given: argparse.Namespace) -> int:
     out = given.out / given.host
     out.mkdir(parents=True, exist_ok=True)
     print(json.dumps(hosts[given.host](out), indent=1, sort_keys=True))
+    return 0
+
+
+def run_name_left(given: argparse.Namespace) -> int:
+    """Measure snapshots of runs with and without the recognizer."""
+    from apl_trainer.pocket.multiprocess import cores
+    from apl_trainer.pocket.train import POCKET
+
+    from .name_left import Size, run
+
+    size = Size(given.steps, given.every)
+    run(load_model(given.model), POCKET, given.seeds, size, given.out, cores(), print)
     return 0
 
 

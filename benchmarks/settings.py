@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from apl_core.training.config import SETTINGS, allowed
-from apl_trainer.checkpoints.presets import REAL
+from apl_core.training.config import CHECKPOINT, SETTINGS, allowed
 from apl_trainer.pocket.train import POCKET
 
 from .house import write_between
@@ -19,7 +18,7 @@ def settings_table() -> str:
         lines.append(f"| **{group}** | | | | |")
         for name, declared in SETTINGS.items():
             if declared.metadata["group"] == group:
-                values = (json.dumps(getattr(recipe, name)) for recipe in (REAL, POCKET))
+                values = (json.dumps(getattr(recipe, name)) for recipe in (CHECKPOINT, POCKET))
                 cells = (f"`{name}`", *values, allowed(declared), declared.metadata["help"])
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -15,21 +15,13 @@ from PIL import Image
 from apl_core.errors import ConfigError
 from apl_core.example_kinds import Kind
 from apl_core.prefix import Prefix
-from apl_core.training.config import SETTINGS, TrainConfig
+from apl_core.training.config import CHECKPOINT, SETTINGS, TrainConfig
+from apl_core.training.people import Person, kept_for_validation, people_in
 
 from .files import KIND
 from .nodes_prefix import CATEGORY, PrefixType, connected
 from .training.run import Job, Watcher, keep, new_folder, pictures_to_make, train
-from .training.source import (
-    PEOPLE,
-    THINGS,
-    Person,
-    held_out,
-    kind_of,
-    nameless,
-    read_lines,
-    read_people,
-)
+from .training.source import PEOPLE, THINGS, kind_of, nameless, read_lines
 
 PREVIEW_SIDE = 512
 
@@ -80,7 +72,8 @@ class TrainPrefix(io.ComfyNode):
         given = [one if isinstance(one, str) or not one else one[0] for one in (names, target)]
         try:
             if all(isinstance(one, str) for one in given):
-                read_people(*given)  # pyright: ignore[reportArgumentType]
+                names, target = given
+                people_in(names, described=target == "description")  # pyright: ignore[reportArgumentType]
             if run_name:
                 new_folder(Path(), run_name if isinstance(run_name, str) else run_name[0])
         except ConfigError as error:
@@ -92,7 +85,7 @@ class TrainPrefix(io.ComfyNode):
         """Train; everything comes as a list, because pictures and texts may be lists."""
         one = {name: values[0] for name, values in given.items() if values}
         prefix = one.get("prefix")
-        people = read_people(one["names"], one["target"])
+        people = people_in(one["names"], described=one["target"] == "description")
         things = nameless("things", read_lines(one["things"]), people)
         others = nameless("people", read_lines(one["people"]), people)
         pictures = _pairs(given.get("images") or [], given.get("texts") or [])
@@ -134,7 +127,7 @@ def _config(
     one: dict[str, Any], people: Sequence[Person], start: Prefix | None, kinds: set[Kind]
 ) -> TrainConfig:
     """A run's settings with these kinds; a prefix to go on from decides where vectors stand."""
-    batch, steps, judged = one["batch"], one["steps"], bool(held_out(people)[1])
+    batch, steps, judged = one["batch"], one["steps"], bool(kept_for_validation(people)[1])
     identity = max(1, round(batch * 14 / 36))
     faces = round(batch * 14 / 36) if "people" in kinds else 0
     whole = identity + faces + (max(1, batch - identity - faces) if "things" in kinds else 0)
@@ -184,8 +177,9 @@ def _texts() -> list[io.Input]:
             "names",
             multiline=True,
             tooltip="One name per line, or `Name = description`: those the prefix learns from. "
-            "It is meant for everybody, also for people you do not list. Of five or more the last "
-            "fifth is held out to choose the best step. Never stored in the file.",
+            "It is meant for everybody, also for people you do not list. Of five or more the first "
+            "eighth is kept to choose the best step and to say how much of a name is left. Never "
+            "stored in the file.",
         ),
         io.String.Input(
             "things",
@@ -230,7 +224,7 @@ def _numbers() -> list[io.Input]:
         declared("steps", "steps", 300),
         io.Float.Input(
             "rate",
-            default=0.03,
+            default=CHECKPOINT.learning_rate,
             min=rate["min"],
             max=rate["max"],
             step=1e-6,

@@ -13,30 +13,32 @@ import torch
 from PIL import Image
 
 from apl_core.errors import ConfigError, RunError
+from apl_core.objective import Example
 from apl_core.prefix import Rows
 from apl_core.training.callbacks import Callback, Control, Event, Phase, Stepped
-from apl_core.training.config import TrainConfig
+from apl_core.training.config import CHECKPOINT, TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
+from apl_core.training.people import Person, kept_for_validation, people_in
+from apl_core.training.validation import PromptValidator, validation_examples, verdict
 
 from ..hosts import Host
 from ..webui import module
-from .material import FRAMES, PEOPLE, LatentSource, make_latents, prompts_of, sample
+from .material import FRAMES, PEOPLE, LatentSource, make_latents, named_prompts, prompts_of, sample
 from .ports import HostDenoiser, HostEncoder, pictures, refuse_unfit
 
 _LATENT = 8
 """Pixels per side of one place of a latent."""
 
 _SIZE = 512
-_BASE = TrainConfig(
+_BASE = replace(
+    CHECKPOINT,
     steps=1000,
-    learning_rate=0.002,
     batch_identity=2,
     batch_things=1,
     batch_people=2,
     micro_batch=1,
     target_cache=0,
-    validate_every=0,
 )
 """A card that already holds the webui's model has room for one example at a time."""
 
@@ -46,7 +48,7 @@ class TrainPlan:
     """What a run in a folder is to do; made before it begins, so that refusals come at once."""
 
     folder: Path
-    names: tuple[str, ...]
+    people: tuple[Person, ...]
     config: TrainConfig
     size: int
     draw_steps: int
@@ -85,7 +87,8 @@ class TrainPlan:
         else:
             steps = {"quick": 4, "thorough": 2 * _BASE.steps}.get(order.preset, _BASE.steps)
             config = TrainConfig.from_mapping(settings, replace(_BASE, steps=steps))
-        return TrainPlan(folder, order.names or (), config, size, 4 if quick else 20)
+        people = people_in("\n".join(order.names or ()), described=config.target == "description")
+        return TrainPlan(folder, people, config, size, 4 if quick else 20)
 
     def learn(self, host: Host, folder: Path, status: Any) -> str | None:
         """Do it; a sentence about what came out, None if it was stopped."""
@@ -108,9 +111,8 @@ class TrainPlan:
                 return None
             assert trainer.previewer is not None
             trainer.previewer(prefix.rows(), folder / "sheet.png")
-        return (
-            f"{prefix.n} vectors learned in {prefix.card.steps} steps. Nothing measured the faces: "
-            "look at pictures of many names, trained and others, before you trust it."
+        return f"{prefix.n} vectors, kept at step {prefix.card.steps}. " + verdict(
+            prefix.card.figures
         )
 
     def _trainer(
@@ -118,7 +120,8 @@ class TrainPlan:
     ) -> Trainer:
         encoder, denoiser = HostEncoder(host, model, self.size), HostDenoiser(model)
         side = self.size // _LATENT
-        shape, prompts = (4, side, side), prompts_of(self.names)
+        learned, kept = kept_for_validation(self.people)
+        shape, prompts = (4, side, side), prompts_of(learned, self.config.target)
 
         def drawn(done: int, total: int) -> None:
             tell(Phase("drawing the pictures to learn from", done, total))
@@ -133,9 +136,23 @@ class TrainPlan:
             self.draw_steps,
         )
 
+        free = [
+            (place, Example(kind, latents[place], prompt, prompt))
+            for place, (kind, prompt, _) in enumerate(prompts)
+            if kind != "identity"
+        ]
+        held, validator = set[int](), None
+        if kept and self.config.validate_every:
+            held = {place for place, _ in (*free[:2], *free[-2:])}
+            faces = [latents[i] for i, prompt in enumerate(prompts) if prompt[0] == "people"]
+            named = [pair for person in kept for pair in named_prompts(person, self.config.target)]
+            examples = validation_examples(named, faces, [e for i, e in free if i in held])
+            validator = PromptValidator(encoder, denoiser, examples, 1)
+        rest = [place for place in range(len(prompts)) if place not in held]
+
         def preview(rows: Rows, path: Path) -> None:
             """Without the prefix above, with it below."""
-            texts = [*(FRAMES[0].format(name) for name in self.names[:3]), PEOPLE[0]]
+            texts = [*(FRAMES[0].format(one.name) for one in self.people[:3]), PEOPLE[0]]
             both = [
                 sample(encoder, denoiser, texts, shape, 0, each, self.draw_steps)
                 for each in (None, rows)
@@ -150,13 +167,13 @@ class TrainPlan:
         return Trainer(
             self.config,
             named,
-            LatentSource(prompts, latents),
+            LatentSource([prompts[i] for i in rest], latents[rest]),
             run,
-            None,
+            validator,
             preview,
             [tell],
             control,
-            names_trained=len(self.names),
+            names_trained=len(learned),
         )
 
 

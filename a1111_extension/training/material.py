@@ -16,10 +16,13 @@ from torch import Tensor
 
 from apl_core import atomic
 from apl_core.captions import Names
+from apl_core.errors import ConfigError, RunError
 from apl_core.example_kinds import PERSON, Kind
+from apl_core.metadata import printable
 from apl_core.objective import Example
 from apl_core.ports import DenoiserPort, TextEncoderPort
 from apl_core.prefix import Rows
+from apl_core.training.people import Person
 
 FRAMES = ("a photo of {}", "a close-up photo of {}", "a portrait of {}", "{}")
 THINGS = (
@@ -47,16 +50,34 @@ class LatentSource:
         return [Example(kind, mine[i][1], mine[i][0][1], mine[i][0][2]) for i in picks]
 
 
-def prompts_of(names: Sequence[str]) -> list[tuple[Kind, str, str]]:
+def prompts_of(people: Sequence[Person], target: str) -> list[tuple[Kind, str, str]]:
     """(kind, prompt, neutral prompt) of all that is learned from."""
-    named = [(frame.format(name), frame.format(PERSON)) for name in names for frame in FRAMES]
-    found: list[tuple[Kind, str, str]] = []
-    found.extend(("identity", prompt, neutral) for prompt, neutral in named)
-    everybody = Names(names)  # a name may be a word of our own prompts
+    found: list[tuple[Kind, str, str]] = [
+        ("identity", prompt, neutral)
+        for person in people
+        for prompt, neutral in named_prompts(person, target)
+    ]
+    everybody = Names([p.name for p in people])  # a name may be a word of our own prompts
     free: dict[Kind, Sequence[str]] = {"things": THINGS, "people": PEOPLE}
     for kind, texts in free.items():
         found.extend((kind, text, text) for text in texts if not everybody.find(text))
     return found
+
+
+def named_prompts(person: Person, target: str) -> list[tuple[str, str]]:
+    """(name prompt, its neutral prompt) in every frame; ConfigError for a missing description."""
+    if target == "description" and not person.description:
+        raise ConfigError(
+            f"learn the description of {printable(person.name, 80)!r}",
+            "it has none",
+            f"write `{printable(person.name, 80)} = a woman with short gray hair` in the list of "
+            "names, or leave the target at person",
+        )
+    stand_in = person.description if target == "description" else PERSON
+    return [
+        (frame.format(person.name), "" if target == "empty" else frame.format(stand_in))
+        for frame in FRAMES
+    ]
 
 
 def make_latents(
@@ -70,7 +91,15 @@ def make_latents(
 ) -> Tensor:
     """Latents (N, C, H, W) of the prompts' pictures, from `path` if a run has made them before."""
     if path.is_file():
-        return load_file(path)["latents"]
+        latents = load_file(path)["latents"]
+        if len(latents) != len(prompts):
+            raise RunError(
+                f"go on in {path.parent.name}",
+                f"it holds {len(latents)} pictures for {len(prompts)} prompts: another version of "
+                "the extension began it",
+                "start a new run with the same names",
+            )
+        return latents
     made: list[Tensor] = []
     for number, (_, prompt, _) in enumerate(prompts):
         made.append(sample(encoder, denoiser, [prompt], shape, number, None, steps).cpu())

@@ -17,18 +17,20 @@ from torch import Tensor
 from apl_core.errors import ConfigError, HostError, RunError
 from apl_core.example_kinds import Kind, Target
 from apl_core.formats import write_prefix
+from apl_core.objective import Example
 from apl_core.prefix import Prefix, Rows
-from apl_core.training.callbacks import Control, Event, Stepped, ValidationResult
+from apl_core.training.callbacks import Control, Event, Stepped
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.micro import out_of_memory
+from apl_core.training.people import Person, kept_for_validation
+from apl_core.training.validation import PromptValidator, validation_examples, verdict
 
 from .pictures import LatentSampler, save, sheet
 from .ports import ComfyDenoiser, ComfyEncoder
-from .source import TEMPLATES, CaptionedLatent, LatentSource, Person, held_out, kind_of, person_in
+from .source import TEMPLATES, CaptionedLatent, LatentSource, kind_of, neutral, person_in
 from .trainable import load, trainable
-from .validation import HeldOut
 
 LOOKED_AT = 3
 """Names in a preview."""
@@ -84,14 +86,19 @@ class Trained:
     losses: list[float]
     pictures: Tensor
 
+    @property
+    def verdict(self) -> str:
+        """What was measured of it, in words."""
+        return verdict(self.prefix.card.figures)
+
 
 def train(
     job: Job, model: Any, clip: Any, vae: Any, folder: RunFolder, watcher: Watcher
 ) -> Trained:
     """Learn a prefix for the loaded model into `folder`.
 
-    Of five names or more a fifth is held out; the step that does best on them is kept, otherwise
-    the last one. An interrupt saves what is learned so far and then stops the graph.
+    Of five names or more an eighth is kept for validation; the step that does best on them is kept,
+    otherwise the last one. An interrupt saves what is learned so far and then stops the graph.
     Raises HostError for a model that cannot be trained on or memory that does not suffice, and the
     core's errors.
     """
@@ -138,17 +145,10 @@ def _train(
             save(sheet(*look(rows)), path)
             load(model, clip)  # the VAE may have pushed them out
 
-        learned, kept = _split(shown, job.people)
-        validator: HeldOut | None = None
+        learned, kept = _split(shown, job)
         name = type(model.model).__name__
         control = Control()
-
-        def validated(rows: Rows) -> ValidationResult:
-            nonlocal validator
-            if validator is None:
-                source = LatentSource(kept, job.people, _target(job))
-                validator = HeldOut(encoder, denoiser, job.config, source)
-            return validator(rows)
+        validator = PromptValidator(encoder, denoiser, kept, at_once) if kept else None
 
         def trainer() -> Trainer:
             return Trainer(
@@ -156,7 +156,7 @@ def _train(
                 Model(encoder, denoiser, f"ComfyUI {name}"),
                 LatentSource(learned, job.people, _target(job)),
                 folder,
-                validator=validated if kept["identity"] else None,
+                validator=validator,
                 previewer=preview if job.previews else None,
                 callbacks=[watcher],
                 control=control,
@@ -201,7 +201,8 @@ def keep(trained: Trained, home: Path, run: RunFolder) -> Path:
 def pictures_to_make(job: Job) -> int:
     """How many pictures the model has to make itself before the first step."""
     read = _read_kinds(job)
-    made = 0 if "identity" in read else len(job.people) * job.per_name
+    learned, _ = kept_for_validation(job.people)
+    made = 0 if "identity" in read else len(learned) * job.per_name
     made += 0 if "things" in read else len(job.things)
     return made + (0 if "people" in read else len(job.others))
 
@@ -219,7 +220,7 @@ def _shown(job: Job, sampler: LatentSampler, watcher: Watcher) -> dict[Kind, lis
         watcher.picture()
 
     if not shown["identity"]:
-        for person in job.people:
+        for person in kept_for_validation(job.people)[0]:
             for number in range(job.per_name):
                 make("identity", TEMPLATES[number % len(TEMPLATES)].format(person.name), person)
     if not shown["things"]:
@@ -232,16 +233,28 @@ def _shown(job: Job, sampler: LatentSampler, watcher: Watcher) -> dict[Kind, lis
 
 
 def _split(
-    shown: Mapping[Kind, Sequence[CaptionedLatent]], people: Sequence[Person]
-) -> tuple[dict[Kind, Sequence[CaptionedLatent]], dict[Kind, Sequence[CaptionedLatent]]]:
-    """What is learned from, and what is validated on; the latter has no names if few are shown."""
-    _, kept = held_out(people)
-    identity = shown["identity"]
-    validated = [one for one in identity if one.person in kept]
-    learned = [one for one in identity if one.person not in kept]
-    if not learned:
-        validated, learned = [], validated
-    return {**shown, "identity": learned}, {**shown, "identity": validated}
+    shown: Mapping[Kind, Sequence[CaptionedLatent]], job: Job
+) -> tuple[dict[Kind, Sequence[CaptionedLatent]], list[Example]]:
+    """What is learned from, and what is validated on: nothing where names or latents are few.
+
+    An eighth of the people is kept for validation, and of each name-free kind two or more of its
+    latents, if there are four. Their names are asked for on latents of people without a name.
+    """
+    learners, kept = kept_for_validation(job.people)
+    identity = [one for one in shown["identity"] if one.person in learners]
+    if not kept or not identity:
+        return dict(shown), []
+    learned: dict[Kind, Sequence[CaptionedLatent]] = {**shown, "identity": identity}
+    free: list[Example] = []
+    for kind in ("things", "people"):
+        whole = shown[kind]
+        count = max(len(whole) // 8, 2) if len(whole) >= 4 else 0
+        free += [Example(kind, one.latent, one.text, one.text) for one in whole[:count]]
+        learned[kind] = whole[count:]
+    texts = [template.format(one.name) for one in kept for template in TEMPLATES[1:4]]
+    named = [(text, neutral(text, job.people, _target(job))) for text in texts]
+    faces = [one.latent for one in shown["people"] or identity]
+    return learned, validation_examples(named, faces, free)
 
 
 def _read_kinds(job: Job) -> set[Kind]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apl_core.captions import Names, alike, has_letters, tells_of_people
+from apl_core.captions import Names, tells_of_people
 from apl_core.errors import ConfigError
 from apl_core.example_kinds import PERSON, Kind, Target
 from apl_core.objective import Example
+from apl_core.training.people import Person
 
 TEMPLATES = ("{}", "a photo of {}", "a portrait of {}", "a close-up photo of {}", "{} smiling")
 THINGS = """a red house by a lake
@@ -37,47 +38,12 @@ a man cooking in a kitchen"""
 
 
 @dataclass(frozen=True)
-class Person:
-    """A name to anonymize, and what may stay of its bearer."""
-
-    name: str
-    description: str
-
-
-@dataclass(frozen=True)
 class CaptionedLatent:
     """A clean latent (C, H, W) with the text of its picture; `person` if it shows a named one."""
 
     latent: Tensor
     text: str
     person: Person | None = None
-
-
-def read_people(lines: str, target: Target) -> list[Person]:
-    """People from lines "Name" or "Name = description"; ConfigError names all that is wrong."""
-    people: list[Person] = []
-    problems: list[ConfigError] = []
-    for line in read_lines(lines):
-        name, _, description = (part.strip() for part in line.partition("="))
-        if name and not has_letters(name):
-            problems.append(_fault(name, "it holds no letter", "write a name"))
-        if any(alike(one.name) == alike(name) for one in people):
-            problems.append(_fault(name, "it comes twice", "remove one of them"))
-        if target == "description" and not description:
-            fix = "write `Name = a woman with short grey hair`, or choose the target `person`"
-            problems.append(_fault(name, "it has no description", fix))
-        people.append(Person(name, description))
-    if not people:
-        problems.append(_fault("names", "there is none", "write one name per line"))
-    if problems:
-        raise ConfigError.of("read the names", problems)
-    return people
-
-
-def held_out(people: Sequence[Person]) -> tuple[Sequence[Person], Sequence[Person]]:
-    """Who is learned from, and who is kept for validation: the last fifth, if there are five."""
-    kept = len(people) // 5
-    return people[: len(people) - kept], people[len(people) - kept :]
 
 
 def read_lines(text: str) -> list[str]:

@@ -15,15 +15,24 @@ from apl_a1111.hosts import A1111
 from apl_a1111.training import job
 from apl_a1111.training.job import TrainPlan
 from apl_a1111.training.loaded import OnLoaded
-from apl_a1111.training.material import PEOPLE, THINGS, LatentSource, make_latents, prompts_of
+from apl_a1111.training.material import (
+    PEOPLE,
+    THINGS,
+    LatentSource,
+    make_latents,
+    named_prompts,
+    prompts_of,
+)
 from apl_a1111.training.ports import refuse_unfit
+from safetensors.torch import save_file
 from torch import Tensor
 
-from apl_core.errors import AplError, ConfigError, HostError
+from apl_core.errors import AplError, ConfigError, HostError, RunError
 from apl_core.ports import Conditioning
 from apl_core.schedule import Schedule
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
+from apl_core.training.people import Person
 from apl_trainer.ui.run_request import RunRequest
 from apl_trainer.ui.run_status import read_run
 
@@ -69,7 +78,7 @@ class Denoiser:
 def test_latents_are_made_once_and_examples_are_the_same_for_the_same_generator(
     tmp_path: Path,
 ) -> None:
-    prompts, denoiser, told = prompts_of(["Ada", "Bob"]), Denoiser(), []
+    prompts, denoiser, told = prompts_of([Person("Ada"), Person("Bob")], "person"), Denoiser(), []
     encoder: Any = Encoder()
 
     def make() -> Tensor:
@@ -121,15 +130,41 @@ def ordered(folder: Path, settings: str = "", preset: str = "standard") -> Path:
 
 
 def test_a_name_that_is_a_word_of_our_prompts_is_not_learned_as_a_thing() -> None:
-    free = [text for kind, text, _ in prompts_of(["Cat", "Friends", "Ada"]) if kind != "identity"]
+    free = [
+        text
+        for kind, text, _ in prompts_of([Person(n) for n in ("Cat", "Friends", "Ada")], "person")
+        if kind != "identity"
+    ]
     assert len(free) == len(THINGS) + len(PEOPLE) - 2
     assert not any("cat" in text or "friends" in text for text in free)
+
+
+def test_names_are_learned_to_the_target_of_the_settings() -> None:
+    ada = Person("Ada", "a woman with dark hair")
+    for target, neutral in (
+        ("person", "a photo of a person"),
+        ("description", "a photo of a woman with dark hair"),
+        ("empty", ""),
+    ):
+        assert ("a photo of Ada", neutral) in named_prompts(ada, target)
+    with pytest.raises(ConfigError, match="Bo"):
+        named_prompts(Person("Bo"), "description")
+
+
+def test_latents_of_another_list_of_prompts_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latents.safetensors"
+    save_file({"latents": torch.zeros(3, 4, 8, 8)}, path)
+    prompts = prompts_of([Person("Ada")], "person")
+    none: Any = None
+    with pytest.raises(RunError, match="start a new run"):
+        make_latents(path, none, none, prompts, (4, 8, 8), lambda *_: None, 1)
 
 
 def test_a_plan_is_the_preset_and_what_was_typed(tmp_path: Path) -> None:
     model = loaded(tmp_path / "first.safetensors")
     plan = TrainPlan.of(ordered(tmp_path), HOST, model)
-    assert (plan.names, plan.size, plan.draw_steps) == (("Zoë", "李雷"), 512, 20)
+    assert plan.people == (Person("Zoë"), Person("李雷"))
+    assert (plan.size, plan.draw_steps) == (512, 20)
     assert (plan.config.steps, plan.config.micro_batch, plan.config.target_cache) == (1000, 1, 0)
     plan = TrainPlan.of(
         ordered(tmp_path, "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 1", "quick"),

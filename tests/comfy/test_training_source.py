@@ -14,7 +14,6 @@ from apl_comfy.training.source import (
     neutral,
     person_in,
     read_lines,
-    read_people,
 )
 
 from apl_core.errors import ConfigError
@@ -52,12 +51,6 @@ def test_prompts_to_leave_alone_name_nobody() -> None:
     assert nameless("things", lines, ALL) == lines
     with pytest.raises(ConfigError, match="names 'Ada Lovelace'"):
         nameless("people", [*lines, "a portrait of ada_lovelace"], ALL)
-
-
-def test_a_list_names_everybody_once_and_in_letters() -> None:
-    with pytest.raises(ConfigError) as caught:
-        read_people("Ada Lovelace\nada_lovelace\n???", "person")
-    assert len(caught.value.problems) == 2
 
 
 def test_examples_name_nobody_in_their_target() -> None:

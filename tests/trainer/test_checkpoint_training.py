@@ -332,3 +332,24 @@ def test_a_text_that_spells_a_mark_is_told_before_a_run_begins(
     assert main(arguments(root, tmp_path / "run", *more)) == 1
     assert "spells out the token" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_of_five_names_one_is_kept_and_the_figures_are_told(
+    root: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """A run says how much of a name is left, of names that nothing was learned from."""
+    names = "\n".join([*NAMES, "edda = a woman with red hair"])
+    (tmp_path / "names.txt").write_text(names)
+    out = tmp_path / "run"
+    more = ["--names", str(tmp_path / "names.txt"), "--per-name", "1", "--draw-steps", "1"]
+    assert main(arguments(root, out, *more, "--validate-every", "1")) == 0
+    said, card = capsys.readouterr().out, read_prefix(out / "prefix.safetensors").card
+    assert "of what a name changes is left" in said and card.names_trained == 4
+    assert {"name_left", "drift_things", "drift_people"} <= set(card.figures)
+    rows = [row for row in RunFolder(out).rows() if "score" in row]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert card.steps == min(rows, key=lambda row: row["score"])["step"]
+    capsys.readouterr()
+    described = arguments(root, tmp_path / "other", *more, "--target", "description")
+    assert main(described) == 2
+    assert "has no description" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from PIL import Image
 from apl_core.captions import Names
 from apl_core.errors import ConfigError
 from apl_core.training.config import TrainConfig
+from apl_core.training.people import Person, people_in
 from apl_trainer.checkpoints.self_generated import jobs
 from apl_trainer.checkpoints.train import names_in as names_of
 from apl_trainer.checkpoints.training_data import DataSource, example, read_data
@@ -26,7 +27,7 @@ from apl_trainer.metadata_jsonl import (
     read_metadata,
     write_metadata,
 )
-from apl_trainer.names import check_apart, names_in, read_names
+from apl_trainer.names import check_apart, read_names
 from apl_trainer.settings import read_toml
 from apl_trainer.ui.run_status import read_run
 
@@ -112,15 +113,15 @@ def test_spellings_of_a_name_are_one_name(tmp_path: Path) -> None:
     assert names_of(rows) == ["Ada Lind"]
     DataSource(rows, lambda file: torch.zeros(1), CONFIG).draw("identity", 2, torch.Generator())
     with pytest.raises(ConfigError, match="stands there 2 times"):
-        names_in("Ada Lovelace\nAda-Lovelace")
+        people_in("Ada Lovelace\nAda-Lovelace")
     with pytest.raises(ConfigError, match="1 of them"):
         check_apart(["Ada Lovelace"], ["ada_lovelace"])
     with pytest.raises(ConfigError, match="no letter"):
-        names_in("Ada\n???")
+        people_in("Ada\n???")
 
 
 def test_drawn_data_leaves_prompts_out_that_hold_a_name() -> None:
-    rows = jobs(["Boat", "Ada Lind", "Bo Ray", "Cy Dell"], 8, 0)
+    rows = jobs([Person(n) for n in ("Boat", "Ada Lind", "Bo Ray", "Cy Dell")], 8, 0)
     free = [row.text for row in rows if row.kind != "identity"]
     assert len(free) == 64 and not any("boat" in text for text in free)
 

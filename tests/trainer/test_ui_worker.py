@@ -81,7 +81,7 @@ def test_a_checkpoint_is_learned_on_too(tmp_path: Path) -> None:
         "slim", names, "quick", "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 2\n", "real"
     )
     last = wait(controller, "real")
-    assert last.state == "done" and "Nothing measured the faces" in last.said, last
+    assert last.state == "done" and "Nothing measured how much of a name is left" in last.said, last
     assert last.prefix and set(read_prefix(last.prefix).vectors) == {"clip_l"}
     assert picture(last.path / "sheet.png") and not figures(last.path)
 

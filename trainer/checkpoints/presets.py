@@ -21,17 +21,6 @@ from .load import empty
 from .safetensors_index import sound
 from .text_encoders import new_text_model
 
-REAL = TrainConfig(
-    target="person",
-    learning_rate=2e-3,
-    steps=600,
-    target_cache=576,
-    validate_every=100,
-    save_every=50,
-)
-"""The recipe's defaults on real checkpoints, whose token embeddings are short: not yet tried on
-pretrained weights."""
-
 _SHARE = 0.4
 """Part of a GPU's matrix product rate that a step is taken to reach, for the time of a dry run."""
 

@@ -15,6 +15,7 @@ from apl_core.captions import Names
 from apl_core.errors import AplError, ConfigError
 from apl_core.example_kinds import Kind
 from apl_core.training.parallel import Group
+from apl_core.training.people import Person
 
 from ..metadata_jsonl import CaptionedPicture, write_metadata
 from ..report.sheet import to_image
@@ -64,8 +65,9 @@ THINGS = (
 LEAST_NAMES = 4
 
 
-def jobs(names: Sequence[str], per_name: int, seed: int) -> list[CaptionedPicture]:
+def jobs(people: Sequence[Person], per_name: int, seed: int) -> list[CaptionedPicture]:
     """What is drawn for a list of names, and as many people without a name and things each."""
+    names = [person.name for person in people]
     if len(names) < LEAST_NAMES:
         raise ConfigError(
             "learn from names",
@@ -74,16 +76,18 @@ def jobs(names: Sequence[str], per_name: int, seed: int) -> list[CaptionedPictur
         )
     found: list[CaptionedPicture] = []
 
-    def add(kind: Kind, text: str, name: str = "") -> None:
+    def add(kind: Kind, text: str, name: str = "", neutral: str = "") -> None:
         number = len(found)
         file = f"{kind}-{number:05d}.png"
-        found.append(CaptionedPicture(file, text, kind, name, seed=seed + number))
+        found.append(CaptionedPicture(file, text, kind, name, neutral, seed + number))
 
-    for name, number in itertools.product(names, range(per_name)):
-        add("identity", TEMPLATES[number % len(TEMPLATES)].format(name), name)
-    people, things = (_naming_nobody(prompts, names) for prompts in (PEOPLE, THINGS))
+    for person, number in itertools.product(people, range(per_name)):
+        template, described = TEMPLATES[number % len(TEMPLATES)], person.description
+        neutral = template.format(described) if described else ""
+        add("identity", template.format(person.name), person.name, neutral)
+    nobody, things = (_naming_nobody(prompts, names) for prompts in (PEOPLE, THINGS))
     for number in range(len(found)):
-        who, how = people[number % len(people)], TEMPLATES[number // len(people) % len(TEMPLATES)]
+        who, how = nobody[number % len(nobody)], TEMPLATES[number // len(nobody) % len(TEMPLATES)]
         add("people", how.format(who))
         add("things", f"a photo of {things[number % len(things)]}")
     return found

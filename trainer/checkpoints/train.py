@@ -9,8 +9,10 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from apl_core.captions import alike
+from apl_core.example_kinds import Target
 from apl_core.prefix import Prefix
 from apl_core.schedule import Prediction
 from apl_core.training.callbacks import Callback, Control, Phase
@@ -18,6 +20,8 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
+from apl_core.training.people import Person, kept_for_validation, people_in
+from apl_core.training.validation import PromptValidator
 
 from ..metadata_jsonl import CaptionedPicture
 from ..run_paths import read_origin, save_origin
@@ -27,6 +31,7 @@ from .presets import TrainingSetup
 from .previews import Previews
 from .self_generated import draw_data, jobs
 from .training_data import DataSource, LatentCache, heldout_names, read_data
+from .validation import kept_apart
 
 _PATHS = ("checkpoint", "data", "tokenizer")
 
@@ -35,7 +40,8 @@ _PATHS = ("checkpoint", "data", "tokenizer")
 class CheckpointOrigin:
     """Where a run's model and data come from, kept beside its settings so that it can resume.
 
-    Without `data` the model draws its own pictures of `names` into the run's folder.
+    Without `data` the model draws its own pictures of `names`, lines of a list, into the run's
+    folder. Runs that were begun before names were kept for validation are not `validated`.
     """
 
     checkpoint: str
@@ -50,6 +56,12 @@ class CheckpointOrigin:
     device: str | None = None
     draw_steps: int = STEPS
     compile: bool = False
+    validated: bool = False
+
+    @property
+    def people(self) -> tuple[Person, ...]:
+        """Who is learned from, if it is a list of names."""
+        return people_in("\n".join(self.names or ()))
 
     def save(self, folder: RunFolder) -> None:
         """Write `origin.json` into a run folder."""
@@ -137,7 +149,7 @@ class CheckpointRun:
         data = Path(origin.data) if origin.data else folder.path / "data"
         sampler = model.sampler(origin.draw_steps, size=self.setup.size, batch=4 if cuda else 1)
         if origin.data is None:
-            work = self.work or jobs(origin.names or (), origin.per_name, config.seed)
+            work = self.work or jobs(origin.people, origin.per_name, config.seed)
             model.encoder.check(row.text for row in work)
             draw_data(sampler, work, data, tell, group)
             _meet(group)
@@ -149,16 +161,29 @@ class CheckpointRun:
         model.latents.vae.to("cpu")  # pyright: ignore[reportArgumentType]
         if cuda:
             torch.cuda.empty_cache()
+
+        def latents(name: str) -> Tensor:
+            return cache.get(data / name)
+
+        learned, examples, names = rows, [], names_in(rows)
+        if origin.validated and config.recipe != "paper" and config.validate_every:
+            _, kept = kept_for_validation([Person(name) for name in names])
+            learned, examples = kept_apart(rows, kept, latents, cast(Target, config.target))
+        validator = None
+        if examples:
+            parts = model.encoder, model.denoiser, examples, config.micro_batch, config.seed
+            validator = PromptValidator(*parts, tell)
         return Trainer(
             config,
             Model(model.encoder, model.denoiser, model.name),
-            DataSource(rows, lambda name: cache.get(data / name), config),
+            DataSource(learned, latents, config),
             folder,
             callbacks=callbacks,
             control=control,
             start=start,
-            names_trained=len(names_in(rows)),
-            previewer=Previews(sampler, names_in(rows), heldout_names(data)),
+            validator=validator,
+            names_trained=len(names_in(learned)),
+            previewer=Previews(sampler, names_in(learned), heldout_names(data)),
         )
 
     def measured_by(self, prefix: Path) -> str:

@@ -63,26 +63,27 @@ def add(verbs: Verbs) -> None:
 
 def run_train(given: argparse.Namespace) -> int:
     """Learn a prefix from the beginning."""
-    from apl_core.training.config import TrainConfig
+    from apl_core.training.config import CHECKPOINT, TrainConfig
 
     from ..checkpoints.compiling import check_compiler
     from ..checkpoints.load import check_reading
-    from ..checkpoints.presets import REAL, TrainingSetup, forecast
+    from ..checkpoints.presets import TrainingSetup, forecast
     from ..checkpoints.self_generated import jobs
     from ..checkpoints.train import CheckpointOrigin, CheckpointRun
     from ..checkpoints.training_data import read_data
-    from ..names import read_names
+    from ..names import read_people
 
     model, settings = checkpoint_of(given), settings_from(given)
-    config = TrainConfig.from_mapping(settings, REAL)
+    config = TrainConfig.from_mapping(settings, CHECKPOINT)
     _check_data(given)
     setup = TrainingSetup.of(model, given.prediction, given.device, given.vram, given.size)
     config = setup.fitted(config, settings)
-    names = None if given.names is None else read_names(given.names)
+    described = config.target == "description"
+    people = None if given.names is None else read_people(given.names, described)
     per_name = given.per_name or PER_NAME
-    work = [] if names is None else jobs(names, per_name, config.seed)
+    work = [] if people is None else jobs(people, per_name, config.seed)
     texts = [row.text for row in work]
-    if names is None:
+    if people is None:
         texts = [text for row in read_data(given.data, config) for text in row.texts]
     check_reading(setup.info, given.tokenizer, given.clip_skip, texts)
     if given.dry_run:
@@ -94,7 +95,7 @@ def run_train(given: argparse.Namespace) -> int:
     origin = CheckpointOrigin(
         str(model.resolve()),
         None if given.data is None else str(given.data.resolve()),
-        names,
+        None if people is None else tuple(person.line for person in people),
         per_name,
         setup.size,
         given.vram,
@@ -104,6 +105,7 @@ def run_train(given: argparse.Namespace) -> int:
         given.device,
         given.draw_steps or DRAW_STEPS,
         given.compile,
+        validated=True,
     )
     return begin(given, config, CheckpointRun(origin, setup, work))
 

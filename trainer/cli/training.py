@@ -117,6 +117,7 @@ def learn(
     """Learn in a run's folder, shown on the terminal; 0, or 1 if it was stopped."""
     from apl_core.training.callbacks import Control
     from apl_core.training.parallel import Group
+    from apl_core.training.validation import verdict
 
     from ..callbacks import LeaveBeforeLearning, ProgressBar, stop_on_interrupt
     from ..checkpoints.compiling import compiling
@@ -139,5 +140,7 @@ def learn(
         print(f"stopped and saved. Go on with: apl resume {folder.path}")
         return 1
     print(f"{folder.prefix}\n  kept step {prefix.card.steps}")
+    if "name_left" in prefix.card.figures or not prefix.card.figures:
+        print(f"  {verdict(prefix.card.figures)}")
     print(f"  measure it with: {run.measured_by(folder.prefix)}")
     return 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from apl_core.atomic import reason, write_bytes, write_text
 from apl_core.errors import ConfigError, RunError
+from apl_core.training.people import people_in
 
-from ..names import names_in
 from ..run_paths import STATUS
 from .launcher import Runner
 from .model_index import ModelIndex
@@ -42,7 +42,9 @@ class Controller:
         key = next((p.key for p in PRESETS if preset in (p.key, p.title)), None)
         if key is None:
             raise ConfigError(f"use the preset {preset}", "there is none", "choose one of the list")
-        wanted = names_in(names) if names.strip() or choice.kind != "pocket" else None
+        given = people_in(names) if names.strip() or choice.kind != "pocket" else None
+        real = choice.kind != "pocket"
+        wanted = None if given is None else tuple(one.line if real else one.name for one in given)
         looked = bool(look) and choice.kind != "pocket"
         order = RunRequest(choice.kind, str(choice.path), wanted, key, looked)
         with self._lock:

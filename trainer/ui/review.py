@@ -48,7 +48,7 @@ def reviewed(
     from ..prompts import list_book
     from ..readers.weights import weights_folder
 
-    names, count = origin.names or (), origin.per_name
+    names, count = [person.name for person in origin.people], origin.per_name
     book, size = list_book(None, None, None), origin.size or model.recognized.size
     device = str(model.denoiser.device)
     choices, told = readers_here(

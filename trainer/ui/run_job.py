@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from apl_core.errors import ConfigError, RunError
 from apl_core.metadata import printable
 from apl_core.training.callbacks import Callback, Control, Phase
-from apl_core.training.config import TrainConfig
+from apl_core.training.config import CHECKPOINT, TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.renamed import renamed
+from apl_core.training.validation import verdict
 
 from ..settings import read_toml
 from .review import reviewed
@@ -84,16 +85,13 @@ def learn_checkpoint(
         return None
     if trainer.previewer is not None:
         trainer.previewer(prefix.rows(), folder / "sheet.png")
-    steps = prefix.card.steps
-    return (
-        f"{prefix.n} vectors learned on {model.name} in {steps} steps. Nothing measured the faces: "
-        "look at pictures of many names, trained and others, before you trust it."
-    )
+    kept = f"{prefix.n} vectors learned on {model.name}, kept at step {prefix.card.steps}."
+    return f"{kept} {verdict(prefix.card.figures)}"
 
 
 def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRun]:
     """Settings and material of a new run on a checkpoint; AplErrors before anything is loaded."""
-    from ..checkpoints.presets import REAL, TrainingSetup
+    from ..checkpoints.presets import TrainingSetup
     from ..checkpoints.self_generated import jobs
     from ..checkpoints.train import CheckpointOrigin, CheckpointRun
 
@@ -106,7 +104,7 @@ def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRu
             raise ConfigError(
                 f"set {name}", f"{printable(str(value), 40)} is not a number", "give one"
             )
-    config = TrainConfig.from_mapping(settings, _longer(REAL, order.preset))
+    config = TrainConfig.from_mapping(settings, _longer(CHECKPOINT, order.preset))
     setup = TrainingSetup.of(Path(order.model), size=size)
     origin = CheckpointOrigin(
         order.model,
@@ -114,8 +112,9 @@ def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRu
         per_name=per_name,
         size=setup.size,
         draw_steps=4 if quick else 20,
+        validated=True,
     )
-    work = jobs(order.names or (), per_name, config.seed)
+    work = jobs(origin.people, per_name, config.seed)
     return setup.fitted(config, settings), CheckpointRun(origin, setup, work)
 
 
