@@ -12,11 +12,11 @@ from torch import Tensor
 
 from apl_core.ports import Conditioning
 from apl_core.tokens import CHUNK
-from apl_trainer.pocket.dataset import invent
 from apl_trainer.pocket.model import PocketModel
 from apl_trainer.pocket.networks import to_latents
 from apl_trainer.pocket.world import Person
 
+from ..pocket_build.dataset import invent
 from .variants import with_words
 
 _HIGH = 600

@@ -18,7 +18,6 @@ from apl_trainer.evaluation.conditions import (
 from apl_trainer.evaluation.distances import feature_change, fid, kid_mean, pixel_change
 from apl_trainer.evaluation.identity import Identity, identity
 from apl_trainer.evaluation.titles import CONDITION_TITLES
-from apl_trainer.pocket.card import read_renders
 from apl_trainer.pocket.eval_prompts import correct
 from apl_trainer.pocket.metrics import PEOPLE, SCENE, THINGS, PromptSet
 from apl_trainer.pocket.reader import faces_of
@@ -26,6 +25,7 @@ from apl_trainer.pocket.render_pool import Rendered
 from apl_trainer.report.sheet import save_sheet
 from apl_trainer.statistics import Mean, mean
 
+from ..pocket_build.card import read_renders
 from .experiment import Experiment, Result
 from .prompts import VARIATIONS, Named, variation
 

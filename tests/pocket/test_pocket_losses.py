@@ -9,9 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from apl_trainer.pocket.build import build
-from apl_trainer.pocket.dataset import Subjects, filler_text, invent
-from apl_trainer.pocket.losses import (
+from apl_trainer.pocket.model import load_pocket
+from apl_trainer.pocket.networks import new_text_encoder, new_unet, to_latents
+from apl_trainer.pocket.recognizer import Recognizer
+from apl_trainer.pocket.vocabulary import read_vocabulary
+from apl_trainer.pocket.world import World
+from apl_trainer.run_paths import BUILT_IN
+from benchmarks.pocket_build.build import build
+from benchmarks.pocket_build.dataset import Subjects, filler_text, invent
+from benchmarks.pocket_build.losses import (
     DenoisingModel,
     TextLoss,
     seen_difference,
@@ -19,13 +25,7 @@ from apl_trainer.pocket.losses import (
     tokenize,
     unet_loss,
 )
-from apl_trainer.pocket.model import load_pocket
-from apl_trainer.pocket.networks import new_text_encoder, new_unet, to_latents
-from apl_trainer.pocket.recognizer import Recognizer
-from apl_trainer.pocket.timed_trainer import TimedTrainer
-from apl_trainer.pocket.vocabulary import read_vocabulary
-from apl_trainer.pocket.world import World
-from apl_trainer.run_paths import BUILT_IN
+from benchmarks.pocket_build.timed_trainer import TimedTrainer
 
 WORLD = World.load(BUILT_IN / "world.json")
 TOKENIZER = read_vocabulary(BUILT_IN)
@@ -109,7 +109,7 @@ def test_a_finished_model_is_trained_for_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, count in (("_PER_PERSON", 1), ("_ANONYMOUS", 64), ("_THINGS", 64)):
-        monkeypatch.setattr(f"apl_trainer.pocket.build.{name}", count)
+        monkeypatch.setattr(f"benchmarks.pocket_build.build.{name}", count)
     build(tmp_path, WORLD.seed, 0.002, BUILT_IN)
     before, after = load_pocket(), load_pocket(tmp_path)
     assert (tmp_path / "merges.txt").read_bytes() == (BUILT_IN / "merges.txt").read_bytes()

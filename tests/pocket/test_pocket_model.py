@@ -15,7 +15,6 @@ from apl_core.objective import Example
 from apl_trainer.cli import main
 from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.pocket.captions import FILLERS
-from apl_trainer.pocket.card import read_renders
 from apl_trainer.pocket.metrics import PromptSet
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.networks import to_latents, to_pictures
@@ -25,6 +24,7 @@ from apl_trainer.pocket.train import chosen_people
 from apl_trainer.run_paths import BUILT_IN
 from apl_trainer.sampling import Request
 from apl_trainer.word_swap import other_gender
+from benchmarks.pocket_build.card import read_renders
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apl_trainer.pocket.captions import describe, pad_front
-from apl_trainer.pocket.dataset import UNKNOWN, invent
+from apl_trainer.pocket.eval_prompts import UNKNOWN
 from apl_trainer.pocket.render import draw_faces, draw_things, random_scene, random_things
 from apl_trainer.pocket.vocabulary import read_vocabulary, write_vocabulary
 from apl_trainer.pocket.world import (
@@ -19,6 +19,7 @@ from apl_trainer.pocket.world import (
     make_world,
     random_looks,
 )
+from benchmarks.pocket_build.dataset import invent
 
 WORLD = make_world(5)
 

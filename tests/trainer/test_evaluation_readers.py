@@ -13,12 +13,12 @@ from torch import Tensor
 from apl_core.errors import AplError
 from apl_trainer.evaluation.distances import feature_change
 from apl_trainer.evaluation.identity import identity
-from apl_trainer.pocket.dataset import invent
 from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.reader import PocketReader
 from apl_trainer.readers.clip import OpenClip
 from apl_trainer.readers.facexlib import FacexlibFaces, load_networks, new_networks, weights_of
 from apl_trainer.readers.protocols import FaceReader, Faces, FeatureReader, TextMatcher
+from benchmarks.pocket_build.dataset import invent
 
 facexlib = pytest.mark.skipif(
     not importlib.util.find_spec("facexlib"), reason="facexlib is not installed"

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ..evaluation.conditions import EvalPrompt
 from .captions import TEMPLATES, Extras, describe, things_words
-from .dataset import UNKNOWN
 from .recognizer import Reading
 from .render import BACKGROUNDS, COLORS, HATS, SHIRTS, THINGS, random_things
 from .world import ATTRIBUTES, Person, World
+
+UNKNOWN = -100
+"""Label of what a picture does not have; the index that cross-entropy ignores."""
 
 
 def identity_prompts(

@@ -13,10 +13,12 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .dataset import UNKNOWN, Labels, Subjects, invent
-from .networks import SCHEDULE, WIDTH, to_latents, to_pictures
-from .recognizer import KINDS, Reading, Recognizer, broken_pictures, head_sizes
-from .world import OFFSETS, Person, World
+from apl_trainer.pocket.eval_prompts import UNKNOWN
+from apl_trainer.pocket.networks import SCHEDULE, WIDTH, to_latents, to_pictures
+from apl_trainer.pocket.recognizer import KINDS, Reading, Recognizer, broken_pictures, head_sizes
+from apl_trainer.pocket.world import OFFSETS, Person, World
+
+from .dataset import Labels, Subjects, invent
 
 Loss = Callable[[torch.Generator], Tensor]
 LENGTH = 77

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 
 from apl_core.atomic import write_text
+from apl_trainer.evaluation.conditions import Condition
+from apl_trainer.evaluation.titles import CONDITION_TITLES
+from apl_trainer.pocket.eval_prompts import UNKNOWN
+from apl_trainer.pocket.evaluate import EVALUATION_STEPS
+from apl_trainer.pocket.metrics import PromptSet, figures
+from apl_trainer.pocket.model import ETA, GUIDANCE, GUIDED, PocketModel, load_pocket
+from apl_trainer.pocket.render_pool import Rendered, RenderPool
+from apl_trainer.statistics import Mean, mean
 
-from ..evaluation.conditions import Condition
-from ..evaluation.titles import CONDITION_TITLES
-from ..statistics import Mean, mean
-from .dataset import UNKNOWN, invent
-from .evaluate import EVALUATION_STEPS
-from .metrics import PromptSet, figures
-from .model import ETA, GUIDANCE, GUIDED, PocketModel, load_pocket
-from .render_pool import Rendered, RenderPool
+from .dataset import invent
 
 _BASE = {
     "identity_top1.trained": "identity top-1, train names",

@@ -9,12 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .captions import anonymous_subject, dress, extras_of, fillers, pad_front, things_words, twice
-from .render import Scene, Things, draw_faces, draw_things, random_scene, random_things
-from .world import ATTRIBUTES, OFFSETS, Person, World, random_looks
-
-UNKNOWN = -100
-"""Label of what a picture does not have; the index that cross-entropy ignores."""
+from apl_trainer.pocket.captions import (
+    anonymous_subject,
+    dress,
+    extras_of,
+    fillers,
+    pad_front,
+    things_words,
+    twice,
+)
+from apl_trainer.pocket.eval_prompts import UNKNOWN
+from apl_trainer.pocket.render import (
+    Scene,
+    Things,
+    draw_faces,
+    draw_things,
+    random_scene,
+    random_things,
+)
+from apl_trainer.pocket.world import ATTRIBUTES, OFFSETS, Person, World, random_looks
 
 _CHUNK = 200
 _TWICE, _PAIR = 0.04, 0.04  # captions that say the name again, and that name somebody else as well

@@ -11,14 +11,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from apl_trainer.pocket.model import RECOGNIZER, load_networks, load_recognizer, recognizer_file
+from apl_trainer.pocket.networks import new_text_encoder, new_unet
+from apl_trainer.pocket.recognizer import Recognizer
+from apl_trainer.pocket.vocabulary import read_vocabulary, write_vocabulary
+from apl_trainer.pocket.world import World, invented_names, make_world
+
 from .dataset import Subjects, filler_text, invent
 from .losses import DenoisingModel, TextLoss, recognizer_loss, text_loss, tokenize, unet_loss
-from .model import RECOGNIZER, load_networks, load_recognizer, recognizer_file
-from .networks import new_text_encoder, new_unet
-from .recognizer import Recognizer
 from .timed_trainer import TimedTrainer
-from .vocabulary import read_vocabulary, write_vocabulary
-from .world import World, invented_names, make_world
 
 SHARES = {"critic": 0.06, "recognizer": 0.09, "text": 0.05, "painter": 0.80}
 """How the minutes are spent; drawing and encoding come on top (about three minutes).
