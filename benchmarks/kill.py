@@ -74,7 +74,7 @@ def run(model: PocketModel, out: Path, kills: int, seed: int, say: Say) -> dict[
         )
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # a forked process has no threads of its parent
-    tally = Tally(out / "failures.txt", say)
+    tally = KillTally(out / "failures.txt", say)
     chance = random.Random(seed)
     while tally.kills < kills and tally.failures < _ENOUGH:
         _one_run(model, out, chance, min(kills - tally.kills, _KILLS_A_RUN), tally)
@@ -93,7 +93,7 @@ def _count(value: object) -> bool:
     return isinstance(value, int)
 
 
-class Tally:
+class KillTally:
     """What happened, counted; failures are reported at once and kept in a file."""
 
     def __init__(self, path: Path, say: Say) -> None:
@@ -111,7 +111,7 @@ class Tally:
 
 
 def _one_run(
-    model: PocketModel, out: Path, chance: random.Random, kills: int, tally: Tally
+    model: PocketModel, out: Path, chance: random.Random, kills: int, tally: KillTally
 ) -> None:
     config = settings(chance.randrange(2**31))
     straight, cut = _fresh(out / "straight"), _fresh(out / "cut")
@@ -138,7 +138,7 @@ def _one_run(
         shutil.copytree(cut, out / f"other-{config.seed}")
 
 
-def _look(folder: Path, before: int, number: int, chance: random.Random, tally: Tally) -> None:
+def _look(folder: Path, before: int, number: int, chance: random.Random, tally: KillTally) -> None:
     """Whether a killed run's folder can go on, and from where it began or later."""
     run_folder = RunFolder(folder)
     cut_off = number % 5 == 4 and run_folder.state.exists() and run_folder.earlier.exists()
@@ -166,7 +166,7 @@ def _look(folder: Path, before: int, number: int, chance: random.Random, tally: 
 
 
 def _no_room(
-    model: PocketModel, out: Path, chance: random.Random, number: int, tally: Tally
+    model: PocketModel, out: Path, chance: random.Random, number: int, tally: KillTally
 ) -> None:
     """Files that cannot grow beyond some size, as on a full disk, then room again."""
     config = settings(chance.randrange(2**31), steps=6)
@@ -185,7 +185,7 @@ def _no_room(
         tally.failure("a run that once had no room came out another one")
 
 
-def _read_only(model: PocketModel, out: Path, chance: random.Random, tally: Tally) -> None:
+def _read_only(model: PocketModel, out: Path, chance: random.Random, tally: KillTally) -> None:
     """A folder that may not be written to, then one that may."""
     config = settings(chance.randrange(2**31), steps=6)
     straight, cut = _fresh(out / "straight"), _fresh(out / "cut")
@@ -208,7 +208,7 @@ def _read_only(model: PocketModel, out: Path, chance: random.Random, tally: Tall
         tally.failure("a run whose folder was read-only for a time came out another one")
 
 
-def _finish(model: PocketModel, config: TrainConfig, folder: Path, tally: Tally) -> None:
+def _finish(model: PocketModel, config: TrainConfig, folder: Path, tally: KillTally) -> None:
     code, said = Child(model, config, folder).end()
     if code != 0:
         tally.failure(f"a run did not end well ({code}): {said[-500:]}")

@@ -16,7 +16,7 @@ from apl_core.errors import ConfigError
 from apl_core.example_kinds import Kind
 from apl_core.prefix import Prefix
 from apl_core.training.config import CHECKPOINT, SETTINGS, TrainConfig
-from apl_core.training.people import Person, kept_for_validation, people_in
+from apl_core.training.people import ListedPerson, kept_for_validation, people_in
 
 from .files import KIND
 from .nodes_prefix import CATEGORY, PrefixType, connected
@@ -124,7 +124,7 @@ class TrainPrefix(io.ComfyNode):
 
 
 def _config(
-    one: dict[str, Any], people: Sequence[Person], start: Prefix | None, kinds: set[Kind]
+    one: dict[str, Any], people: Sequence[ListedPerson], start: Prefix | None, kinds: set[Kind]
 ) -> TrainConfig:
     """A run's settings with these kinds; a prefix to go on from decides where vectors stand."""
     batch, steps, judged = one["batch"], one["steps"], bool(kept_for_validation(people)[1])

@@ -9,7 +9,7 @@ from apl_core.captions import alike
 from apl_core.errors import ConfigError
 from apl_core.metadata import printable
 from apl_core.texts import decoded
-from apl_core.training.people import MAX_LINE, Person, people_in
+from apl_core.training.people import MAX_LINE, ListedPerson, people_in
 
 MAX_BYTES = 4 * 1024 * 1024
 
@@ -19,7 +19,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     return tuple(person.name for person in read_people(path))
 
 
-def read_people(path: Path, described: bool = False) -> tuple[Person, ...]:
+def read_people(path: Path, described: bool = False) -> tuple[ListedPerson, ...]:
     """The people in a text file, as `people_in` reads them; a ConfigError names every fault."""
     asked = f"read the names in {printable(str(path))}"
     return people_in(_text(path, asked), asked, described)

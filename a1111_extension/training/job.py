@@ -19,7 +19,7 @@ from apl_core.training.callbacks import Callback, Control, Event, Phase, Stepped
 from apl_core.training.config import CHECKPOINT, TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
-from apl_core.training.people import Person, kept_for_validation, people_in
+from apl_core.training.people import ListedPerson, kept_for_validation, people_in
 from apl_core.training.validation import PromptValidator, validation_examples, verdict
 
 from ..hosts import Host
@@ -48,7 +48,7 @@ class TrainPlan:
     """What a run in a folder is to do; made before it begins, so that refusals come at once."""
 
     folder: Path
-    people: tuple[Person, ...]
+    people: tuple[ListedPerson, ...]
     config: TrainConfig
     size: int
     draw_steps: int

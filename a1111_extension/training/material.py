@@ -22,7 +22,7 @@ from apl_core.metadata import printable
 from apl_core.objective import Example
 from apl_core.ports import DenoiserPort, TextEncoderPort
 from apl_core.prefix import Rows
-from apl_core.training.people import Person
+from apl_core.training.people import ListedPerson
 
 FRAMES = ("a photo of {}", "a close-up photo of {}", "a portrait of {}", "{}")
 THINGS = (
@@ -50,7 +50,7 @@ class LatentSource:
         return [Example(kind, mine[i][1], mine[i][0][1], mine[i][0][2]) for i in picks]
 
 
-def prompts_of(people: Sequence[Person], target: str) -> list[tuple[Kind, str, str]]:
+def prompts_of(people: Sequence[ListedPerson], target: str) -> list[tuple[Kind, str, str]]:
     """(kind, prompt, neutral prompt) of all that is learned from."""
     found: list[tuple[Kind, str, str]] = [
         ("identity", prompt, neutral)
@@ -64,7 +64,7 @@ def prompts_of(people: Sequence[Person], target: str) -> list[tuple[Kind, str, s
     return found
 
 
-def named_prompts(person: Person, target: str) -> list[tuple[str, str]]:
+def named_prompts(person: ListedPerson, target: str) -> list[tuple[str, str]]:
     """(name prompt, its neutral prompt) in every frame; ConfigError for a missing description."""
     if target == "description" and not person.description:
         raise ConfigError(

@@ -22,7 +22,7 @@ _CONTROL = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)
-class Person:
+class ListedPerson:
     """A name to anonymize, and what may stay of its bearer ("" says nothing)."""
 
     name: str
@@ -36,7 +36,7 @@ class Person:
 
 def people_in(
     text: str, asked: str = "read the names", described: bool = False
-) -> tuple[Person, ...]:
+) -> tuple[ListedPerson, ...]:
     """The people in a text, in its order, trimmed and in NFC; "#" begins a comment.
 
     With `described` everybody needs a description. A ConfigError that begins with `asked` names
@@ -44,7 +44,7 @@ def people_in(
     """
     problems: list[ConfigError] = []
     lines_of: dict[str, list[int]] = {}
-    people: list[Person] = []
+    people: list[ListedPerson] = []
     for number, line in enumerate(one_line_end(text).split("\n"), 1):
         plain = unicodedata.normalize("NFC", line.partition("#")[0])
         name, _, description = (part.strip() for part in plain.partition("="))
@@ -52,7 +52,7 @@ def people_in(
         if fault:
             problems.append(ConfigError(f"{asked}, line {number}", *fault))
         elif name:
-            people.append(Person(name, description))
+            people.append(ListedPerson(name, description))
             lines_of.setdefault(alike(name), []).append(number)
     for name, lines in lines_of.items():
         if len(lines) > 1:
@@ -67,7 +67,9 @@ def people_in(
     return tuple(people)
 
 
-def kept_for_validation(people: Sequence[Person]) -> tuple[list[Person], list[Person]]:
+def kept_for_validation(
+    people: Sequence[ListedPerson],
+) -> tuple[list[ListedPerson], list[ListedPerson]]:
     """Who is learned from, and who decides which step is kept: the first eighth, of five or more.
 
     Nobody is kept of fewer than five.

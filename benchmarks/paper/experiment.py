@@ -83,7 +83,7 @@ class Pool:
             self._pool.shutdown(cancel_futures=True)
 
 
-class PendingImages:
+class PendingResult:
     """Pictures in the making."""
 
     def __init__(self, futures: list[Future[Rendered]]) -> None:
@@ -126,11 +126,11 @@ class Experiment:
         rows: Rows | None = None,
         folder: Path | None = None,
         first_only: bool = False,
-    ) -> PendingImages:
+    ) -> PendingResult:
         """Start drawing with this model, or with another edition of it that lies in `folder`."""
         plain = None if rows is None else (_plain(rows), rows.behind)
         place = folder or self.model.folder
-        return PendingImages(
+        return PendingResult(
             [
                 self.pool.submit(_draw, place, self.plan.steps, part, plain, first_only)
                 for part in (requests[i : i + _SHARE] for i in range(0, len(requests), _SHARE))

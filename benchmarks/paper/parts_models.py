@@ -18,7 +18,7 @@ from apl_trainer.report.sheet import save_sheet
 from apl_trainer.statistics import Mean, mean
 
 from .artifacts import inverted, made_prefix
-from .experiment import Experiment, PendingImages, Result
+from .experiment import Experiment, PendingResult, Result
 from .finetune import renders
 from .parts import (
     as_asked,
@@ -48,7 +48,7 @@ class _Exam:
         self.things = things_prompts(world, free, _FIRST + 20_000)
         self.asked = [*self.named, *self.people, *self.things]
 
-    def draw(self, rows: Rows | None, folder: Path | None = None) -> PendingImages:
+    def draw(self, rows: Rows | None, folder: Path | None = None) -> PendingResult:
         """Start drawing all its pictures."""
         return self.bench.draw([q.request() for q in self.asked], rows, folder)
 

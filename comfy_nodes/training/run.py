@@ -24,7 +24,7 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.micro import out_of_memory
-from apl_core.training.people import Person, kept_for_validation
+from apl_core.training.people import ListedPerson, kept_for_validation
 from apl_core.training.validation import PromptValidator, validation_examples, verdict
 
 from .pictures import LatentSampler, save, sheet
@@ -41,7 +41,7 @@ class Job:
     """What a node asks for, beside the model."""
 
     config: TrainConfig
-    people: Sequence[Person]
+    people: Sequence[ListedPerson]
     things: Sequence[str]
     others: Sequence[str]
     size: tuple[int, int]
@@ -215,7 +215,7 @@ def _shown(job: Job, sampler: LatentSampler, watcher: Watcher) -> dict[Kind, lis
         shown[kind] += [CaptionedLatent(latent, text, person) for latent in sampler.read(pixels)]
     seeds = iter(range(job.config.seed, job.config.seed + 1_000_000))
 
-    def make(kind: Kind, text: str, person: Person | None = None) -> None:
+    def make(kind: Kind, text: str, person: ListedPerson | None = None) -> None:
         shown[kind].append(CaptionedLatent(sampler.paint(text, next(seeds)), text, person))
         watcher.picture()
 

@@ -12,7 +12,7 @@ from apl_core.captions import Names, tells_of_people
 from apl_core.errors import ConfigError
 from apl_core.example_kinds import PERSON, Kind, Target
 from apl_core.objective import Example
-from apl_core.training.people import Person
+from apl_core.training.people import ListedPerson
 
 TEMPLATES = ("{}", "a photo of {}", "a portrait of {}", "a close-up photo of {}", "{} smiling")
 THINGS = """a red house by a lake
@@ -43,7 +43,7 @@ class CaptionedLatent:
 
     latent: Tensor
     text: str
-    person: Person | None = None
+    person: ListedPerson | None = None
 
 
 def read_lines(text: str) -> list[str]:
@@ -51,7 +51,7 @@ def read_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def nameless(what: str, lines: Sequence[str], people: Sequence[Person]) -> list[str]:
+def nameless(what: str, lines: Sequence[str], people: Sequence[ListedPerson]) -> list[str]:
     """Prompts that the prefix learns to leave alone; ConfigError for those that name somebody."""
     everybody = Names(person.name for person in people)
     named = [(line, found) for line in lines for found in everybody.find(line)[:1]]
@@ -64,20 +64,20 @@ def nameless(what: str, lines: Sequence[str], people: Sequence[Person]) -> list[
     return list(lines)
 
 
-def person_in(text: str, people: Sequence[Person]) -> Person | None:
+def person_in(text: str, people: Sequence[ListedPerson]) -> ListedPerson | None:
     """Whose name stands in the text as whole words, if anybody's; the first one's of several."""
     found = Names(person.name for person in people).find(text)
     return next((one for one in people if found and one.name == found[0].name), None)
 
 
-def kind_of(text: str, people: Sequence[Person]) -> Kind:
+def kind_of(text: str, people: Sequence[ListedPerson]) -> Kind:
     """What a given picture shows, by its text: one of these people, somebody, or things."""
     if person_in(text, people):
         return "identity"
     return "people" if tells_of_people(text) else "things"
 
 
-def neutral(text: str, people: Sequence[Person], target: Target) -> str:
+def neutral(text: str, people: Sequence[ListedPerson], target: Target) -> str:
     """The text that a name prompt is drawn to: nobody of these people stands in it."""
     if target == "empty":
         return ""
@@ -95,7 +95,7 @@ class LatentSource:
     def __init__(
         self,
         shown: Mapping[Kind, Sequence[CaptionedLatent]],
-        people: Sequence[Person],
+        people: Sequence[ListedPerson],
         target: Target,
     ) -> None:
         self.shown = shown

@@ -32,7 +32,7 @@ from apl_core.ports import Conditioning
 from apl_core.schedule import Schedule
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
-from apl_core.training.people import Person
+from apl_core.training.people import ListedPerson
 from apl_trainer.ui.run_request import RunRequest
 from apl_trainer.ui.run_status import read_run
 
@@ -78,7 +78,11 @@ class Denoiser:
 def test_latents_are_made_once_and_examples_are_the_same_for_the_same_generator(
     tmp_path: Path,
 ) -> None:
-    prompts, denoiser, told = prompts_of([Person("Ada"), Person("Bob")], "person"), Denoiser(), []
+    prompts, denoiser, told = (
+        prompts_of([ListedPerson("Ada"), ListedPerson("Bob")], "person"),
+        Denoiser(),
+        [],
+    )
     encoder: Any = Encoder()
 
     def make() -> Tensor:
@@ -132,7 +136,9 @@ def ordered(folder: Path, settings: str = "", preset: str = "standard") -> Path:
 def test_a_name_that_is_a_word_of_our_prompts_is_not_learned_as_a_thing() -> None:
     free = [
         text
-        for kind, text, _ in prompts_of([Person(n) for n in ("Cat", "Friends", "Ada")], "person")
+        for kind, text, _ in prompts_of(
+            [ListedPerson(n) for n in ("Cat", "Friends", "Ada")], "person"
+        )
         if kind != "identity"
     ]
     assert len(free) == len(THINGS) + len(PEOPLE) - 2
@@ -140,7 +146,7 @@ def test_a_name_that_is_a_word_of_our_prompts_is_not_learned_as_a_thing() -> Non
 
 
 def test_names_are_learned_to_the_target_of_the_settings() -> None:
-    ada = Person("Ada", "a woman with dark hair")
+    ada = ListedPerson("Ada", "a woman with dark hair")
     for target, neutral in (
         ("person", "a photo of a person"),
         ("description", "a photo of a woman with dark hair"),
@@ -148,13 +154,13 @@ def test_names_are_learned_to_the_target_of_the_settings() -> None:
     ):
         assert ("a photo of Ada", neutral) in named_prompts(ada, target)
     with pytest.raises(ConfigError, match="Bo"):
-        named_prompts(Person("Bo"), "description")
+        named_prompts(ListedPerson("Bo"), "description")
 
 
 def test_latents_of_another_list_of_prompts_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "latents.safetensors"
     save_file({"latents": torch.zeros(3, 4, 8, 8)}, path)
-    prompts = prompts_of([Person("Ada")], "person")
+    prompts = prompts_of([ListedPerson("Ada")], "person")
     none: Any = None
     with pytest.raises(RunError, match="start a new run"):
         make_latents(path, none, none, prompts, (4, 8, 8), lambda *_: None, 1)
@@ -163,7 +169,7 @@ def test_latents_of_another_list_of_prompts_are_refused(tmp_path: Path) -> None:
 def test_a_plan_is_the_preset_and_what_was_typed(tmp_path: Path) -> None:
     model = loaded(tmp_path / "first.safetensors")
     plan = TrainPlan.of(ordered(tmp_path), HOST, model)
-    assert plan.people == (Person("Zoë"), Person("李雷"))
+    assert plan.people == (ListedPerson("Zoë"), ListedPerson("李雷"))
     assert (plan.size, plan.draw_steps) == (512, 20)
     assert (plan.config.steps, plan.config.micro_batch, plan.config.target_cache) == (1000, 1, 0)
     plan = TrainPlan.of(

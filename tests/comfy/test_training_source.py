@@ -8,7 +8,7 @@ from apl_comfy.training.source import (
     THINGS,
     CaptionedLatent,
     LatentSource,
-    Person,
+    ListedPerson,
     kind_of,
     nameless,
     neutral,
@@ -19,7 +19,11 @@ from apl_comfy.training.source import (
 from apl_core.errors import ConfigError
 from apl_core.example_kinds import Kind
 
-ADA, LOVELACE, ACE = Person("Ada", "A"), Person("Ada Lovelace", "L"), Person("Ace", "C")
+ADA, LOVELACE, ACE = (
+    ListedPerson("Ada", "A"),
+    ListedPerson("Ada Lovelace", "L"),
+    ListedPerson("Ace", "C"),
+)
 ALL = [ADA, LOVELACE, ACE]
 
 
@@ -32,7 +36,9 @@ ALL = [ADA, LOVELACE, ACE]
         ("a face", None, "a face"),
     ],
 )
-def test_names_are_whole_words_and_all_go(text: str, person: Person | None, target: str) -> None:
+def test_names_are_whole_words_and_all_go(
+    text: str, person: ListedPerson | None, target: str
+) -> None:
     assert person_in(text, ALL) is person
     assert neutral(text, ALL, "person") == target and neutral(text, ALL, "empty") == ""
     assert neutral("Ada, Ada Lovelace", ALL, "description") == "A, L"

@@ -28,7 +28,7 @@ from apl_core.training.callbacks import Control
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
-from apl_core.training.people import Person
+from apl_core.training.people import ListedPerson
 
 HOST, CHECKS = engines.HOST, engines.CHECKS
 UNET = {
@@ -117,7 +117,10 @@ def learn(family, model, keys):
     encoder, denoiser = HostEncoder(HOST, model, 64), HostDenoiser(model)
     refuse_unfit(HOST, model)
     CHECKS[f"{family}, widths"] = set(encoder.widths) == set(keys)
-    folder, prompts = Path(tempfile.mkdtemp()), prompts_of([Person("Ada"), Person("Bob")], "person")
+    folder, prompts = (
+        Path(tempfile.mkdtemp()),
+        prompts_of([ListedPerson("Ada"), ListedPerson("Bob")], "person"),
+    )
     latents = make_latents(
         folder / "latents.safetensors", encoder, denoiser, prompts, (4, 8, 8), lambda *_: None, 2
     )

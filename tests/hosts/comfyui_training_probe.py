@@ -34,7 +34,7 @@ from apl_core.objective import Example, TargetBatch, compute_targets, per_exampl
 from apl_core.prefix import WIDTHS, Prefix, Rows
 from apl_core.training.config import TrainConfig
 from apl_core.training.frozen import frozen
-from apl_core.training.people import Person
+from apl_core.training.people import ListedPerson
 
 TEXTS = ["a photo of Ada Lovelace", "a (red:1.3) house", "word " * 90]
 
@@ -182,7 +182,7 @@ def tiny(**more: Any) -> Job:
             **more,
         }
     )
-    people = [Person("Ada Lovelace", ""), Person("Alan Turing", "")]
+    people = [ListedPerson("Ada Lovelace", ""), ListedPerson("Alan Turing", "")]
     return Job(config, people, ["a cat"], ["a woman"], (64, 64), 1, 2, 5.0)
 
 
@@ -311,7 +311,7 @@ def check_an_interrupt_is_heard_between_blocks_forward_and_backward() -> None:
 
 
 def check_of_five_names_one_is_held_out_and_the_best_step_is_kept() -> None:
-    people = [Person(name, "") for name in ("Ada", "Alan", "Kurt", "Emmy", "Grace")]
+    people = [ListedPerson(name, "") for name in ("Ada", "Alan", "Kurt", "Emmy", "Grace")]
     job = tiny(steps=6, validate_every=1, learning_rate=0.5, lr_warmup_steps=0)
     job = Job(**{**vars(job), "people": people, "previews": False})
     folder = new_folder(WORK, "validated")

@@ -12,7 +12,7 @@ from PIL import Image
 from apl_core.captions import Names
 from apl_core.errors import ConfigError
 from apl_core.training.config import TrainConfig
-from apl_core.training.people import Person, people_in
+from apl_core.training.people import ListedPerson, people_in
 from apl_trainer.checkpoints.self_generated import jobs
 from apl_trainer.checkpoints.train import names_in as names_of
 from apl_trainer.checkpoints.training_data import DataSource, example, read_data
@@ -121,7 +121,7 @@ def test_spellings_of_a_name_are_one_name(tmp_path: Path) -> None:
 
 
 def test_drawn_data_leaves_prompts_out_that_hold_a_name() -> None:
-    rows = jobs([Person(n) for n in ("Boat", "Ada Lind", "Bo Ray", "Cy Dell")], 8, 0)
+    rows = jobs([ListedPerson(n) for n in ("Boat", "Ada Lind", "Bo Ray", "Cy Dell")], 8, 0)
     free = [row.text for row in rows if row.kind != "identity"]
     assert len(free) == 64 and not any("boat" in text for text in free)
 

@@ -7,14 +7,14 @@ import logging
 import pytest
 
 from apl_core.errors import ConfigError
-from apl_core.training.people import Person, kept_for_validation, people_in
+from apl_core.training.people import ListedPerson, kept_for_validation, people_in
 
 TEXT = "\ufeff# people\r\nAda Lovelace = a woman with dark hair  # a comment\n\nBo\n"
 
 
 def test_a_line_is_a_name_or_a_name_with_a_description() -> None:
     people = people_in(TEXT.removeprefix("\ufeff"))
-    assert people == (Person("Ada Lovelace", "a woman with dark hair"), Person("Bo"))
+    assert people == (ListedPerson("Ada Lovelace", "a woman with dark hair"), ListedPerson("Bo"))
     assert people_in("\n".join(person.line for person in people)) == people
 
 
@@ -39,6 +39,6 @@ def test_a_name_inside_another_is_logged(caplog: pytest.LogCaptureFixture) -> No
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 0), (4, 0), (5, 1), (8, 1), (16, 2), (100, 12)])
 def test_an_eighth_is_kept_of_five_or_more(count: int, kept: int) -> None:
-    people = [Person(f"name {i}") for i in range(count)]
+    people = [ListedPerson(f"name {i}") for i in range(count)]
     learned, validation = kept_for_validation(people)
     assert len(validation) == kept and [*validation, *learned] == people

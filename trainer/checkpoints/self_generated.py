@@ -15,7 +15,7 @@ from apl_core.captions import Names
 from apl_core.errors import AplError, ConfigError
 from apl_core.example_kinds import Kind
 from apl_core.training.parallel import Group
-from apl_core.training.people import Person
+from apl_core.training.people import ListedPerson
 
 from ..metadata_jsonl import CaptionedPicture, write_metadata
 from ..report.sheet import to_image
@@ -65,7 +65,7 @@ THINGS = (
 LEAST_NAMES = 4
 
 
-def jobs(people: Sequence[Person], per_name: int, seed: int) -> list[CaptionedPicture]:
+def jobs(people: Sequence[ListedPerson], per_name: int, seed: int) -> list[CaptionedPicture]:
     """What is drawn for a list of names, and as many people without a name and things each."""
     names = [person.name for person in people]
     if len(names) < LEAST_NAMES:

@@ -20,7 +20,7 @@ from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
-from apl_core.training.people import Person, kept_for_validation, people_in
+from apl_core.training.people import ListedPerson, kept_for_validation, people_in
 from apl_core.training.validation import PromptValidator
 
 from ..metadata_jsonl import CaptionedPicture
@@ -59,7 +59,7 @@ class CheckpointOrigin:
     validated: bool = False
 
     @property
-    def people(self) -> tuple[Person, ...]:
+    def people(self) -> tuple[ListedPerson, ...]:
         """Who is learned from, if it is a list of names."""
         return people_in("\n".join(self.names or ()))
 
@@ -167,7 +167,7 @@ class CheckpointRun:
 
         learned, examples, names = rows, [], names_in(rows)
         if origin.validated and config.recipe != "paper" and config.validate_every:
-            _, kept = kept_for_validation([Person(name) for name in names])
+            _, kept = kept_for_validation([ListedPerson(name) for name in names])
             learned, examples = kept_apart(rows, kept, latents, cast(Target, config.target))
         validator = None
         if examples:

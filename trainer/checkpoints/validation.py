@@ -9,7 +9,7 @@ from torch import Tensor
 from apl_core.captions import alike
 from apl_core.example_kinds import Target
 from apl_core.objective import Example
-from apl_core.training.people import Person
+from apl_core.training.people import ListedPerson
 from apl_core.training.validation import validation_examples
 
 from ..metadata_jsonl import CaptionedPicture
@@ -20,7 +20,7 @@ _FEW = 4
 
 def kept_apart(
     rows: Sequence[CaptionedPicture],
-    kept: Sequence[Person],
+    kept: Sequence[ListedPerson],
     latents: Callable[[str], Tensor],
     target: Target,
 ) -> tuple[list[CaptionedPicture], list[Example]]:

@@ -11,7 +11,7 @@ from apl_core.errors import ConfigError, RunError
 from . import arguments
 from .common import Verbs, add_checkpoint, checkpoint_of, verb
 from .setting_flags import settings_from
-from .training import Run, add_tensorboard, add_training, begin, learn, several_processes
+from .training import TrainingRun, add_tensorboard, add_training, begin, learn, several_processes
 
 if TYPE_CHECKING:
     from apl_core.training.folder import RunFolder
@@ -146,7 +146,7 @@ def run_resume(given: argparse.Namespace) -> int:
         return learn(folder, config, _run_in(folder), None, given.tensorboard)
 
 
-def _run_in(folder: RunFolder) -> Run:
+def _run_in(folder: RunFolder) -> TrainingRun:
     """The run that a folder tells of, on the kind of model that it was begun on."""
     from ..checkpoints.train import CheckpointOrigin, CheckpointRun
     from ..pocket.model import load_pocket

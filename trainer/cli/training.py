@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..pocket.train import PocketOrigin
 
 
-class Run(Protocol):
+class TrainingRun(Protocol):
     """A run on some kind of model, to begin or to go on with."""
 
     @property
@@ -76,7 +76,7 @@ def add_tensorboard(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def begin(given: argparse.Namespace, config: TrainConfig, run: Run) -> int:
+def begin(given: argparse.Namespace, config: TrainConfig, run: TrainingRun) -> int:
     """Make a run's folder and learn from the beginning; 0, or 1 if it was stopped."""
     from apl_core.formats import read_prefix
     from apl_core.training.folder import RunFolder
@@ -112,7 +112,11 @@ def several_processes() -> Iterator[None]:
 
 
 def learn(
-    folder: RunFolder, config: TrainConfig, run: Run, start: Prefix | None, tensorboard: bool
+    folder: RunFolder,
+    config: TrainConfig,
+    run: TrainingRun,
+    start: Prefix | None,
+    tensorboard: bool,
 ) -> int:
     """Learn in a run's folder, shown on the terminal; 0, or 1 if it was stopped."""
     from apl_core.training.callbacks import Control
