@@ -114,9 +114,9 @@ def test_a_trained_prefix_is_shown_stored_and_used_at_once(host: Host) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"names": " \n"}, "there is none"),
-        ({"names": "Ada\nAda"}, "it comes twice"),
-        ({"target": "description"}, "it has no description"),
+        ({"names": " \n"}, "there is no name in it"),
+        ({"names": "Ada\nAda"}, "stands there 2 times"),
+        ({"target": "description"}, "has no description"),
         ({"run_name": "../up"}, "is not a valid folder name"),
         ({"vectors": 3, "behind": 4}, "cannot stand behind the text"),
         ({"clip": ["vaeonly", 0]}, "VAE"),
