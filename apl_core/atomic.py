@@ -64,3 +64,12 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def numbered(path: Path, ending: str = "", taken: Callable[[Path], bool] = Path.exists) -> Path:
+    """`name`, `name-2`, `name-3` ... before the path's `ending`: the first that is not taken."""
+    found, number = path, 1
+    while taken(found):
+        number += 1
+        found = path.with_name(f"{path.name.removesuffix(ending)}-{number}{ending}")
+    return found

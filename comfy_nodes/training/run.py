@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from apl_core.atomic import numbered
 from apl_core.errors import ConfigError, HostError, RunError
 from apl_core.example_kinds import Kind, Target
 from apl_core.formats import write_prefix
@@ -184,10 +185,7 @@ def new_folder(root: Path, name: str) -> RunFolder:
             f"{name!r} is not a valid folder name",
             "use letters, digits, spaces, - and _",
         )
-    path, number = root / name, 2
-    while path.exists():
-        path, number = root / f"{name}-{number}", number + 1
-    return RunFolder(path)
+    return RunFolder(numbered(root / name))
 
 
 def keep(trained: Trained, home: Path, run: RunFolder) -> Path:

@@ -94,3 +94,14 @@ def test_a_new_file_has_the_usual_rights(tmp_path: Path) -> None:
     (tmp_path / "usual").touch()
     atomic.write_bytes(tmp_path / "ours", b"")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_taken_name_gets_a_number_before_its_ending(tmp_path: Path) -> None:
+    run = tmp_path / "my.run v1"
+    assert atomic.numbered(run) == run
+    run.mkdir()
+    (tmp_path / "my.run v1-2").mkdir()
+    assert atomic.numbered(run) == tmp_path / "my.run v1-3"
+    file = tmp_path / "a.b.safetensors"
+    file.touch()
+    assert atomic.numbered(file, ".safetensors") == tmp_path / "a.b-2.safetensors"

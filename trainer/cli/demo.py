@@ -33,20 +33,21 @@ def run(given: argparse.Namespace) -> int:
     from ..processes import workers_context
 
     workers_context()  # what the other process needs loads while this one does
+    from apl_core.atomic import numbered
     from apl_core.training.callbacks import Control
     from apl_core.training.config import TrainConfig
 
     from ..callbacks import ProgressBar, stop_on_interrupt
     from ..pocket.demo import run_demo, small
     from ..pocket.metrics import PromptSet
-    from ..pocket.train import POCKET, new_folder
+    from ..pocket.train import POCKET
 
     model = load_model(given.model)
     config = TrainConfig.from_mapping({"seed": given.seed}, POCKET)
     prompts = PromptSet.of(model.world)
     if given.quick:
         config, prompts = small(config), PromptSet.of(model.world, names=4, seeds=2, free=4)
-    out = new_folder(given.out, "demo")
+    out = numbered(given.out / "demo")
     control = Control()
     say = (lambda text: None) if given.json else print
     with stop_on_interrupt(control):

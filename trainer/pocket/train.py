@@ -155,13 +155,3 @@ def pocket_run(
         start=start,
         names_trained=len(learned),
     )
-
-
-def new_folder(parent: Path, name: str) -> Path:
-    """A folder that does not exist yet: `name`, `name-2`, `name-3` ... under a parent."""
-    number = 1
-    while True:
-        path = parent / (name if number == 1 else f"{name}-{number}")
-        if not path.exists():
-            return path
-        number += 1

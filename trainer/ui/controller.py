@@ -6,7 +6,7 @@ import json
 import threading
 from pathlib import Path
 
-from apl_core.atomic import reason, write_bytes, write_text
+from apl_core.atomic import numbered, reason, write_bytes, write_text
 from apl_core.errors import ConfigError, RunError
 from apl_core.training.people import people_in
 
@@ -179,9 +179,7 @@ class Controller:
 
 def _free(folder: Path, name: str, data: bytes) -> Path:
     """A path for a prefix: no other one of the same name is lost, the same one is not doubled."""
-    number = 1
-    while True:
-        path = folder / f"{name if number == 1 else f'{name}-{number}'}.safetensors"
-        if not path.exists() or path.read_bytes() == data:
-            return path
-        number += 1
+    ending = ".safetensors"
+    return numbered(
+        folder / f"{name}{ending}", ending, lambda path: path.exists() and path.read_bytes() != data
+    )

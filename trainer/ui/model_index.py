@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from apl_core.atomic import numbered
 from apl_core.errors import ConfigError, LibraryError
 from apl_core.metadata import printable
 
@@ -93,10 +94,7 @@ class ModelIndex:
                 "it is not a plain name",
                 "use 1 to 60 letters, digits, - and _, beginning with a letter or a digit",
             )
-        number = 1
-        while _taken(path := self.runs_root / (name if number == 1 else f"{name}-{number}")):
-            number += 1
-        return path
+        return numbered(self.runs_root / name, taken=_taken)
 
 
 def _is_run(folder: Path) -> bool:
