@@ -57,6 +57,21 @@ class Rows:
     behind: int = 0
     everywhere: bool = False
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """To another process as plain copies on the CPU: no gradient goes along."""
+        plain = {key: rows.detach().cpu().clone() for key, rows in self.vectors.items()}
+        return Rows, (plain, self.behind, self.everywhere)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over keys, shapes, rows in float32 and `behind`."""
+        state = hashlib.sha256(f"apl prefix behind={self.behind}".encode())
+        for key in ordered(self.vectors):
+            rows = _frozen_copy(self.vectors[key])
+            state.update(f"|{key} {rows.shape[0]}x{rows.shape[1]}|".encode())
+            state.update(_little_endian(rows))
+        return state.hexdigest()
+
     @property
     def n(self) -> int:
         """Rows altogether, the same for every encoder."""
@@ -122,11 +137,7 @@ class Prefix:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) over keys, shapes, rows and `behind`; the card has no part in it."""
-        state = hashlib.sha256(f"apl prefix behind={self.behind}".encode())
-        for key, rows in self.vectors.items():
-            state.update(f"|{key} {rows.shape[0]}x{rows.shape[1]}|".encode())
-            state.update(_little_endian(rows))
-        return state.hexdigest()
+        return self.rows().digest
 
     @property
     def short_digest(self) -> str:

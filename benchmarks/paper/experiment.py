@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from apl_core.atomic import write_text
 from apl_core.prefix import Prefix, Rows
@@ -128,11 +127,10 @@ class Experiment:
         first_only: bool = False,
     ) -> PendingResult:
         """Start drawing with this model, or with another edition of it that lies in `folder`."""
-        plain = None if rows is None else (_plain(rows), rows.behind)
         place = folder or self.model.folder
         return PendingResult(
             [
-                self.pool.submit(_draw, place, self.plan.steps, part, plain, first_only)
+                self.pool.submit(_draw, place, self.plan.steps, part, rows, first_only)
                 for part in (requests[i : i + _SHARE] for i in range(0, len(requests), _SHARE))
             ]
         )
@@ -142,21 +140,13 @@ class Experiment:
         return self.order.out / "sheets" / name
 
 
-def _plain(rows: Rows) -> dict[str, Tensor]:
-    return {k: v.detach().cpu().clone() for k, v in rows.vectors.items()}
-
-
 def _draw(
-    folder: Path,
-    steps: int,
-    requests: Sequence[Request],
-    plain: tuple[dict[str, Tensor], int] | None,
-    first_only: bool,
+    folder: Path, steps: int, requests: Sequence[Request], rows: Rows | None, first_only: bool
 ) -> Rendered:
     model = load_variant(folder)
     sampler = model.sampler(steps)
     if first_only:
         sampler = replace(sampler, encoder=FirstChunkOnly(model.encoder.towers))
     with torch.no_grad():
-        pictures = sampler.draw(requests, None if plain is None else Rows(*plain))
+        pictures = sampler.draw(requests, rows)
         return Rendered(pictures, model.recognizer(pictures))

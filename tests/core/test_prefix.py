@@ -137,3 +137,13 @@ def test_words_for_sets_of_encoders() -> None:
     assert describe({"t5": 4096, "clip_l": 768}) == "(clip_l 768 + t5 4096)"
     assert describe({}) == "(no text encoder)"
     assert list(WIDTHS) == ["clip_l", "clip_g", "clip_h", "pocket"]
+
+
+def test_rows_go_to_another_process_without_their_gradient() -> None:
+    prefix = Prefix({"clip_l": torch.randn(3, 768)}, 1)
+    live = prefix.rows().vectors["clip_l"].clone().requires_grad_()
+    rows = Rows({"clip_l": live * 1}, 1, everywhere=True)
+    again = pickle.loads(pickle.dumps(rows))
+    assert not again.vectors["clip_l"].requires_grad and again.everywhere
+    assert torch.equal(again.vectors["clip_l"], live.detach())
+    assert rows.digest == again.digest == prefix.digest

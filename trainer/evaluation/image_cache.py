@@ -19,7 +19,7 @@ from torch import Tensor
 
 from apl_core.errors import RunError
 from apl_core.metadata import printable
-from apl_core.prefix import Prefix, Rows
+from apl_core.prefix import Rows
 
 from ..report.sheet import png, to_image
 from ..sampling import AnySampler, Request
@@ -64,7 +64,7 @@ class ImageCache:
         self, name: str, labels: Sequence[str], requests: Sequence[Request], rows: Rows | None
     ) -> ImageSet:
         """The pictures of some requests, drawn or not; `labels` begin their files' names."""
-        used = "" if rows is None else Prefix(rows.vectors, rows.behind).digest
+        used = "" if rows is None else rows.digest
         files: list[Path] = []
         for label, request in zip(labels, requests, strict=True):
             told = json.dumps([self.recipe, used, request.prompt, request.negative, request.seed])

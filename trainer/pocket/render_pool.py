@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -61,18 +61,13 @@ class RenderPool:
         self, requests: Sequence[Request], rows: Rows | None, guidance: float = GUIDANCE
     ) -> list[Future[Rendered]]:
         """Start drawing; the futures' results, joined in order, are the requests' pictures."""
-        plain = None if rows is None else replace(rows, vectors=_plain(rows.vectors))
         parts = [requests[i : i + _SHARE] for i in range(0, len(requests), _SHARE)]
         job = _draw, str(self.folder), self.steps, guidance
-        return [self._pool.submit(*job, part, plain) for part in parts]
+        return [self._pool.submit(*job, part, rows) for part in parts]
 
     def draw(self, requests: Sequence[Request], rows: Rows | None) -> Rendered:
         """Draw and wait."""
         return Rendered.join([future.result() for future in self.submit(requests, rows)])
-
-
-def _plain(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().cpu().clone() for k, v in vectors.items()}
 
 
 _model = functools.cache(load_pocket)
