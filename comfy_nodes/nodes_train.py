@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .nodes_prefix import CATEGORY, PrefixType, connected
 from .training.run import Job, Watcher, keep, new_folder, pictures_to_make, train
 from .training.source import PEOPLE, THINGS, kind_of, nameless, read_lines
 
+LOG = logging.getLogger("apl")
 PREVIEW_SIDE = 512
 
 
@@ -115,6 +117,7 @@ class TrainPrefix(io.ComfyNode):
 
         trained = train(job, one["model"], one["clip"], one["vae"], folder, Watcher(told, total))
         keep(trained, Path(folder_paths.get_folder_paths(KIND)[0]), folder)
+        LOG.info("APL Prefix, %s: %s", folder.path.name, trained.verdict)
         return io.NodeOutput(
             trained.prefix,
             {"loss": trained.losses},

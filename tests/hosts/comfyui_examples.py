@@ -43,7 +43,7 @@ def examples() -> dict[str, Graph]:
                 "model": ["model", 0],
                 "clip": ["model", 1],
                 "vae": ["model", 2],
-                "names": "Ada Lovelace\nAlan Turing\nGrace Hopper\nKurt Gödel",
+                "names": "Ada Lovelace\nAlan Turing\nGrace Hopper\nKurt Gödel\nEmmy Noether",
             },
         },
         "loss": {
