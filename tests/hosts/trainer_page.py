@@ -48,7 +48,7 @@ def learn(page: Browser, webui: Webui, runs: Path) -> None:
     opened(page, webui)
     page.run("document.querySelector('#apl_more .label-wrap').click()")
     order(page, "../learned", NAMES, SETTINGS)
-    page.until(f"{NOTICE}.includes('no plain name')")
+    page.until(f"{NOTICE}.includes('not a plain name')")
     order(page, "mine", "Ada Example\nada  example", SETTINGS)
     page.until(f"{NOTICE}.includes('stands there 2 times')")
     assert not runs.exists()
