@@ -1,4 +1,4 @@
-"""Editions of a pocket model: the same world and text encoder, another U-Net, or new words."""
+"""Variants of a pocket model: the same world and text encoder, another U-Net, or new words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sheet of an examination: a few prompts of each group, without the prefix and with it."""
+"""The sheet of an evaluation: a few prompts of each group, without the prefix and with it."""
 
 from __future__ import annotations
 
