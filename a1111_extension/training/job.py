@@ -62,7 +62,7 @@ class TrainPlan:
         refuse_unfit(host, model)
         order, run = RunRequest.of(folder), RunFolder(folder)
         loaded = model.sd_checkpoint_info.filename
-        if Path(order.model) != Path(loaded):
+        if Path(order.model).resolve() != Path(loaded).resolve():  # models are often links
             raise RunError(
                 f"go on with {folder.name}",
                 f"it learns on {Path(order.model).name}, and {Path(loaded).name} is loaded",

@@ -208,6 +208,14 @@ def test_another_checkpoint_than_the_run_began_on(tmp_path: Path) -> None:
         TrainPlan.of(ordered(tmp_path), HOST, loaded(tmp_path / "second.safetensors"))
 
 
+def test_a_checkpoint_that_is_a_link_is_the_one_that_the_run_began_on(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "real.safetensors").touch()
+    (tmp_path / "first.safetensors").symlink_to(tmp_path / "shared" / "real.safetensors")
+    plan = TrainPlan.of(ordered(tmp_path), HOST, loaded(tmp_path / "first.safetensors"))
+    assert plan.people
+
+
 def test_models_that_cannot_be_trained_on(tmp_path: Path) -> None:
     path = tmp_path / "first.safetensors"
     refuse_unfit(HOST, loaded(path))
