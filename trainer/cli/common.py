@@ -34,16 +34,21 @@ NO_POCKET = (
 Verbs = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, []):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def verb(
     verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], about: str, example: str
 ) -> argparse.ArgumentParser:
     """Add a verb with a one-line description and an example."""
     added = verbs.add_parser(
-        name,
-        help=about,
-        description=about,
-        epilog=f"example: {example}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        name, help=about, description=about, epilog=f"example: {example}", formatter_class=Help
     )
     added.set_defaults(run=run)
     return added

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.errors import ConfigError
-from apl_core.training.config import SETTINGS, allowed
+from apl_core.training.config import SETTINGS, TrainConfig, allowed
 from apl_core.training.renamed import RENAMED, renamed
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add `--config`, `--set`, and a flag for every setting, in the groups that they declare."""
+def add_settings(parser: argparse.ArgumentParser, base: TrainConfig | None = None) -> None:
+    """Add `--config`, `--set`, and a flag for every setting, in the groups that they declare.
+
+    The help names the values of `base`, if it is given.
+    """
     parser.add_argument("--config", type=Path, help="settings as TOML (flags win over it)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting by its name"
@@ -24,12 +27,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     for name, declared in SETTINGS.items():
         about, choices = declared.metadata, declared.metadata["choices"]
         text = about["help"][0].lower() + about["help"][1:]
+        notes = [] if choices else [allowed(declared)]
+        if base is not None:
+            notes.append(f"default: {getattr(base, name)}")
         added[about["group"]].add_argument(
             f"--{name.replace('_', '-')}",
             type=parsed,
             default=argparse.SUPPRESS,  # the model decides which recipe's default it is
             metavar=f"{{{','.join(choices)}}}" if choices else "N",
-            help=text if choices else f"{text} ({allowed(declared)})",
+            help=f"{text} ({'; '.join(notes)})" if notes else text,
         )
     for old in ("vectors", "behind", "rate"):  # flags of 0.1
         hidden = argparse.SUPPRESS

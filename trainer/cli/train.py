@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apl_core.errors import ConfigError, RunError
+from apl_core.training.config import CHECKPOINT, TrainConfig
 
 from . import arguments
 from .common import Verbs, add_checkpoint, checkpoint_of, verb
@@ -30,7 +31,8 @@ def add(verbs: Verbs) -> None:
         "apl train --model sd15.safetensors --names names.txt --out runs/mine",
     )
     add_checkpoint(train)
-    add_training(train, "print the settings and expected memory and time, and stop")
+    dry_run = "print the settings and expected memory and time, and stop"
+    add_training(train, dry_run, CHECKPOINT)
     train.add_argument("--data", type=Path, metavar="DIR", help="pictures with a metadata.jsonl")
     train.add_argument(
         "--vram", type=int, choices=(4, 6, 8, 12, 24), help="preset for a card of GB"
@@ -63,7 +65,6 @@ def add(verbs: Verbs) -> None:
 
 def run_train(given: argparse.Namespace) -> int:
     """Learn a prefix from the beginning."""
-    from apl_core.training.config import CHECKPOINT, TrainConfig
 
     from ..checkpoints.compiling import check_compiler
     from ..checkpoints.load import check_reading
@@ -129,7 +130,7 @@ def _check_data(given: argparse.Namespace) -> None:
 
 def run_resume(given: argparse.Namespace) -> int:
     """Go on with a run from its last saved state."""
-    from apl_core.training.config import TrainConfig
+
     from apl_core.training.folder import RunFolder
 
     from ..settings import read_toml
