@@ -79,12 +79,20 @@ def kept_for_validation(
 
 
 def _log_overlaps(names: Sequence[str]) -> None:
-    for name in names:
-        inside = [other for other in names if other != name and Names([other]).find(name)]
-        if inside:
+    """Tell of names inside others; their spellings are looked up, so that long lists are quick."""
+    spelled = {alike(name): name for name in names}
+    longest = max(map(len, spelled))
+    for key, name in spelled.items():
+        parts = {
+            key[start:end]
+            for start in range(len(key))
+            for end in range(start + 1, min(len(key), start + longest) + 1)
+        }
+        inside = [spelled[part] for part in sorted(parts & spelled.keys() - {key})]
+        if found := next((other for other in inside if Names([other]).find(name)), ""):
             log.warning(
                 "the name %s stands inside %s: prompts of the longer one count for that one",
-                printable(inside[0], 80),
+                printable(found, 80),
                 printable(name, 80),
             )
 
