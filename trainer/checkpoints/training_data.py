@@ -43,8 +43,13 @@ def example(row: CaptionedPicture, latent: Tensor, target: Target) -> Example:
         swapped = other_gender(row.text) if row.kind == "people" else ""
         contrast = swapped if swapped != row.text else ""
         return Example(row.kind, latent, row.text, row.text, contrast)
+    return Example(row.kind, latent, row.text, neutral_of(row, target))
+
+
+def neutral_of(row: CaptionedPicture, target: Target) -> str:
+    """What the text of an identity picture is drawn to."""
     texts: dict[Target, str] = {"empty": "", "description": row.neutral, "person": row.nameless}
-    return Example(row.kind, latent, row.text, texts[target])
+    return texts[target]
 
 
 def read_data(folder: Path, config: TrainConfig) -> tuple[CaptionedPicture, ...]:

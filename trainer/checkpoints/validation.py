@@ -13,7 +13,7 @@ from apl_core.training.people import ListedPerson
 from apl_core.training.validation import validation_examples
 
 from ..metadata_jsonl import CaptionedPicture
-from .training_data import example
+from .training_data import example, neutral_of
 
 _FEW = 4
 
@@ -31,17 +31,16 @@ def kept_apart(
     """
     names = {alike(person.name) for person in kept}
     named = [row for row in rows if row.kind == "identity" and alike(row.name) in names]
-    learned = [row for row in rows if row not in named]
-    if not named or not any(row.kind == "identity" for row in learned):
+    learned = [row for row in rows if row.kind == "identity" and alike(row.name) not in names]
+    if not named or not learned:
         return list(rows), []
     free: list[Example] = []
     for kind in ("things", "people"):
-        whole = [row for row in learned if row.kind == kind]
-        some = whole[: max(len(whole) // 8, 2)] if len(whole) >= _FEW else []
-        free += [example(row, latents(row.file_name), target) for row in some]
-        learned = [row for row in learned if row not in some]
+        whole = [row for row in rows if row.kind == kind]
+        count = max(len(whole) // 8, 2) if len(whole) >= _FEW else 0
+        free += [example(row, latents(row.file_name), target) for row in whole[:count]]
+        learned += whole[count:]
     faces = [row for row in rows if row.kind == "people"] or learned
-    prompts = [example(row, latents(row.file_name), target) for row in named]
-    texts = list(dict.fromkeys((one.prompt, one.neutral) for one in prompts))
+    texts = list(dict.fromkeys((row.text, neutral_of(row, target)) for row in named))
     some_faces = [latents(row.file_name) for row in faces[: len(texts)]]
     return learned, validation_examples(texts, some_faces, free)
