@@ -73,6 +73,11 @@ class Interval:
         return Interval(mean, 1.96 * math.sqrt(variance / len(values)), len(values))
 
 
+def kept_free(count: int) -> int:
+    """How many of `count` name-free examples of a kind are kept: an eighth, two or more of four."""
+    return max(count // 8, 2) if count >= 4 else 0
+
+
 def validation_examples(
     named: Sequence[tuple[str, str]],
     faces: Sequence[Tensor],

@@ -26,7 +26,7 @@ from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.micro import out_of_memory
 from apl_core.training.people import ListedPerson, kept_for_validation
-from apl_core.training.validation import PromptValidator, validation_examples, verdict
+from apl_core.training.validation import PromptValidator, kept_free, validation_examples, verdict
 
 from .pictures import LatentSampler, save, sheet
 from .ports import ComfyDenoiser, ComfyEncoder
@@ -246,7 +246,7 @@ def _split(
     free: list[Example] = []
     for kind in ("things", "people"):
         whole = shown[kind]
-        count = max(len(whole) // 8, 2) if len(whole) >= 4 else 0
+        count = kept_free(len(whole))
         free += [Example(kind, one.latent, one.text, one.text) for one in whole[:count]]
         learned[kind] = whole[count:]
     texts = [template.format(one.name) for one in kept for template in TEMPLATES[1:4]]

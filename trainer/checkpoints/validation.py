@@ -10,12 +10,10 @@ from apl_core.captions import alike
 from apl_core.example_kinds import Target
 from apl_core.objective import Example
 from apl_core.training.people import ListedPerson
-from apl_core.training.validation import validation_examples
+from apl_core.training.validation import kept_free, validation_examples
 
 from ..metadata_jsonl import CaptionedPicture
 from .training_data import example, neutral_of
-
-_FEW = 4
 
 
 def kept_apart(
@@ -37,7 +35,7 @@ def kept_apart(
     free: list[Example] = []
     for kind in ("things", "people"):
         whole = [row for row in rows if row.kind == kind]
-        count = max(len(whole) // 8, 2) if len(whole) >= _FEW else 0
+        count = kept_free(len(whole))
         free += [example(row, latents(row.file_name), target) for row in whole[:count]]
         learned += whole[count:]
     faces = [row for row in rows if row.kind == "people"] or learned
