@@ -215,17 +215,25 @@ grandpa grandpas granny grandparent grandparents grandchild grandchildren grands
 granddaughter granddaughters uncle uncles aunt aunts cousin cousins nephew nephews niece nieces
 bride brides groom grooms bridesmaid bridesmaids boyfriend boyfriends girlfriend girlfriends
 portrait portraits selfie selfies headshot headshots mugshot mugshots face faces he she him his
-her hers himself herself myself me actor actors actress actresses artist artists astronaut
-astronauts athlete athletes author authors ballerina ballerinas barista baristas businessman
-businessmen businesswoman businesswomen carpenter carpenters celebrity celebrities chef chefs cook
-cooks cowboy cowboys cowgirl cowgirls craftsman craftsmen cyclist cyclists dancer dancers doctor
-doctors farmer farmers firefighter firefighters fireman firemen fisherman fishermen nun nuns nurse
-nurses monk monks musician musicians painter painters passenger passengers pedestrian pedestrians
-photographer photographers policeman policemen policewoman policewomen politician politicians
-president presidents priest priests salesman salesmen saleswoman scientist scientists singer
-singers soldier soldiers sportsman sportsmen sportswoman student students surfer surfers swimmer
-swimmers teacher teachers tourist tourists vendor vendors villager villagers waiter waiters
-waitress waitresses worker workers writer writers
+her hers himself herself myself me actor actors actress actresses architect architects artist
+artists astronaut astronauts athlete athletes author authors baker bakers ballerina ballerinas
+barista baristas bartender bartenders beekeeper beekeepers blacksmith blacksmiths businessman
+businessmen businesswoman businesswomen carpenter carpenters cashier cashiers celebrities
+celebrity chef chefs cook cooks cowboy cowboys cowgirl cowgirls craftsman craftsmen cyclist
+cyclists dancer dancers dentist dentists doctor doctors drummer drummers electrician electricians
+engineer engineers farmer farmers firefighter firefighters fireman firemen fisherman fishermen
+gardener gardeners guitarist guitarists hiker hikers lawyer lawyers librarian librarians mechanic
+mechanics monk monks musician musicians nun nuns nurse nurses painter painters passenger
+passengers pedestrian pedestrians photographer photographers pianist pianists plumber plumbers
+policeman policemen policewoman policewomen politician politicians president presidents priest
+priests professor professors sailor sailors salesman salesmen saleswoman scientist scientists
+shopkeeper shopkeepers singer singers skier skiers soldier soldiers sportsman sportsmen
+sportswoman student students surfer surfers surgeon surgeons swimmer swimmers teacher teachers
+tourist tourists vendor vendors villager villagers violinist violinists waiter waiters waitress
+waitresses worker workers writer writers
 """
 _PEOPLE = frozenset(_PEOPLE_WORDS.split())
-_NOBODY = {("man", "made"), ("portrait", "format"), ("portrait", "orientation")}
+_NOBODY = {
+    *(("man", "made"), ("portrait", "format"), ("portrait", "orientation")),
+    ("grandfather", "clock"),
+}

@@ -184,6 +184,7 @@ def test_spellings_of_one_name_are_alike() -> None:
         "nurses",
         "himself in a mirror",
         "a bride and groom",
+        "two lawyers",
     ],
 )
 def test_captions_of_people(caption: str) -> None:
@@ -195,6 +196,7 @@ def test_captions_of_people(caption: str) -> None:
     [
         "a red bicycle",
         "a man-made lake",
+        "a grandfather clock",
         "a manhole",
         "a German shepherd",
         "a boycott sign",
