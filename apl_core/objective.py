@@ -32,6 +32,7 @@ from torch import Tensor
 from .example_kinds import Kind, Weighting
 from .ports import Conditioning, DenoiserPort, TextEncoderPort
 from .prefix import Rows
+from .schedule import Schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,24 +160,33 @@ def per_example_loss(
     rows: Rows,
     weighting: Weighting = "eps",
     weight_contrast: float = 0.0,
+    unit: float = 1.0,
 ) -> Tensor:
     """Mean squared error of each example (B,) with the prefix in place; differentiable in it.
 
-    `weight_contrast` times the squared share of a word's contrast_direction comes on top.
-
-    `x0` measures it on the clean latents that the two predictions mean: the error in the noise
-    times (1 - alpha_bar) / alpha_bar, which does not fade where there is almost only noise.
+    It is counted in `unit`, the error that another caption makes. `weight_contrast` times the
+    squared share of a word's contrast_direction comes on top.
     """
     conditioning = encode_unique(encoder, batch.prompts, rows)
     predicted = denoiser.predict_noise(batch.x_t, batch.t, conditioning).float()
     off = predicted - batch.target
-    found = off.square().flatten(1).mean(1)
-    if weighting == "x0":
-        signal, sigma = denoiser.schedule.coefficients(batch.t, found)
-        found = found * (sigma / signal).square()
+    found = squared_error(denoiser.schedule, off, batch.t, weighting) / unit
     if weight_contrast:
         return found + weight_contrast * _share(off, batch).square()
     return found
+
+
+def squared_error(schedule: Schedule, off: Tensor, t: Tensor, weighting: Weighting) -> Tensor:
+    """Mean square (B,) of an error (B, C, H, W) in the noise prediction at steps t (B,).
+
+    `x0` measures it on the clean latents that the two predictions mean: the error in the noise
+    times (1 - alpha_bar) / alpha_bar, which does not fade where there is almost only noise.
+    """
+    found = off.square().flatten(1).mean(1)
+    if weighting == "eps":
+        return found
+    signal, sigma = schedule.coefficients(t, found)
+    return found * (sigma / signal).square()
 
 
 def _share(off: Tensor, batch: TargetBatch) -> Tensor:

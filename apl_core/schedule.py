@@ -46,6 +46,15 @@ class Schedule:
         """Number of noise levels T."""
         return self.alphas_cumprod.shape[0]
 
+    def first_below(self, snr: float) -> int:
+        """The first step whose signal-to-noise ratio is at most `snr`; the last if none is.
+
+        The ratio is alpha_bar / (1 - alpha_bar) (arXiv 2107.00630, eq. 2).
+        """
+        kept = self.alphas_cumprod.double()
+        within = (kept <= snr * (1 - kept)).nonzero()
+        return int(within[0]) if len(within) else self.steps - 1
+
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at steps t (B,), shaped to multiply `like`."""
         kept = self.alphas_cumprod.to(like.device)[t].float()

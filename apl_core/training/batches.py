@@ -6,17 +6,18 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 
-from ..example_kinds import KINDS, Kind
+from ..example_kinds import KINDS, Kind, Weighting
 from ..objective import Example, TargetBatch, compute_targets
 from ..ports import DenoiserPort, TextEncoderPort
 from .callbacks import PhaseReport
 from .config import TrainConfig
 from .micro import MicroBatch, forward_batch
 from .parallel import Group
+from .scale import CAPTIONS, caption_change
 from .step import autocast
 
 
@@ -121,6 +122,20 @@ class BatchSampler:
             for one, lot in zip(every, lots, strict=True)
         ]
 
+    def unit(self) -> float:
+        """What errors are counted in: the mean error that another caption makes."""
+        kinds = [kind for kind in KINDS[1:] if self.config.counts[kind]] or list(KINDS[:1])
+        counts = {kind: CAPTIONS for kind in kinds}
+        examples = self.examples(counts, "unit", 0)
+        random = generator(self.config.seed, "unit-noise")
+        t = self._levels(examples, random)
+        noise = torch.randn((len(examples), *examples[0].latent.shape), generator=random)
+        weighting = cast(Weighting, self.config.weighting)
+        size = self.config.micro_batch or forward_batch(self.denoiser.device, noise[0].numel())
+        parts = self.encoder, self.denoiser, examples, t, noise, weighting, MicroBatch(size)
+        with autocast(self.config, self.denoiser.device):
+            return caption_change(*parts)
+
     def _with_targets(self, counts: dict[Kind, int], purpose: str, index: int) -> TargetBatch:
         examples = self.examples(counts, purpose, index)
         random = generator(self.config.seed, f"{purpose}-noise", index)
@@ -171,8 +186,8 @@ class BatchSampler:
         for kind in dict.fromkeys(e.kind for e in examples):
             where = [i for i, e in enumerate(examples) if e.kind == kind]
             count = len(where)
-            named, free = self.config.min_timestep, self.config.min_timestep_free
-            lowest = named if kind == "identity" else free
+            named, free = self.config.max_snr, self.config.max_snr_free
+            lowest = self.denoiser.schedule.first_below(named if kind == "identity" else free)
             part = torch.randperm(count, generator=random) + torch.rand(count, generator=random)
             t[where] = (lowest + (end - lowest) * part / count).long().clamp(max=end - 1)
         return t

@@ -15,6 +15,9 @@ from ..example_kinds import KINDS, Kind, Target, Weighting
 from ..tokens import MAX_ROWS
 from .renamed import renamed
 
+MAX_SNR = 1e9
+"""Every noise level there is has less signal than this for its noise."""
+
 
 def setting(
     group: str,
@@ -44,10 +47,10 @@ class TrainConfig:
     )
     seed: int = setting("run", 0, "Decides first vectors, examples and noise", 0, 2**31 - 1)
     num_vectors: int = setting(
-        "prefix", 10, "Vectors of the prefix. Each takes the place of one token", 1, MAX_ROWS
+        "prefix", 32, "Vectors of the prefix. Each takes the place of one token", 1, MAX_ROWS
     )
     num_suffix_vectors: int = setting(
-        "prefix", 5, "How many of them stand behind the text instead of in front", 0, MAX_ROWS
+        "prefix", 10, "How many of them stand behind the text instead of in front", 0, MAX_ROWS
     )
     target: str = setting(
         "loss",
@@ -60,30 +63,30 @@ class TrainConfig:
     )
     weighting: str = setting(
         "loss",
-        "eps",
+        "x0",
         "Errors are measured on the noise (eps) or on the clean latent (x0)",
         choices=get_args(Weighting),
     )
-    min_timestep: int = setting(
+    max_snr: float = setting(
         "loss",
-        0,
-        "Lowest step of the noise schedule that prompts with a name are learned at",
-        0,
-        900,
+        0.2,
+        "Prompts with a name are learned at noise levels of at most this signal-to-noise ratio",
+        1e-9,
+        MAX_SNR,
     )
-    min_timestep_free: int = setting("loss", 0, "The same for prompts without a name", 0, 900)
+    max_snr_free: float = setting("loss", 2.5, "The same for prompts without a name", 1e-9, MAX_SNR)
     weight_identity: float = setting("loss", 1.0, "Weight of prompts with a name", 0, 1000)
-    weight_things: float = setting("loss", 1.5, "Weight of name-free scenes", 0, 1000)
-    weight_people: float = setting("loss", 4.0, "Weight of name-free people", 0, 1000)
+    weight_things: float = setting("loss", 4.1, "Weight of name-free scenes", 0, 1000)
+    weight_people: float = setting("loss", 3.6, "Weight of name-free people", 0, 1000)
     weight_contrast: float = setting(
-        "loss", 0.0, "Weight of what is left of a name, and of one swapped word's meaning", 0, 1000
+        "loss", 0.17, "Weight of what is left of a name, and of one swapped word's meaning", 0, 1000
     )
     proportion_empty_prompts: float = setting(
         "batch", 0.0, "Share of name-free examples whose text is taken away", 0, 1
     )
-    batch_identity: int = setting("batch", 14, "Examples of names per step", 1, 4096)
-    batch_things: int = setting("batch", 8, "Examples of name-free scenes per step", 0, 4096)
-    batch_people: int = setting("batch", 14, "Examples of name-free people per step", 0, 4096)
+    batch_identity: int = setting("batch", 7, "Examples of names per step", 1, 4096)
+    batch_things: int = setting("batch", 4, "Examples of name-free scenes per step", 0, 4096)
+    batch_people: int = setting("batch", 5, "Examples of name-free people per step", 0, 4096)
     micro_batch: int = setting(
         "speed",
         0,
@@ -91,12 +94,17 @@ class TrainConfig:
         0,
         4096,
     )
-    steps: int = setting("optimizer", 300, "Training steps", 1, 10_000_000)
+    steps: int = setting("optimizer", 450, "Training steps", 1, 10_000_000)
     optimizer: str = setting(
-        "optimizer", "adam", "What moves the vectors", choices=("adam", "muon")
+        "optimizer", "muon", "What moves the vectors", choices=("adam", "muon")
     )
     learning_rate: float = setting(
-        "optimizer", 0.03, "Learning rate, where it is highest", 1e-9, 10
+        "optimizer",
+        2.8,
+        "Step size, where it is highest, in lengths of a token embedding (the median); the "
+        "paper's is absolute",
+        1e-9,
+        1000,
     )
     lr_warmup_steps: int = setting(
         "optimizer", 10, "Steps in which the rate rises to its highest", 0, 1_000_000
@@ -120,17 +128,17 @@ class TrainConfig:
         "prefix", 0, "Steps on text encodings alone, before the first real one", 0, 1_000_000
     )
     target_cache: int = setting(
-        "speed", 512, "Targets that are kept and learned from again; 0: none", 0, 1_000_000
+        "speed", 960, "Targets that are kept and learned from again; 0: none", 0, 1_000_000
     )
     target_cache_uses: int = setting(
         "speed", 0, "Steps after which kept targets are made anew; 0: never", 0, 1_000_000
     )
     mixed_precision: str = setting("speed", "no", "Mixed precision", choices=("no", "bf16", "fp16"))
     validate_every: int = setting(
-        "validation", 45, "Steps between validations and previews; 0: none", 0, 10_000_000
+        "validation", 150, "Steps between validations and previews; 0: none", 0, 10_000_000
     )
     patience: int = setting(
-        "validation", 0, "Validations without a gain after which a run ends; 0: never", 0, 10_000
+        "validation", 3, "Validations without a gain after which a run ends; 0: never", 0, 10_000
     )
     save_every: int = setting(
         "validation", 50, "Steps between saved states to resume from", 1, 10_000_000
@@ -193,9 +201,36 @@ class TrainConfig:
         return config
 
 
-CHECKPOINT = TrainConfig(learning_rate=2e-3, steps=600, target_cache=576, validate_every=100)
-"""The recipe on real checkpoints, in every host but for batches, steps and the target cache, which
-memory decides. Their token embeddings are short. Not tried on pretrained weights."""
+@dataclass(frozen=True)
+class Preset:
+    """How long to learn, in words, and the settings that say so."""
+
+    title: str
+    settings: Mapping[str, int]
+
+
+PRESETS: Mapping[str, Preset] = {
+    "quick": Preset("Quick look: 150 steps", {"steps": 150, "validate_every": 50}),
+    "standard": Preset("Standard: 450 steps", {}),
+    "thorough": Preset(
+        "Thorough: up to 1,500 steps, until nothing more is gained", {"steps": 1500}
+    ),
+}
+"""The same in every host; all else is the recipe's."""
+
+
+PER_NAME, PICTURE_STEPS = 4, 20
+"""Pictures of each name that a model draws to learn on, and sampling steps of one."""
+
+
+def preset(key: str) -> TrainConfig:
+    """The recipe with the steps of a preset; ConfigError if there is none of this name."""
+    if key not in PRESETS:
+        raise ConfigError(
+            f"take the preset {key!r}", "there is none", f"take one of {', '.join(PRESETS)}"
+        )
+    return dataclasses.replace(TrainConfig(), **PRESETS[key].settings)
+
 
 PAPER = TrainConfig(
     recipe="paper",
@@ -203,6 +238,10 @@ PAPER = TrainConfig(
     num_suffix_vectors=0,
     target="empty",
     repulsion=0.0,
+    weighting="eps",
+    max_snr=MAX_SNR,
+    max_snr_free=MAX_SNR,
+    weight_contrast=0.0,
     weight_identity=1.0,
     weight_things=1.0,
     weight_people=1.0,
@@ -210,12 +249,14 @@ PAPER = TrainConfig(
     batch_things=1,
     batch_people=0,
     steps=10_000,
+    optimizer="adam",
     learning_rate=1e-3,
     lr_warmup_steps=0,
     lr_scheduler="constant",
     prefix_init="uniform",
     target_cache=0,
     validate_every=500,
+    patience=0,
     save_every=500,
 )
 """The authors' step: batch 1 by a coin between identity and general, Adam 1e-3, no schedule."""

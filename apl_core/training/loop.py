@@ -40,6 +40,7 @@ from .initial import initial_rows, norm_ratio
 from .micro import MicroBatch
 from .parallel import Group
 from .progress import Progress
+from .scale import embedding_lengths
 from .step import clip, gradient
 from .warmstart import warm_start
 
@@ -81,12 +82,7 @@ class Trainer:
         self.start, self.names_trained = start, names_trained
         self.group = Group()
         self.micro = MicroBatch(config.micro_batch)
-        if config.patience and validator is None:
-            raise ConfigError(
-                "set patience",
-                "nothing measures the prefix in this run",
-                "give a validator, or patience = 0",
-            )
+        self._lengths = list(embedding_lengths(config, model.encoder).values())
 
     def run(self) -> Prefix:
         """Train to the end, or until asked to stop; returns the best prefix so far.
@@ -123,7 +119,7 @@ class Trainer:
     def _steps(self, progress: Progress, batches: BatchSampler) -> str:
         config = self.config
         while progress.step < config.steps:
-            if config.patience and progress.without_gain >= config.patience:
+            if self.validator and 0 < config.patience <= progress.without_gain:
                 return "no gain"
             if self.group.rank == 0:
                 with self.folder.told("read requests in"):
@@ -166,13 +162,14 @@ class Trainer:
             rows,
             self.group,
             progress.scale,
+            progress.unit,
             self.micro,
         )
         gradients = {k: v.grad for k, v in rows.vectors.items() if v.grad is not None}
         self.group.add_up(list(gradients.values()))
         rate = learning_rate(config, progress.step)
-        for group in progress.optimizer.param_groups:
-            group["lr"] = rate
+        for group, length in zip(progress.optimizer.param_groups, self._lengths, strict=True):
+            group["lr"] = rate * length
         finite = all(bool(torch.isfinite(g).all()) for g in gradients.values())
         if finite and math.isfinite(loss):
             for each in gradients.values():
@@ -234,7 +231,8 @@ class Trainer:
             rows = self.start.rows()
         if config.warm_start_steps:
             rows = warm_start(config, encoder, batches, rows, self._phase)
-        return Progress.begin(rows, config, self.model.denoiser.device)
+        unit = 1.0 if config.recipe == "paper" else batches.unit()
+        return Progress.begin(rows, config, self.model.denoiser.device, self.group.agree(unit))
 
     def _check_start(self, start: Prefix) -> None:
         config, widths = self.config, dict(self.model.encoder.widths)

@@ -33,15 +33,22 @@ class Progress:
     best_figures: dict[str, float] = field(default_factory=dict[str, float])
     lowest: ValidationResult = field(default_factory=lambda: ValidationResult(math.inf, {}))
     without_gain: int = 0
+    unit: float = 1.0
 
     @staticmethod
-    def begin(rows: Rows, config: TrainConfig, device: torch.device) -> Progress:
-        """Own copies of the rows as leaves on a device, and a fresh optimizer."""
+    def begin(rows: Rows, config: TrainConfig, device: torch.device, unit: float = 1.0) -> Progress:
+        """Own copies of the rows as leaves on a device, and a fresh optimizer.
+
+        Every encoder's rows are a parameter group of their own. `unit` is what errors are counted
+        in (`scale.caption_change`).
+        """
         leaves = {k: v.to(device, copy=True).requires_grad_() for k, v in rows.vectors.items()}
         kind = Muon if config.optimizer == "muon" else torch.optim.Adam
-        optimizer = kind(list(leaves.values()), lr=config.learning_rate)
+        groups = [{"params": [leaf]} for leaf in leaves.values()]
+        optimizer = kind(groups, lr=config.learning_rate)
         scale = 1024.0 if config.mixed_precision == "fp16" else 1.0
-        return Progress(Rows(leaves, config.num_suffix_vectors), optimizer, scale=scale)
+        rows = Rows(leaves, config.num_suffix_vectors)
+        return Progress(rows, optimizer, scale=scale, unit=unit)
 
     def validated(self, result: ValidationResult) -> bool:
         """Keep the rows as the best so far, unless the lowest score seen beats theirs.
@@ -71,6 +78,7 @@ class Progress:
         numbers = {
             "step": self.step,
             "scale": self.scale,
+            "unit": self.unit,
             "best_step": self.best_step,
             "best_figures": self.best_figures,
             "lowest": [self.lowest.score, *self.lowest.each] if self.best else None,
@@ -105,7 +113,8 @@ class Progress:
                 f"its state holds {found}, settings and model ask for {wanted}",
                 "put settings and model back as they were, or start a run in another folder",
             )
-        progress = Progress.begin(Rows({k: groups["rows"][k] for k in widths}), config, device)
+        rows = Rows({k: groups["rows"][k] for k in widths})
+        progress = Progress.begin(rows, config, device, float(state.numbers["unit"]))
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups["moments"].items():
             key, entry = name.split(".", 1)

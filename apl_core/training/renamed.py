@@ -14,8 +14,6 @@ RENAMED = {
     "behind": "num_suffix_vectors",
     "init": "prefix_init",
     "warm_steps": "warm_start_steps",
-    "lowest_t": "min_timestep",
-    "lowest_t_free": "min_timestep_free",
     "contrast": "weight_contrast",
     "empty": "proportion_empty_prompts",
     "rate": "learning_rate",
@@ -27,14 +25,31 @@ RENAMED = {
     "autocast": "mixed_precision",
     "check_every": "validate_every",
 }
+GONE = {
+    **dict.fromkeys(("lowest_t", "min_timestep"), "max_snr"),
+    **dict.fromkeys(("lowest_t_free", "min_timestep_free"), "max_snr_free"),
+}
+"""Settings of the former learners, and what stands for them."""
+
 _VALUES = {("mixed_precision", "off"): "no"}
 
 log = logging.getLogger("apl")
 
 
 def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by today's names; ConfigError where both names of one are given."""
+    """Settings by today's names; ConfigError where both names of one are given.
+
+    So for settings of the former learners: their noise levels and step sizes meant something else.
+    """
     settings: dict[str, Any] = {}
+    if gone := [name for name in given if name in GONE]:
+        raise ConfigError(
+            f"set {gone[0]}",
+            "it is a setting of the former learner, whose step sizes and noise levels meant "
+            "something else",
+            "start a new run: what the old one has learned is in its prefix.safetensors and stays "
+            f"valid. In a file of settings leave it and learning_rate out, or give {GONE[gone[0]]}",
+        )
     for name, value in given.items():
         new = RENAMED.get(name, name)
         if new != name:

@@ -38,11 +38,13 @@ def gradient(
     rows: Rows,
     group: Group,
     scale: float,
+    unit: float = 1.0,
     micro: MicroBatch | None = None,
 ) -> tuple[float, dict[str, float]]:
     """Add the gradient of `scale` times the loss to the rows; loss and error per kind of example.
 
-    Every kind counts by its weight: sum over kinds of w_kind * mean error. Micro-batches and the
+    Every kind counts by its weight: sum over kinds of w_kind * mean error, in `unit` (see
+    `scale.caption_change`). Micro-batches and the
     shares of several processes add up to the same gradient. RunError if memory is too small for
     one example.
     """
@@ -51,7 +53,7 @@ def gradient(
 
     def run(part: list[int]) -> None:
         with autocast(config, denoiser.device):
-            found = _per_example_loss(config, encoder, denoiser, batch.pick(part), rows)
+            found = _per_example_loss(config, encoder, denoiser, batch.pick(part), rows, unit)
         factor = torch.tensor([weights[i] for i in part], device=found.device)
         (scale * (factor * found).sum()).backward()  # pyright: ignore[reportUnknownMemberType]
         each[part] = found.detach().double().cpu()
@@ -83,11 +85,12 @@ def _per_example_loss(
     denoiser: DenoiserPort,
     batch: TargetBatch,
     rows: Rows,
+    unit: float,
 ) -> Tensor:
     if config.recipe != "paper":
-        weighting = cast(Weighting, config.weighting)
+        weighting, contrast = cast(Weighting, config.weighting), config.weight_contrast
         rows = replace(rows, everywhere=config.proportion_empty_prompts > 0)
-        return per_example_loss(encoder, denoiser, batch, rows, weighting, config.weight_contrast)
+        return per_example_loss(encoder, denoiser, batch, rows, weighting, contrast, unit)
     return paper_loss(encoder, denoiser, batch, rows)
 
 

@@ -16,6 +16,7 @@ from ..prefix import Rows
 from .batches import BatchSampler
 from .callbacks import PhaseReport
 from .config import TrainConfig
+from .scale import embedding_lengths
 
 _REUSE, _LAST = 8, 8
 
@@ -30,7 +31,12 @@ def warm_start(
     """Rows after `warm_start_steps` Adam steps on hidden states; prompts of one chunk only."""
     leaves = {k: v.detach().clone().requires_grad_() for k, v in rows.vectors.items()}
     live = Rows(leaves, rows.behind)
-    optimizer = torch.optim.Adam(list(leaves.values()), lr=config.learning_rate)
+    lengths = embedding_lengths(config, encoder)
+    groups = [
+        {"params": [leaf], "lr": config.learning_rate * lengths[key]}
+        for key, leaf in leaves.items()
+    ]
+    optimizer = torch.optim.Adam(groups)
     for begin in range(0, config.warm_start_steps, _REUSE):
         examples = batches.examples(config.counts, "warm", begin // _REUSE)
         weights = torch.tensor(example_weights([e.kind for e in examples], config.weights))
