@@ -36,6 +36,10 @@ class Tower(Protocol):
         """Token ids of a text, without BOS and EOS, of any length."""
         ...
 
+    def pieces(self, text: str) -> list[str]:
+        """The same tokens as strings."""
+        ...
+
     def run(self, ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Hidden states (B, 77, width) and pooled output of token embeddings rows (B, 77, width).
 
@@ -63,6 +67,10 @@ class ReferenceEncoder:
     def token_embedding(self, key: str) -> Tensor:
         """The token-embedding table (vocabulary, width) of one tower."""
         return next(tower.table for tower in self.towers if tower.key == key)
+
+    def pieces(self, text: str) -> list[str]:
+        """The first tower's tokens of a text as strings."""
+        return self.towers[0].pieces(text)
 
     def check(self, texts: Iterable[str]) -> None:
         """PromptError if one of the texts could not be encoded: told before the work begins."""

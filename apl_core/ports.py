@@ -53,6 +53,10 @@ class TextEncoderPort(Protocol):
         """The token-embedding table (vocabulary, width) of one encoder."""
         ...
 
+    def pieces(self, text: str) -> Sequence[str]:
+        """The tokens of a text by the first encoder's tokenizer, as strings without its marks."""
+        ...
+
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
         """Encode texts, every chunk with the rows in place; empty texts stay without them."""
         ...

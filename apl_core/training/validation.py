@@ -73,33 +73,6 @@ class Interval:
         return Interval(mean, 1.96 * math.sqrt(variance / len(values)), len(values))
 
 
-def kept_free(count: int) -> int:
-    """How many of `count` name-free examples of a kind are kept: an eighth, two or more of four."""
-    return max(count // 8, 2) if count >= 4 else 0
-
-
-def validation_examples(
-    named: Sequence[tuple[str, str]],
-    faces: Sequence[Tensor],
-    free: Sequence[Example],
-    most_named: int = 24,
-    most_free: int = 8,
-) -> list[Example]:
-    """Examples to validate on: name prompts on latents of others, and name-free ones as they are.
-
-    `named` are (prompt, neutral prompt) of people whom nothing is learned from, `faces` latents
-    (C, H, W) of nobody in particular, as they are met while a picture is drawn under the prefix.
-    `most_free` counts for each name-free kind.
-    """
-    found = [
-        Example("identity", faces[i % len(faces)], prompt, neutral)
-        for i, (prompt, neutral) in enumerate(named[:most_named])
-    ]
-    for kind in KINDS[1:]:
-        found += [example for example in free if example.kind == kind][:most_free]
-    return found
-
-
 def verdict(figures: Mapping[str, float]) -> str:
     """What the figures of a `PromptValidator` say of a prefix, for the last line of a run."""
     if "name_left" not in figures or not figures.get("names_known", 1):
