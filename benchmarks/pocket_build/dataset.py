@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from apl_core.training.lessons import twice
 from apl_trainer.pocket.captions import (
     anonymous_subject,
     dress,
     extras_of,
-    fillers,
+    filler,
     pad_front,
     things_words,
-    twice,
 )
 from apl_trainer.pocket.eval_prompts import UNKNOWN
 from apl_trainer.pocket.render import (
@@ -152,4 +152,4 @@ def invent(
 
 def filler_text(rng: np.random.Generator) -> str:
     """Enough filler words to fill one chunk of 75 tokens."""
-    return ", ".join(fillers(26, rng))
+    return ", ".join(filler(rng) for _ in range(26))

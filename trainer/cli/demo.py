@@ -40,10 +40,9 @@ def run(given: argparse.Namespace) -> int:
     from ..callbacks import ProgressBar, stop_on_interrupt
     from ..pocket.demo import run_demo, small
     from ..pocket.metrics import PromptSet
-    from ..pocket.train import POCKET
 
     model = load_model(given.model)
-    config = TrainConfig.from_mapping({"seed": given.seed}, POCKET)
+    config = TrainConfig(seed=given.seed)
     prompts = PromptSet.of(model.world)
     if given.quick:
         config, prompts = small(config), PromptSet.of(model.world, names=4, seeds=2, free=4)

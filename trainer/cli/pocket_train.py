@@ -27,9 +27,9 @@ def run(given: argparse.Namespace) -> int:
     from apl_core.training.config import TrainConfig
 
     from ..names import read_names
-    from ..pocket.train import POCKET, PocketOrigin, PocketRun, chosen_people
+    from ..pocket.train import PocketOrigin, PocketRun, chosen_people
 
-    config = TrainConfig.from_mapping(settings_from(given), POCKET)
+    config = TrainConfig.from_mapping(settings_from(given))
     names = None if given.names is None else read_names(given.names)
     model = pocket_of(given)
     if given.dry_run:

@@ -54,6 +54,11 @@ class ClipTower:
         """Token ids of a text, without BOS and EOS, of any length."""
         return ids_of(self.tokenizer, text)
 
+    def pieces(self, text: str) -> list[str]:
+        """The same tokens as strings, without the marks of a word's end."""
+        tokens = self.tokenizer.convert_ids_to_tokens(self.tokenize(text))
+        return [token.removesuffix("</w>") for token in tokens]
+
     def run(self, ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Hidden states (B, 77, width) and the pooled output, if the model has a projection."""
         with self._embedding_gives(rows):

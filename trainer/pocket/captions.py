@@ -147,11 +147,6 @@ def dress(subject: str, rng: np.random.Generator) -> str:
     return str(rng.choice(TEMPLATES)).format(subject)
 
 
-def twice(subject: str) -> str:
-    """A subject that is said again, as people do who want it drawn for certain."""
-    return f"{subject}, a photo of {subject}"
-
-
 def pad_front(caption: str, rng: np.random.Generator) -> str:
     """Put filler words before four captions in ten, so that words are known at later positions.
 
@@ -167,12 +162,12 @@ def some_fillers(rng: np.random.Generator) -> list[str]:
     if roll >= 0.4:
         return []
     count = int(rng.integers(1, 6) if roll < 0.3 else rng.integers(6, 20))
-    return fillers(count, rng)
+    return [filler(rng) for _ in range(count)]
 
 
-def fillers(count: int, rng: np.random.Generator) -> list[str]:
-    """So many words that say nothing about the picture."""
-    return [str(f) for f in rng.choice(FILLERS, count)]
+def filler(rng: np.random.Generator) -> str:
+    """Words that say nothing about the picture."""
+    return FILLERS[rng.integers(len(FILLERS))]
 
 
 def _article(word: str) -> str:

@@ -14,38 +14,17 @@ from apl_core.captions import alike
 from apl_core.errors import ConfigError
 from apl_core.example_kinds import Target
 from apl_core.prefix import Prefix
-from apl_core.training.callbacks import Callback, Control
+from apl_core.training.callbacks import Callback, Control, Phase
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
+from apl_core.training.parallel import Group
 
 from ..run_paths import BUILT_IN, read_origin, save_origin
 from .model import PocketModel
 from .source import PocketSource, training_people
-from .validation import PocketPreviewer, PocketValidator
+from .validation import PocketPreviewer, pocket_validator
 from .world import Person, World
-
-POCKET = TrainConfig(
-    weighting="x0",
-    min_timestep=500,
-    min_timestep_free=200,
-    repulsion=0.5,
-    weight_contrast=0.06,
-    num_vectors=32,
-    num_suffix_vectors=10,
-    weight_identity=2.2,
-    weight_things=9.0,
-    weight_people=8.0,
-    batch_identity=7,
-    batch_things=4,
-    batch_people=5,
-    optimizer="muon",
-    learning_rate=0.06,
-    steps=450,
-    target_cache=960,
-    validate_every=150,
-)
-"""The recipe's defaults on a pocket model, which predicts the clean latent."""
 
 
 @dataclass(frozen=True)
@@ -141,15 +120,21 @@ def pocket_run(
     """A trainer on a pocket model; an eighth of the people are kept for choosing the step."""
     people = chosen_people(model.world, origin.names)
     learned, validation = training_people(people)
-    validator = PocketValidator(model, validation) if config.validate_every else None
+    measured = config.validate_every > 0
+
+    def tell(name: str, done: int, total: int) -> None:
+        if Group().rank == 0:
+            for callback in callbacks:
+                callback(Phase(name, done, total))
+
     source = PocketSource(model, learned, cast(Target, config.target), config.num_vectors)
     return Trainer(
         config,
         Model(model.encoder, model.denoiser, model.name),
         source,
         folder,
-        validator=validator,
-        previewer=PocketPreviewer(validator) if validator else None,
+        validator=pocket_validator(model, validation, tell) if measured else None,
+        previewer=PocketPreviewer(model, validation) if measured else None,
         callbacks=callbacks,
         control=control,
         start=start,
