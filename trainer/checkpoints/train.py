@@ -16,22 +16,21 @@ from apl_core.example_kinds import Target
 from apl_core.prefix import Prefix
 from apl_core.schedule import Prediction
 from apl_core.training.callbacks import Callback, Control, Phase
-from apl_core.training.config import TrainConfig
+from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig
 from apl_core.training.folder import RunFolder
+from apl_core.training.learner import learner
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.parallel import Group
-from apl_core.training.people import ListedPerson, kept_for_validation, people_in
-from apl_core.training.validation import PromptValidator
+from apl_core.training.people import ListedPerson, people_in
 
 from ..metadata_jsonl import CaptionedPicture
 from ..run_paths import read_origin, save_origin
 from .compiling import check_compiler
-from .load import STEPS, CheckpointModel, Options, load_detected
+from .load import CheckpointModel, Options, load_detected
 from .presets import TrainingSetup
 from .previews import Previews
 from .self_generated import draw_data, jobs
-from .training_data import DataSource, LatentCache, heldout_names, read_data
-from .validation import kept_apart
+from .training_data import LatentCache, PlainSource, heldout_names, material_of, read_data
 
 _PATHS = ("checkpoint", "data", "tokenizer")
 
@@ -41,27 +40,26 @@ class CheckpointOrigin:
     """Where a run's model and data come from, kept beside its settings so that it can resume.
 
     Without `data` the model draws its own pictures of `names`, lines of a list, into the run's
-    folder. Runs that were begun before names were kept for validation are not `validated`.
+    folder.
     """
 
     checkpoint: str
     data: str | None = None
     names: tuple[str, ...] | None = None
-    per_name: int = 8
+    per_name: int = PER_NAME
     size: int | None = None
     vram: int | None = None
     tokenizer: str | None = None
     clip_skip: int | None = None
     prediction: str | None = None
     device: str | None = None
-    draw_steps: int = STEPS
+    draw_steps: int = PICTURE_STEPS
     compile: bool = False
-    validated: bool = False
 
     @property
     def people(self) -> tuple[ListedPerson, ...]:
         """Who is learned from, if it is a list of names."""
-        return people_in("\n".join(self.names or ()))
+        return people_in("\n".join(self.names)) if self.names else ()
 
     def save(self, folder: RunFolder) -> None:
         """Write `origin.json` into a run folder."""
@@ -165,25 +163,32 @@ class CheckpointRun:
         def latents(name: str) -> Tensor:
             return cache.get(data / name)
 
-        learned, examples, names = rows, [], names_in(rows)
-        if origin.validated and config.recipe != "paper" and config.validate_every:
-            _, kept = kept_for_validation([ListedPerson(name) for name in names])
-            learned, examples = kept_apart(rows, kept, latents, cast(Target, config.target))
-        validator = None
-        if examples:
-            parts = model.encoder, model.denoiser, examples, config.micro_batch, config.seed
-            validator = PromptValidator(*parts, tell)
-        return Trainer(
+        people, target = origin.people or listed_in(rows), cast(Target, config.target)
+        named = Model(model.encoder, model.denoiser, model.name)
+        previewer = Previews(sampler, [one.name for one in people], heldout_names(data))
+        if config.recipe == "paper":
+            source = PlainSource(rows, latents, target)
+            return Trainer(
+                config,
+                named,
+                source,
+                folder,
+                previewer=previewer,
+                callbacks=callbacks,
+                control=control,
+                start=start,
+                names_trained=len(people),
+            )
+        return learner(
             config,
-            Model(model.encoder, model.denoiser, model.name),
-            DataSource(learned, latents, config),
+            named,
+            material_of(rows, people, latents, target, origin.data is not None),
+            people,
             folder,
+            previewer=previewer,
             callbacks=callbacks,
             control=control,
             start=start,
-            validator=validator,
-            names_trained=len(names_in(learned)),
-            previewer=Previews(sampler, names_in(learned), heldout_names(data)),
         )
 
     def measured_by(self, prefix: Path) -> str:
@@ -195,10 +200,11 @@ class CheckpointRun:
         return f"apl evaluate --prefix {prefix} {model} {whom} --out DIR"
 
 
-def names_in(rows: Sequence[CaptionedPicture]) -> list[str]:
+def listed_in(rows: Sequence[CaptionedPicture]) -> tuple[ListedPerson, ...]:
     """Whom a dataset names, in its order."""
     named = (row.name for row in reversed(rows) if row.kind == "identity" and row.name)
-    return list({alike(name): name for name in named}.values())[::-1]
+    spelled = {alike(name): name for name in named}
+    return tuple(ListedPerson(name) for name in reversed(spelled.values()))
 
 
 def _meet(group: Group) -> None:

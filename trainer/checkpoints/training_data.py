@@ -18,32 +18,42 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from apl_core.atomic import reason, write_bytes
-from apl_core.captions import Names
+from apl_core.captions import Names, alike
 from apl_core.errors import AplError
 from apl_core.example_kinds import KINDS, PERSON, Kind, Target
 from apl_core.metadata import printable
 from apl_core.objective import Example
 from apl_core.training.config import TrainConfig
+from apl_core.training.material import Material, Picture
 from apl_core.training.parallel import Group
+from apl_core.training.people import ListedPerson
 
 from ..metadata_jsonl import CaptionedPicture, numbered_rows, refuse_all, refuse_lines
 from ..models.vae import VaeLatents
 from ..pictures import READING, read_picture
 from ..word_swap import other_gender
 
-_OTHER_FACE = 0.5
 
+def material_of(
+    rows: Sequence[CaptionedPicture],
+    people: Sequence[ListedPerson],
+    latents: Callable[[str], Tensor],
+    target: Target,
+    own: bool,
+) -> Material:
+    """A dataset's pictures as the learner takes them; captions that tell a man or a woman bring
+    the other one as contrast. `own` says whether the captions are a user's."""
+    listed = {alike(person.name): person for person in people}
 
-def example(row: CaptionedPicture, latent: Tensor, target: Target) -> Example:
-    """What the prefix learns of a picture; only name prompts have another target than themselves.
-
-    A caption that tells a man or a woman brings the other one as contrast.
-    """
-    if row.kind != "identity":
+    def picture(row: CaptionedPicture) -> Picture:
+        if row.kind == "identity":
+            neutral = neutral_of(row, target)
+            return Picture(row.kind, row.text, listed.get(alike(row.name)), neutral)
         swapped = other_gender(row.text) if row.kind == "people" else ""
-        contrast = swapped if swapped != row.text else ""
-        return Example(row.kind, latent, row.text, row.text, contrast)
-    return Example(row.kind, latent, row.text, neutral_of(row, target))
+        return Picture(row.kind, row.text, contrast=swapped if swapped != row.text else "")
+
+    files = [row.file_name for row in rows]
+    return Material([picture(row) for row in rows], lambda place: latents(files[place]), own)
 
 
 def neutral_of(row: CaptionedPicture, target: Target) -> str:
@@ -195,36 +205,31 @@ def encoder_digest(vae: nn.Module) -> str:
     return state.hexdigest()[:16]
 
 
-class DataSource:
-    """Examples out of a data folder, chosen by the generator's state alone.
+class PlainSource:
+    """Examples as the paper's recipe takes them: each picture with its own text.
 
-    `latents` gives a picture's latent (C, h, w) by its `file_name`. In this project's recipe half
-    of the name prompts are learned on the picture of somebody else, as they meet it while a picture
-    is being drawn under the prefix.
+    `latents` gives a picture's latent (C, h, w) by its `file_name`.
     """
 
     def __init__(
-        self,
-        rows: Sequence[CaptionedPicture],
-        latents: Callable[[str], Tensor],
-        config: TrainConfig,
+        self, rows: Sequence[CaptionedPicture], latents: Callable[[str], Tensor], target: Target
     ) -> None:
         self.by_kind: Mapping[str, list[CaptionedPicture]] = {
             kind: [row for row in rows if row.kind == kind] for kind in KINDS
         }
         self.latents = latents
-        self.target: Any = config.target
-        self.others = _OTHER_FACE if config.recipe != "paper" else 0.0
+        self.target: Target = target
 
     def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
-        """Some examples of a kind."""
-        rows, faces = self.by_kind[kind], self.by_kind["people"]
+        """Some examples of a kind, chosen by the generator's state alone."""
+        rows = self.by_kind[kind]
         picks = torch.randint(len(rows), (count,), generator=random).tolist()
-        other = (torch.rand(count, generator=random) < self.others).tolist()
-        faced = torch.randint(max(len(faces), 1), (count,), generator=random).tolist()
-        examples: list[Example] = []
-        for pick, swap, face in zip(picks, other, faced, strict=True):
-            swapped = kind == "identity" and swap and faces
-            shown = faces[face] if swapped else rows[pick]
-            examples.append(example(rows[pick], self.latents(shown.file_name), self.target))
-        return examples
+        return [
+            Example(
+                kind,
+                self.latents(rows[i].file_name),
+                rows[i].text,
+                rows[i].text if kind != "identity" else neutral_of(rows[i], self.target),
+            )
+            for i in picks
+        ]

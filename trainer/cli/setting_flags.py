@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.errors import ConfigError
-from apl_core.training.config import SETTINGS, TrainConfig, allowed
+from apl_core.training.config import PRESETS, SETTINGS, TrainConfig, allowed
 from apl_core.training.renamed import RENAMED, renamed
 
 
@@ -18,6 +18,12 @@ def add_settings(parser: argparse.ArgumentParser, base: TrainConfig | None = Non
 
     The help names the values of `base`, if it is given.
     """
+    parser.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        default="standard",
+        help="; ".join(f"{key}: {one.title.partition(': ')[2]}" for key, one in PRESETS.items()),
+    )
     parser.add_argument("--config", type=Path, help="settings as TOML (flags win over it)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting by its name"
@@ -43,12 +49,16 @@ def add_settings(parser: argparse.ArgumentParser, base: TrainConfig | None = Non
 
 
 def settings_from(given: argparse.Namespace) -> dict[str, Any]:
-    """What `add_settings`'s options ask for: flags win over `--set`, that over `--config`."""
+    """What `add_settings`'s options ask for: flags win over `--set`, that over `--config`.
+
+    All of them win over `--preset`.
+    """
     from ..settings import read_toml
 
     settings: dict[str, Any] = {} if given.config is None else read_toml(given.config)
     flags = {name: value for name, value in vars(given).items() if name in {*SETTINGS, *RENAMED}}
-    return renamed(settings) | settings_of(given.set) | renamed(flags)
+    chosen = dict(PRESETS[given.preset].settings)
+    return chosen | renamed(settings) | settings_of(given.set) | renamed(flags)
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apl_core.errors import ConfigError, RunError
-from apl_core.training.config import CHECKPOINT, TrainConfig
+from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig
 
 from . import arguments
 from .common import Verbs, add_checkpoint, checkpoint_of, verb
@@ -16,9 +16,6 @@ from .training import TrainingRun, add_tensorboard, add_training, begin, learn, 
 
 if TYPE_CHECKING:
     from apl_core.training.folder import RunFolder
-
-PER_NAME, DRAW_STEPS = 8, 20
-"""Pictures that a model draws of each name to learn from, and DDIM steps for them."""
 
 
 def add(verbs: Verbs) -> None:
@@ -32,7 +29,7 @@ def add(verbs: Verbs) -> None:
     )
     add_checkpoint(train)
     dry_run = "print the settings and expected memory and time, and stop"
-    add_training(train, dry_run, CHECKPOINT)
+    add_training(train, dry_run)
     train.add_argument("--data", type=Path, metavar="DIR", help="pictures with a metadata.jsonl")
     train.add_argument(
         "--vram", type=int, choices=(4, 6, 8, 12, 24), help="preset for a card of GB"
@@ -44,7 +41,9 @@ def add(verbs: Verbs) -> None:
         help=f"pictures drawn of each of --names ({PER_NAME})",
     )
     train.add_argument(
-        "--draw-steps", type=arguments.steps, help=f"DDIM steps for those pictures ({DRAW_STEPS})"
+        "--draw-steps",
+        type=arguments.steps,
+        help=f"DDIM steps for those pictures ({PICTURE_STEPS})",
     )
     train.add_argument(
         "--device", default=None, help="cuda, cuda:1, cpu ... (the GPU if there is one)"
@@ -75,7 +74,7 @@ def run_train(given: argparse.Namespace) -> int:
     from ..names import read_people
 
     model, settings = checkpoint_of(given), settings_from(given)
-    config = TrainConfig.from_mapping(settings, CHECKPOINT)
+    config = TrainConfig.from_mapping(settings)
     _check_data(given)
     setup = TrainingSetup.of(model, given.prediction, given.device, given.vram, given.size)
     config = setup.fitted(config, settings)
@@ -104,9 +103,8 @@ def run_train(given: argparse.Namespace) -> int:
         given.clip_skip,
         given.prediction,
         given.device,
-        given.draw_steps or DRAW_STEPS,
+        given.draw_steps or PICTURE_STEPS,
         given.compile,
-        validated=True,
     )
     return begin(given, config, CheckpointRun(origin, setup, work))
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from apl_core.atomic import numbered, reason, write_bytes, write_text
 from apl_core.errors import ConfigError, RunError
+from apl_core.training.config import PRESETS
 from apl_core.training.people import people_in
 
 from ..run_paths import STATUS
 from .launcher import Runner
 from .model_index import ModelIndex
 from .review import APPROVED, DATA
-from .run_request import PRESETS, RunRequest
+from .run_request import RunRequest
 from .run_status import RunStatus, read_run
 
 _ASKED = {
@@ -39,7 +40,7 @@ class Controller:
         With `look` a run on a checkpoint waits for `learn` once its pictures are drawn.
         """
         choice = self.index.model(model)
-        key = next((p.key for p in PRESETS if preset in (p.key, p.title)), None)
+        key = next((k for k, p in PRESETS.items() if preset in (k, p.title)), None)
         if key is None:
             raise ConfigError(f"use the preset {preset}", "there is none", "choose one of the list")
         given = people_in(names) if names.strip() or choice.kind != "pocket" else None

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.errors import AplError
+from apl_core.training.config import PRESETS
 
 from . import markup
 from .compat import known
 from .controller import Controller
 from .review import shown_text
-from .run_request import PRESETS
 from .run_status import RunStatus
 
 log = logging.getLogger("apl")
@@ -210,8 +210,9 @@ def _order_form(gr: Any, html: Callable[..., Any], controller: Controller) -> li
         fill = gr.Button(
             "Show the model's names", size="sm", elem_id="apl_fill", visible=first.kind == "pocket"
         )
-    titles = {preset.title: preset.key for preset in PRESETS}
-    preset = gr.Radio(list(titles), value=PRESETS[1].title, label="Preset", elem_id="apl_preset")
+    titles = [preset.title for preset in PRESETS.values()]
+    usual = PRESETS["standard"].title
+    preset = gr.Radio(titles, value=usual, label="Preset", elem_id="apl_preset")
     look = gr.Checkbox(
         label="Show me the pictures and descriptions before it learns",
         value=False,

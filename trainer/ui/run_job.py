@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from apl_core.errors import ConfigError, RunError
 from apl_core.metadata import printable
 from apl_core.training.callbacks import Callback, Control, Phase
-from apl_core.training.config import CHECKPOINT, TrainConfig
+from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig, preset
 from apl_core.training.folder import RunFolder
 from apl_core.training.renamed import renamed
 from apl_core.training.validation import verdict
@@ -29,12 +29,12 @@ def learn_pocket(
     folder: Path, order: RunRequest, control: Control, callback: Callback
 ) -> str | None:
     """Learn and measure on a pocket model; a sentence about what came out, None if stopped."""
-    from ..pocket.demo import learn_and_measure, small, verdict
+    from ..pocket.demo import learn_and_measure, verdict
     from ..pocket.eval_prompts import identity_prompts
     from ..pocket.metrics import PromptSet
     from ..pocket.model import load_pocket
     from ..pocket.source import training_people
-    from ..pocket.train import POCKET, PocketOrigin, chosen_people
+    from ..pocket.train import PocketOrigin, chosen_people
 
     model = load_pocket(Path(order.model))
     people = chosen_people(model.world, order.names)
@@ -42,11 +42,10 @@ def learn_pocket(
     if run.config.is_file():
         config = TrainConfig.from_mapping(read_toml(run.config))
     else:
-        base = small(POCKET) if order.preset == "quick" else _longer(POCKET, order.preset)
-        config = TrainConfig.from_mapping(read_toml(folder / SETTINGS), base)
+        config = TrainConfig.from_mapping(read_toml(folder / SETTINGS), preset(order.preset))
         run.create(config)
         origin.save(run)
-    names, seeds, free = (4, 2, 4) if order.preset == "quick" else (64, 4, 128)
+    names, seeds, free = (16, 2, 32) if order.preset == "quick" else (64, 4, 128)
     asked = training_people(people)[0][-names:]
     prompts = PromptSet.of(model.world, names, seeds, free)
     prompts = replace(prompts, trained=tuple(identity_prompts(model.world, asked, seeds)))
@@ -95,31 +94,20 @@ def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRu
     from ..checkpoints.self_generated import jobs
     from ..checkpoints.train import CheckpointOrigin, CheckpointRun
 
-    quick, settings = order.preset == "quick", renamed(read_toml(folder / SETTINGS))
+    settings = renamed(read_toml(folder / SETTINGS))
     if order.look:
         settings.setdefault("target", "description")
-    size, per_name = settings.pop("size", None), settings.pop("per_name", 1 if quick else 8)
-    for name, value in (("size", size), ("per_name", per_name)):
+    size, per_name = settings.pop("size", None), settings.pop("per_name", PER_NAME)
+    draw_steps = settings.pop("draw_steps", PICTURE_STEPS)
+    for name, value in (("size", size), ("per_name", per_name), ("draw_steps", draw_steps)):
         if (type(value) is not int and not (value is None and name == "size")) or value == 0:
             raise ConfigError(
                 f"set {name}", f"{printable(str(value), 40)} is not a number", "give one"
             )
-    config = TrainConfig.from_mapping(settings, _longer(CHECKPOINT, order.preset))
+    config = TrainConfig.from_mapping(settings, preset(order.preset))
     setup = TrainingSetup.of(Path(order.model), size=size)
     origin = CheckpointOrigin(
-        order.model,
-        names=order.names,
-        per_name=per_name,
-        size=setup.size,
-        draw_steps=4 if quick else 20,
-        validated=True,
+        order.model, names=order.names, per_name=per_name, size=setup.size, draw_steps=draw_steps
     )
     work = jobs(origin.people, per_name, config.seed)
     return setup.fitted(config, settings), CheckpointRun(origin, setup, work)
-
-
-def _longer(base: TrainConfig, preset: str) -> TrainConfig:
-    """A model's own settings with the steps of a preset."""
-    if preset == "quick":
-        return replace(base, steps=4, target_cache=0, validate_every=0)
-    return replace(base, steps=2 * base.steps) if preset == "thorough" else base

@@ -21,21 +21,6 @@ SETTINGS = "wanted.toml"
 
 
 @dataclass(frozen=True)
-class RunPreset:
-    """How much work is put into a run."""
-
-    key: str
-    title: str
-
-
-PRESETS = (
-    RunPreset("quick", "Smoke test (4 steps); result not usable"),
-    RunPreset("standard", "Standard: a full run"),
-    RunPreset("thorough", "Thorough: twice the steps"),
-)
-
-
-@dataclass(frozen=True)
 class RunRequest:
     """A model, the names to learn from (None: the model's own), and a preset's key.
 
