@@ -14,18 +14,21 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from apl_core.errors import ConfigError
-from apl_core.example_kinds import Kind
 from apl_core.prefix import Prefix
-from apl_core.training.config import CHECKPOINT, SETTINGS, TrainConfig
-from apl_core.training.people import ListedPerson, kept_for_validation, people_in
+from apl_core.training.config import PER_NAME, PICTURE_STEPS, PRESETS, SETTINGS, TrainConfig, preset
+from apl_core.training.material import refuse_names
+from apl_core.training.people import people_in
 
 from .files import KIND
 from .nodes_prefix import CATEGORY, PrefixType, connected
-from .training.run import Job, Watcher, keep, new_folder, pictures_to_make, train
-from .training.source import PEOPLE, THINGS, kind_of, nameless, read_lines
+from .training.run import Job, Watcher, drawn, keep, new_folder, train
+from .training.source import read_lines
 
 LOG = logging.getLogger("apl")
 PREVIEW_SIDE = 512
+
+LEAST_RATE = 0.1
+"""No step size in lengths of an embedding is smaller; those of older workflows are absolute."""
 
 
 class TrainPrefix(io.ComfyNode):
@@ -88,13 +91,12 @@ class TrainPrefix(io.ComfyNode):
         one = {name: values[0] for name, values in given.items() if values}
         prefix = one.get("prefix")
         people = people_in(one["names"], described=one["target"] == "description")
-        things = nameless("things", read_lines(one["things"]), people)
-        others = nameless("people", read_lines(one["people"]), people)
+        things, others = read_lines(one["things"]), read_lines(one["people"])
+        for what, lines in (("things", things), ("people", others)):
+            refuse_names(what, lines, people)
         pictures = _pairs(given.get("images") or [], given.get("texts") or [])
-        kinds = {kind_of(text, people) for _, text in pictures}
-        kinds |= {"identity", *(["things"] if things else []), *(["people"] if others else [])}
         job = Job(
-            _config(one, people, None if prefix is None else connected(prefix), kinds),
+            _config(one, None if prefix is None else connected(prefix)),
             people,
             things,
             others,
@@ -108,7 +110,7 @@ class TrainPrefix(io.ComfyNode):
         )
         runs = Path(folder_paths.get_output_directory(), KIND)
         folder = new_folder(runs, one["run_name"])
-        total = pictures_to_make(job) + job.config.steps
+        total = len(drawn(job)) + job.config.steps
         bar = comfy.utils.ProgressBar(total)
 
         def told(done: int, whole: int, preview: Image.Image | None) -> None:
@@ -126,14 +128,23 @@ class TrainPrefix(io.ComfyNode):
         )
 
 
-def _config(
-    one: dict[str, Any], people: Sequence[ListedPerson], start: Prefix | None, kinds: set[Kind]
-) -> TrainConfig:
-    """A run's settings with these kinds; a prefix to go on from decides where vectors stand."""
-    batch, steps, judged = one["batch"], one["steps"], bool(kept_for_validation(people)[1])
-    identity = max(1, round(batch * 14 / 36))
-    faces = round(batch * 14 / 36) if "people" in kinds else 0
-    whole = identity + faces + (max(1, batch - identity - faces) if "things" in kinds else 0)
+def _config(one: dict[str, Any], start: Prefix | None) -> TrainConfig:
+    """A run's settings; a prefix to go on from decides where vectors stand.
+
+    The recipe's three kinds share the batch as it has them. 0 leaves a number to recipe and preset.
+    """
+    usual = preset(one.get("preset") or "standard")
+    rate = float(one["rate"])
+    if 0 < rate < LEAST_RATE:
+        raise ConfigError(
+            f"set rate {rate:g}",
+            "it is counted in lengths of a token embedding since version 0.2",
+            f"give 0, the recipe's own ({usual.learning_rate})",
+        )
+    steps, batch = one["steps"] or usual.steps, one["batch"]
+    shares = {kind: max(1, round(batch * n / usual.batch)) for kind, n in usual.counts.items()}
+    shares["identity"] += max(1 - shares["identity"], batch - sum(shares.values()))
+    whole = sum(shares.values())
     return TrainConfig.from_mapping(
         {
             "seed": one["seed"],
@@ -141,14 +152,12 @@ def _config(
             "num_suffix_vectors": one["behind"] if start is None else start.behind,
             "target": one["target"],
             "steps": steps,
-            "learning_rate": float(one["rate"]),
-            "lr_warmup_steps": min(10, steps // 10),
-            "batch_identity": identity,
-            "batch_people": faces,
-            "batch_things": whole - identity - faces,
+            "learning_rate": rate or usual.learning_rate,
+            "lr_warmup_steps": min(usual.lr_warmup_steps, steps // 10),
+            **{f"batch_{kind}": count for kind, count in shares.items()},
             "micro_batch": one["micro_batch"],
-            "target_cache": max(whole, min(512, whole * steps)),
-            "validate_every": one["preview_every"] or (max(1, steps // 10) if judged else 0),
+            "target_cache": max(whole, min(usual.target_cache, whole * steps)),
+            "validate_every": one["preview_every"] or min(usual.validate_every, steps),
             "save_every": 10,
         }
     )
@@ -187,14 +196,16 @@ def _texts() -> list[io.Input]:
         io.String.Input(
             "things",
             multiline=True,
-            default=THINGS,
-            tooltip="Prompts that name nobody and must stay as they are, one per line.",
+            default="",
+            tooltip="Prompts of your own that name nobody and must stay as they are, one per line. "
+            "They go in beside those that the learner makes itself.",
         ),
         io.String.Input(
             "people",
             multiline=True,
-            default=PEOPLE,
-            tooltip="Prompts that describe people without naming them; they must stay as well.",
+            default="",
+            tooltip="Prompts of your own that describe people without naming them; they must stay "
+            "as well. They go in beside those that the learner makes itself.",
         ),
         io.Combo.Input(
             "target",
@@ -220,26 +231,28 @@ def _numbers() -> list[io.Input]:
         about = SETTINGS[setting].metadata
         return whole(name, default, about["min"], about["max"], tooltip or f"{about['help']}.")
 
-    rate = SETTINGS["learning_rate"].metadata
+    recipe, rate = TrainConfig(), SETTINGS["learning_rate"].metadata
+    steps = SETTINGS["steps"].metadata
     return [
-        declared("vectors", "num_vectors", 10),
-        declared("behind", "num_suffix_vectors", 5),
-        declared("steps", "steps", 300),
+        declared("vectors", "num_vectors", recipe.num_vectors),
+        declared("behind", "num_suffix_vectors", recipe.num_suffix_vectors),
+        whole("steps", 0, 0, steps["max"], f"{steps['help']}; 0: as many as the preset has."),
         io.Float.Input(
             "rate",
-            default=CHECKPOINT.learning_rate,
-            min=rate["min"],
+            default=0.0,
+            min=0.0,
             max=rate["max"],
-            step=1e-6,
-            tooltip="Learning rate of Adam; falls to zero along a cosine.",
+            step=0.01,
+            tooltip="Step size in lengths of a token embedding; it falls to zero along a cosine. "
+            "0: the recipe's, which fits every model.",
         ),
-        whole("batch", 12, 2, 512, "Examples per step: names, things and people together."),
+        whole("batch", recipe.batch, 3, 512, "Examples per step: names, things and people."),
         declared("micro_batch", "micro_batch", 2),
         declared("seed", "seed", 0, "Decides pictures, noise and first vectors."),
         whole("width", 512, 64, 2048, "Width of the pictures to learn from, in steps of 8."),
         whole("height", 512, 64, 2048, "Height of the pictures to learn from, in steps of 8."),
-        whole("pictures_per_name", 4, 1, 200, "Pictures the model makes of each name."),
-        whole("picture_steps", 20, 1, 200, "Sampling steps of those pictures."),
+        whole("pictures_per_name", PER_NAME, 1, 200, "Pictures the model makes of each name."),
+        whole("picture_steps", PICTURE_STEPS, 1, 200, "Sampling steps of those pictures."),
         io.Float.Input(
             "cfg", default=7.0, min=1.0, max=30.0, step=0.1, tooltip="Their guidance scale."
         ),
@@ -248,8 +261,8 @@ def _numbers() -> list[io.Input]:
             50,
             0,
             100_000,
-            "Steps between previews on the node and checks on the held-out names; 0 for no "
-            "previews and ten checks.",
+            "Steps between previews on the node and checks on the names kept for validation; 0 for "
+            "no previews, and checks as the preset has them.",
         ),
         PrefixType.Input(
             "prefix", optional=True, tooltip="A prefix to go on from; decides vectors and behind."
@@ -262,5 +275,12 @@ def _numbers() -> list[io.Input]:
         ),
         io.String.Input(
             "texts", optional=True, force_input=True, tooltip="The texts of the pictures."
+        ),
+        io.Combo.Input(
+            "preset",
+            options=list(PRESETS),
+            default="standard",
+            optional=True,
+            tooltip=". ".join(one.title for one in PRESETS.values()),
         ),
     ]

@@ -52,6 +52,12 @@ class ComfyEncoder:
         """The token-embedding table (vocabulary, width) of one encoder."""
         return tables(self.clip)[key]  # looked up anew: leaving inference mode replaces it
 
+    def pieces(self, text: str) -> Sequence[str]:
+        """The tokens of a text by the first encoder's tokenizer, as strings."""
+        _, tokenizer = next(tokenizers(self.clip.tokenizer))
+        found: list[str] = tokenizer.tokenizer.tokenize(text)
+        return [piece.removesuffix("</w>") for piece in found]
+
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
         """Encode texts as the host does; a shorter text of a batch is repeated to the length."""
         tokenizer = self.clip.tokenizer if rows is None else with_rows(self.clip.tokenizer, rows)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,20 @@ from apl_core.atomic import numbered
 from apl_core.errors import ConfigError, HostError, RunError
 from apl_core.example_kinds import Kind, Target
 from apl_core.formats import write_prefix
-from apl_core.objective import Example
 from apl_core.prefix import Prefix, Rows
 from apl_core.training.callbacks import Control, Event, Stepped
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
+from apl_core.training.learner import learner
 from apl_core.training.loop import Model, Trainer
+from apl_core.training.material import Material, Picture, pictures_to_draw
 from apl_core.training.micro import out_of_memory
-from apl_core.training.people import ListedPerson, kept_for_validation
-from apl_core.training.validation import PromptValidator, kept_free, validation_examples, verdict
+from apl_core.training.people import ListedPerson
+from apl_core.training.validation import verdict
 
 from .pictures import LatentSampler, save, sheet
 from .ports import ComfyDenoiser, ComfyEncoder
-from .source import TEMPLATES, CaptionedLatent, LatentSource, kind_of, neutral, person_in
+from .source import given_picture, kind_of
 from .trainable import load, trainable
 
 LOOKED_AT = 3
@@ -132,7 +133,7 @@ def _train(
     folder.create(job.config)
     with torch.inference_mode(False), torch.no_grad():
         sampler = LatentSampler(model, clip, vae, job.size, job.steps, job.cfg)
-        shown = _shown(job, sampler, watcher)
+        material = _material(job, sampler, watcher)
         texts = [f"a photo of {person.name}" for person in job.people[:LOOKED_AT]]
         before: list[Tensor] = []
 
@@ -146,23 +147,20 @@ def _train(
             save(sheet(*look(rows)), path)
             load(model, clip)  # the VAE may have pushed them out
 
-        learned, kept = _split(shown, job)
-        name = type(model.model).__name__
         control = Control()
-        validator = PromptValidator(encoder, denoiser, kept, at_once) if kept else None
+        named = Model(encoder, denoiser, f"ComfyUI {type(model.model).__name__}")
 
         def trainer() -> Trainer:
-            return Trainer(
+            return learner(
                 job.config,
-                Model(encoder, denoiser, f"ComfyUI {name}"),
-                LatentSource(learned, job.people, _target(job)),
+                named,
+                material,
+                job.people,
                 folder,
-                validator=validator,
                 previewer=preview if job.previews else None,
                 callbacks=[watcher],
                 control=control,
                 start=job.start,
-                names_trained=len({one.person for one in learned["identity"]}),
             )
 
         with trainable(model, clip):
@@ -196,68 +194,26 @@ def keep(trained: Trained, home: Path, run: RunFolder) -> Path:
     return path
 
 
-def pictures_to_make(job: Job) -> int:
-    """How many pictures the model has to make itself before the first step."""
-    read = _read_kinds(job)
-    learned, _ = kept_for_validation(job.people)
-    made = 0 if "identity" in read else len(learned) * job.per_name
-    made += 0 if "things" in read else len(job.things)
-    return made + (0 if "people" in read else len(job.others))
+def drawn(job: Job) -> list[Picture]:
+    """The pictures that the model has to draw itself before the first step."""
+    given = {kind_of(text, job.people) for _, text in job.pictures}
+    own: dict[Kind, Sequence[str]] = {"things": job.things, "people": job.others}
+    every = pictures_to_draw(job.people, job.per_name, job.config.seed, own)
+    return [picture for picture in every if picture.kind not in given]
 
 
-def _shown(job: Job, sampler: LatentSampler, watcher: Watcher) -> dict[Kind, list[CaptionedLatent]]:
-    """Latents of every kind: those of given pictures, and of own ones for kinds without."""
-    shown: dict[Kind, list[CaptionedLatent]] = {"identity": [], "things": [], "people": []}
+def _material(job: Job, sampler: LatentSampler, watcher: Watcher) -> Material:
+    """Connected pictures, and those of every other kind drawn by the model, with their latents."""
+    target: Target = job.config.target  # pyright: ignore[reportAssignmentType] - settings check it
+    pictures: list[Picture] = []
+    latents: list[Tensor] = []
     for pixels, text in job.pictures:
-        person, kind = person_in(text, job.people), kind_of(text, job.people)
-        shown[kind] += [CaptionedLatent(latent, text, person) for latent in sampler.read(pixels)]
-    seeds = iter(range(job.config.seed, job.config.seed + 1_000_000))
-
-    def make(kind: Kind, text: str, person: ListedPerson | None = None) -> None:
-        shown[kind].append(CaptionedLatent(sampler.paint(text, next(seeds)), text, person))
+        found = sampler.read(pixels)
+        pictures += [given_picture(text, job.people, target)] * len(found)
+        latents += list(found)
+    for number, picture in enumerate(drawn(job)):
+        pictures.append(picture)
+        latents.append(sampler.paint(picture.text, job.config.seed + number))
         watcher.picture()
-
-    if not shown["identity"]:
-        for person in kept_for_validation(job.people)[0]:
-            for number in range(job.per_name):
-                make("identity", TEMPLATES[number % len(TEMPLATES)].format(person.name), person)
-    if not shown["things"]:
-        for text in job.things:
-            make("things", text)
-    if not shown["people"]:
-        for text in job.others:
-            make("people", text)
-    return shown
-
-
-def _split(
-    shown: Mapping[Kind, Sequence[CaptionedLatent]], job: Job
-) -> tuple[dict[Kind, Sequence[CaptionedLatent]], list[Example]]:
-    """What is learned from, and what is validated on: nothing where names or latents are few.
-
-    An eighth of the people is kept for validation, and of each name-free kind two or more of its
-    latents, if there are four. Their names are asked for on latents of people without a name.
-    """
-    learners, kept = kept_for_validation(job.people)
-    identity = [one for one in shown["identity"] if one.person in learners]
-    if not kept or not identity:
-        return dict(shown), []
-    learned: dict[Kind, Sequence[CaptionedLatent]] = {**shown, "identity": identity}
-    free: list[Example] = []
-    for kind in ("things", "people"):
-        whole = shown[kind]
-        count = kept_free(len(whole))
-        free += [Example(kind, one.latent, one.text, one.text) for one in whole[:count]]
-        learned[kind] = whole[count:]
-    texts = [template.format(one.name) for one in kept for template in TEMPLATES[1:4]]
-    named = [(text, neutral(text, job.people, _target(job))) for text in texts]
-    faces = [one.latent for one in shown["people"] or identity]
-    return learned, validation_examples(named, faces, free)
-
-
-def _read_kinds(job: Job) -> set[Kind]:
-    return {kind_of(text, job.people) for _, text in job.pictures}
-
-
-def _target(job: Job) -> Target:
-    return job.config.target  # pyright: ignore[reportReturnType] - the settings check it
+    own = bool(job.pictures or job.things or job.others)
+    return Material(pictures, latents.__getitem__, own)
