@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,26 @@ import torch
 from PIL import Image
 
 from apl_core.errors import ConfigError, RunError
-from apl_core.objective import Example
 from apl_core.prefix import Rows
 from apl_core.training.callbacks import Callback, Control, Event, Phase, Stepped
-from apl_core.training.config import CHECKPOINT, TrainConfig
+from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig, preset
 from apl_core.training.folder import RunFolder
+from apl_core.training.learner import learner
 from apl_core.training.loop import Model, Trainer
-from apl_core.training.people import ListedPerson, kept_for_validation, people_in
-from apl_core.training.validation import PromptValidator, validation_examples, verdict
+from apl_core.training.material import Material, pictures_to_draw
+from apl_core.training.people import ListedPerson, people_in
+from apl_core.training.validation import verdict
 
 from ..hosts import Host
 from ..webui import module
-from .material import FRAMES, PEOPLE, LatentSource, make_latents, named_prompts, prompts_of, sample
+from .material import make_latents, sample
 from .ports import HostDenoiser, HostEncoder, pictures, refuse_unfit
 
 _LATENT = 8
 """Pixels per side of one place of a latent."""
 
 _SIZE = 512
-_BASE = replace(
-    CHECKPOINT,
-    steps=1000,
-    batch_identity=2,
-    batch_things=1,
-    batch_people=2,
-    micro_batch=1,
-    target_cache=0,
-)
+_FITTED = {"micro_batch": 1}
 """A card that already holds the webui's model has room for one example at a time."""
 
 
@@ -51,6 +44,7 @@ class TrainPlan:
     people: tuple[ListedPerson, ...]
     config: TrainConfig
     size: int
+    per_name: int
     draw_steps: int
 
     @staticmethod
@@ -75,7 +69,14 @@ class TrainPlan:
                 "leave that out, or train with `apl ui`",
             )
         settings = read_toml(folder / SETTINGS)
-        size, quick = settings.pop("size", _SIZE), order.preset == "quick"
+        size = settings.pop("size", _SIZE)
+        counts = settings.pop("per_name", PER_NAME), settings.pop("draw_steps", PICTURE_STEPS)
+        if not all(isinstance(count, int) and 0 < count <= 1000 for count in counts):
+            raise ConfigError(
+                "draw the pictures to learn from",
+                f"per_name and draw_steps are {counts[0]!r} and {counts[1]!r}",
+                "give whole numbers from 1 to 1000",
+            )
         if not isinstance(size, int) or not 64 <= size <= 1024 or size % 64:
             raise ConfigError(
                 "train on pictures of this size",
@@ -85,10 +86,9 @@ class TrainPlan:
         if run.config.is_file():
             config = TrainConfig.from_mapping(read_toml(run.config))
         else:
-            steps = {"quick": 4, "thorough": 2 * _BASE.steps}.get(order.preset, _BASE.steps)
-            config = TrainConfig.from_mapping(settings, replace(_BASE, steps=steps))
+            config = TrainConfig.from_mapping(_FITTED | settings, preset(order.preset))
         people = people_in("\n".join(order.names or ()), described=config.target == "description")
-        return TrainPlan(folder, people, config, size, 4 if quick else 20)
+        return TrainPlan(folder, people, config, size, *counts)
 
     def learn(self, host: Host, folder: Path, status: Any) -> str | None:
         """Do it; a sentence about what came out, None if it was stopped."""
@@ -120,8 +120,8 @@ class TrainPlan:
     ) -> Trainer:
         encoder, denoiser = HostEncoder(host, model, self.size), HostDenoiser(model)
         side = self.size // _LATENT
-        learned, kept = kept_for_validation(self.people)
-        shape, prompts = (4, side, side), prompts_of(learned, self.config.target)
+        shape, seed = (4, side, side), self.config.seed
+        shown = pictures_to_draw(self.people, self.per_name, seed)
 
         def drawn(done: int, total: int) -> None:
             tell(Phase("drawing the pictures to learn from", done, total))
@@ -130,29 +130,17 @@ class TrainPlan:
             run.path / "latents.safetensors",
             encoder,
             denoiser,
-            prompts,
+            shown,
             shape,
+            seed,
             drawn,
             self.draw_steps,
         )
 
-        free = [
-            (place, Example(kind, latents[place], prompt, prompt))
-            for place, (kind, prompt, _) in enumerate(prompts)
-            if kind != "identity"
-        ]
-        held, validator = set[int](), None
-        if kept and self.config.validate_every:
-            held = {place for place, _ in (*free[:2], *free[-2:])}
-            faces = [latents[i] for i, prompt in enumerate(prompts) if prompt[0] == "people"]
-            named = [pair for person in kept for pair in named_prompts(person, self.config.target)]
-            examples = validation_examples(named, faces, [e for i, e in free if i in held])
-            validator = PromptValidator(encoder, denoiser, examples, 1)
-        rest = [place for place in range(len(prompts)) if place not in held]
-
         def preview(rows: Rows, path: Path) -> None:
             """Without the prefix above, with it below."""
-            texts = [*(FRAMES[0].format(one.name) for one in self.people[:3]), PEOPLE[0]]
+            texts = [f"a photo of {person.name}" for person in self.people[:3]]
+            texts += [one.text for one in shown if one.kind == "people"][:1]
             both = [
                 sample(encoder, denoiser, texts, shape, 0, each, self.draw_steps)
                 for each in (None, rows)
@@ -163,17 +151,15 @@ class TrainPlan:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(path)
 
-        named = Model(encoder, denoiser, model.sd_checkpoint_info.name_for_extra)
-        return Trainer(
+        return learner(
             self.config,
-            named,
-            LatentSource([prompts[i] for i in rest], latents[rest]),
+            Model(encoder, denoiser, model.sd_checkpoint_info.name_for_extra),
+            Material(shown, latents.__getitem__),
+            self.people,
             run,
-            validator,
-            preview,
-            [tell],
-            control,
-            names_trained=len(learned),
+            previewer=preview,
+            callbacks=[tell],
+            control=control,
         )
 
 

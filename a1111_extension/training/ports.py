@@ -40,6 +40,14 @@ class HostEncoder:
     def token_embedding(self, key: str) -> Tensor:
         return self._tables[key]
 
+    def pieces(self, text: str) -> Sequence[str]:
+        from apl_trainer.checkpoints.tokenizer import openai_tokenizer  # all families' vocabulary
+
+        ids = next(iter(self._engines.values())).tokenize([text])[0]
+        return [
+            piece.removesuffix("</w>") for piece in openai_tokenizer().convert_ids_to_tokens(ids)
+        ]
+
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
         run = None if rows is None else Run("in training", rows)
         prompts = module("prompt_parser").SdConditioning(
