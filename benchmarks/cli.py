@@ -233,13 +233,13 @@ def run_host(given: argparse.Namespace) -> int:
 
 def run_name_left(given: argparse.Namespace) -> int:
     """Measure snapshots of runs with and without the recognizer."""
+    from apl_core.training.config import TrainConfig
     from apl_trainer.pocket.multiprocess import cores
-    from apl_trainer.pocket.train import POCKET
 
     from .name_left import Size, run
 
     size = Size(given.steps, given.every)
-    run(load_model(given.model), POCKET, given.seeds, size, given.out, cores(), print)
+    run(load_model(given.model), TrainConfig(), given.seeds, size, given.out, cores(), print)
     return 0
 
 
@@ -287,11 +287,10 @@ def run_negative(given: argparse.Namespace) -> int:
 
     from apl_core.training.config import TrainConfig
     from apl_trainer.cli.setting_flags import settings_of
-    from apl_trainer.pocket.train import POCKET
 
     from .negative import Size, cells, learn, run
 
-    config = TrainConfig.from_mapping(settings_of(given.set), POCKET)
+    config = TrainConfig.from_mapping(settings_of(given.set))
     model, size = load_model(given.model), Size(given.names, free=given.free)
     if given.prefix:
         files = enumerate(given.prefix, 1)

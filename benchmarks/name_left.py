@@ -22,15 +22,15 @@ from apl_core.training.callbacks import Control, ValidationResult
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
-from apl_core.training.validation import PromptValidator, validation_examples
+from apl_core.training.validation import PromptValidator
 from apl_trainer.callbacks import ProgressBar
 from apl_trainer.evaluation.conditions import Condition
-from apl_trainer.pocket.captions import TEMPLATES
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.metrics import PendingImages, PromptSet, figures
 from apl_trainer.pocket.model import PocketModel
 from apl_trainer.pocket.render_pool import RenderPool
-from apl_trainer.pocket.source import PERSON, PocketSource, training_people
+from apl_trainer.pocket.source import PocketSource, training_people
+from apl_trainer.pocket.validation import validation_examples
 from apl_trainer.report.page import Table
 
 PAIRS = {
@@ -78,15 +78,7 @@ def snapshots(model: PocketModel, config: TrainConfig, folder: Path, every: int)
 def held_out_validator(model: PocketModel, names: int, free: int) -> PromptValidator:
     """The measure on held-out names, with latents of people and things of the pocket world."""
     people = list(model.world.group("heldout"))[:names]
-    source = PocketSource(model, people, "person", 1)
-    random = torch.Generator().manual_seed(5)
-    some = source.draw("people", free, random) + source.draw("things", free, random)
-    named = [
-        (template.format(person.name), template.format(PERSON))
-        for person, template in zip(people, TEMPLATES * names, strict=False)
-    ]
-    faces = [example.latent for example in some if example.kind == "people"]
-    examples = validation_examples(named, faces, some, names, free)
+    examples = validation_examples(model, people, names, free)
     return PromptValidator(model.encoder, model.denoiser, examples)
 
 

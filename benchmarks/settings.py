@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from apl_core.training.config import CHECKPOINT, SETTINGS, allowed
-from apl_trainer.pocket.train import POCKET
+from apl_core.training.config import PAPER, SETTINGS, TrainConfig, allowed
 
 from .house import write_between
 
 
 def settings_table() -> str:
-    """One line a setting, by group, with its value on a checkpoint and on a pocket model."""
-    lines = ["| setting | `apl train` | pocket | takes | |", "|---|---|---|---|---|"]
+    """One line a setting, by group, with its default and what the paper's recipe has."""
+    lines = ["| setting | default | `paper` | takes | |", "|---|---|---|---|---|"]
     for group in dict.fromkeys(f.metadata["group"] for f in SETTINGS.values()):
         lines.append(f"| **{group}** | | | | |")
         for name, declared in SETTINGS.items():
             if declared.metadata["group"] == group:
-                values = (json.dumps(getattr(recipe, name)) for recipe in (CHECKPOINT, POCKET))
+                values = (json.dumps(getattr(recipe, name)) for recipe in (TrainConfig(), PAPER))
                 cells = (f"`{name}`", *values, allowed(declared), declared.metadata["help"])
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

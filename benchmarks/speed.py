@@ -25,7 +25,7 @@ from apl_core.training.parallel import Group
 from apl_core.training.step import gradient
 from apl_trainer.pocket.model import PocketModel
 from apl_trainer.pocket.source import PocketSource, training_people
-from apl_trainer.pocket.train import POCKET, PocketOrigin, pocket_run
+from apl_trainer.pocket.train import PocketOrigin, pocket_run
 from apl_trainer.report.curves import Chart, Curve, save_charts
 
 _ROUNDS, _SMALL_STEPS = 6, 6
@@ -40,7 +40,7 @@ def step_costs(model: PocketModel, say: Callable[[str], None]) -> dict[str, floa
 
     The variants take turns, so that a machine whose speed drifts treats them alike; medians.
     """
-    ours = POCKET
+    ours = TrainConfig()
     variants = {
         "authors": PAPER,
         "frozen": replace(PAPER, recipe="apl", batch_things=0),
@@ -163,7 +163,7 @@ def run(
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     found = step_costs(model, say)
-    ours = quality_curve(model, replace(POCKET, validate_every=10), 60 * minutes, say)
+    ours = quality_curve(model, TrainConfig(validate_every=10), 60 * minutes, say)
     theirs = quality_curve(model, replace(PAPER, validate_every=150), 60 * minutes, say)
     found |= compared(ours, theirs) | {"seconds.budget": 60 * minutes}
     _draw(ours, theirs, out / "speed.svg")

@@ -28,7 +28,7 @@ from apl_core.objective import Example
 from apl_core.prefix import Rows
 from apl_core.schedule import Schedule
 from apl_core.training.batches import BatchSampler, generator
-from apl_core.training.config import CHECKPOINT, PAPER, TrainConfig
+from apl_core.training.config import PAPER, TrainConfig
 from apl_core.training.frozen import frozen
 from apl_core.training.initial import initial_rows
 from apl_core.training.parallel import Group
@@ -158,8 +158,11 @@ def _now(device: torch.device) -> float:
 
 
 def taught_share(config: TrainConfig) -> float:
-    """Teacher forwards per sample of a whole run with kept predictions, repulsion's included."""
-    forwards = 1 + (config.batch_identity / config.batch if config.repulsion else 0)
+    """Teacher forwards per sample of a whole run with kept predictions.
+
+    Those of names and of swapped words are included: nearly every example has one.
+    """
+    forwards = 2 if config.weight_contrast else 1
     return forwards * config.num_targets / config.samples
 
 
@@ -193,7 +196,9 @@ def step_times(
     encoder = ReferenceEncoder([ClipTower("clip_l", text, _Words(), 49407)])
     denoiser = UnetDenoiser(unet, Schedule.scaled_linear(), "eps")
     say("networks are built")
-    variants = {"authors": PAPER} | {f"ours.{size}": _sized(CHECKPOINT, size) for size in batches}
+    variants = {"authors": PAPER} | {
+        f"ours.{size}": _sized(TrainConfig(), size) for size in batches
+    }
     steps = {name: Step(encoder, denoiser, config, side) for name, config in variants.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for name, step in steps.items():
@@ -204,7 +209,7 @@ def step_times(
             times[name].append(step.run())
         say(f"round {number + 1} of {rounds}")
     found = {name: statistics.median(values) for name, values in times.items()}
-    share = taught_share(CHECKPOINT)
+    share = taught_share(TrainConfig())
     return {
         name: seconds + (0 if name == "authors" else share * steps[name].target_seconds)
         for name, seconds in found.items()
@@ -218,7 +223,7 @@ def operations(unet_config: dict[str, Any], side: int) -> dict[str, float]:
     width = int(unet_config["cross_attention_dim"])
     frozen_cost = unet_cost(unet, 1, side, torch.float32, False, width)
     theirs = unet_cost(unet, 1, side, torch.float32, False, width, weight_gradients=True)
-    ours = frozen_cost.forward * (1 + taught_share(CHECKPOINT)) + frozen_cost.backward
+    ours = frozen_cost.forward * (1 + taught_share(TrainConfig())) + frozen_cost.backward
     return {
         "flops.step_per_sample.authors": 3 * theirs.forward + theirs.backward,
         "flops.step_per_sample.ours": ours,

@@ -25,7 +25,7 @@ from apl_core.training.folder import RunFolder
 from apl_trainer.pocket.captions import TEMPLATES
 from apl_trainer.pocket.eval_prompts import people_prompts, things_prompts
 from apl_trainer.pocket.model import PocketModel, load_pocket
-from apl_trainer.pocket.train import POCKET, PocketOrigin, pocket_run
+from apl_trainer.pocket.train import PocketOrigin, pocket_run
 from apl_trainer.pocket.world import Person
 
 from .eraser import erase
@@ -119,8 +119,9 @@ def _given(file: Path) -> GenerationSettings:
 
 
 def _learned(model: PocketModel, out: Path, plan: BenchmarkPlan) -> Facts:
-    cache = plan.target_cache or plan.prefix_steps * POCKET.target_cache // POCKET.steps
-    config = replace(POCKET, steps=plan.prefix_steps, target_cache=cache, validate_every=0)
+    recipe = TrainConfig()
+    cache = plan.target_cache or plan.prefix_steps * recipe.target_cache // recipe.steps
+    config = replace(recipe, steps=plan.prefix_steps, target_cache=cache, validate_every=0)
     return _train(model, out, config, None)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from apl_core.training.config import PAPER, TrainConfig
-from apl_trainer.pocket.train import POCKET
 
 VARIANTS = ("ink", "warm", "mix")
 """Fine-tuned pocket models: drawn with outlines, in another palette, learned from other data."""
@@ -48,7 +47,7 @@ class BenchmarkPlan:
 
 def ablation(name: str, plan: BenchmarkPlan) -> tuple[TrainConfig, int | None]:
     """The settings of one ablation, and how many train names it learns from (None: all)."""
-    base = replace(POCKET, steps=plan.ablation_steps, validate_every=0, save_every=10_000)
+    base = TrainConfig(steps=plan.ablation_steps, validate_every=0, save_every=10_000)
     base = replace(base, target_cache=plan.target_cache or base.target_cache)
     key, _, value = name.partition("=")
     if key == "num_vectors":

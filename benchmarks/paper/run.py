@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from apl_core.atomic import write_text
 from apl_core.errors import RunError
+from apl_core.training.config import TrainConfig
 from apl_trainer.pocket.model import PocketModel
-from apl_trainer.pocket.train import POCKET
 
 from .artifacts import ArtifactSpec, names_of
 from .experiment import Experiment, Pool, Result
@@ -58,7 +58,7 @@ def run_paper(
         {
             "plan": plan.plain(),
             "model": digest,
-            "recipe": POCKET.to_toml(),
+            "recipe": TrainConfig().to_toml(),
             "prefix": _digest(prefix) if prefix else None,
         },
     )
