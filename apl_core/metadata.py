@@ -123,6 +123,16 @@ def from_metadata(flat: Mapping[str, str]) -> tuple[PrefixCard, int]:
     return card, _integer(flat, "apl.behind") or 0
 
 
+_MEASURED = {
+    "name_left": "Left of a name",
+    "drift_things": "Changed without a name, things",
+    "drift_people": "Changed without a name, people",
+    "swap": "Words turned into another",
+    "names_known": "Names that the model knows, of those measured",
+}
+"""Figures of a prefix's validation (`training.validation`) in words; their `_off` go with them."""
+
+
 def plain_words(card: PrefixCard) -> str:
     """The card as lines of plain words, safe to print; escape it before it goes into HTML."""
     lines = {
@@ -136,12 +146,26 @@ def plain_words(card: PrefixCard) -> str:
         "Seed": card.seed,
         "Names in training": card.names_trained,
         **{f"Encoder {key}": value for key, value in card.fingerprints.items()},
-        **{f"Figure {name}": f"{value:.6g}" for name, value in card.figures.items()},
+        **_measured(card.figures),
     }
     said = [
         (printable(label), printable(str(v))) for label, v in lines.items() if v not in ("", None)
     ]
     return "\n".join(f"{label}: {value}" for label, value in said) or "The file says nothing more."
+
+
+def _measured(figures: Mapping[str, float]) -> dict[str, str]:
+    """Lines of a validation's figures with their intervals, and of others as they are."""
+    lines: dict[str, str] = {}
+    for name, value in figures.items():
+        if name in _MEASURED:
+            off = figures.get(f"{name}_off")
+            lines[_MEASURED[name]] = f"{value:.1%}" + (f" ± {off:.1%}" if off is not None else "")
+        elif name.removesuffix("_off") not in _MEASURED:
+            lines[f"Figure {name}"] = f"{value:.6g}"
+    if "name_left" in figures:
+        lines["Measured"] = "by the denoiser, on names not learned from; no face recognizer looked"
+    return lines
 
 
 def printable(text: str, limit: int = 600) -> str:

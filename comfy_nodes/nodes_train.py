@@ -12,6 +12,7 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io, ui
 from PIL import Image
+from server import PromptServer
 
 from apl_core.errors import ConfigError
 from apl_core.prefix import Prefix
@@ -46,6 +47,7 @@ class TrainPrefix(io.ComfyNode):
             is_input_list=True,
             is_output_node=True,
             is_experimental=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[*_wires(), *_texts(), *_numbers()],
             outputs=[
                 PrefixType.Output(
@@ -117,14 +119,21 @@ class TrainPrefix(io.ComfyNode):
             shown = None if preview is None else ("JPEG", preview, PREVIEW_SIDE)
             bar.update_absolute(done, whole, shown)
 
-        trained = train(job, one["model"], one["clip"], one["vae"], folder, Watcher(told, total))
+        node = cls.hidden.unique_id
+
+        def say(line: str) -> None:
+            PromptServer.instance.send_progress_text(line, node)
+
+        watcher = Watcher(told, total, say)
+        trained = train(job, one["model"], one["clip"], one["vae"], folder, watcher)
+        say(trained.verdict)
         keep(trained, Path(folder_paths.get_folder_paths(KIND)[0]), folder)
         LOG.info("APL Prefix, %s: %s", folder.path.name, trained.verdict)
         return io.NodeOutput(
             trained.prefix,
             {"loss": trained.losses},
             trained.pictures,
-            ui=ui.PreviewImage(trained.pictures, cls=None),
+            ui=ui.PreviewImage(trained.pictures, cls=None).as_dict() | {"text": [trained.verdict]},
         )
 
 

@@ -26,6 +26,7 @@ from apl_core.training.callbacks import (
     Stepped,
     Validated,
 )
+from apl_core.training.verdict import in_short
 
 from .run_paths import STATUS
 
@@ -35,25 +36,22 @@ _PAUSE, _BEAT = 0.5, 2.0
 
 
 class ProgressBar:
-    """A callback that shows phases and steps as tqdm bars, with loss, identity and drift."""
+    """A callback that shows phases and steps as tqdm bars, with the loss and what was measured."""
 
     def __init__(self) -> None:
         self._bar: tqdm[NoReturn] | None = None
         self._name = ""
-        self._figures: dict[str, str] = {}
+        self._loss = self._found = ""
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Phase):
             self._open(event.name, event.total, event.done)
         elif isinstance(event, Stepped):
-            self._figures["loss"] = f"{event.loss:.4f}"
+            self._loss = f"loss {event.loss:.3f}"
             self._open("learning", event.steps, event.step)
         elif isinstance(event, Validated):
-            shown = {"identity": "identity", "drift_people": "drift", "faces": "faces"}
-            for key, name in shown.items():
-                if key in event.figures:
-                    self._figures[name] = f"{event.figures[key]:.0%}"
+            self._found = in_short(event.figures)
         elif isinstance(event, Finished):
             self.close()
 
@@ -70,7 +68,7 @@ class ProgressBar:
             self._name = name
         self._bar.update(done - self._bar.n)
         if name == "learning":
-            self._bar.set_postfix(self._figures)
+            self._bar.set_postfix_str(", ".join(filter(None, (self._loss, self._found))))
 
 
 class StatusFile:

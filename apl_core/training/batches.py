@@ -124,8 +124,8 @@ class BatchSampler:
 
     def unit(self) -> float:
         """What errors are counted in: the mean error that another caption makes."""
-        kinds = [kind for kind in KINDS[1:] if self.config.counts[kind]] or list(KINDS[:1])
-        counts = {kind: CAPTIONS for kind in kinds}
+        kinds = [kind for kind in KINDS[1:] if self.config.counts[kind]] or KINDS[:1]
+        counts: dict[Kind, int] = {kind: CAPTIONS for kind in kinds}
         examples = self.examples(counts, "unit", 0)
         random = generator(self.config.seed, "unit-noise")
         t = self._levels(examples, random)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,9 +39,6 @@ log = logging.getLogger("apl")
 
 SIGNAL = (0.3, 0.1, 0.03)
 """Noise levels that are measured at: share of the signal's variance that is left (alpha_bar)."""
-
-ENOUGH = 0.1
-"""A prefix that leaves more of names that nothing was learned from is called an experiment."""
 
 UNKNOWN = 0.1
 """A name that changes less than this share of what another caption changes is not known."""
@@ -71,27 +68,6 @@ class Interval:
             return Interval(mean, math.nan, 1)
         variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
         return Interval(mean, 1.96 * math.sqrt(variance / len(values)), len(values))
-
-
-def verdict(figures: Mapping[str, float]) -> str:
-    """What the figures of a `PromptValidator` say of a prefix, for the last line of a run."""
-    if "name_left" not in figures or not figures.get("names_known", 1):
-        unknown = "name_left" in figures
-        why = "the model knows none of those kept" if unknown else "give five names or more"
-        return (
-            f"Nothing measured how much of a name is left ({why}): look at pictures of many names, "
-            "trained and others, before you trust it."
-        )
-    left, off = figures["name_left"], figures.get("name_left_off")
-    drift = max((figures[k] for k in ("drift_things", "drift_people") if k in figures), default=0)
-    told = f"{left:.0%}" + (f" ± {off:.0%}" if off is not None else "")
-    words = (
-        f"Of names that nothing was learned from, {told} of what a name changes is left; prompts "
-        f"without a name change by {drift:.0%} of what another caption changes."
-    )
-    if left > ENOUGH:
-        return f"{words} More than {ENOUGH:.0%}: this prefix is an experiment, not a protection."
-    return f"{words} No face recognizer looked: look at pictures before you trust it."
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from apl_core.errors import ConfigError, HostError, RunError
 from apl_core.example_kinds import Kind, Target
 from apl_core.formats import write_prefix
 from apl_core.prefix import Prefix, Rows
-from apl_core.training.callbacks import Control, Event, Stepped
+from apl_core.training.callbacks import Control, Event, Stepped, Validated
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.learner import learner
@@ -27,7 +27,7 @@ from apl_core.training.loop import Model, Trainer
 from apl_core.training.material import Material, Picture, pictures_to_draw
 from apl_core.training.micro import out_of_memory
 from apl_core.training.people import ListedPerson
-from apl_core.training.validation import verdict
+from apl_core.training.verdict import in_short, verdict
 
 from .pictures import LatentSampler, save, sheet
 from .ports import ComfyDenoiser, ComfyEncoder
@@ -57,10 +57,14 @@ class Job:
 
 @dataclass
 class Watcher:
-    """Passes progress on: `told(done, total, preview)` after every picture and every step."""
+    """Passes progress on: `told(done, total, preview)` after every picture and every step.
+
+    `said` gets a line about what was measured.
+    """
 
     told: Callable[[int, int, Image.Image | None], None]
     total: int
+    said: Callable[[str], None] = lambda line: None
     done: int = 0
     losses: list[float] = field(default_factory=list[float])
 
@@ -78,6 +82,8 @@ class Watcher:
         if isinstance(event, Stepped):
             self.losses.append(event.loss)
             self.picture()
+        elif isinstance(event, Validated) and (found := in_short(event.figures)):
+            self.said(f"step {event.step}: {found}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from apl_core.objective import Example
 from apl_core.ports import Conditioning
 from apl_core.prefix import Rows
 from apl_core.schedule import Schedule
-from apl_core.training.validation import ENOUGH, SIGNAL, Interval, PromptValidator, levels, verdict
+from apl_core.training.validation import SIGNAL, Interval, PromptValidator, levels
+from apl_core.training.verdict import ENOUGH, verdict
 
 MODEL = tiny_model()
 NEUTRAL = "a photo of an old person"

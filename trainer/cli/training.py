@@ -123,7 +123,7 @@ def learn(
     """Learn in a run's folder, shown on the terminal; 0, or 1 if it was stopped."""
     from apl_core.training.callbacks import Control
     from apl_core.training.parallel import Group
-    from apl_core.training.validation import verdict
+    from apl_core.training.verdict import verdict
 
     from ..callbacks import LeaveBeforeLearning, ProgressBar, stop_on_interrupt
     from ..checkpoints.compiling import compiling

@@ -110,9 +110,9 @@ def loss_chart(rows: Rows, steps: int) -> Chart:
 
 
 def effect_chart(rows: Rows, steps: int) -> Chart:
-    """Who is still drawn, and what is lost, in percent, on prompts kept for choosing."""
+    """What is left of names, and what else changes, in percent, on prompts kept for choosing."""
     shown = (
-        ("identity", "identity", "a"),
+        ("name_left", "name left", "a"),
         ("drift_people", "drift people", "b"),
         ("drift_things", "drift things", "c"),
     )
@@ -121,7 +121,7 @@ def effect_chart(rows: Rows, steps: int) -> Chart:
     for key, label, tone in shown:
         points = [(float(r["step"]), 100 * r[key]) for r in checks if is_number(r.get(key))]
         lines.append(Curve(label, tone, points, marks=True))
-    return Chart("Identity and drift, %", lines, steps, "Nothing was measured yet.")
+    return Chart("Name left and drift, %", lines, steps, "Nothing was measured yet.")
 
 
 def figure(chart: Chart) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from apl_core.errors import AplError
 from apl_core.training.config import SETTINGS, allowed
+from apl_core.training.verdict import in_short
 
 from ..evaluation.titles import FIGURE_TITLES
 from ..report.curves import effect_chart, loss_chart
 from ..report.templates import data_url, template
 from .review import DATA
-from .run_request import RunRequest
 from .run_status import RunStatus, figures, newest_preview, rows, seconds_left
 
 _SHEETS = 4
@@ -54,6 +53,8 @@ def _progress(run: RunStatus) -> dict[str, Any]:
     left = seconds_left(run, rows(run.path))
     said = [doing, *([f"{run.done} of {run.total}"] if known else [])]
     said += [f"about {duration(left)} of learning left"] if left else []
+    checks = [row for row in rows(run.path) if "score" in row]
+    said += [in_short(checks[-1])] if checks else []
     share = min(100.0, 100 * run.done / run.total) if known else None
     return {"share": share, "said": " · ".join(said)}
 
@@ -67,21 +68,14 @@ def duration(seconds: float) -> str:
 
 
 def charts(run: RunStatus | None) -> str:
-    """Loss beside identity and drift, which are measured on the pocket model alone."""
+    """Loss beside what is left of names and what drifts, where names were kept for measuring."""
     if run is None:
         return part("charts", None, None)
     metrics = rows(run.path)
     steps = run.steps or max((row["step"] for row in metrics), default=0)
-    measured = any("score" in row for row in metrics) or not _on_a_checkpoint(run.path)
+    measured = any("score" in row for row in metrics)
     effect = effect_chart(metrics, steps) if measured else None
     return part("charts", loss_chart(metrics, steps), effect)
-
-
-def _on_a_checkpoint(path: Path) -> bool:
-    try:
-        return RunRequest.of(path).kind == "checkpoint"
-    except AplError:  # a run of which nobody knows
-        return False
 
 
 def preview(run: RunStatus | None) -> str:

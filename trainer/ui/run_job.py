@@ -13,7 +13,7 @@ from apl_core.training.callbacks import Callback, Control, Phase
 from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig, preset
 from apl_core.training.folder import RunFolder
 from apl_core.training.renamed import renamed
-from apl_core.training.validation import verdict
+from apl_core.training.verdict import verdict
 
 from ..settings import read_toml
 from .review import reviewed
