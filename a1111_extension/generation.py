@@ -14,6 +14,9 @@ from .webui import loaded_model
 
 log = logging.getLogger("apl")
 
+TITLE = "APL"
+"""The script's name in the webui and its API."""
+
 
 def begin(
     host: Host,

@@ -7,7 +7,7 @@ from typing import Any
 
 from apl_core.errors import AplError, HostError
 
-from . import request, sampled
+from . import generation, request, sampled
 from .guidance import covers_negative
 from .hosts import Host, require_fit
 from .insertion import Run, current, emphasised, prefixed_chunks, running
@@ -54,6 +54,7 @@ def _places(host: Host) -> list[tuple[Any, str, Any]]:
         (engine, "process_texts", _texts),
         (engine, "process_tokens", _tokens),
         *((owner, "sample", _sampling) for owner in samplers),
+        *((owner, name, _elsewhere) for owner, name in host.remote()),
     ]
     return [(owner, name, wrap(host, getattr(owner, name))) for owner, name, wrap in places]
 
@@ -101,24 +102,27 @@ def _encode(
     prompts: Any,
     steps: int,
     hires_steps: int | None = None,
-    use_old_scheduling: bool = False,
+    *more: Any,
 ) -> Any:
-    """The host's conditioning of prompts, with the prefix in it; raises Refused."""
+    """The host's conditioning of prompts, with the prefix in it; raises Refused.
+
+    `more`: whether old schedules are meant, which Forge Neo does not know.
+    """
     try:
         host.refuse_settings()
         require_fit(host, asked.name, asked.prefix, model)
         run = Run(asked.name, asked.prefix.rows(host.device()), every_text)
         try:
             with running(run):
-                conds = function(model, prompts, steps, hires_steps, use_old_scheduling)
+                conds = function(model, prompts, steps, hires_steps, *more)
         finally:
             host.forget(run.title)
         run.verify()
         if not asked.steps.whole:
-            count = steps if hires_steps is None or use_old_scheduling else hires_steps
+            count = steps if hires_steps is None or any(more) else hires_steps
             covered = asked.steps.steps(count)
             with running(None):
-                bare = function(model, prompts, steps, hires_steps, use_old_scheduling)
+                bare = function(model, prompts, steps, hires_steps, *more)
             conds = spliced(bare, conds, count, covered)
     except AplError as error:
         raise refusal(error) from error
@@ -188,6 +192,32 @@ def _drawing(_host: Host, original: Any) -> Any:
             return original(p)
 
     return process_images_inner
+
+
+def _elsewhere(host: Host, original: Any) -> Any:
+    @wraps(original)
+    def elsewhere(p: Any, *args: Any, **kwargs: Any) -> Any:
+        p.setup_prompts()
+        generation.begin(host, p, *_arguments(p))
+        if _asked(host, p) is not None:
+            _count_refused(host, p)
+            raise refusal(
+                HostError(
+                    "anonymize this image",
+                    "it would be drawn by a service on the network, where no prefix can be put in",
+                    "choose a checkpoint on this computer",
+                )
+            )
+        return original(p, *args, **kwargs)
+
+    return elsewhere
+
+
+def _arguments(p: Any) -> list[Any]:
+    """What the accordion or the API says for this request, before the webui hands it out."""
+    scripts = p.scripts.alwayson_scripts if p.scripts is not None else []
+    own = [one for one in scripts if one.title() == generation.TITLE]
+    return list(p.script_args[own[0].args_from : own[0].args_to]) if own else []
 
 
 def _parsing(_host: Host, original: Any) -> Any:

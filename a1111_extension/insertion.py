@@ -152,15 +152,21 @@ def emphasised(
                 text[row, offset + 1 : offset + 1 + embedding.vectors] = False
     plain = process_tokens(engine, tokens, torch.ones_like(weights).tolist())
     text = text.to(plain.device)
-    emphasis.tokens = tokens
-    emphasis.multipliers = weights.to(plain.device)[text][None]
-    emphasis.z = plain[text][None]
-    emphasis.after_transformers()
+    rows = _weighted(emphasis, tokens, plain[text][None], weights.to(plain.device)[text][None])
     weighted: Any = plain.clone()
-    weighted[text] = emphasis.z[0].to(plain.dtype)
+    weighted[text] = rows[0].to(plain.dtype)
     if hasattr(plain, "pooled"):
         weighted.pooled = plain.pooled  # the host hands SDXL's second output on as an attribute
     return weighted
+
+
+def _weighted(emphasis: Any, tokens: list[list[int]], rows: Tensor, weights: Tensor) -> Tensor:
+    """Rows (1, n, width) with weights (1, n) as the host's emphasis puts them on."""
+    if not hasattr(emphasis, "after_transformers"):  # Forge Neo since autumn 2026
+        return emphasis(rows, weights)
+    emphasis.tokens, emphasis.z, emphasis.multipliers = tokens, rows, weights
+    emphasis.after_transformers()
+    return emphasis.z
 
 
 def _dressed(run: Run, engine: Any, key: str, chunk: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 
@@ -11,8 +12,16 @@ def module(name: str) -> Any:
     return importlib.import_module(f"modules.{name}")
 
 
+def exists(name: str) -> bool:
+    """Whether a module of that full name can be imported."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def gradio() -> Any:
-    """The gradio that the webui runs on (3.41 in A1111, 4.40 in Forge)."""
+    """The gradio that the webui runs on (3.41 in A1111, 4.40 in Forge and Neo)."""
     return importlib.import_module("gradio")
 
 

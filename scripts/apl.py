@@ -28,7 +28,7 @@ class AnonymizeFaces(webui_scripts.Script):
     """The accordion and the start of every request; the work is done in `apl_a1111`."""
 
     def title(self):
-        return "APL"
+        return generation.TITLE
 
     def show(self, is_img2img):
         return webui_scripts.AlwaysVisible

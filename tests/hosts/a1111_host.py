@@ -53,13 +53,13 @@ def models(host: Path) -> Path:
 
 def environment(host: Path, **extra: str) -> dict[str, str]:
     """A host process's environment: offline, one thread, no operator mode unless `extra` says."""
+    more = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     assets = host / "repositories" / "stable-diffusion-webui-assets"
-    head = subprocess.run(
-        ["git", "-C", str(assets), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    )
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    more = {**offline, "ASSETS_COMMIT_HASH": head.stdout.strip(), **extra}
-    return host_server.host_environment("APL_", **more)
+    if assets.is_dir():  # Forge Neo has none
+        ask = ["git", "-C", str(assets), "rev-parse", "HEAD"]
+        head = subprocess.run(ask, capture_output=True, text=True, check=True)
+        more["ASSETS_COMMIT_HASH"] = head.stdout.strip()
+    return host_server.host_environment("APL_", **more, **extra)
 
 
 def copy_extension(target: Path) -> Path:
@@ -142,11 +142,15 @@ class Webui(Server):
                 if file.exists() and not link.exists():
                     link.symlink_to(file)
         command = [str(python(self.source)), "launch.py", "--data-dir", str(self.data)]
-        command += ["--ckpt", str(checkpoints / "first.safetensors")]
+        command += self.choosing(checkpoints / "first.safetensors")
         command += [*self.options, *self.arguments]
         env = environment(self.source, HUGGINGFACE_HUB_CACHE=str(random / "hub"), **self.env)
         self.launch(command, self.source, env, self.data)
         return self
+
+    def choosing(self, checkpoint: Path) -> list[str]:
+        """Options that make it the loaded one."""
+        return ["--ckpt", str(checkpoint)]
 
     def random(self) -> Path:
         """The folder with the random checkpoint."""

@@ -55,6 +55,12 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
     yield from running("forge", tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def neo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
+    """Forge Neo for the whole session."""
+    yield from running("neo", tmp_path_factory)
+
+
 @pytest.fixture(scope="session", params=webui_hosts.INSTALLED)
 def webui(request: pytest.FixtureRequest) -> Webui:
     """Each installed webui in turn."""

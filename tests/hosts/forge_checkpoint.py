@@ -1,6 +1,6 @@
-"""Write a small random checkpoint that Forge takes for Stable Diffusion 1.5.
+"""Write a small random checkpoint that Forge or Forge Neo takes for Stable Diffusion 1.5.
 
-Run by Forge's Python, because the network classes are Forge's own:
+Run by the host's Python, because the network classes are its own:
 ``venv/bin/python forge_checkpoint.py FORGE OUT.safetensors``. Text encoder and VAE have their real
 sizes, which Forge insists on; the U-Net has the width by which it tells families apart and as few
 blocks as it accepts. The CLIP vocabulary goes into a hub cache folder (``OUT/../hub``), which the
@@ -11,8 +11,11 @@ import sys
 from pathlib import Path
 
 FORGE, OUT = map(Path, sys.argv[1:])
+PACKAGES = FORGE / "packages_3rdparty"
 sys.argv[1:] = ["--always-cpu"]  # Forge reads the command line of whoever imports it
-sys.path[:0] = [str(Path(__file__).parent), str(FORGE), str(FORGE / "packages_3rdparty")]
+if not PACKAGES.is_dir():
+    PACKAGES, sys.argv[1:] = FORGE / "modules_forge" / "packages", ["--cpu"]  # Forge Neo
+sys.path[:0] = [str(Path(__file__).parent), str(FORGE), str(PACKAGES)]
 
 NOT_THERE = ("image_size", "legacy")
 """What ComfyUI's U-Net is told and Forge's is not."""

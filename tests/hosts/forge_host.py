@@ -1,8 +1,9 @@
-"""A real Forge on the CPU: what is different from starting an A1111."""
+"""A real Forge, or Forge Neo, on the CPU: what is different from starting an A1111."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,10 @@ def installed() -> Path | None:
     return a1111_host.installed("forge")
 
 
-def models(host: Path) -> Path:
-    """A folder with the random checkpoint and the vocabulary."""
+def models(name: str, host: Path) -> Path:
+    """A folder with the random checkpoint and the vocabulary, written by the host of that name."""
     env, file = a1111_host.environment(host), "random.safetensors"
-    return host_server.written("forge", WRITER, host, env, file, file)
+    return host_server.written(name, WRITER, host, env, file, file)
 
 
 @dataclass
@@ -47,10 +48,35 @@ class Forge(Webui):
             self.arguments = ("--gradio-allowed-path", str(self.source), *self.arguments)
         settings = self.data / "config.json"
         if not settings.exists():
-            settings.write_text(json.dumps({"disabled_extensions": TOO_MUCH}))
+            settings.write_text(json.dumps({"disabled_extensions": TOO_MUCH, **self.settings()}))
         super().__enter__()
         return self
 
+    def settings(self) -> dict[str, Any]:
+        """Its settings at the first start."""
+        return {}
+
     def random(self) -> Path:
         """The folder with the random checkpoint."""
-        return models(self.source)
+        return models(self.name.lower(), self.source)
+
+
+@dataclass
+class Neo(Forge):
+    """One running Forge Neo."""
+
+    name: ClassVar[str] = "Neo"
+    options: ClassVar[Sequence[str]] = (
+        *("--skip-torch-cuda-test", "--cpu", "--skip-version-check"),
+        *("--skip-prepare-environment", "--no-hashing", "--api"),
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """Its settings at the first start: it has no --ckpt, and wants to know their version."""
+        source = (self.source / "modules" / "launch_utils.py").read_text()
+        version = re.search(r'VERSION_UID.*= "(.*)"', source)
+        assert version
+        return {"sd_model_checkpoint": "first.safetensors", "VERSION_UID": version[1]}
+
+    def choosing(self, checkpoint: Path) -> list[str]:
+        return []

@@ -9,7 +9,7 @@ import a1111_host
 import forge_host
 from a1111_host import Webui
 
-KINDS: dict[str, type[Webui]] = {"a1111": Webui, "forge": forge_host.Forge}
+KINDS: dict[str, type[Webui]] = {"a1111": Webui, "forge": forge_host.Forge, "neo": forge_host.Neo}
 INSTALLED = {name: host for name in KINDS if (host := a1111_host.installed(name))}
 
 
