@@ -54,7 +54,7 @@ LONG = " ".join(f"man number {i}" for i in range(40))
 HIRES = {
     "enable_hr": True,
     "hr_scale": 2,
-    "hr_upscaler": "Nearest",  # Neo has no latent ones
+    "hr_upscaler": "None",  # the only one that every webui has
     "denoising_strength": 0.7,
     "hr_second_pass_steps": 2,
     "hr_additional_modules": ["Use same choices"],  # Forge fails without; A1111 does not know it

@@ -67,6 +67,12 @@ def webui(request: pytest.FixtureRequest) -> Webui:
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture(scope="session", params=webui_hosts.FORGES)
+def a_forge(request: pytest.FixtureRequest) -> Webui:
+    """Forge and Forge Neo in turn, where they are installed."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="module", params=comfyui_host.installed(), ids=lambda host: host.name)
 def source(request: pytest.FixtureRequest) -> Path:
     """Each installed ComfyUI in turn."""

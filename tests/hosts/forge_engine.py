@@ -45,9 +45,13 @@ def rows(seed, n, behind):
     return Prefix({"clip_l": torch.randn(n, 768) * 0.05}, behind)
 
 
+# a running Forge has imported its engines
+from backend.text_processing import classic_engine
+from backend.text_processing.t5_engine import T5TextProcessingEngine
+
 checks = {}
 host = hosts.choose_host()
-checks["recognized"] = host.name == "Forge"
+checks["recognized"] = host.engine_class() is classic_engine.ClassicTextProcessingEngine
 engine_class = host.engine_class()
 engine_class.process_texts = hooks._texts(host, engine_class.process_texts)
 engine_class.process_tokens = hooks._tokens(host, engine_class.process_tokens)
@@ -65,13 +69,28 @@ with torch.no_grad():
                 run.verify()
             stands = "off" if prefix is None else f"{prefix.behind} behind"
             checks[f"{stands}, {name}"] = torch.equal(got, reference.encode(plain, [said]))
-model = SimpleNamespace(text_processing_engine=engine)
+joint = torch.nn.Module()
+joint.clip_l = engine.text_encoder = torch.nn.Module()
+joint.clip_l.transformer = encoder.transformer
+objects = SimpleNamespace(clip=SimpleNamespace(cond_stage_model=joint))
+model = SimpleNamespace(text_processing_engine=engine, forge_objects=objects)
 found = hosts.faces(host, model, fingerprints=True)
 checks["faces"] = {face.key: face.width for face in found} == {"clip_l": 768}
-for name in ("text_processing_engine_t5", None):
-    odd = SimpleNamespace() if name is None else SimpleNamespace(**{name: 1}, **vars(model))
+other = object.__new__(T5TextProcessingEngine)
+other.text_encoder = torch.nn.Module()
+unread = torch.nn.ModuleList([joint.clip_l, other.text_encoder])
+odd = {
+    "T5 beside it": {**vars(model), "text_processing_engine_t5": other},
+    "T5 alone": {"text_processing_engine_t5": other, "forge_objects": objects},
+    "nothing": {},
+    "an encoder that it does not run": {
+        **vars(model),
+        "forge_objects": SimpleNamespace(clip=SimpleNamespace(cond_stage_model=unread)),
+    },
+}
+for name, held in odd.items():
     try:
-        hosts.faces(host, odd, fingerprints=False)
+        hosts.faces(host, SimpleNamespace(**held), fingerprints=False)
         checks[f"{name} refused"] = False
     except HostError:
         checks[f"{name} refused"] = True

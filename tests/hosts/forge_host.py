@@ -72,11 +72,15 @@ class Neo(Forge):
     )
 
     def settings(self) -> dict[str, Any]:
-        """Its settings at the first start: it has no --ckpt, and wants to know their version."""
+        """No --ckpt, the version of the settings, and the clip skip that other webuis begin with."""
         source = (self.source / "modules" / "launch_utils.py").read_text()
         version = re.search(r'VERSION_UID.*= "(.*)"', source)
         assert version
-        return {"sd_model_checkpoint": "first.safetensors", "VERSION_UID": version[1]}
+        return {
+            "sd_model_checkpoint": "first.safetensors",
+            "VERSION_UID": version[1],
+            "CLIP_stop_at_last_layers": 1,
+        }
 
     def choosing(self, checkpoint: Path) -> list[str]:
         return []

@@ -12,6 +12,8 @@ from a1111_host import Webui
 KINDS: dict[str, type[Webui]] = {"a1111": Webui, "forge": forge_host.Forge, "neo": forge_host.Neo}
 INSTALLED = {name: host for name in KINDS if (host := a1111_host.installed(name))}
 
+FORGES = [name for name in INSTALLED if name != "a1111"]
+
 
 def new(name: str, data: Path, *arguments: Any, **more: Any) -> Webui:
     """The webui of that name with this data folder; it starts as a context manager."""

@@ -45,7 +45,7 @@ _CAPS: Mapping[str, Sequence[Any]] = {
     "denoising_strength": (0.4, 0.7, 1.0),
     "resize_mode": (0, 1, 2, 3),
     "inpainting_fill": (0, 1, 2, 3),
-    "hr_upscaler": ("Latent", "Latent (nearest)", "None"),
+    "hr_upscaler": ("Latent", "None"),
 }  # what must not grow, and the ends of what has a meaning of its own
 _ENDS: Mapping[str, Sequence[Any]] = {
     "integer": (-1, 0, 1, 2, 12),

@@ -18,7 +18,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 HIRES: Request = {
     "enable_hr": True,
     "hr_scale": 2,
-    "hr_upscaler": "Latent",
+    "hr_upscaler": "None",  # the only one that every webui has
     "denoising_strength": 0.7,
     "hr_second_pass_steps": 2,
     "hr_additional_modules": ["Use same choices"],  # Forge fails without; A1111 does not know it

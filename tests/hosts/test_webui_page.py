@@ -1,4 +1,4 @@
-"""Forge, real, in a real browser: tick, generate, paste, grid, cards, settings, an error."""
+"""Forge and Neo, real, in a browser: tick, generate, paste, grid, cards, settings, an error."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from webui_page import (
     take_a_card,
 )
 
-require_browser("forge")
 
-
-def test_tick_generate_paste_and_an_error(forge: Webui) -> None:
-    drawn = forge.draw("a photo of a man", True, "front", 0.0, 0.5)
+def test_tick_generate_paste_and_an_error(a_forge: Webui) -> None:
+    require_browser(a_forge.name.lower())
+    drawn = a_forge.draw("a photo of a man", True, "front", 0.0, 0.5)
     with Browser(1400, 1400) as page:
-        opened(page, forge)
-        paste(page, forge.draw("a photo of a dog").infotext)
+        opened(page, a_forge)
+        paste(page, a_forge.draw("a photo of a dog").infotext)
         page.until(f"return document.querySelector('{PROMPT}').value === 'a photo of a dog'")
         assert "APL" not in generate(page, "Steps: 2")
         page.click(f"{BOX} .label-wrap")
@@ -39,10 +38,10 @@ def test_tick_generate_paste_and_an_error(forge: Webui) -> None:
         page.until(f"{CHOSEN} === 'front'")
         said = generate(page, "APL prefix: front")
         assert "APL steps: 0-0.5" in said
-        shot(page, forge, "accordion")
+        shot(page, a_forge, "accordion")
         paste(page, drawn.infotext.replace("APL prefix: front", "APL prefix: wrong_family"))
         page.until(f"{CHOSEN} === 'front'")  # the hash wins over a name
-        hash_of = {one["name"]: one.get("hash", "") for one in forge.get("/apl/prefixes")}
+        hash_of = {one["name"]: one.get("hash", "") for one in a_forge.get("/apl/prefixes")}
         said = drawn.infotext.replace("APL prefix: front", "APL prefix: wrong_family")
         paste(page, said.replace(hash_of["front"], "0000000000"))
         page.until(f"{CHOSEN} === 'wrong_family'")
@@ -50,11 +49,12 @@ def test_tick_generate_paste_and_an_error(forge: Webui) -> None:
         assert page.run(PICTURES) == 0
 
 
-def test_cards_grid_and_settings(forge: Webui) -> None:
+def test_cards_grid_and_settings(a_forge: Webui) -> None:
+    require_browser(a_forge.name.lower())
     with Browser(1400, 1400) as page:
-        opened(page, forge)
-        paste(page, forge.draw("a photo of a dog").infotext)  # the smallest picture
+        opened(page, a_forge)
+        paste(page, a_forge.draw("a photo of a dog").infotext)  # the smallest picture
         page.until(f"return document.querySelector('{PROMPT}').value === 'a photo of a dog'")
-        draw_a_grid(page, forge)
-        take_a_card(page, forge, cards=5)
-        open_the_settings(page, forge)
+        draw_a_grid(page, a_forge)
+        take_a_card(page, a_forge, cards=5)
+        open_the_settings(page, a_forge)

@@ -1,4 +1,4 @@
-"""`apl verify` on the real Forge, without its page: the whole matrix by its trace."""
+"""`apl verify` on the real Forge and Neo, without their pages: the whole matrix by its trace."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import webui_hosts
 from a1111_host import Webui
 from conftest import enforcing, verify
 
 
-@pytest.fixture(scope="module")
-def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
+@pytest.fixture(scope="module", params=webui_hosts.FORGES)
+def operated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Webui]:
     """A Forge that enforces a bracket and traces."""
-    with enforcing("forge", tmp_path_factory, "--nowebui") as webui:
+    with enforcing(request.param, tmp_path_factory, "--nowebui") as webui:
         yield webui
 
 
