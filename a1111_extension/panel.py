@@ -19,6 +19,7 @@ from . import config, request
 from .hosts import Host, faces
 from .refusal import public
 from .steps import StepRange
+from .trainer_tab import ELEMENT
 from .webui import gradio, loaded_model, module
 
 log = logging.getLogger("apl")
@@ -26,6 +27,13 @@ log = logging.getLogger("apl")
 LABEL = "Anonymize faces"
 _PICTURES = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp")
 _PICTURE_BYTES = 512 * 1024
+_NONE_YET = (
+    "There is no prefix yet: a ticked box makes no picture.",
+    "A prefix is a small file that was learned to make faces anonymous; it goes before prompts.",
+    "Learn one in the tab APL Trainer, or put a file (.safetensors) into models/apl and refresh.",
+)
+_OPEN = "Open APL Trainer"
+_CLICK = f"document.querySelector('#tab_{ELEMENT}-button').click()"
 
 
 def build(script: Any, host: Host) -> list[Any]:
@@ -85,6 +93,8 @@ def _choices(names: list[str]) -> list[str]:
 
 def fit_line(host: Host, name: object, start: object = 0.0, end: object = 1.0) -> str:
     """HTML: does the prefix fit the loaded checkpoint, and how much of text and steps is there."""
+    if not config.enforced() and not config.library().names():
+        return _none_yet()
     try:
         chosen = config.enforced() or request.chosen(name)
         path, prefix = config.library().resolve(chosen), config.library().load(chosen)
@@ -100,6 +110,15 @@ def fit_line(host: Host, name: object, start: object = 0.0, end: object = 1.0) -
     except AplError as error:
         lines = [_paragraph(str(error), "crimson")]
     return "".join([*lines, _part_of_the_steps(start, end)])
+
+
+def _none_yet() -> str:
+    """What a prefix is and where one comes from, with a button that opens the trainer's tab."""
+    lines = [_paragraph(sentence, "inherit") for sentence in _NONE_YET]
+    if not module("shared").cmd_opts.disable_extension_access:  # else there is no such tab
+        style = 'class="lg secondary gradio-button"'
+        lines.append(f'<button type="button" {style} onclick="{_CLICK}">{_OPEN}</button>')
+    return "".join(lines)
 
 
 def _room(prefix: Prefix) -> str:

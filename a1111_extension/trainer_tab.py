@@ -10,7 +10,7 @@ import apl_hosting
 from .hosts import Host
 from .webui import gradio, module
 
-TITLE = "APL Trainer"
+TITLE, ELEMENT = "APL Trainer", "apl_trainer"
 
 
 def build(host: Host) -> list[tuple[Any, str, str]]:
@@ -27,4 +27,4 @@ def build(host: Host) -> list[tuple[Any, str, str]]:
         page.build(gr, desk_of(host))
     for component in tab.blocks.values():
         component.do_not_save_to_config = True
-    return [(tab, TITLE, "apl_trainer")]
+    return [(tab, TITLE, ELEMENT)]

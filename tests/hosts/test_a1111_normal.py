@@ -292,7 +292,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
 def test_the_first_minute(empty: Webui, a1111: Webui) -> None:
     assert empty.draw(PROMPT).pixels == a1111.draw(PROMPT).pixels
     shown = json.dumps(empty.get("/config")["components"])
-    assert "there is no prefix yet" in shown and f"{empty.data}/models/apl" not in shown
+    assert "There is no prefix yet" in shown and f"{empty.data}/models/apl" not in shown
     for args in ((True,), (True, ""), (True, None, 0.0, 1.0)):
         with pytest.raises(Refused, match=r"there is no prefix yet.*models/apl") as caught:
             empty.draw(PROMPT, *args)
