@@ -1,59 +1,127 @@
-"""Write a small random checkpoint that Forge or Forge Neo takes for Stable Diffusion 1.5.
+"""Write small random checkpoints that Forge and Forge Neo take for SD 1.5 and, by name, for SDXL.
 
 Run by the host's Python, because the network classes are its own:
-``venv/bin/python forge_checkpoint.py FORGE OUT.safetensors``. Text encoder and VAE have their real
-sizes, which Forge insists on; the U-Net has the width by which it tells families apart and as few
-blocks as it accepts. The CLIP vocabulary goes into a hub cache folder (``OUT/../hub``), which the
-reference reads.
+``venv/bin/python forge_checkpoint.py FORGE OUT.safetensors``; ``sdxl.safetensors`` is for SDXL.
+Text encoders and VAE have their real sizes, which Forge insists on; the U-Nets have the width by
+which it tells families apart and as few blocks as it accepts. CLIP's vocabulary goes into a hub
+cache folder (``OUT/../hub``), which the reference reads.
 """
 
 import sys
 from pathlib import Path
 
-FORGE, OUT = map(Path, sys.argv[1:])
-PACKAGES = FORGE / "packages_3rdparty"
-sys.argv[1:] = ["--always-cpu"]  # Forge reads the command line of whoever imports it
-if not PACKAGES.is_dir():
-    PACKAGES, sys.argv[1:] = FORGE / "modules_forge" / "packages", ["--cpu"]  # Forge Neo
-sys.path[:0] = [str(Path(__file__).parent), str(FORGE), str(PACKAGES)]
+sys.path.insert(0, str(Path(__file__).parent))
+import torch
+from a1111_checkpoint import CLIP_L, write_hub
+from comfyui_checkpoint import SD15_UNET, SDXL_UNET, prefixed, random_weights
+from transformers import CLIPTextConfig, CLIPTextModel
 
 NOT_THERE = ("image_size", "legacy")
 """What ComfyUI's U-Net is told and Forge's is not."""
 
+XL_UNET = {  # the depths of the way down and the width are what Neo looks at
+    **SDXL_UNET,
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
+}
 VAE = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
 }
+CLIP_G = {
+    **CLIP_L,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
+OPEN_CLIP = {
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.embeddings.": "",
+    "text_model.encoder.layers": "transformer.resblocks",
+    "text_model.final_layer_norm": "ln_final",
+    "layer_norm": "ln_",
+    "self_attn": "attn",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+"""What OpenCLIP calls the weights of transformers."""
+
+
+def clip(config: dict, seed: int) -> dict:
+    """Random weights of a text encoder, as transformers names them."""
+    with torch.device("meta"):
+        model = CLIPTextModel(CLIPTextConfig(**config))
+    weights = random_weights(model, seed)
+    bias = weights["text_model.final_layer_norm.bias"]
+    bias.normal_(std=0.2, generator=torch.Generator().manual_seed(4))  # Forge divides by the mean
+    return weights
+
+
+def projection() -> torch.Tensor:
+    """A random text projection (1280, 1280) of CLIP-G, as transformers has it."""
+    drawn = torch.randn(1280, 1280, generator=torch.Generator().manual_seed(5))
+    return (drawn * 1280**-0.5).half()
+
+
+def open_clip(weights: dict) -> dict:
+    """A text encoder's weights as OpenCLIP names them: queries, keys and values in one."""
+    named = {}
+    for name, value in weights.items():
+        if ".q_proj." in name:
+            parts = [weights[name.replace(".q_proj.", f".{one}_proj.")] for one in "qkv"]
+            name, value = name.replace(".q_proj.", ".in_proj_"), torch.cat(parts)
+        elif ".k_proj." in name or ".v_proj." in name:
+            continue
+        for ours, theirs in OPEN_CLIP.items():
+            name = name.replace(ours, theirs)
+        named[name] = value
+    return named
+
+
+def parts(forge: Path, xl: bool) -> dict:
+    """The weights of a checkpoint of SD 1.5 or SDXL; the networks are those of the host."""
+    packages = forge / "packages_3rdparty"
+    sys.argv[1:] = ["--always-cpu"]  # Forge reads the command line of whoever imports it
+    if not packages.is_dir():
+        packages, sys.argv[1:] = forge / "modules_forge" / "packages", ["--cpu"]  # Forge Neo
+    sys.path[:0] = [str(forge), str(packages)]
+    from backend.nn.unet import IntegratedUNet2DConditionModel
+    from backend.nn.vae import IntegratedAutoencoderKL
+
+    unet = XL_UNET if xl else SD15_UNET
+    with torch.device("meta"):
+        told = {name: value for name, value in unet.items() if name not in NOT_THERE}
+        network, vae = IntegratedUNet2DConditionModel(**told), IntegratedAutoencoderKL(**VAE)
+    weights = {
+        **prefixed("model.diffusion_model.", random_weights(network, 1)),
+        **prefixed("first_stage_model.", random_weights(vae, 2)),
+    }
+    if not xl:
+        return weights | prefixed("cond_stage_model.transformer.", clip(CLIP_L, 3))
+    big = {**open_clip(clip(CLIP_G, 4)), "text_projection": projection().T.contiguous()}
+    return {
+        **weights,
+        **prefixed("conditioner.embedders.0.transformer.", clip(CLIP_L, 3)),
+        **prefixed("conditioner.embedders.1.model.", big),
+    }
 
 
 def main() -> None:
     """Write vocabulary and checkpoint."""
-    import torch
-    from a1111_checkpoint import CLIP_L, write_hub
-    from backend.nn.unet import IntegratedUNet2DConditionModel
-    from backend.nn.vae import IntegratedAutoencoderKL
-    from comfyui_checkpoint import SD15_UNET, prefixed, random_weights
     from safetensors.torch import save_file
-    from transformers import CLIPTextConfig, CLIPTextModel
 
-    write_hub(OUT.parent / "hub")
-    unet = {name: value for name, value in SD15_UNET.items() if name not in NOT_THERE}
-    with torch.device("meta"):
-        parts = {
-            "model.diffusion_model.": IntegratedUNet2DConditionModel(**unet),
-            "first_stage_model.": IntegratedAutoencoderKL(**VAE),
-            "cond_stage_model.transformer.": CLIPTextModel(CLIPTextConfig(**CLIP_L)),
-        }
-    weights = {}
-    for seed, (prefix, model) in enumerate(parts.items(), 1):
-        weights |= prefixed(prefix, random_weights(model, seed))
-    bias = weights["cond_stage_model.transformer.text_model.final_layer_norm.bias"]
-    bias.normal_(std=0.2, generator=torch.Generator().manual_seed(4))  # Forge divides by the mean
-    part = OUT.with_suffix(".part")
-    save_file(weights, str(part))
-    part.replace(OUT)
+    forge, out = map(Path, sys.argv[1:])
+    write_hub(out.parent / "hub")
+    part = out.with_suffix(".part")
+    save_file(parts(forge, out.stem == "sdxl"), str(part))
+    part.replace(out)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,22 +1,26 @@
-"""Forge's own text engine alone, on random CLIP-L weights, against plain transformers.
+"""The text engines of Forge or Neo alone, on random CLIP-L weights, against plain transformers.
 
-Run by A1111's Python, whose packages it can use:
-`forge_engine.py FORGE REPOSITORY CHECKPOINT HUB`. Prints a JSON of checks that hold. Forge's
-`modules.shared` is replaced by the one option that the engine reads.
+Run by A1111's Python for Forge, whose packages are enough, and by Neo's own for Neo:
+`forge_engine.py FORGE REPOSITORY CHECKPOINT HUB`. Prints a JSON of checks that hold. The webui's
+`modules.shared` is replaced by the options that the engines read.
 """
 
 import copy
+import importlib
 import json
+import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 FORGE, REPOSITORY, CHECKPOINT, HUB = sys.argv[1:]
-sys.argv[1:] = ["--always-cpu"]
-shared = ModuleType("modules.shared")
+sys.argv[1:] = ["--always-cpu", "--cpu"]  # Forge, and Neo
+shared, modules = ModuleType("modules.shared"), ModuleType("modules")
 shared.opts = SimpleNamespace(emphasis="Original")
-sys.modules |= {"modules": ModuleType("modules"), "modules.shared": shared}
-sys.path[:0] = [str(Path(__file__).parent), REPOSITORY, FORGE, f"{FORGE}/packages_3rdparty"]
+modules.__path__ = [f"{FORGE}/modules"]
+sys.modules |= {"modules": modules, "modules.shared": shared}
+PACKAGES = [f"{FORGE}/packages_3rdparty", f"{FORGE}/modules_forge/packages"]
+sys.path[:0] = [str(Path(__file__).parent), REPOSITORY, FORGE, *PACKAGES]
 
 import torch
 from a1111_reference import Reference
@@ -45,9 +49,11 @@ def rows(seed, n, behind):
     return Prefix({"clip_l": torch.randn(n, 768) * 0.05}, behind)
 
 
-# a running Forge has imported its engines
-from backend.text_processing import classic_engine
-from backend.text_processing.t5_engine import T5TextProcessingEngine
+import backend.text_processing
+
+for found in pkgutil.iter_modules(backend.text_processing.__path__):  # a running one has them all
+    importlib.import_module(f"backend.text_processing.{found.name}")
+from backend.text_processing import classic_engine, t5_engine
 
 checks = {}
 host = hosts.choose_host()
@@ -76,7 +82,7 @@ objects = SimpleNamespace(clip=SimpleNamespace(cond_stage_model=joint))
 model = SimpleNamespace(text_processing_engine=engine, forge_objects=objects)
 found = hosts.faces(host, model, fingerprints=True)
 checks["faces"] = {face.key: face.width for face in found} == {"clip_l": 768}
-other = object.__new__(T5TextProcessingEngine)
+other = object.__new__(t5_engine.T5TextProcessingEngine)
 other.text_encoder = torch.nn.Module()
 unread = torch.nn.ModuleList([joint.clip_l, other.text_encoder])
 odd = {
@@ -94,4 +100,16 @@ for name, held in odd.items():
         checks[f"{name} refused"] = False
     except HostError:
         checks[f"{name} refused"] = True
+if host.name == "Neo":
+    type(host).remote = lambda _: []  # it looks into the whole webui
+    closed = {owner.__name__ for owner, _ in host.closed()}
+    named = {
+        name
+        for module in sys.modules.copy().values()
+        if getattr(module, "__name__", "").startswith("backend.text_processing.")
+        for name in vars(module)
+        if name.endswith("TextProcessingEngine")
+    }
+    checks["all others are closed"] = closed == named - {"ClassicTextProcessingEngine"}
+    checks["there are others"] = len(closed) > 8
 print(json.dumps(checks))

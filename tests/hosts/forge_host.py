@@ -72,7 +72,7 @@ class Neo(Forge):
     )
 
     def settings(self) -> dict[str, Any]:
-        """No --ckpt, the version of the settings, and the clip skip that other webuis begin with."""
+        """It has no --ckpt; the version of the settings; the clip skip that others begin with."""
         source = (self.source / "modules" / "launch_utils.py").read_text()
         version = re.search(r'VERSION_UID.*= "(.*)"', source)
         assert version

@@ -1,4 +1,4 @@
-"""A1111's SD 2.x and SDXL text wrappers and Forge's text engine, real but alone."""
+"""A1111's SD 2.x and SDXL text wrappers and the text engines of Forge and Neo, real but alone."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import webui_hosts
 
 HERE = Path(__file__).parent
 HOST = webui_hosts.INSTALLED["a1111"]
-FORGE = a1111_host.hosts_folder() / "forge"
 
 
-def checks(script: str, *arguments: object) -> dict[str, bool]:
-    """What a script says, run by A1111's Python."""
-    command = [a1111_host.python(HOST), HERE / script, *arguments]
+def checks(script: str, *arguments: object, by: Path = HOST) -> dict[str, bool]:
+    """What a script says, run by a host's Python."""
+    command = [a1111_host.python(by), HERE / script, *arguments]
     done = subprocess.run(
         [str(part) for part in command],
-        env=a1111_host.environment(HOST),
+        env=a1111_host.environment(by),
         cwd=HERE,
         capture_output=True,
         text=True,
@@ -38,10 +37,15 @@ def test_sd2_and_sdxl(script: str, least: int) -> None:
     assert len(found) > least
 
 
-@pytest.mark.skipif(not FORGE.is_dir(), reason=f"no Forge in {FORGE}")
-def test_forge() -> None:
+@pytest.mark.parametrize("name", ["forge", "neo"])
+def test_forge(name: str) -> None:
+    forge = a1111_host.hosts_folder() / name
+    if not forge.is_dir():
+        pytest.skip(f"no {forge}")
     models = a1111_host.models(HOST)
-    checkpoint, hub = models / "random.safetensors", models / "hub"
-    found = checks("forge_engine.py", FORGE, a1111_host.REPOSITORY, checkpoint, hub)
+    given = (forge, a1111_host.REPOSITORY, models / "random.safetensors", models / "hub")
+    found = checks(
+        "forge_engine.py", *given, by=webui_hosts.INSTALLED[name] if name == "neo" else HOST
+    )
     assert [name for name, holds in found.items() if not holds] == []
     assert len(found) > 15
