@@ -18,6 +18,8 @@ BOS, EOS = 49406, 49407
 
 
 class Reference:
+    pad = EOS
+
     def __init__(self, checkpoint, hub):
         folder = Path(hub) / "models--openai--clip-vit-large-patch14" / "snapshots" / "0"
         self.tokenizer = CLIPTokenizer.from_pretrained(str(folder))
@@ -65,6 +67,14 @@ class Reference:
         items = [(BOS, 1.0, None), *front, *text, *behind, (EOS, 1.0, None)]
         return items + [(EOS, 1.0, None)] * (77 - len(items))
 
+    def ids(self, items):
+        tokens = [token for token, _, _ in items]
+        end = tokens.index(EOS) + 1
+        return tokens[:end] + [self.pad] * len(tokens[end:])
+
+    def output(self, ids):
+        return self.model(input_ids=ids, output_hidden_states=-1).last_hidden_state
+
     def run(self, batch):
         rows = [(i, j, row) for i, items in enumerate(batch) for j, (_, _, row) in enumerate(items)]
 
@@ -77,8 +87,7 @@ class Reference:
 
         handle = self.layer.register_forward_hook(put_rows_in)
         try:
-            ids = torch.tensor([[token for token, _, _ in items] for items in batch])
-            z = self.model(input_ids=ids, output_hidden_states=-1).last_hidden_state
+            z = self.output(torch.tensor([self.ids(items) for items in batch]))
         finally:
             handle.remove()
         weights = torch.tensor([[weight for _, weight, _ in items] for items in batch])

@@ -23,10 +23,16 @@ def installed() -> Path | None:
     return a1111_host.installed("forge")
 
 
-def models(name: str, host: Path) -> Path:
+def models(name: str, host: Path, file: str = "random.safetensors") -> Path:
     """A folder with the random checkpoint and the vocabulary, written by the host of that name."""
-    env, file = a1111_host.environment(host), "random.safetensors"
+    env = a1111_host.environment(host)
     return host_server.written(name, WRITER, host, env, file, file)
+
+
+def sdxl(name: str, host: Path) -> Path:
+    """A random checkpoint of SDXL, written by the host of that name."""
+    file = "sdxl.safetensors"
+    return models(name, host, file) / file
 
 
 @dataclass

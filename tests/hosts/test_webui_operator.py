@@ -1,4 +1,4 @@
-"""A1111 and Forge, real, without their pages: a prefix for everybody stays on."""
+"""A1111, Forge and Neo, real, without their pages: a prefix for everybody stays on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def test_no_argument_switches_it_off(operated: Webui) -> None:
     status = operated.get("/apl/status")
     assert status["enforced"] == "locked" and status["host"] == operated.name
     assert f"APL: locked {status['hash']}" in want.infotext
-    pasted = f"{PROMPT}\nSteps: 2, APL prefix: other, APL steps: 0-0.1, APL: other 0000000000"
+    pasted = f"{PROMPT}\nSteps: 2, Schedule type: Automatic, APL prefix: other, APL steps: 0-0.1, "
+    pasted += "APL: other 0000000000"
     requests = [
         operated.draw(PROMPT, False, "front"),
         operated.draw(PROMPT, True, "other"),

@@ -1,4 +1,4 @@
-"""A1111 and Forge, real: tag, infotext, grid, API, settings, Reload UI, neighbors."""
+"""A1111, Forge and Neo, real: tag, infotext, grid, API, settings, Reload UI, neighbors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def test_the_grid_has_our_axes(webui: Webui) -> None:
 
     def grid(axis: str, values: str) -> list[str]:
         args = [labels.index(axis), values, [], 0, "", [], 0, "", []]
-        args += [False, True, False, False, False, False, False, 0, True]
+        rest = [arg["value"] for arg in script["args"][len(args) :]]  # Neo has one more
+        args += [False, True, *rest[2:-1], True]
         body = {"prompt": PROMPT, "steps": 2, "width": 64, "height": 64, "seed": 1}
         body |= {"sampler_name": "Euler", "script_name": "x/y/z plot", "script_args": args}
         body["alwayson_scripts"] = {"apl": {"args": [True, "other"]}}
@@ -98,9 +99,8 @@ def test_our_own_routes(webui: Webui) -> None:
 
 
 def test_our_settings_are_there_and_the_default_prefix_is_used(webui: Webui) -> None:
-    options = webui.get("/sdapi/v1/options")
-    assert {"apl_default_prefix", "apl_on_by_default", "apl_folders"} <= set(options)
-    webui.post("/sdapi/v1/options", {"apl_default_prefix": "other"})
+    webui.post("/sdapi/v1/options", {"apl_default_prefix": "other", "apl_on_by_default": False})
+    assert webui.get("/sdapi/v1/options")["apl_default_prefix"] == "other"
     assert webui.draw(PROMPT, True, "").pixels == ticked(webui, "other")
     webui.post("/sdapi/v1/options", {"apl_default_prefix": ""})
 

@@ -38,13 +38,19 @@ TROUBLE = re.compile(r"probe:(\w+)")
 def _note(params):
     if STATE["digest"]:  # the picture says which conditioning it was made with
         said = params.denoiser.p.extra_generation_params
-        data = params.text_cond.detach().float().cpu().contiguous().numpy().tobytes()
+        data = _crossattn(params.text_cond).detach().float().cpu().contiguous().numpy().tobytes()
         said["Probe"] = hashlib.sha256(said.get("Probe", "").encode() + data).hexdigest()[:16]
     if not STATE["watch"]:
         return
     for name, value in (("cond", params.text_cond), ("uncond", params.text_uncond)):
         if value is not None:
-            _keep(name, value)
+            _keep(name, _crossattn(value))
+        if isinstance(value, dict):  # SDXL
+            _keep(f"{name} vector", value["vector"])
+
+
+def _crossattn(value):
+    return value["crossattn"] if isinstance(value, dict) else value
 
 
 def _keep(name, value):
