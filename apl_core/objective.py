@@ -80,6 +80,11 @@ class TargetBatch:
             self.contrast_direction[index],
         )
 
+    def to(self, device: torch.device) -> TargetBatch:
+        """The same on another device."""
+        moved = (self.x_t, self.t, self.target, self.contrast_direction)
+        return TargetBatch(self.kinds, self.prompts, *(tensor.to(device) for tensor in moved))
+
     @staticmethod
     def join(batches: Sequence[TargetBatch]) -> TargetBatch:
         """One batch out of several."""
@@ -159,20 +164,21 @@ def per_example_loss(
     batch: TargetBatch,
     rows: Rows,
     weighting: Weighting = "eps",
-    weight_contrast: float = 0.0,
+    contrasts: Mapping[Kind, float] | None = None,
     unit: float = 1.0,
 ) -> Tensor:
     """Mean squared error of each example (B,) with the prefix in place; differentiable in it.
 
-    It is counted in `unit`, the error that another caption makes. `weight_contrast` times the
-    squared share of a word's contrast_direction comes on top.
+    It is counted in `unit`, the error that another caption makes. The squared share of a word's
+    contrast_direction comes on top, times what `contrasts` says for the kind of example.
     """
     conditioning = encode_unique(encoder, batch.prompts, rows)
     predicted = denoiser.predict_noise(batch.x_t, batch.t, conditioning).float()
     off = predicted - batch.target
     found = squared_error(denoiser.schedule, off, batch.t, weighting) / unit
-    if weight_contrast:
-        return found + weight_contrast * _share(off, batch).square()
+    if contrasts and any(contrasts.values()):
+        weights = torch.tensor([contrasts[kind] for kind in batch.kinds], device=found.device)
+        return found + weights * _share(off, batch).square()
     return found
 
 

@@ -67,12 +67,12 @@ class BatchSampler:
         number, place = divmod(step, uses) if uses else (0, step)
         cache = self._cached_targets(number, place)
         rows = [self._spread(cache, kind, count, step) for kind, count in counts.items() if count]
-        return cache.pick([row for some in rows for row in some])
+        return cache.pick([row for some in rows for row in some]).to(self.denoiser.device)
 
     def _spread(self, cache: TargetBatch, kind: Kind, count: int, step: int) -> list[int]:
         """Where `count` examples of a kind lie in a cache, one in each `count`-th of its levels."""
         places = torch.tensor([i for i, k in enumerate(cache.kinds) if k == kind])
-        by_noise = places[cache.t[places].cpu().argsort(stable=True)].reshape(count, -1)
+        by_noise = places[cache.t[places].argsort(stable=True)].reshape(count, -1)
         turn, at = divmod(step, by_noise.shape[1])
         random = generator(self.config.seed, f"pick-{kind}", turn)
         return [int(part[torch.randperm(len(part), generator=random)[at]]) for part in by_noise]
@@ -97,7 +97,8 @@ class BatchSampler:
 
     def _kept(self, index: int) -> TargetBatch:
         if index not in self._batches:
-            self._batches[index] = self._with_targets(self.config.counts, "pool", index)
+            made = self._with_targets(self.config.counts, "pool", index)
+            self._batches[index] = made.to(torch.device("cpu"))  # a card has better use for memory
         return self._batches[index]
 
     def counts(self, step: int) -> dict[Kind, int]:
@@ -124,8 +125,8 @@ class BatchSampler:
 
     def unit(self) -> float:
         """What errors are counted in: the mean error that another caption makes."""
-        kinds = [kind for kind in KINDS[1:] if self.config.counts[kind]] or KINDS[:1]
-        counts: dict[Kind, int] = {kind: CAPTIONS for kind in kinds}
+        free: list[Kind] = [kind for kind in KINDS[1:] if self.config.counts[kind]]
+        counts: dict[Kind, int] = {kind: CAPTIONS for kind in free or KINDS[:1]}
         examples = self.examples(counts, "unit", 0)
         random = generator(self.config.seed, "unit-noise")
         t = self._levels(examples, random)
@@ -156,7 +157,7 @@ class BatchSampler:
                     t[some],
                     noise[some],
                     self.config.repulsion,
-                    self.config.weight_contrast > 0,
+                    any(self.config.contrasts.values()),
                 )
             x_ts.append(part.x_t)
             targets.append(part.target)

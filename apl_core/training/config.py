@@ -76,17 +76,24 @@ class TrainConfig:
     )
     max_snr_free: float = setting("loss", 2.5, "The same for prompts without a name", 1e-9, MAX_SNR)
     weight_identity: float = setting("loss", 1.0, "Weight of prompts with a name", 0, 1000)
-    weight_things: float = setting("loss", 4.1, "Weight of name-free scenes", 0, 1000)
-    weight_people: float = setting("loss", 3.6, "Weight of name-free people", 0, 1000)
+    weight_things: float = setting("loss", 3.5, "Weight of name-free scenes", 0, 1000)
+    weight_people: float = setting("loss", 3.1, "Weight of name-free people", 0, 1000)
     weight_contrast: float = setting(
-        "loss", 0.17, "Weight of what is left of a name, and of one swapped word's meaning", 0, 1000
+        "loss", 0.17, "Weight of what is left of a name, beside the error in the picture", 0, 1000
+    )
+    weight_contrast_free: float = setting(
+        "loss",
+        0.34,
+        "The same for a word of a name-free prompt that turns into a swapped one",
+        0,
+        1000,
     )
     proportion_empty_prompts: float = setting(
         "batch", 0.0, "Share of name-free examples whose text is taken away", 0, 1
     )
-    batch_identity: int = setting("batch", 7, "Examples of names per step", 1, 4096)
-    batch_things: int = setting("batch", 4, "Examples of name-free scenes per step", 0, 4096)
-    batch_people: int = setting("batch", 5, "Examples of name-free people per step", 0, 4096)
+    batch_identity: int = setting("batch", 10, "Examples of names per step", 1, 4096)
+    batch_things: int = setting("batch", 6, "Examples of name-free scenes per step", 0, 4096)
+    batch_people: int = setting("batch", 8, "Examples of name-free people per step", 0, 4096)
     micro_batch: int = setting(
         "speed",
         0,
@@ -94,7 +101,7 @@ class TrainConfig:
         0,
         4096,
     )
-    steps: int = setting("optimizer", 450, "Training steps", 1, 10_000_000)
+    steps: int = setting("optimizer", 375, "Training steps; 0: the text stage alone", 0, 10_000_000)
     optimizer: str = setting(
         "optimizer", "muon", "What moves the vectors", choices=("adam", "muon")
     )
@@ -124,8 +131,8 @@ class TrainConfig:
         "First vectors: of random words, as scattered as words, or in [0, 1) as the paper's",
         choices=("words", "normal", "uniform"),
     )
-    warm_start_steps: int = setting(
-        "prefix", 0, "Steps on text encodings alone, before the first real one", 0, 1_000_000
+    text_steps: int = setting(
+        "optimizer", 0, "Steps on text encodings alone, before the first real one", 0, 1_000_000
     )
     target_cache: int = setting(
         "speed", 960, "Targets that are kept and learned from again; 0: none", 0, 1_000_000
@@ -135,7 +142,7 @@ class TrainConfig:
     )
     mixed_precision: str = setting("speed", "no", "Mixed precision", choices=("no", "bf16", "fp16"))
     validate_every: int = setting(
-        "validation", 150, "Steps between validations and previews; 0: none", 0, 10_000_000
+        "validation", 125, "Steps between validations and previews; 0: none", 0, 10_000_000
     )
     patience: int = setting(
         "validation", 3, "Validations without a gain after which a run ends; 0: never", 0, 10_000
@@ -166,6 +173,12 @@ class TrainConfig:
         return dict(
             zip(KINDS, (self.weight_identity, self.weight_things, self.weight_people), strict=True)
         )
+
+    @property
+    def contrasts(self) -> dict[Kind, float]:
+        """Weight of the contrast of each kind of example."""
+        free = self.weight_contrast_free
+        return dict(zip(KINDS, (self.weight_contrast, free, free), strict=True))
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -210,10 +223,10 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "quick": Preset("Quick look: 150 steps", {"steps": 150, "validate_every": 50}),
-    "standard": Preset("Standard: 450 steps", {}),
+    "quick": Preset("Quick look: 125 steps", {"steps": 125}),
+    "standard": Preset("Standard: 375 steps", {}),
     "thorough": Preset(
-        "Thorough: up to 1,500 steps, until nothing more is gained", {"steps": 1500}
+        "Thorough: up to 1,250 steps, until nothing more is gained", {"steps": 1250}
     ),
 }
 """The same in every host; all else is the recipe's."""
@@ -242,6 +255,7 @@ PAPER = TrainConfig(
     max_snr=MAX_SNR,
     max_snr_free=MAX_SNR,
     weight_contrast=0.0,
+    weight_contrast_free=0.0,
     weight_identity=1.0,
     weight_things=1.0,
     weight_people=1.0,

@@ -41,8 +41,9 @@ from .micro import MicroBatch
 from .parallel import Group
 from .progress import Progress
 from .scale import embedding_lengths
+from .schedules import learning_rate
 from .step import clip, gradient
-from .warmstart import warm_start
+from .text_stage import text_stage
 
 log = logging.getLogger("apl")
 
@@ -108,6 +109,8 @@ class Trainer:
                     "the processes do not see the same state",
                     "give all of them the same folder, on a disk that they share",
                 )
+            if not self.config.steps and self.config.validate_every:
+                self._check(progress)
             why = self._steps(progress, batches)
             prefix = self._kept(progress)
             if first:
@@ -167,7 +170,7 @@ class Trainer:
         )
         gradients = {k: v.grad for k, v in rows.vectors.items() if v.grad is not None}
         self.group.add_up(list(gradients.values()))
-        rate = learning_rate(config, progress.step)
+        rate = learning_rate(config, progress.step, config.steps)
         for group, length in zip(progress.optimizer.param_groups, self._lengths, strict=True):
             group["lr"] = rate * length
         finite = all(bool(torch.isfinite(g).all()) for g in gradients.values())
@@ -229,8 +232,8 @@ class Trainer:
         else:
             self._check_start(self.start)
             rows = self.start.rows()
-        if config.warm_start_steps:
-            rows = warm_start(config, encoder, batches, rows, self._phase)
+        if config.text_steps:
+            rows = text_stage(config, encoder, batches, rows, self._phase)
         unit = 1.0 if config.recipe == "paper" else batches.unit()
         return Progress.begin(rows, config, self.model.denoiser.device, self.group.agree(unit))
 
@@ -288,13 +291,3 @@ class Trainer:
             self.folder.log({"step": event.step, "score": event.score, **event.figures})
         for callback in self.callbacks:
             callback(event)
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Rate at a step: linear warm-up, then constant or falling to zero along a cosine."""
-    if step < config.lr_warmup_steps:
-        return config.learning_rate * (step + 1) / config.lr_warmup_steps
-    if config.lr_scheduler == "constant":
-        return config.learning_rate
-    share = (step - config.lr_warmup_steps) / max(config.steps - config.lr_warmup_steps, 1)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))

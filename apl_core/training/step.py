@@ -88,9 +88,9 @@ def _per_example_loss(
     unit: float,
 ) -> Tensor:
     if config.recipe != "paper":
-        weighting, contrast = cast(Weighting, config.weighting), config.weight_contrast
+        weighting = cast(Weighting, config.weighting)
         rows = replace(rows, everywhere=config.proportion_empty_prompts > 0)
-        return per_example_loss(encoder, denoiser, batch, rows, weighting, contrast, unit)
+        return per_example_loss(encoder, denoiser, batch, rows, weighting, config.contrasts, unit)
     return paper_loss(encoder, denoiser, batch, rows)
 
 

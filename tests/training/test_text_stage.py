@@ -1,4 +1,4 @@
-"""A warm start on the encoder alone."""
+"""The text stage: learning on the encoder alone."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from apl_core.training.batches import BatchSampler, generator
 from apl_core.training.config import TrainConfig
 from apl_core.training.initial import initial_rows
 from apl_core.training.parallel import Group
-from apl_core.training.warmstart import warm_start
+from apl_core.training.text_stage import aligned, text_stage
 
 MODEL = tiny_model()
 
@@ -29,28 +29,55 @@ def distance(rows: Rows) -> Mapping[str, float]:
     return found
 
 
-def test_a_warm_start_draws_prompts_to_their_targets() -> None:
-    config = TrainConfig(
+def config_of(steps: int) -> TrainConfig:
+    return TrainConfig(
         num_vectors=4,
         num_suffix_vectors=2,
-        warm_start_steps=40,
+        text_steps=steps,
         batch_identity=4,
         batch_things=4,
         batch_people=4,
     )
+
+
+def test_it_draws_prompts_to_their_targets() -> None:
+    config = config_of(60)
     batches = BatchSampler(
         config, MODEL.encoder, MODEL.denoiser, TinySource(), Group(), lambda *_: None
     )
     rows = initial_rows(config, MODEL.encoder, generator(0, "initial"))
     reports: list[tuple[str, int, int]] = []
 
-    def warmed() -> Tensor:
-        found = warm_start(config, MODEL.encoder, batches, rows, lambda *said: reports.append(said))
+    def learned() -> Tensor:
+        found = text_stage(config, MODEL.encoder, batches, rows, lambda *said: reports.append(said))
         return found.vectors["pocket"]
 
-    vectors = warmed()
-    assert [done for _, done, _ in reports] == list(range(1, 41))
-    assert torch.equal(warmed(), vectors)
+    vectors = learned()
+    assert [done for _, done, _ in reports] == list(range(1, 61))
+    assert torch.equal(learned(), vectors)
     before, after = distance(rows), distance(Rows({"pocket": vectors}, 2))
     assert after["identity"] < 0.7 * before["identity"]
     assert sum(after.values()) < 0.7 * sum(before.values())
+
+
+def test_every_place_of_a_chunk_is_aligned_with_one_of_the_neutral_prompt() -> None:
+    prompt, neutral = (
+        ["a", "photo", "of", "ada", "love", "lace", "smiling"],
+        ["a", "photo", "of", "a", "person", "smiling"],
+    )
+    places = aligned(prompt, neutral, front=2, behind=1)
+    assert len(places) == 77
+    assert places[:3] == [0, 0, 0]  # BOS and the rows in front
+    assert places[3:6] == [1, 2, 3]  # a photo of
+    assert places[6:9] == [4, 4, 5]  # the name's three pieces: a, a, person
+    assert places[9] == 6  # smiling
+    assert places[10:12] == [7, 7]  # the row behind, EOS
+    assert places[12:14] == [8, 9]  # padding
+    assert places[-1] == 71 + 1  # 77 places less what the prefixed prompt is longer by
+
+
+def test_prompts_without_a_name_and_empty_targets_are_aligned_too() -> None:
+    same = ["a", "red", "house"]
+    assert aligned(same, same, 0, 0) == list(range(77))
+    empty = aligned(["ada"], [], front=1, behind=1)
+    assert empty[:5] == [0, 0, 1, 1, 1]  # the name is drawn to where an empty prompt ends
