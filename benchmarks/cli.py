@@ -70,13 +70,13 @@ def add(verbs: Verbs) -> None:
         "name-left",
         run_name_left,
         "is the measure without a recognizer right? Correlations on the pocket model",
-        "apl bench name-left --seeds 0 1 --out bench/name-left",
+        "apl bench name-left --out bench/name-left",
     )
     add_model(left)
     left.add_argument(
-        "--seeds", type=arguments.seed, nargs="+", default=[0, 1], help="a run of each is measured"
+        "--seeds", type=arguments.seed, nargs="+", default=[0], help="runs of each are measured"
     )
-    left.add_argument("--steps", type=arguments.steps, default=240, help="steps of a run")
+    left.add_argument("--steps", type=arguments.steps, default=120, help="steps of a run")
     left.add_argument(
         "--every", type=arguments.whole(1, 10_000), default=12, help="steps between snapshots"
     )

@@ -1,8 +1,9 @@
 """Does `name_left` say who is recognized? Rank correlations over prefixes of all qualities.
 
-On the pocket model, where identity can be counted: runs of several seeds leave their rows behind at
-every few steps, and each of them is measured both ways, by `PromptValidator` on held-out names and
-by the recognizer on pictures of the same people.
+On the pocket model, where identity can be counted: runs of the recipe and of recipes that care too
+much or too little for names, people or things leave their rows behind at every few steps. Each of
+them is measured both ways, by `PromptValidator` on held-out names and by the recognizer on pictures
+of the same people.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from tqdm import tqdm
@@ -31,6 +33,7 @@ from apl_trainer.pocket.model import PocketModel
 from apl_trainer.pocket.render_pool import RenderPool
 from apl_trainer.pocket.source import PocketSource, training_people
 from apl_trainer.pocket.validation import validation_examples
+from apl_trainer.report.curves import Chart, Curve, save_charts
 from apl_trainer.report.page import Table
 
 PAIRS = {
@@ -42,14 +45,24 @@ PAIRS = {
 """What the validator says, what the recognizer says, and the sign that both should share."""
 
 
+RECIPES: Mapping[str, Mapping[str, float]] = {
+    "recipe": {},
+    "names-heavy": {"weight_identity": 8.0},
+    "names-light": {"weight_identity": 0.1},
+    "people-light": {"weight_people": 0.1},
+    "things-light": {"weight_things": 0.1},
+}
+"""Weights over the recipe's, so that there are prefixes of all qualities."""
+
+
 @dataclass(frozen=True)
 class Size:
     """Steps of a run, steps between two snapshots, and how many pictures each is measured on."""
 
-    steps: int = 240
+    steps: int = 120
     every: int = 12
     names: int = 64
-    free: int = 128
+    free: int = 96
 
 
 def snapshots(model: PocketModel, config: TrainConfig, folder: Path, every: int) -> list[Path]:
@@ -68,7 +81,7 @@ def snapshots(model: PocketModel, config: TrainConfig, folder: Path, every: int)
         return ValidationResult(0.0, {})
 
     run = RunFolder(folder / "run")
-    settings = replace(config, validate_every=every, save_every=config.steps)
+    settings = replace(config, validate_every=every, patience=0, save_every=config.steps)
     run.create(settings)
     parts = Model(model.encoder, model.denoiser, model.name)
     Trainer(settings, parts, source, run, keep, None, [ProgressBar()], Control()).run()
@@ -106,8 +119,9 @@ def run(
     """Measure every snapshot both ways; writes `snapshots.json` and `figures.json` into `out`."""
     files: list[Path] = []
     for seed in seeds:
-        own = replace(config, seed=seed, steps=size.steps)
-        files += snapshots(model, own, out / f"seed-{seed}", size.every)
+        for name, weights in RECIPES.items():
+            own = replace(config, seed=seed, steps=size.steps, **cast(Any, weights))
+            files += snapshots(model, own, out / f"seed-{seed}" / name, size.every)
     record = out / "snapshots.json"
     found: dict[str, dict[str, float]] = {}
     if record.exists():
@@ -129,16 +143,29 @@ def run(
             write_text(record, json.dumps(found, indent=1) + "\n")
     flat = correlations([found[file.relative_to(out).as_posix()] for file in files])
     write_text(out / "figures.json", json.dumps(flat, indent=1) + "\n")
+    save_charts(out / "scatter.svg", *scatter(list(found.values())))
     say(table(flat).text())
     return flat
+
+
+def scatter(found: Sequence[Mapping[str, float]]) -> list[Chart]:
+    """A dot for every prefix: the validator's figure across, the recognizer's upwards, percent."""
+    charts: list[Chart] = []
+    for told, (seen, sign) in PAIRS.items():
+        dots = sorted((100 * one[told], 100 * one[seen]) for one in found)
+        title = f"{seen}, %, over {told}, % (rank correlation {_pair(found, told, seen, sign):.2f})"
+        charts.append(Chart(title, [Curve("", "a apl-dots", dots, marks=True)], 100, "", "%"))
+    return charts
+
+
+def _pair(found: Sequence[Mapping[str, float]], told: str, seen: str, sign: int) -> float:
+    return sign * rank_correlation([one[told] for one in found], [one[seen] for one in found])
 
 
 def correlations(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Rank correlation of each pair, and the number of prefixes."""
     flat = {
-        f"{told} / {seen}": sign
-        * rank_correlation([one[told] for one in found], [one[seen] for one in found])
-        for told, (seen, sign) in PAIRS.items()
+        f"{told} / {seen}": _pair(found, told, seen, sign) for told, (seen, sign) in PAIRS.items()
     }
     return {**flat, "prefixes": float(len(found))}
 
