@@ -13,9 +13,11 @@ MODEL = tiny_model()
 
 
 def test_name_free_examples_are_noised_from_a_level_of_their_own_on() -> None:
+    first, first_free = (MODEL.denoiser.schedule.first_below(snr) for snr in (0.2, 2.5))
+    assert 200 < first_free < first - 200 < 600
     config = TrainConfig(
-        min_timestep=700,
-        min_timestep_free=300,
+        max_snr=0.2,
+        max_snr_free=2.5,
         target_cache=0,
         batch_identity=20,
         batch_things=20,
@@ -25,10 +27,10 @@ def test_name_free_examples_are_noised_from_a_level_of_their_own_on() -> None:
     batch = BatchSampler(config, *model, lambda *_: None).batch(0)
     named = [kind == "identity" for kind in batch.kinds]
     levels = [int(t) for t in batch.t]
-    assert all(700 <= t < 1000 for t, who in zip(levels, named, strict=True) if who)
+    assert all(first <= t < 1000 for t, who in zip(levels, named, strict=True) if who)
     free = [t for t, who in zip(levels, named, strict=True) if not who]
-    assert min(free) >= 300 and sum(t < 700 for t in free) > len(free) // 4
-    same = BatchSampler(replace(config, min_timestep_free=700), *model, lambda *_: None).batch(0)
+    assert min(free) >= first_free and sum(t < first for t in free) > len(free) // 4
+    same = BatchSampler(replace(config, max_snr_free=0.2), *model, lambda *_: None).batch(0)
     assert [int(t) for t in same.t[:20]] == levels[:20]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_model import TinyJudge, TinySource, xl_model
+from tiny_run import PAPER_STEP
 from tiny_train import MODEL, settings, stop_at, timeless, train
 
 from apl_core.errors import ConfigError, FitError, RunError
@@ -34,13 +35,18 @@ from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 
 GOLDEN = {
-    "plain": [0.79153, 0.68124, 0.7543, 0.80768],
-    "pool": [0.95367, 1.07088, 0.73463, 0.86336],
-    "muon": [0.79153, 0.68421, 0.71685, 0.78069],
-    "warm": [0.75802, 0.63006, 0.60519, 0.68408],
-    "paper": [0.45793, 0.35029, 0.63562, 0.60436],
+    "plain": [12.39842, 10.67189, 11.73739, 12.77556],
+    "pool": [14.93813, 16.77207, 11.49657, 13.19704],
+    "muon": [12.39842, 10.71845, 11.08965, 11.29348],
+    "warm": [11.88499, 9.86083, 8.65081, 10.14604],
+    "whole": [7.21326, 8.36715, 14.87405, 12.6595],
+    "paper": [0.45793, 0.35029, 0.63416, 0.606],
 }
-"""Losses of steps 1, 2, 6 and 12 at seed 0."""
+"""Losses of steps 1, 2, 6 and 12 at seed 0.
+
+Recorded anew when errors began to be counted in what another caption changes, 0.0638 here: but for
+that and rounding they are those of before. The paper's are not counted so.
+"""
 
 TOLERANCE = [0.01, 0.02, 0.06, 0.2]
 """Other CPUs round differently, and Adam's first steps enlarge it (seen: 0.09 at step 12)."""
@@ -60,20 +66,21 @@ def run_of(config: TrainConfig, folder: Path, **more: Any) -> list[Event]:
         ("muon", {"optimizer": "muon"}),
         ("warm", {"warm_start_steps": 5, "prefix_init": "normal", "repulsion": 0.0}),
         (
-            "paper",
+            "whole",
             {
-                "recipe": "paper",
-                "batch_identity": 1,
-                "batch_things": 1,
-                "batch_people": 0,
-                "repulsion": 0.0,
-                "lr_scheduler": "constant",
+                "optimizer": "muon",
+                "weighting": "x0",
+                "weight_contrast": 0.2,
+                "max_snr": 0.2,
+                "max_snr_free": 2.5,
             },
         ),
+        ("paper", {**PAPER_STEP, "lr_scheduler": "constant"}),
     ],
 )
 def test_golden_losses(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    events = run_of(settings(learning_rate=1e-3, validate_every=0, **changes), tmp_path)
+    config = settings(**{"learning_rate": 0.0125, "validate_every": 0, **changes})
+    events = run_of(config, tmp_path)
     losses = [e.loss for e in events if isinstance(e, Stepped)]
     for step, wanted, share in zip((1, 2, 6, 12), GOLDEN[name], TOLERANCE, strict=True):
         assert losses[step - 1] == pytest.approx(wanted, rel=share), step
@@ -82,7 +89,7 @@ def test_golden_losses(name: str, changes: dict[str, Any], tmp_path: Path) -> No
 def test_it_learns_what_it_is_taught(tmp_path: Path) -> None:
     """A pool as small as the batch: the same batch every step, so its loss has to fall."""
     config = settings(
-        target_cache=6, steps=60, learning_rate=0.02, validate_every=0, save_every=100
+        target_cache=6, steps=60, learning_rate=0.25, validate_every=0, save_every=100
     )
     losses = [e.loss for e in run_of(config, tmp_path) if isinstance(e, Stepped)]
     assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
@@ -123,7 +130,7 @@ def test_a_resumed_run_makes_its_pool_again_and_says_so(tmp_path: Path) -> None:
 
 
 def test_the_best_prefix_is_kept_with_its_figures(tmp_path: Path) -> None:
-    events = run_of(settings(steps=30, learning_rate=0.05, lr_scheduler="constant"), tmp_path)
+    events = run_of(settings(steps=30, learning_rate=0.625, lr_scheduler="constant"), tmp_path)
     checks = [e for e in events if isinstance(e, Validated)]
     best = min(checks, key=lambda e: e.score)
     assert best is not checks[-1], "the run is too easy: its last check is its best"
@@ -223,9 +230,10 @@ def test_without_the_same_questions_a_lower_score_alone_wins() -> None:
         assert not first.beats(ValidationResult(0.9, {}, each))
 
 
-def test_patience_without_a_judge_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="patience"):
-        Trainer(settings(patience=2), MODEL, TinySource(), RunFolder(Path("nowhere")))
+def test_without_a_judge_no_gain_is_missed(tmp_path: Path) -> None:
+    """Four names leave nobody to measure on: such a run takes all its steps."""
+    config = settings(patience=1, validate_every=2, steps=8)
+    assert run_of(config, tmp_path, validated=False)[-1] == Finished(8, "steps")
 
 
 @pytest.mark.parametrize("by", ["control", "file"])
@@ -364,10 +372,10 @@ def test_fp16_halves_its_scale_and_goes_on(tmp_path: Path, monkeypatch: Any) -> 
         rows: Rows,
         group: Any,
         scale: float,
-        micro: Any,
+        *rest: Any,
     ) -> Any:
         scales.append(scale)
-        found = true_gradient(config, encoder, denoiser, batch, rows, group, scale, micro)
+        found = true_gradient(config, encoder, denoiser, batch, rows, group, scale, *rest)
         if len(scales) == 2:
             grad = rows.vectors["pocket"].grad
             assert grad is not None

@@ -7,23 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import Child
+from tiny_run import PAPER_STEP, Child
 from tiny_train import timeless
 
 from apl_core.formats import read_prefix
 from apl_core.training.parallel import Group
 
 PLANS: dict[str, dict[str, Any]] = {
-    "fresh targets": {"steps": 6},
-    "kept targets": {"steps": 6, "target_cache": 13, "target_cache_uses": 4, "batch_identity": 3},
-    "one example": {
-        "steps": 6,
-        "recipe": "paper",
-        "batch_identity": 1,
-        "batch_things": 1,
-        "batch_people": 0,
-        "repulsion": 0.0,
+    "fresh targets": {"learning_rate": 0.00125},
+    "kept targets": {
+        "learning_rate": 0.00125,
+        "target_cache": 13,
+        "target_cache_uses": 4,
+        "batch_identity": 3,
     },
+    "one example": {**PAPER_STEP, "learning_rate": 1e-4},
 }
 
 
@@ -46,7 +44,7 @@ def two_processes(folder: Path, **changes: Any) -> list[str]:
 @pytest.mark.parametrize("plan", PLANS)
 def test_two_processes_learn_what_one_learns(plan: str, tmp_path: Path) -> None:
     """Up to rounding: sums over halves of a batch; the rate is low, for Adam enlarges it."""
-    changes = {"learning_rate": 1e-4, **PLANS[plan]}
+    changes = {"steps": 6, **PLANS[plan]}
     code, output = Child(tmp_path / "one", **changes).finish()
     assert code == 0, output
     outputs = two_processes(tmp_path / "two", **changes)

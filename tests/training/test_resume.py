@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import Child
+from tiny_run import PAPER_STEP, Child
 from tiny_train import prefix_bytes, settings, stop_at, timeless, train
 
 from apl_core.errors import RunError
@@ -23,16 +23,16 @@ PLANS: dict[str, dict[str, Any]] = {
     "plain": {},
     "kept targets": {"target_cache": 18, "target_cache_uses": 5},
     "micro-batches": {"micro_batch": 4, "max_grad_norm": 0.5},
-    "muon": {"optimizer": "muon", "learning_rate": 0.01},
-    "warm": {"warm_start_steps": 3, "save_every": 5},
-    "paper": {
-        "recipe": "paper",
-        "batch_identity": 1,
-        "batch_things": 1,
-        "batch_people": 0,
-        "repulsion": 0.0,
+    "muon": {
+        "optimizer": "muon",
+        "weighting": "x0",
+        "weight_contrast": 0.2,
+        "max_snr": 0.2,
+        "max_snr_free": 2.5,
     },
-    "patience": {"patience": 2, "steps": 30, "validate_every": 2, "learning_rate": 0.05},
+    "warm": {"warm_start_steps": 3, "save_every": 5},
+    "paper": PAPER_STEP,
+    "patience": {"patience": 2, "steps": 30, "validate_every": 2, "learning_rate": 0.6},
 }
 
 

@@ -27,6 +27,9 @@ from apl_core.training.step import clip, gradient
 
 MODEL = tiny_model()
 NETWORKS = [*MODEL.encoder.modules, *MODEL.denoiser.modules]
+UNIT = [False, False]
+"""Before the first step it is measured what another caption changes."""
+
 PARAMETERS = [p for network in NETWORKS for p in network.parameters()]
 
 
@@ -77,18 +80,18 @@ def runs_of(config: TrainConfig, folder: Path) -> list[bool]:
 
 def test_a_step_runs_the_unet_twice_once_without_gradient(tmp_path: Path) -> None:
     config = settings(steps=3, validate_every=0, repulsion=0.5)
-    assert runs_of(config, tmp_path / "run") == [False, True] * 3
+    assert runs_of(config, tmp_path / "run") == UNIT + [False, True] * 3
 
 
 def test_with_a_full_pool_a_step_runs_it_once(tmp_path: Path) -> None:
     config = settings(steps=5, validate_every=0, target_cache=12)
-    assert runs_of(config, tmp_path / "run") == [False, True] * 2 + [True] * 3
+    assert runs_of(config, tmp_path / "run") == UNIT + [False, True] * 2 + [True] * 3
 
 
 def test_a_pool_is_drawn_again_after_its_uses(tmp_path: Path) -> None:
     config = settings(steps=7, validate_every=0, target_cache=12, target_cache_uses=3)
     once = [False, True, False, True, True]
-    assert runs_of(config, tmp_path / "run") == once + once + once[:2]
+    assert runs_of(config, tmp_path / "run") == UNIT + once + once + once[:2]
 
 
 def test_the_authors_step_runs_it_three_times(tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def test_frozen_parts_get_no_gradients_and_are_put_back(tmp_path: Path) -> None:
         Trainer(config, MODEL, TinySource(), run).run()
     finally:
         handle.remove()
-    assert seen == [(False, False)] * 4
+    assert seen == [(False, False)] * 6
     assert MODEL.denoiser.modules[0].training and not MODEL.encoder.modules[0].training
     assert [p.requires_grad for p in PARAMETERS] == [p is not odd for p in PARAMETERS]
     assert [p.grad is not None for p in PARAMETERS] == [p is odd for p in PARAMETERS]
@@ -248,7 +251,9 @@ def test_a_pool_holds_kinds_in_the_batch_s_proportion_and_batches_are_parts_of_i
 
 def test_every_step_sees_all_noise_levels() -> None:
     """Of n examples of a kind one lies in each n-th of its levels, fresh or out of a pool."""
-    config = settings(batch_identity=4, batch_things=2, batch_people=1, min_timestep=200)
+    kept = float(MODEL.denoiser.schedule.alphas_cumprod[200])
+    max_snr = kept / (1 - kept) * 1.0001
+    config = settings(batch_identity=4, batch_things=2, batch_people=1, max_snr=max_snr)
     for batch in (sampler(config).batch(step) for step in range(5)):
         named, free = batch.t[:4].sort().values, batch.t[4:6].sort().values
         assert all(200 * i <= t - 200 < 200 * (i + 1) for i, t in enumerate(named))
