@@ -147,7 +147,7 @@ def _config(one: dict[str, Any], start: Prefix | None) -> TrainConfig:
     if 0 < rate < LEAST_RATE:
         raise ConfigError(
             f"set rate {rate:g}",
-            "it is counted in lengths of a token embedding since version 0.2",
+            "it is counted in lengths of a token embedding now",
             f"give 0, the recipe's own ({usual.learning_rate})",
         )
     steps, batch = one["steps"] or usual.steps, one["batch"]
