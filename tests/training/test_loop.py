@@ -38,8 +38,8 @@ GOLDEN = {
     "plain": [12.39842, 10.67189, 11.73739, 12.77556],
     "pool": [14.93813, 16.77207, 11.49657, 13.19704],
     "muon": [12.39842, 10.71845, 11.08965, 11.29348],
-    "warm": [11.88499, 9.86083, 8.65081, 10.14604],
-    "whole": [7.21326, 8.36715, 14.87405, 12.6595],
+    "texts": [12.27943, 8.9372, 9.2486, 11.26662],
+    "whole": [7.53842, 8.65058, 16.77098, 12.11777],
     "paper": [0.45793, 0.35029, 0.63416, 0.606],
 }
 """Losses of steps 1, 2, 6 and 12 at seed 0.
@@ -64,13 +64,14 @@ def run_of(config: TrainConfig, folder: Path, **more: Any) -> list[Event]:
         ("plain", {}),
         ("pool", {"target_cache": 18, "target_cache_uses": 5}),
         ("muon", {"optimizer": "muon"}),
-        ("warm", {"warm_start_steps": 5, "prefix_init": "normal", "repulsion": 0.0}),
+        ("texts", {"text_steps": 5, "prefix_init": "normal", "repulsion": 0.0}),
         (
             "whole",
             {
                 "optimizer": "muon",
                 "weighting": "x0",
                 "weight_contrast": 0.2,
+                "weight_contrast_free": 0.4,
                 "max_snr": 0.2,
                 "max_snr_free": 2.5,
             },
@@ -96,7 +97,7 @@ def test_it_learns_what_it_is_taught(tmp_path: Path) -> None:
 
 
 def test_events_and_metrics_tell_the_same_story(tmp_path: Path) -> None:
-    config = settings(target_cache=12, warm_start_steps=2)
+    config = settings(target_cache=12, text_steps=2)
     events = run_of(config, tmp_path)
     steps = [e for e in events if isinstance(e, Stepped)]
     checks = [e for e in events if isinstance(e, Validated)]
@@ -105,7 +106,7 @@ def test_events_and_metrics_tell_the_same_story(tmp_path: Path) -> None:
     assert {e.step for e in events if isinstance(e, Saved)} == {2, 4, 6, 8, 10, 12}
     assert events[-1] == Finished(12, "steps")
     phases = [e for e in events if isinstance(e, Phase)]
-    assert {p.name for p in phases} == {"text-space warm start"}
+    assert {p.name for p in phases} == {"learning from texts"}
     assert all(p.done <= p.total for p in phases) and phases[-1].done == phases[-1].total
     rows = RunFolder(tmp_path).rows()
     assert [r["step"] for r in rows if "loss" in r] == list(range(1, 13))

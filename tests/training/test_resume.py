@@ -27,10 +27,11 @@ PLANS: dict[str, dict[str, Any]] = {
         "optimizer": "muon",
         "weighting": "x0",
         "weight_contrast": 0.2,
+        "weight_contrast_free": 0.4,
         "max_snr": 0.2,
         "max_snr_free": 2.5,
     },
-    "warm": {"warm_start_steps": 3, "save_every": 5},
+    "texts": {"text_steps": 3, "save_every": 5},
     "paper": PAPER_STEP,
     "patience": {"patience": 2, "steps": 30, "validate_every": 2, "learning_rate": 0.6},
 }
