@@ -11,6 +11,8 @@ from apl_core.errors import ConfigError
 from apl_trainer.cli import arguments
 from apl_trainer.cli.common import Verbs, add_model, load_model, read_fitting, verb
 
+from .studies_cli import add_studies, seeds
+
 ROOT = Path(__file__).parents[1]
 """The clone: benchmarks are in no wheel."""
 
@@ -65,24 +67,7 @@ def add(verbs: Verbs) -> None:
     train.add_argument(
         "--out", type=arguments.out_folder, default="bench/train", help="folder for the figures"
     )
-    left = verb(
-        inner,
-        "name-left",
-        run_name_left,
-        "is the measure without a recognizer right? Correlations on the pocket model",
-        "apl bench name-left --out bench/name-left",
-    )
-    add_model(left)
-    left.add_argument(
-        "--seeds", type=arguments.seed, nargs="+", default=[0], help="runs of each are measured"
-    )
-    left.add_argument("--steps", type=arguments.steps, default=120, help="steps of a run")
-    left.add_argument(
-        "--every", type=arguments.whole(1, 10_000), default=12, help="steps between snapshots"
-    )
-    left.add_argument(
-        "--out", type=arguments.out_folder, default="bench/name-left", help="folder for the figures"
-    )
+    add_studies(inner)
     fuzz = verb(
         inner,
         "fuzz",
@@ -121,7 +106,7 @@ def add(verbs: Verbs) -> None:
     )
     add_model(negative)
     negative.add_argument(
-        "--seeds", type=_seeds, default="0,1,2", help="a prefix is learned of each"
+        "--seeds", type=seeds, default="0,1,2", help="a prefix is learned of each"
     )
     negative.add_argument(
         "--prefix", type=Path, nargs="+", help="prefix files to measure; none is learned then"
@@ -231,18 +216,6 @@ def run_host(given: argparse.Namespace) -> int:
     return 0
 
 
-def run_name_left(given: argparse.Namespace) -> int:
-    """Measure snapshots of runs with and without the recognizer."""
-    from apl_core.training.config import TrainConfig
-    from apl_trainer.pocket.multiprocess import cores
-
-    from .name_left import Size, run
-
-    size = Size(given.steps, given.every)
-    run(load_model(given.model), TrainConfig(), given.seeds, size, given.out, cores(), print)
-    return 0
-
-
 def run_fuzz(given: argparse.Namespace) -> int:
     """Run `bench fuzz`; 1 if a file did what no file may do."""
     from .fuzz import run
@@ -271,10 +244,6 @@ def _side(text: str) -> int:
     if side % 8:
         raise argparse.ArgumentTypeError(f"{side} is not a multiple of 8")
     return side
-
-
-def _seeds(text: str) -> list[int]:
-    return [arguments.run_seed(part) for part in text.split(",")]
 
 
 def _guidances(text: str) -> list[float]:

@@ -1,0 +1,195 @@
+"""`apl bench recipe`: what the recipe reaches over training seeds, and variants of it beside it.
+
+Variants: other settings, the text stage alone or first, and models whose token embeddings are ten
+times longer or shorter (the table is scaled, and what comes out of it divided again).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from apl_core.atomic import write_text
+from apl_core.encoding import ReferenceEncoder, Tower
+from apl_core.formats import read_prefix, write_prefix
+from apl_core.prefix import Prefix, Rows
+from apl_core.training.config import TrainConfig
+from apl_core.training.folder import RunFolder
+from apl_trainer.callbacks import ProgressBar
+from apl_trainer.evaluation.conditions import Condition
+from apl_trainer.pocket.evaluate import EVALUATION_STEPS
+from apl_trainer.pocket.metrics import PendingImages, PromptSet, figures
+from apl_trainer.pocket.model import PocketModel
+from apl_trainer.pocket.render_pool import RenderPool
+from apl_trainer.pocket.train import PocketOrigin, pocket_run
+from apl_trainer.report.page import Table
+
+COLUMNS: Mapping[str, tuple[str, bool]] = {
+    "identity_top1.trained": ("trained", False),
+    "identity_top1.heldout": ("held-out", False),
+    "identity_top5.heldout": ("held-out top-5", False),
+    "face_found": ("faces", True),
+    "people": ("people", True),
+    "people.gender": ("gender", True),
+    "things": ("things", True),
+    "objects": ("objects", True),
+    "name_left": ("name left", False),
+    "seconds": ("seconds", False),
+}
+"""Title of each figure, and whether more is better."""
+
+NONE = "no prefix"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """The recipe with other settings, on a model whose token embeddings are `scale` times longer."""
+
+    config: TrainConfig
+    scale: float = 1.0
+
+
+def stages(config: TrainConfig, steps: int) -> dict[str, Variant]:
+    """The text stage alone, first, and not at all."""
+    return {
+        "text alone": Variant(dataclasses.replace(config, text_steps=steps, steps=0)),
+        "text first": Variant(dataclasses.replace(config, text_steps=steps)),
+        "denoiser alone": Variant(config),
+    }
+
+
+def scales(config: TrainConfig) -> dict[str, Variant]:
+    """Token embeddings ten times shorter and longer."""
+    return {f"embeddings x {scale:g}": Variant(config, scale) for scale in (0.1, 1.0, 10.0)}
+
+
+class ScaledTower:
+    """A tower with `scale` times longer token embeddings, which it divides again: the same model."""
+
+    def __init__(self, tower: Tower, scale: float) -> None:
+        self._tower, self._scale = tower, scale
+        self.key, self.bos, self.eos, self.pad = tower.key, tower.bos, tower.eos, tower.pad
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself."""
+        return self._tower.module
+
+    @property
+    def table(self) -> Tensor:
+        """Token embeddings (vocabulary, width)."""
+        return self._tower.table * self._scale
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return self._tower.tokenize(text)
+
+    def pieces(self, text: str) -> list[str]:
+        """The same tokens as strings."""
+        return self._tower.pieces(text)
+
+    def run(self, ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Hidden states and pooled output of token embeddings (B, 77, width)."""
+        return self._tower.run(ids, rows / self._scale)
+
+
+def learn(model: PocketModel, variant: Variant, folder: Path) -> Prefix:
+    """The prefix of a run, learned once, for the model as it is; `seconds` stands on its card."""
+    file = folder / "measured.safetensors"
+    if file.exists():
+        return read_prefix(file)
+    torch.set_num_threads(1)
+    towers = [ScaledTower(tower, variant.scale) for tower in model.encoder.towers]
+    scaled = dataclasses.replace(model, encoder=ReferenceEncoder(towers))
+    run, origin = RunFolder(folder), PocketOrigin(str(model.folder), None)
+    if not run.config.exists():
+        run.create(variant.config)
+        origin.save(run)
+    began = time.perf_counter()
+    found = pocket_run(scaled, variant.config, run, origin, [ProgressBar()]).run()
+    seconds = time.perf_counter() - began
+    vectors = {key: rows / variant.scale for key, rows in found.vectors.items()}
+    told = {**found.card.figures, "seconds": seconds}
+    prefix = Prefix(vectors, found.behind, dataclasses.replace(found.card, figures=told))
+    write_prefix(prefix, file)
+    return prefix
+
+
+def run(
+    model: PocketModel,
+    variants: Mapping[str, Variant],
+    seeds: Sequence[int],
+    out: Path,
+    workers: int,
+    say: Callable[[str], None],
+) -> dict[str, dict[str, float]]:
+    """Learn and measure every variant with every seed; writes `figures.json` and says a table.
+
+    A killed run goes on where it was. Seconds are those of one process and one thread.
+    """
+    prompts = PromptSet.of(model.world, 64, 2, 256)
+    requests = [question.request() for question in (*prompts.named, *prompts.free)]
+    condition = Condition("", free=True, brief=False)
+    record = out / "figures.json"
+    found: dict[str, dict[str, float]] = {}
+    if record.exists():
+        found = json.loads(record.read_text(encoding="utf-8"))
+
+    def measured(rows: Rows | None) -> dict[str, float]:
+        with RenderPool(model.folder, EVALUATION_STEPS, workers) as renderer:
+            drawn = PendingImages(renderer.submit(requests, rows)).result(int)
+        values = {key: mean.value for key, mean in figures(drawn, condition, prompts).items()}
+        return {key: values[key] for key in COLUMNS if key in values}
+
+    def keep(name: str, values: dict[str, float]) -> None:
+        found[name] = values
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(record, json.dumps(found, indent=1) + "\n")
+
+    if NONE not in found:
+        keep(NONE, measured(None))
+    for name, variant in variants.items():
+        for seed in seeds:
+            key = f"{name}, seed {seed}"
+            if key in found:
+                continue
+            config = dataclasses.replace(variant.config, seed=seed)
+            own = dataclasses.replace(variant, config=config)
+            prefix = learn(model, own, out / name.replace(" ", "-") / f"seed-{seed}")
+            told = {k: v for k, v in prefix.card.figures.items() if k in COLUMNS}
+            keep(key, measured(prefix.rows()) | told)
+            say(key)
+    say(table(found, variants, seeds).text())
+    return found
+
+
+def table(
+    found: Mapping[str, Mapping[str, float]], variants: Mapping[str, Variant], seeds: Sequence[int]
+) -> Table:
+    """Median and worst of the seeds, a line each."""
+    rows = [[NONE, *(_cell(found[NONE].get(key), key) for key in COLUMNS)]]
+    for name in variants:
+        runs = [found[f"{name}, seed {seed}"] for seed in seeds]
+        for title, choose in (("median", statistics.median), ("worst", None)):
+            cells: list[str] = []
+            for key, (_, more) in COLUMNS.items():
+                values = [one[key] for one in runs if key in one]
+                pick = choose or (min if more else max)
+                cells.append(_cell(pick(values) if values else None, key))
+            rows.append([f"{name}, {title}", *cells])
+    titles = ("", *(title for title, _ in COLUMNS.values()))
+    about = f"Percent; seeds {', '.join(map(str, seeds))}; 64 + 64 names x 2, 256 + 256 prompts."
+    return Table("What the recipe reaches", about, titles, rows)
+
+
+def _cell(value: float | None, key: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if key == "seconds" else f"{100 * value:.1f}"
