@@ -50,7 +50,7 @@ NONE = "no prefix"
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """The recipe with other settings, on a model whose token embeddings are `scale` times longer."""
+    """The recipe with other settings, on a model of `scale` times longer token embeddings."""
 
     config: TrainConfig
     scale: float = 1.0
@@ -71,7 +71,7 @@ def scales(config: TrainConfig) -> dict[str, Variant]:
 
 
 class ScaledTower:
-    """A tower with `scale` times longer token embeddings, which it divides again: the same model."""
+    """A tower of `scale` times longer token embeddings, divided again behind the table."""
 
     def __init__(self, tower: Tower, scale: float) -> None:
         self._tower, self._scale = tower, scale
