@@ -13,12 +13,13 @@ import torch
 from ..example_kinds import KINDS, Kind, Weighting
 from ..objective import Example, TargetBatch, compute_targets
 from ..ports import DenoiserPort, TextEncoderPort
+from ..tokens import CHUNK
 from .callbacks import PhaseReport
 from .config import TrainConfig
 from .micro import MicroBatch, forward_batch
 from .parallel import Group
 from .scale import CAPTIONS, caption_change
-from .step import autocast
+from .step import autocast, by_chunks
 
 
 class Source(Protocol):
@@ -166,15 +167,24 @@ class BatchSampler:
         if self._micro is None:
             size = self.config.micro_batch or forward_batch(device, noise[0].numel())
             self._micro = MicroBatch(size)
-        self._micro.each(mine, run)
-        gather = self.group.gather
+        longest = [max(texts, key=len) for texts in zip(*_texts(examples), strict=True)]
+        order: list[int] = []
+        for some in by_chunks(self.encoder, [longest[i] for i in mine], CHUNK):
+            part = [mine[i] for i in some]
+            self._micro.each(part, run)
+            order += part
+        back = torch.tensor([order.index(i) for i in mine], dtype=torch.long, device=device)
+
+        def gather(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+            return self.group.gather(torch.cat(list(parts))[back], total)
+
         return TargetBatch(
             tuple(e.kind for e in examples),
             tuple(e.prompt for e in examples),
-            gather(torch.cat(x_ts), total),
+            gather(x_ts),
             t.to(device),
-            gather(torch.cat(targets), total),
-            gather(torch.cat(directions), total),
+            gather(targets),
+            gather(directions),
         )
 
     def _levels(self, examples: Sequence[Example], random: torch.Generator) -> torch.Tensor:
@@ -192,3 +202,12 @@ class BatchSampler:
             part = torch.randperm(count, generator=random) + torch.rand(count, generator=random)
             t[where] = (lowest + (end - lowest) * part / count).long().clamp(max=end - 1)
         return t
+
+
+def _texts(examples: Sequence[Example]) -> tuple[list[str], ...]:
+    """Everything that is encoded without the prefix for targets."""
+    return (
+        [example.prompt for example in examples],
+        [example.neutral for example in examples],
+        [example.contrast_prompt for example in examples],
+    )

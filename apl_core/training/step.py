@@ -14,6 +14,7 @@ from ..example_kinds import Kind, Weighting
 from ..objective import TargetBatch, encode_unique, example_weights, per_example_loss
 from ..ports import DenoiserPort, TextEncoderPort
 from ..prefix import Rows
+from ..tokens import room
 from .config import TrainConfig
 from .micro import MicroBatch
 from .parallel import Group
@@ -69,10 +70,25 @@ def gradient(
                 vectors.grad = before[key]
             raise
 
-    (micro or MicroBatch(config.micro_batch)).each(group.share(len(batch)), run_whole)
+    size = micro or MicroBatch(config.micro_batch)
+    for some in by_chunks(encoder, batch.prompts, room(rows.n)):
+        size.each([some[i] for i in group.share(len(some))], run_whole)
     group.add_up([each])
     losses = {kind: _mean(each, batch.kinds, kind) for kind in dict.fromkeys(batch.kinds)}
     return float((each * torch.tensor(weights, dtype=torch.float64)).sum()), losses
+
+
+def by_chunks(
+    encoder: TextEncoderPort, prompts: Sequence[str], space: int
+) -> Sequence[Sequence[int]]:
+    """Places of prompts of as many chunks of `space` tokens each, most often all of them.
+
+    Encoded together, shorter ones would be filled up with empty chunks that no host gives them.
+    """
+    groups: dict[int, list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        groups.setdefault(max(len(encoder.pieces(prompt)) - 1, 0) // space, []).append(place)
+    return list(groups.values())
 
 
 def _mean(each: Tensor, kinds: Sequence[Kind], kind: Kind) -> float:

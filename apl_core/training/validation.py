@@ -31,9 +31,11 @@ from ..objective import Example, encode_unique
 from ..ports import DenoiserPort, TextEncoderPort
 from ..prefix import Rows
 from ..schedule import Schedule
+from ..tokens import CHUNK, room
 from .callbacks import PhaseReport, ValidationResult
 from .micro import MicroBatch
 from .parallel import Group
+from .step import by_chunks
 
 log = logging.getLogger("apl")
 
@@ -209,15 +211,16 @@ class PromptValidator:
     def _predict(self, texts: Sequence[str], level: _Level, rows: Rows | None) -> Tensor:
         """Noise predictions (N, C, H, W) on the CPU, shared out among the processes of a run."""
         device, mine = self.denoiser.device, self._group.share(len(texts))
-        parts: list[Tensor] = []
+        found = torch.zeros_like(level.x_t)
 
         def run(part: list[int]) -> None:
             at = torch.full((len(part),), level.t, device=device)
             conditioning = encode_unique(self.encoder, [texts[i] for i in part], rows)
             x_t = level.x_t[part].to(device)
-            parts.append(self.denoiser.predict_noise(x_t, at, conditioning).float().cpu())
+            found[part] = self.denoiser.predict_noise(x_t, at, conditioning).float().cpu()
 
+        space = CHUNK if rows is None else room(rows.n)
         with torch.no_grad():
-            self._micro.each(mine, run)
-        mine_found = torch.cat(parts) if parts else level.x_t[:0]
-        return self._group.gather(mine_found, len(texts))
+            for some in by_chunks(self.encoder, [texts[i] for i in mine], space):
+                self._micro.each([mine[i] for i in some], run)
+        return self._group.gather(found[mine], len(texts))
