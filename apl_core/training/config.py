@@ -203,6 +203,8 @@ class TrainConfig:
         given = renamed(given)
         if given.get("micro_batch") == "auto":
             given["micro_batch"] = 0
+        if given.get("validate_every") == 0:
+            given.setdefault("patience", 0)  # nothing is measured that could stop the run
         problems = _type_faults(given)
         wrong = {problem.asked for problem in problems}
         sound = {name: value for name, value in given.items() if f"set {name}" not in wrong}
