@@ -14,8 +14,8 @@ from apl_core.errors import ConfigError
 from apl_core.training.config import TrainConfig
 from apl_core.training.people import ListedPerson, people_in
 from apl_trainer.checkpoints.self_generated import jobs
-from apl_trainer.checkpoints.train import names_in as names_of
-from apl_trainer.checkpoints.training_data import DataSource, example, read_data
+from apl_trainer.checkpoints.train import listed_in
+from apl_trainer.checkpoints.training_data import material_of, read_data
 from apl_trainer.data import descriptions_csv
 from apl_trainer.data.captioned_folder import given_tasks
 from apl_trainer.data.descriptions_csv import DescriptionRow
@@ -46,8 +46,9 @@ def data(folder: Path, *rows: dict[str, str]) -> Path:
 
 def targets(folder: Path, *rows: dict[str, str]) -> list[str]:
     """What each identity row is drawn to."""
-    found = [row for row in read_data(data(folder, *rows), CONFIG) if row.kind == "identity"]
-    return [example(row, torch.zeros(1), "person").neutral for row in found]
+    found = read_data(data(folder, *rows), CONFIG)
+    material = material_of(found, listed_in(found), lambda file: torch.zeros(1), "person")
+    return [picture.neutral for picture in material.pictures if picture.kind == "identity"]
 
 
 def identity(name: str, text: str, **more: str) -> dict[str, str]:
@@ -110,8 +111,9 @@ def test_spellings_of_a_name_are_one_name(tmp_path: Path) -> None:
     rows = read_data(
         data(tmp_path, identity("Ada Lind", "Ada Lind"), identity("ada_lind", "ada_lind")), CONFIG
     )
-    assert names_of(rows) == ["Ada Lind"]
-    DataSource(rows, lambda file: torch.zeros(1), CONFIG).draw("identity", 2, torch.Generator())
+    assert listed_in(rows) == (ListedPerson("Ada Lind"),)
+    pictures = material_of(rows, listed_in(rows), lambda file: torch.zeros(1), "person")
+    assert [one.person for one in pictures.pictures[:2]] == 2 * [ListedPerson("Ada Lind")]
     with pytest.raises(ConfigError, match="stands there 2 times"):
         people_in("Ada Lovelace\nAda-Lovelace")
     with pytest.raises(ConfigError, match="1 of them"):

@@ -20,6 +20,7 @@ from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.learner import learner
 from apl_core.training.loop import Model, Trainer
+from apl_core.training.material import Material, pictures_to_draw
 from apl_core.training.parallel import Group
 from apl_core.training.people import ListedPerson, people_in
 
@@ -177,12 +178,17 @@ class CheckpointRun:
                 callbacks=callbacks,
                 control=control,
                 start=start,
-                names_trained=len(people),
+                names_trained=len(listed_in(rows)),
             )
+        if origin.data is None:
+            shown = pictures_to_draw(people, origin.per_name, config.seed)
+            material = Material(shown, lambda place: latents(rows[place].file_name))
+        else:
+            material = material_of(rows, people, latents, target)
         return learner(
             config,
             named,
-            material_of(rows, people, latents, target, origin.data is not None),
+            material,
             people,
             folder,
             previewer=previewer,

@@ -39,10 +39,9 @@ def material_of(
     people: Sequence[ListedPerson],
     latents: Callable[[str], Tensor],
     target: Target,
-    own: bool,
 ) -> Material:
-    """A dataset's pictures as the learner takes them; captions that tell a man or a woman bring
-    the other one as contrast. `own` says whether the captions are a user's."""
+    """A user's pictures as the learner takes them; captions that tell a man or a woman bring the
+    other one as contrast."""
     listed = {alike(person.name): person for person in people}
 
     def picture(row: CaptionedPicture) -> Picture:
@@ -53,7 +52,7 @@ def material_of(
         return Picture(row.kind, row.text, contrast=swapped if swapped != row.text else "")
 
     files = [row.file_name for row in rows]
-    return Material([picture(row) for row in rows], lambda place: latents(files[place]), own)
+    return Material([picture(row) for row in rows], lambda place: latents(files[place]), True)
 
 
 def neutral_of(row: CaptionedPicture, target: Target) -> str:

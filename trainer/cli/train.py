@@ -82,7 +82,7 @@ def run_train(given: argparse.Namespace) -> int:
     people = None if given.names is None else read_people(given.names, described)
     per_name = given.per_name or PER_NAME
     work = [] if people is None else jobs(people, per_name, config.seed)
-    texts = [row.text for row in work]
+    texts = [row.text for row in work] + [person.name for person in people or ()]
     if people is None:
         texts = [text for row in read_data(given.data, config) for text in row.texts]
     check_reading(setup.info, given.tokenizer, given.clip_skip, texts)
