@@ -108,7 +108,7 @@ class TrainPrefix(io.ComfyNode):
             one["cfg"],
             pictures,
             prefix,
-            bool(one["preview_every"]),
+            one["preview_every"],
         )
         runs = Path(folder_paths.get_output_directory(), KIND)
         folder = new_folder(runs, one["run_name"])
@@ -150,25 +150,22 @@ def _config(one: dict[str, Any], start: Prefix | None) -> TrainConfig:
             "it is counted in lengths of a token embedding now",
             f"give 0, the recipe's own ({usual.learning_rate})",
         )
-    steps, batch = one["steps"] or usual.steps, one["batch"]
+    batch = one["batch"]
     shares = {kind: max(1, round(batch * n / usual.batch)) for kind, n in usual.counts.items()}
     shares["identity"] += max(1 - shares["identity"], batch - sum(shares.values()))
-    whole = sum(shares.values())
     return TrainConfig.from_mapping(
         {
             "seed": one["seed"],
             "num_vectors": one["vectors"] if start is None else start.n,
             "num_suffix_vectors": one["behind"] if start is None else start.behind,
             "target": one["target"],
-            "steps": steps,
+            "steps": one["steps"] or usual.steps,
             "learning_rate": rate or usual.learning_rate,
-            "lr_warmup_steps": min(usual.lr_warmup_steps, steps // 10),
             **{f"batch_{kind}": count for kind, count in shares.items()},
             "micro_batch": one["micro_batch"],
-            "target_cache": max(whole, min(usual.target_cache, whole * steps)),
-            "validate_every": one["preview_every"] or min(usual.validate_every, steps),
-            "save_every": 10,
-        }
+            "save_every": 10,  # an interrupt comes in the middle of a step
+        },
+        usual,
     )
 
 
@@ -270,8 +267,8 @@ def _numbers() -> list[io.Input]:
             50,
             0,
             100_000,
-            "Steps between previews on the node and checks on the names kept for validation; 0 for "
-            "no previews, and checks as the preset has them.",
+            "Steps between previews on the node, beside those at every check of the preset; 0: no "
+            "previews.",
         ),
         PrefixType.Input(
             "prefix", optional=True, tooltip="A prefix to go on from; decides vectors and behind."

@@ -52,7 +52,7 @@ class Job:
     cfg: float
     pictures: Sequence[tuple[Tensor, str]] = ()
     start: Prefix | None = None
-    previews: bool = True
+    preview_every: int = 50
 
 
 @dataclass
@@ -154,6 +154,15 @@ def _train(
             load(model, clip)  # the VAE may have pushed them out
 
         control = Control()
+
+        def ask(event: Event) -> None:
+            """Ask for the previews between two validations, which bring one of their own."""
+            config, every = job.config, job.preview_every
+            if isinstance(event, Stepped) and every and event.step % every == 0:
+                own = config.validate_every and event.step % config.validate_every == 0
+                if not own and event.step < config.steps:
+                    control.preview.set()
+
         named = Model(encoder, denoiser, f"ComfyUI {type(model.model).__name__}")
 
         def trainer() -> Trainer:
@@ -163,8 +172,8 @@ def _train(
                 material,
                 job.people,
                 folder,
-                previewer=preview if job.previews else None,
-                callbacks=[watcher],
+                previewer=preview if job.preview_every else None,
+                callbacks=[watcher, ask],
                 control=control,
                 start=job.start,
             )
