@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,23 +16,16 @@ from apl_a1111.hosts import A1111
 from apl_a1111.training import job
 from apl_a1111.training.job import TrainPlan
 from apl_a1111.training.loaded import OnLoaded
-from apl_a1111.training.material import (
-    PEOPLE,
-    THINGS,
-    LatentSource,
-    make_latents,
-    named_prompts,
-    prompts_of,
-)
+from apl_a1111.training.material import make_latents
 from apl_a1111.training.ports import refuse_unfit
-from safetensors.torch import save_file
 from torch import Tensor
 
 from apl_core.errors import AplError, ConfigError, HostError, RunError
 from apl_core.ports import Conditioning
 from apl_core.schedule import Schedule
-from apl_core.training.config import TrainConfig
+from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig, preset
 from apl_core.training.folder import RunFolder
+from apl_core.training.material import pictures_to_draw
 from apl_core.training.people import ListedPerson
 from apl_trainer.ui.run_request import RunRequest
 from apl_trainer.ui.run_status import read_run
@@ -75,37 +69,26 @@ class Denoiser:
         return x_t * (0.5 + conditioning.cross[..., None] / 1000)
 
 
-def test_latents_are_made_once_and_examples_are_the_same_for_the_same_generator(
-    tmp_path: Path,
-) -> None:
-    prompts, denoiser, told = (
-        prompts_of([ListedPerson("Ada"), ListedPerson("Bob")], "person"),
-        Denoiser(),
-        [],
-    )
+def test_latents_are_made_once(tmp_path: Path) -> None:
+    shown, denoiser = pictures_to_draw([ListedPerson("Ada"), ListedPerson("Bob")], 2, 0), Denoiser()
+    told: list[tuple[int, int]] = []
     encoder: Any = Encoder()
 
     def make() -> Tensor:
         path = tmp_path / "latents.safetensors"
         return make_latents(
-            path, encoder, denoiser, prompts, SHAPE, lambda *at: told.append(at), 20
+            path, encoder, denoiser, shown, SHAPE, 0, lambda *at: told.append(at), 20
         )
 
     latents = make()
-    assert latents.shape == (len(prompts), *SHAPE) and bool(latents.isfinite().all())
-    assert told[-1] == (len(prompts), len(prompts))
+    assert latents.shape == (len(shown), *SHAPE) and bool(latents.isfinite().all())
+    assert told[-1] == (len(shown), len(shown))
     calls = denoiser.calls
     assert torch.equal(make(), latents) and denoiser.calls == calls
-    material = LatentSource(prompts, latents)
-    for kind in ("identity", "things", "people"):
-        first, again = (material.draw(kind, 5, torch.Generator().manual_seed(3)) for _ in range(2))
-        assert [one.prompt for one in first] == [one.prompt for one in again]
-        for one in first:
-            place = prompts.index((kind, one.prompt, one.neutral))
-            assert torch.equal(one.latent, latents[place])
-    identity = [prompt for prompt in prompts if prompt[0] == "identity"]
-    assert all(("Ada" in text or "Bob" in text) for _, text, _ in identity)
-    assert not any("Ada" in neutral or "Bob" in neutral for _, _, neutral in prompts)
+    with pytest.raises(RunError, match="start a new run"):  # of another list of names
+        make_latents(
+            tmp_path / "latents.safetensors", encoder, denoiser, shown[1:], SHAPE, 0, print, 20
+        )
 
 
 def loaded(
@@ -133,52 +116,17 @@ def ordered(folder: Path, settings: str = "", preset: str = "standard") -> Path:
     return folder / "run"
 
 
-def test_a_name_that_is_a_word_of_our_prompts_is_not_learned_as_a_thing() -> None:
-    free = [
-        text
-        for kind, text, _ in prompts_of(
-            [ListedPerson(n) for n in ("Cat", "Friends", "Ada")], "person"
-        )
-        if kind != "identity"
-    ]
-    assert len(free) == len(THINGS) + len(PEOPLE) - 2
-    assert not any("cat" in text or "friends" in text for text in free)
-
-
-def test_names_are_learned_to_the_target_of_the_settings() -> None:
-    ada = ListedPerson("Ada", "a woman with dark hair")
-    for target, neutral in (
-        ("person", "a photo of a person"),
-        ("description", "a photo of a woman with dark hair"),
-        ("empty", ""),
-    ):
-        assert ("a photo of Ada", neutral) in named_prompts(ada, target)
-    with pytest.raises(ConfigError, match="Bo"):
-        named_prompts(ListedPerson("Bo"), "description")
-
-
-def test_latents_of_another_list_of_prompts_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "latents.safetensors"
-    save_file({"latents": torch.zeros(3, 4, 8, 8)}, path)
-    prompts = prompts_of([ListedPerson("Ada")], "person")
-    none: Any = None
-    with pytest.raises(RunError, match="start a new run"):
-        make_latents(path, none, none, prompts, (4, 8, 8), lambda *_: None, 1)
-
-
 def test_a_plan_is_the_preset_and_what_was_typed(tmp_path: Path) -> None:
     model = loaded(tmp_path / "first.safetensors")
     plan = TrainPlan.of(ordered(tmp_path), HOST, model)
     assert plan.people == (ListedPerson("Zoë"), ListedPerson("李雷"))
-    assert (plan.size, plan.draw_steps) == (512, 20)
-    assert (plan.config.steps, plan.config.micro_batch, plan.config.target_cache) == (1000, 1, 0)
-    plan = TrainPlan.of(
-        ordered(tmp_path, "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 1", "quick"),
-        HOST,
-        model,
-    )
-    assert (plan.size, plan.draw_steps, plan.config.steps) == (64, 4, 4)
-    assert (plan.config.num_vectors, plan.config.num_suffix_vectors) == (4, 1)
+    assert (plan.size, plan.per_name, plan.draw_steps) == (512, PER_NAME, PICTURE_STEPS)
+    assert plan.config == replace(preset("standard"), micro_batch=1)
+    typed = "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 1\nper_name = 1\ndraw_steps = 2"
+    plan = TrainPlan.of(ordered(tmp_path, typed, "quick"), HOST, model)
+    assert (plan.size, plan.per_name, plan.draw_steps) == (64, 1, 2)
+    fitted = replace(preset("quick"), micro_batch=1, num_vectors=4, num_suffix_vectors=1)
+    assert plan.config == fitted
     assert TrainPlan.of(ordered(tmp_path, "steps = 7", "thorough"), HOST, model).config.steps == 7
 
 
@@ -193,6 +141,9 @@ def test_a_run_that_began_keeps_its_settings(tmp_path: Path) -> None:
     ("settings", "said"),
     [
         ("size = 65", "multiple of 64"),
+        ("per_name = 0", "per_name and draw_steps are 0 and 20"),
+        ('draw_steps = "two"', "draw_steps are 4 and 'two'"),
+        ("min_timestep = 0", "setting of the former learner"),
         ("num_vectors = 0", "num_vectors"),
         ("step = 4", "did you mean steps"),
         ("steps", "TOML"),
@@ -201,6 +152,13 @@ def test_a_run_that_began_keeps_its_settings(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense(tmp_path: Path, settings: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         TrainPlan.of(ordered(tmp_path, settings), HOST, loaded(tmp_path / "first.safetensors"))
+
+
+def test_a_run_of_the_former_learner_is_refused(tmp_path: Path) -> None:
+    folder = ordered(tmp_path)
+    (folder / "config.toml").write_text("min_timestep = 0\nsteps = 3\n")
+    with pytest.raises(ConfigError, match="start a new run: what the old one has learned is in"):
+        TrainPlan.of(folder, HOST, loaded(tmp_path / "first.safetensors"))
 
 
 def test_another_checkpoint_than_the_run_began_on(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apl_core.errors import ConfigError
-from apl_core.training.config import CHECKPOINT, SETTINGS, TrainConfig, allowed
+from apl_core.training.config import SETTINGS, TrainConfig, allowed
 from apl_trainer.cli import parser
 from apl_trainer.cli.setting_flags import add_settings, settings_from
 from apl_trainer.ui.markup import settings_help
@@ -38,7 +38,7 @@ def test_the_help_shows_all_of_them_by_group(capsys: pytest.CaptureFixture[str])
         assert f"--{name.replace('_', '-')} " in shown
         assert about["help"][1:] in shown
         assert (",".join(about["choices"]) or f"({allowed(declared)}; ") in shown
-        assert f"default: {getattr(CHECKPOINT, name)})" in shown
+        assert f"default: {declared.default})" in shown
     assert "default: None" not in shown
 
 

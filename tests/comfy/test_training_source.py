@@ -3,21 +3,12 @@
 import pytest
 import torch
 from apl_comfy.opaque import opaque
-from apl_comfy.training.source import (
-    PEOPLE,
-    THINGS,
-    CaptionedLatent,
-    LatentSource,
-    ListedPerson,
-    kind_of,
-    nameless,
-    neutral,
-    person_in,
-    read_lines,
-)
+from apl_comfy.training.source import given_picture, kind_of, person_in, read_lines
 
 from apl_core.errors import ConfigError
 from apl_core.example_kinds import Kind
+from apl_core.training.material import Picture, refuse_names
+from apl_core.training.people import ListedPerson
 
 ADA, LOVELACE, ACE = (
     ListedPerson("Ada", "A"),
@@ -33,15 +24,13 @@ ALL = [ADA, LOVELACE, ACE]
         ("Ada reads", ADA, "a person reads"),
         ("Ada_Lovelace's hat", LOVELACE, "a person's hat"),
         ("ada  lovelace and the face of Ace", LOVELACE, "a person and the face of a person"),
-        ("a face", None, "a face"),
     ],
 )
-def test_names_are_whole_words_and_all_go(
-    text: str, person: ListedPerson | None, target: str
-) -> None:
+def test_names_are_whole_words_and_all_go(text: str, person: ListedPerson, target: str) -> None:
     assert person_in(text, ALL) is person
-    assert neutral(text, ALL, "person") == target and neutral(text, ALL, "empty") == ""
-    assert neutral("Ada, Ada Lovelace", ALL, "description") == "A, L"
+    assert given_picture(text, ALL, "person") == Picture("identity", text, person, target)
+    assert given_picture(text, ALL, "empty").neutral == ""
+    assert given_picture("Ada, Ada Lovelace", ALL, "description").neutral == "A, L"
 
 
 @pytest.mark.parametrize(
@@ -49,25 +38,15 @@ def test_names_are_whole_words_and_all_go(
     [("ADA-LOVELACE", "identity"), ("two girls", "people"), ("cherries on a surface", "things")],
 )
 def test_words_decide_what_a_picture_shows(text: str, kind: Kind) -> None:
-    assert kind_of(text, ALL) == kind
+    assert kind_of(text, ALL) == given_picture(text, ALL, "person").kind == kind
 
 
 def test_prompts_to_leave_alone_name_nobody() -> None:
-    lines = read_lines(f"{THINGS}\n{PEOPLE}")
-    assert nameless("things", lines, ALL) == lines
+    lines = read_lines(" a red car \n\n a bowl of cherries\n")
+    assert lines == ["a red car", "a bowl of cherries"]
+    refuse_names("things", lines, ALL)
     with pytest.raises(ConfigError, match="names 'Ada Lovelace'"):
-        nameless("people", [*lines, "a portrait of ada_lovelace"], ALL)
-
-
-def test_examples_name_nobody_in_their_target() -> None:
-    latent = torch.zeros(1)
-    shown: dict[Kind, list[CaptionedLatent]] = {
-        "identity": [CaptionedLatent(latent, "ada_lovelace meets Ace", LOVELACE)],
-        "things": [],
-        "people": [],
-    }
-    (example,) = LatentSource(shown, ALL, "person").draw("identity", 1, torch.Generator())
-    assert example.neutral == "a person meets a person"
+        refuse_names("people", [*lines, "a portrait of ada_lovelace"], ALL)
 
 
 def test_transparent_pictures_lie_on_white() -> None:

@@ -25,7 +25,7 @@ from browser import Browser
 from slim_checkpoints import pipeline
 
 from apl_core.formats import read_prefix
-from apl_trainer.pocket.train import POCKET
+from apl_core.training.config import TrainConfig
 
 if not importlib.util.find_spec("gradio") or browser.driver() is None:
     pytest.skip("no gradio or no chromedriver", allow_module_level=True)
@@ -34,6 +34,7 @@ SETTINGS = (
     "steps = 3\ntarget_cache = 40\nvalidate_every = 0\nbatch_identity = 2\nbatch_things = 1\n"
 )
 REAL = "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 2\n"
+REAL += "steps = 4\nper_name = 1\ndraw_steps = 2\n"
 REAL += "batch_identity = 2\nbatch_things = 1\nbatch_people = 1"
 ALL, ENTER = "\ue009a\ue000\ue003", "\ue007"
 STATUS = "return document.querySelector('#apl_status').innerText"
@@ -138,7 +139,7 @@ def test_from_the_empty_page_to_the_report(served: str, tmp_path: Path) -> None:
         assert links == ["mine.html", "mine.safetensors"]
         page.click("#apl_use")
         page.until(f"{NOTICE}.includes('Copied to')")
-        assert read_prefix(tmp_path / "apl" / "mine.safetensors").n == POCKET.num_vectors
+        assert read_prefix(tmp_path / "apl" / "mine.safetensors").n == TrainConfig().num_vectors
         shot(page, "finished")
 
 

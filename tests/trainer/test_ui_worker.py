@@ -23,6 +23,8 @@ from apl_trainer.ui.run_request import RunRequest
 from apl_trainer.ui.run_status import RunStatus, figures, read_run
 from apl_trainer.ui.worker_main import run
 
+REAL = "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 2\nsteps = 4\nper_name = 1\n"
+REAL += "draw_steps = 2\nbatch_identity = 2\nbatch_things = 1\nbatch_people = 1\n"
 SMALL = "steps = 2\nvalidate_every = 0\ntarget_cache = 40\nbatch_identity = 2\nbatch_things = 1\n"
 
 
@@ -77,9 +79,7 @@ def test_a_checkpoint_is_learned_on_too(tmp_path: Path) -> None:
     pipeline("sd1").save_pretrained(tmp_path / "models" / "slim")  # with its tokenizer
     controller = Controller(ModelIndex(tmp_path / "runs", (tmp_path / "models",)), Launcher())
     names = "Ann Lee\nBo Li\nCy Mo\nDi Nu"
-    controller.start(
-        "slim", names, "quick", "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 2\n", "real"
-    )
+    controller.start("slim", names, "quick", REAL, "real")
     last = wait(controller, "real")
     assert last.state == "done" and "Nothing measured how much of a name is left" in last.said, last
     assert last.prefix and set(read_prefix(last.prefix).vectors) == {"clip_l"}
@@ -90,11 +90,7 @@ def test_pictures_are_looked_at_and_descriptions_changed_before_it_learns(tmp_pa
     pipeline("sd1").save_pretrained(tmp_path / "models" / "slim")
     controller = Controller(ModelIndex(tmp_path / "runs", (tmp_path / "models",)), Launcher())
     names = "Ann Lee\nBo Li\nCy Mo\nDi Nu\nEd Oz"
-    settings = (
-        "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 2\nbatch_identity = 2\nbatch_things = 1\n"
-    )
-    settings += "batch_people = 1\n"
-    controller.start("slim", names, "quick", settings, "real", look=True)
+    controller.start("slim", names, "quick", REAL, "real", look=True)
     first = wait(controller, "real")
     assert first.state == "looking", first
     assert "No face was looked for" in first.said and "waits for you" in status(first)
