@@ -334,12 +334,6 @@ def _value_faults(config: TrainConfig) -> list[ConfigError]:
             f"at least {config.batch}, or 0 for no cache",
         ),
         (
-            config.patience > 0 and not config.validate_every,
-            "patience",
-            "nothing is measured with validate_every = 0",
-            "give validate_every, or patience = 0",
-        ),
-        (
             paper and config.repulsion > 0,
             "repulsion",
             "the paper's step has none that counts",

@@ -136,7 +136,6 @@ def test_a_whole_number_does_for_a_fraction() -> None:
     [
         ({"num_vectors": 4, "num_suffix_vectors": 5}, "num_suffix_vectors"),
         ({"target_cache": 10}, "target_cache"),
-        ({"patience": 2, "validate_every": 0}, "patience"),
         ({"recipe": "paper", "repulsion": 0.5}, "repulsion"),
         ({"recipe": "paper", "batch_things": 0}, "batch_things"),
         ({"recipe": "paper", "batch_people": 2}, "batch_people"),
