@@ -41,10 +41,11 @@ def step_costs(model: PocketModel, say: Callable[[str], None]) -> dict[str, floa
     The variants take turns, so that a machine whose speed drifts treats them alike; medians.
     """
     ours = TrainConfig()
+    bare = {"repulsion": 0.0, "weight_contrast": 0.0, "weight_contrast_free": 0.0}
     variants = {
         "authors": PAPER,
         "frozen": replace(PAPER, recipe="apl", batch_things=0),
-        "batched": replace(ours, target_cache=0, repulsion=0.0, weight_contrast=0.0),
+        "batched": replace(ours, target_cache=0, **bare),
         "kept": replace(ours, target_cache=ours.batch),
         "fresh": replace(ours, target_cache=ours.batch, target_cache_uses=1),
     }

@@ -162,7 +162,7 @@ def taught_share(config: TrainConfig) -> float:
 
     Those of names and of swapped words are included: nearly every example has one.
     """
-    forwards = 2 if config.weight_contrast else 1
+    forwards = 2 if any(config.contrasts.values()) else 1
     return forwards * config.num_targets / config.samples
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from apl_core.training.config import TrainConfig
 from apl_trainer.pocket.model import load_pocket
-from apl_trainer.pocket.train import POCKET
 from apl_trainer.run_paths import BUILT_IN
-from benchmarks.name_left import PAIRS, Size, rank_correlation, run
+from benchmarks import name_left
+from benchmarks.name_left import PAIRS, RECIPES, Size, rank_correlation, run, scatter
+
+CONFIG = TrainConfig(batch_identity=1, batch_things=1, batch_people=1, target_cache=0)
 
 
 def test_ranks_and_not_values_are_compared() -> None:
@@ -20,17 +23,34 @@ def test_ranks_and_not_values_are_compared() -> None:
     assert rank_correlation([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(0.9486832980505139)
 
 
-def test_every_snapshot_is_measured_both_ways_and_once(tmp_path: Path) -> None:
+def test_every_snapshot_is_measured_both_ways_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = {name: RECIPES[name] for name in ("recipe", "names-heavy")}
+    monkeypatch.setattr(name_left, "RECIPES", two)
     model, size, said = load_pocket(BUILT_IN), Size(4, 2, 4, 8), list[str]()
-    flat = run(model, POCKET, [3], size, tmp_path, 1, said.append)
-    assert flat["prefixes"] == 2 and len(said) == 1
+    flat = run(model, CONFIG, [3], size, tmp_path, 1, said.append)
+    assert flat["prefixes"] == 4 and len(said) == 1
     found = json.loads((tmp_path / "snapshots.json").read_text())
-    assert set(found) == {"seed-3/00002.safetensors", "seed-3/00004.safetensors"}
+    assert set(found) == {f"seed-3/{name}/0000{step}.safetensors" for name in two for step in "24"}
     for one in found.values():
         assert set(one) == {*PAIRS, *(seen for seen, _ in PAIRS.values())}
         assert one["drift_things"] > 0
+    assert (tmp_path / "scatter.svg").read_text().count("<svg") >= 1
     before = (tmp_path / "snapshots.json").stat().st_mtime_ns
-    assert run(model, POCKET, [3], size, tmp_path, 1, said.append) == pytest.approx(
+    assert run(model, CONFIG, [3], size, tmp_path, 1, said.append) == pytest.approx(
         flat, nan_ok=True
     )
     assert (tmp_path / "snapshots.json").stat().st_mtime_ns == before
+
+
+def test_a_chart_holds_a_dot_for_each_prefix_in_percent() -> None:
+    columns = [*PAIRS, *(seen for seen, _ in PAIRS.values())]
+    found = [{column: 0.1 * number for column in columns} for number in range(1, 4)]
+    charts = scatter(found)
+    assert len(charts) == len(PAIRS)
+    for chart, (_, sign) in zip(charts, PAIRS.values(), strict=True):
+        [curve] = chart.curves
+        across, upwards = zip(*curve.points, strict=True)
+        assert across == upwards == pytest.approx((10, 20, 30))
+        assert f"{sign:.2f}" in chart.title

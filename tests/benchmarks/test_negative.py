@@ -11,14 +11,13 @@ import pytest
 from apl_core.errors import AplError
 from apl_core.formats import write_prefix
 from apl_core.prefix import Prefix
+from apl_core.training.config import TrainConfig
 from apl_trainer.cli import main
 from apl_trainer.evaluation.conditions import random_rows
 from apl_trainer.pocket.model import load_pocket
-from apl_trainer.pocket.train import POCKET
 from benchmarks.negative import Size, cells, learn, run
 
-SMALL = replace(
-    POCKET,
+SMALL = TrainConfig(
     batch_identity=1,
     batch_things=1,
     batch_people=1,

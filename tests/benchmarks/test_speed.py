@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from apl_core.errors import AplError
+from apl_core.training.config import TrainConfig
 from apl_trainer.pocket.model import load_pocket
-from apl_trainer.pocket.train import POCKET
 from benchmarks.results import write_sections
 from benchmarks.speed import compared, quality_curve, time_to
 
-SMALL = replace(
-    POCKET,
-    batch_identity=1,
-    batch_things=1,
-    batch_people=1,
-    target_cache=0,
-    steps=4,
-    validate_every=2,
+SMALL = TrainConfig(
+    batch_identity=1, batch_things=1, batch_people=1, target_cache=0, steps=4, validate_every=2
 )
 
 

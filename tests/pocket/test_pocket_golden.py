@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_trainer.pocket.model import load_pocket
-from apl_trainer.pocket.train import POCKET, PocketOrigin, pocket_run
+from apl_trainer.pocket.train import PocketOrigin, pocket_run
 
-CONFIG = dataclasses.replace(POCKET, steps=6, target_cache=48, validate_every=3)
+CONFIG = TrainConfig(steps=6, target_cache=48, validate_every=3)
 DIGEST = "9a8daa22d3669ea1e18b2af6d53f3752039defea33ac0ce4694d8e16a76438fc"
 LOSSES = [
     *(3.3808640244017756, 2.411893466354481, 1.3281484995636026),
