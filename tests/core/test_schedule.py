@@ -102,3 +102,17 @@ def test_conversions_are_those_of_diffusers(prediction: str) -> None:
 def test_a_wrong_schedule_is_an_error(values: list[float]) -> None:
     with pytest.raises(ValueError, match="alphas_cumprod"):
         Schedule(torch.tensor(values))
+
+
+@given(snr=st.floats(1e-5, 2000), zero=st.booleans())
+def test_the_first_step_below_a_signal_to_noise_ratio(snr: float, zero: bool) -> None:
+    schedule = SCHEDULE.to_zero_snr() if zero else SCHEDULE
+    ratios = [float(a) / (1 - float(a)) for a in schedule.alphas_cumprod]
+    wanted = next((t for t, ratio in enumerate(ratios) if ratio <= snr), schedule.steps - 1)
+    assert schedule.first_below(snr) == wanted
+
+
+def test_every_step_is_below_a_large_ratio_and_the_last_one_stands_for_none() -> None:
+    assert SCHEDULE.first_below(1e9) == 0
+    assert SCHEDULE.first_below(1e-9) == SCHEDULE.steps - 1
+    assert SCHEDULE.to_zero_snr().first_below(1e-7) == SCHEDULE.steps - 1
