@@ -28,9 +28,6 @@ from .training.source import read_lines
 LOG = logging.getLogger("apl")
 PREVIEW_SIDE = 512
 
-LEAST_RATE = 0.1
-"""No step size in lengths of an embedding is smaller; those of older workflows are absolute."""
-
 
 class TrainPrefix(io.ComfyNode):
     """Learns a prefix for the connected model."""
@@ -144,12 +141,6 @@ def _config(one: dict[str, Any], start: Prefix | None) -> TrainConfig:
     """
     usual = preset(one.get("preset") or "standard")
     rate = float(one["rate"])
-    if 0 < rate < LEAST_RATE:
-        raise ConfigError(
-            f"set rate {rate:g}",
-            "it is counted in lengths of a token embedding now",
-            f"give 0, the recipe's own ({usual.learning_rate})",
-        )
     batch = one["batch"]
     shares = {kind: max(1, round(batch * n / usual.batch)) for kind, n in usual.counts.items()}
     shares["identity"] += max(1 - shares["identity"], batch - sum(shares.values()))

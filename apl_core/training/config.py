@@ -19,6 +19,10 @@ MAX_SNR = 1e9
 """Every noise level there is has less signal than this for its noise."""
 
 
+LEAST_RATE = 0.1
+"""A smaller step size is an absolute one, of an earlier version."""
+
+
 def setting(
     group: str,
     default: Any,
@@ -79,11 +83,11 @@ class TrainConfig:
     weight_things: float = setting("loss", 3.5, "Weight of name-free scenes", 0, 1000)
     weight_people: float = setting("loss", 3.1, "Weight of name-free people", 0, 1000)
     weight_contrast: float = setting(
-        "loss", 0.17, "Weight of what is left of a name, beside the error in the picture", 0, 1000
+        "loss", 0.14, "Weight of what is left of a name, beside the error in the picture", 0, 1000
     )
     weight_contrast_free: float = setting(
         "loss",
-        0.34,
+        0.27,
         "The same for a word of a name-free prompt that turns into a swapped one",
         0,
         1000,
@@ -320,6 +324,13 @@ def _value_faults(config: TrainConfig) -> list[ConfigError]:
             problems.append(_fault(name, f"{value} is out of range", f"give {allowed(declared)}"))
     paper = config.recipe == "paper"
     rules: list[tuple[bool, str, str, str]] = [
+        (
+            not paper and config.learning_rate < LEAST_RATE,
+            "learning_rate",
+            f"{config.learning_rate:g} is counted in lengths of a token embedding now, and far too "
+            "small",
+            f"leave it out: the recipe's own, {TrainConfig.learning_rate}, fits every model",
+        ),
         (
             config.num_suffix_vectors > config.num_vectors,
             "num_suffix_vectors",

@@ -18,8 +18,8 @@ from ..ports import TextEncoderPort
 from ..tokens import room
 from .people import ListedPerson
 
-MIXED_WORDS, MIXED_PIECES = 0.3, 0.3
-"""Names put together from two people's, by words and by the tokenizer's pieces of words."""
+MIXED_WORDS, MIXED_PIECES, MIXED_LETTERS = 0.3, 0.15, 0.15
+"""Names put together from two people's: by words, and inside of words by tokens and by letters."""
 
 TWICE, PAIR = 0.1, 0.1
 """Name prompts that say the name again, and that name two people."""
@@ -97,19 +97,14 @@ class NameLessons:
 
     def _name(self, person: ListedPerson, random: Random) -> str:
         roll, name = random.random(), person.name
-        if roll < MIXED_WORDS + MIXED_PIECES:
+        if roll < MIXED_WORDS + MIXED_PIECES + MIXED_LETTERS:
             other = pick(self.people, random).name
-            by_words = roll < MIXED_WORDS
-            name = _mixed(name, other) if by_words else self._mixed_pieces(name, other)
+            parts = self._parts if roll < MIXED_WORDS + MIXED_PIECES else list
+            name = _mixed(name, other) if roll < MIXED_WORDS else _mixed_inside(name, other, parts)
         roll = random.random()
         if roll < TITLED:
             return f"{pick(TITLES, random)} {name}"
         return name.lower() if roll < TITLED + LOWER else name
-
-    def _mixed_pieces(self, name: str, other: str) -> str:
-        """Every word begun as in the one name and ended as in the other."""
-        words = zip(name.split(), other.split(), strict=False)
-        return " ".join(_halves(self._parts(one), self._parts(two)) for one, two in words)
 
     def _parts(self, word: str) -> Sequence[str]:
         """Pieces of a word, or its letters where it is one piece or none can be told apart."""
@@ -162,6 +157,12 @@ def _mixed(name: str, other: str) -> str:
     if len(one) < 2 or len(two) < 2:
         return _halves(list(one[0]), list(two[-1]))
     return " ".join([*one[: len(one) // 2], *two[len(two) // 2 :]])
+
+
+def _mixed_inside(name: str, other: str, parts: Pieces) -> str:
+    """Every word begun as in the one name and ended as in the other."""
+    words = zip(name.split(), other.split(), strict=False)
+    return " ".join(_halves(parts(one), parts(two)) for one, two in words)
 
 
 def _halves(one: Sequence[str], two: Sequence[str]) -> str:

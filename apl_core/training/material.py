@@ -21,6 +21,9 @@ from .grammar import FRAMES, FreePrompt, Grammar
 from .lessons import ANOTHER, NameLessons, Subject, pick
 from .people import ListedPerson, kept_for_validation
 
+LEAST_NAMES = 4
+"""Of fewer names nothing that holds for others can be learned."""
+
 MOST_FREE = 128
 """The most pictures of things, and of people without a name, that a model draws for a run."""
 
@@ -63,7 +66,14 @@ def pictures_to_draw(
     """What a model draws for a run: names that are learned, and as many people and things.
 
     Names kept for validation are not drawn. `own` are a user's name-free prompts, drawn first.
+    ConfigError for too few names.
     """
+    if len(people) < LEAST_NAMES:
+        raise ConfigError(
+            "learn from names",
+            f"there {'is' if len(people) == 1 else 'are'} {len(people)}",
+            f"give {LEAST_NAMES} or more; the more, the better it holds for others",
+        )
     learned, _ = kept_for_validation(people)
     found: list[Picture] = []
     for person in learned:

@@ -15,7 +15,7 @@ from ..ports import DenoiserPort, TextEncoderPort
 from .config import TrainConfig
 from .micro import MicroBatch
 
-CAPTIONS = 16
+CAPTIONS = 32
 """Examples of each kind that the change of another caption is measured on."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apl_core.atomic import reason
-from apl_core.errors import AplError, ConfigError
+from apl_core.errors import AplError
 from apl_core.training.material import pictures_to_draw
 from apl_core.training.parallel import Group
 from apl_core.training.people import ListedPerson
@@ -20,17 +20,10 @@ from ..report.sheet import to_image
 from ..sampling import Request, Sampler
 
 NEGATIVE = "blurry, deformed, disfigured, cropped, text, watermark"
-LEAST_NAMES = 4
 
 
 def jobs(people: Sequence[ListedPerson], per_name: int, seed: int) -> list[CaptionedPicture]:
     """What is drawn for a list of names: rows of a dataset; ConfigError for too few names."""
-    if len(people) < LEAST_NAMES:
-        raise ConfigError(
-            "learn from names",
-            f"there {'is' if len(people) == 1 else 'are'} {len(people)}",
-            f"give {LEAST_NAMES} or more; the more, the better it holds for others",
-        )
     rows: list[CaptionedPicture] = []
     for number, picture in enumerate(pictures_to_draw(people, per_name, seed)):
         name, neutral = "", ""
