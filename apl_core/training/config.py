@@ -325,7 +325,7 @@ def _value_faults(config: TrainConfig) -> list[ConfigError]:
     paper = config.recipe == "paper"
     rules: list[tuple[bool, str, str, str]] = [
         (
-            not paper and config.learning_rate < LEAST_RATE,
+            not paper and 0 < config.learning_rate < LEAST_RATE,
             "learning_rate",
             f"{config.learning_rate:g} is counted in lengths of a token embedding now, and far too "
             "small",

@@ -70,7 +70,8 @@ class Denoiser:
 
 
 def test_latents_are_made_once(tmp_path: Path) -> None:
-    shown, denoiser = pictures_to_draw([ListedPerson("Ada"), ListedPerson("Bob")], 2, 0), Denoiser()
+    people = [ListedPerson(name) for name in ("Ada", "Bob", "Cyd", "Dee")]
+    shown, denoiser = pictures_to_draw(people, 1, 0), Denoiser()
     told: list[tuple[int, int]] = []
     encoder: Any = Encoder()
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.errors import ConfigError
-from apl_core.training.config import PRESETS, SETTINGS, TrainConfig, allowed
+from apl_core.training.config import PRESETS, SETTINGS, allowed
 from apl_core.training.renamed import RENAMED, renamed
 
 
-def add_settings(parser: argparse.ArgumentParser, base: TrainConfig | None = None) -> None:
+def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add `--config`, `--set`, and a flag for every setting, in the groups that they declare.
 
-    The help names the values of `base`, if it is given.
+    The help names the recipe's values.
     """
     parser.add_argument(
         "--preset",
@@ -34,8 +34,7 @@ def add_settings(parser: argparse.ArgumentParser, base: TrainConfig | None = Non
         about, choices = declared.metadata, declared.metadata["choices"]
         text = about["help"][0].lower() + about["help"][1:]
         notes = [] if choices else [allowed(declared)]
-        if base is not None:
-            notes.append(f"default: {getattr(base, name)}")
+        notes.append(f"default: {declared.default}")
         added[about["group"]].add_argument(
             f"--{name.replace('_', '-')}",
             type=parsed,

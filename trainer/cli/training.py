@@ -59,16 +59,14 @@ class TrainingRun(Protocol):
         ...
 
 
-def add_training(
-    train: argparse.ArgumentParser, dry_run: str, base: TrainConfig | None = None
-) -> None:
+def add_training(train: argparse.ArgumentParser, dry_run: str) -> None:
     """The options that both kinds of models have."""
     train.add_argument("--out", type=arguments.out_folder, help="the run's folder; must be new")
     train.add_argument("--names", type=Path, help="text file of names to learn from, one a line")
     train.add_argument("--start", type=Path, help="a prefix file to go on from")
     train.add_argument("--dry-run", action="store_true", help=dry_run)
     add_tensorboard(train)
-    add_settings(train, base)
+    add_settings(train)
 
 
 def add_tensorboard(verb: argparse.ArgumentParser) -> None:
