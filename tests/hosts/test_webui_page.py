@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+import webui_hosts
 from a1111_host import Webui
 from browser import Browser
 from webui_page import (
     BOX,
     CHOSEN,
     FITS,
+    LINE,
     PICTURES,
     PROMPT,
     TICKED,
@@ -58,3 +61,23 @@ def test_cards_grid_and_settings(a_forge: Webui) -> None:
         draw_a_grid(page, a_forge)
         take_a_card(page, a_forge, cards=5)
         open_the_settings(page, a_forge)
+
+
+def test_the_first_minute_leads_to_the_trainer(
+    a_forge: Webui, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    name = a_forge.name.lower()
+    require_browser(name)
+    with (
+        webui_hosts.new(name, tmp_path_factory.mktemp("empty")) as empty,
+        Browser(1400, 1400) as page,
+    ):
+        opened(page, empty)
+        page.click(f"{BOX} .label-wrap")
+        page.until(TICKED)
+        page.until(f"return document.querySelector('{LINE}').innerText.includes('no prefix yet')")
+        shot(page, empty, "first-minute")
+        generate(page, "there is no prefix yet", "a photo of a man")
+        assert page.run(PICTURES) == 0
+        page.click(f"{LINE} button")
+        page.until("return document.querySelector('#tab_apl_trainer').offsetParent !== null")

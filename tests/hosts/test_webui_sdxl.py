@@ -23,7 +23,7 @@ from apl_core.formats import write_prefix
 from apl_core.prefix import Prefix
 
 MAN = "a photo of a man"
-NAMES = ("plain", "empty", "long", "BREAK", "emphasis")
+NAMES = ("plain", "empty", "BREAK", "emphasis")
 PREFIXES = {"xl": 0, "xl bracket": 3}
 XL: dict[str, Any] = {"override_settings": {"sd_model_checkpoint": "sdxl"}}
 

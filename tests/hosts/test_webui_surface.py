@@ -98,9 +98,8 @@ def test_our_own_routes(webui: Webui) -> None:
     assert status["checkpoint"] == "first" and status["encoders"] == {"clip_l": 768}
 
 
-def test_our_settings_are_there_and_the_default_prefix_is_used(webui: Webui) -> None:
+def test_the_default_prefix_of_our_settings_is_used(webui: Webui) -> None:
     webui.post("/sdapi/v1/options", {"apl_default_prefix": "other", "apl_on_by_default": False})
-    assert webui.get("/sdapi/v1/options")["apl_default_prefix"] == "other"
     assert webui.draw(PROMPT, True, "").pixels == ticked(webui, "other")
     webui.post("/sdapi/v1/options", {"apl_default_prefix": ""})
 

@@ -23,7 +23,8 @@ INFO = (
 )
 CHOSEN = f"return document.querySelector('{PREFIX} input').value"
 TICKED = f"return document.querySelector('{BOX}-visible-checkbox').checked"
-FITS = "return document.querySelector('#script_txt2img_apl_fit').innerText.includes('Fits')"
+LINE = "#script_txt2img_apl_fit"
+FITS = f"return document.querySelector('{LINE}').innerText.includes('Fits')"
 GALLERY = "document.querySelectorAll('#txt2img_gallery img')"
 PICTURES = f"return {GALLERY}.length"
 SCRIPT = "#txt2img_script_container #script_list"
