@@ -228,7 +228,9 @@ def _set(gate: Gate, original: Any) -> Any:
     @wraps(original)
     def set_option(options: Any, key: str, *args: Any, **more: Any) -> Any:
         changed = original(options, key, *args, **more)
-        if changed and key == "sd_model_checkpoint":
+        label = options.data_labels.get(key)
+        # a Forge loads it for the next picture, whose texts are checked then
+        if changed and key == "sd_model_checkpoint" and getattr(label, "onchange", None):
             gate.chosen()
         return changed
 

@@ -16,7 +16,7 @@ from browser import Browser
 
 BOX = "#script_txt2img_apl_enabled"
 PREFIX = "#script_txt2img_apl_prefix"
-PROMPT = "#txt2img_prompt textarea"
+PROMPT, WIDTH = "#txt2img_prompt textarea", "#txt2img_width input[type=number]"
 INFO = (
     "return ['info', 'log'].map(one => document.querySelector(`#html_${one}_txt2img`).innerText)"
     ".join(' ')"
@@ -80,9 +80,11 @@ def generate(page: Browser, expected: str, prompt: str | None = None) -> str:
 
 
 def paste(page: Browser, infotext: str) -> None:
-    """Type generation parameters as the prompt and press the arrow."""
+    """Type generation parameters as the prompt and press the arrow; Neo leaves them in the prompt."""
     page.type(PROMPT, infotext)
     page.click("#paste")
+    page.until(f"return document.querySelector('{WIDTH}').value === '64'")
+    page.type(PROMPT, infotext.partition("\n")[0])
 
 
 def tab(page: Browser, bar: str, name: str) -> None:
