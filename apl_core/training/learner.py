@@ -34,9 +34,10 @@ def learner(
 
     The same seed and people give the same texts on every host whose tokenizer is the same.
     """
-    learned, _ = kept_for_validation(people)
+    learned, kept = kept_for_validation(people)
+    without = [person.name for person in kept]
     lessons = NameLessons.of(
-        learned, cast(Target, config.target), model.encoder, config.num_vectors
+        learned, cast(Target, config.target), model.encoder, config.num_vectors, without
     )
     parts = split(material, people, lessons, config.seed)
     validator = None

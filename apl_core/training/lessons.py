@@ -8,11 +8,12 @@ is in docs/recipe.md.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
+from ..captions import Names
 from ..example_kinds import PERSON, Kind, Target
 from ..ports import TextEncoderPort
 from ..tokens import room
@@ -67,21 +68,31 @@ class NameLessons:
     """Varies the names of some people, and places them in a prompt.
 
     `pieces` are those of the model's first text encoder; a chunk has room for 75 tokens less
-    `vectors`.
+    `vectors`. No mixed name is one of `without`: names that are kept for validation.
     """
 
     def __init__(
-        self, people: Sequence[ListedPerson], target: Target, pieces: Pieces, vectors: int
+        self,
+        people: Sequence[ListedPerson],
+        target: Target,
+        pieces: Pieces,
+        vectors: int,
+        without: Iterable[str] = (),
     ) -> None:
         self.people, self.target = tuple(people), target
         self._pieces, self._room = pieces, room(vectors)
+        self._without = Names(without)
 
     @staticmethod
     def of(
-        people: Sequence[ListedPerson], target: Target, encoder: TextEncoderPort, vectors: int
+        people: Sequence[ListedPerson],
+        target: Target,
+        encoder: TextEncoderPort,
+        vectors: int,
+        without: Iterable[str] = (),
     ) -> NameLessons:
         """Lessons on the tokens of a model's text encoder."""
-        return NameLessons(people, target, encoder.pieces, vectors)
+        return NameLessons(people, target, encoder.pieces, vectors, without)
 
     def subject(self, random: Random) -> Subject:
         """Somebody to ask for: a name, a mixed one, one said twice, or two people."""
@@ -100,7 +111,8 @@ class NameLessons:
         if roll < MIXED_WORDS + MIXED_PIECES + MIXED_LETTERS:
             other = pick(self.people, random).name
             parts = self._parts if roll < MIXED_WORDS + MIXED_PIECES else list
-            name = _mixed(name, other) if roll < MIXED_WORDS else _mixed_inside(name, other, parts)
+            mixed = _mixed(name, other) if roll < MIXED_WORDS else _mixed_inside(name, other, parts)
+            name = name if self._without.find(mixed) else mixed
         roll = random.random()
         if roll < TITLED:
             return f"{pick(TITLES, random)} {name}"

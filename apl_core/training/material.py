@@ -113,7 +113,8 @@ class Material:
 class LatentSource:
     """Examples out of pictures: names varied as `NameLessons` does, name-free prompts by a grammar.
 
-    `places` are the pictures to learn on, all if it is None. Texts of `without` are left out.
+    `places` are the pictures to learn on, all if it is None. Texts of `without` are left out, and
+    captions that name more of `people` than the picture's own person are no frames for names.
     """
 
     def __init__(
@@ -134,6 +135,12 @@ class LatentSource:
             self._places[picture.kind].append(place)
             if picture.person is not None:
                 self._of.setdefault(picture.person, []).append(place)
+        everybody = Names(one.name for one in people)
+        self._frames = {
+            place: frame
+            for place in (self._places["identity"] if material.own else ())
+            if (frame := material.pictures[place].frame) and not everybody.find(frame)
+        }
 
     def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
         """Some examples of a kind, decided by the generator's state alone."""
@@ -150,7 +157,7 @@ class LatentSource:
         place = pick(shown, random)
         given = self.material.pictures[place]
         latent = pick(faces, random) if random.random() < ANOTHER["identity"] else place
-        frame = given.frame if self.material.own and random.random() < OWN else ""
+        frame = self._frames.get(place) if self.material.own and random.random() < OWN else None
         if lessons.target == "description" and not subject.neutral:
             return Example("identity", self.material.latent(latent), given.text, given.neutral)
         texts = lessons.place(
@@ -161,10 +168,9 @@ class LatentSource:
     def _free(self, kind: Kind, random: Random) -> Example:
         places = self._places[kind]
         place = pick(places, random)
-        if random.random() < ANOTHER[kind]:
+        prompt = self._given(place)
+        if random.random() < ANOTHER[kind] or prompt.text in self.without:
             prompt = self._prompt(kind, random)
-        else:
-            prompt = self._given(place)
         return Example(kind, self.material.latent(place), prompt.text, prompt.text, prompt.contrast)
 
     def _given(self, place: int) -> FreePrompt:
@@ -174,7 +180,9 @@ class LatentSource:
     def _prompt(self, kind: Kind, random: Random) -> FreePrompt:
         """A name-free prompt: one of the user's or the grammar's, none that is kept apart."""
         if self.material.own and random.random() < OWN:
-            return self._given(pick(self._places[kind], random))
+            given = self._given(pick(self._places[kind], random))
+            if given.text not in self.without:
+                return given
         while (found := free_prompt(self.grammar, kind, random)).text in self.without:
             pass
         return found

@@ -17,6 +17,7 @@ from apl_core.training.lessons import (
     FILLED,
     LAST,
     LOWER,
+    MIXED_LETTERS,
     MIXED_PIECES,
     MIXED_WORDS,
     PAIR,
@@ -92,6 +93,7 @@ def test_two_names_mix_into_these_and_no_others() -> None:
         *("ada lovelace", "albert einstein"),
         *("ada einstein", "albert lovelace"),  # by words
         *("adert lovestein", "albda einlace"),  # by pieces of the surnames, letters of the others
+        *("adert lovetein", "albda einslace"),  # by letters
         "adda lovelace",  # with itself: halves of three letters share the middle one
     }
 
@@ -107,6 +109,8 @@ def test_words_and_pieces_mix_in_the_stated_shares() -> None:
     by_pieces = sum(words in ("adert lovestein", "albda einlace") for words in single)
     assert near(by_words, MIXED_WORDS / 2, len(single))
     assert near(by_pieces, MIXED_PIECES / 2, len(single))
+    by_letters = sum(words in ("adert lovetein", "albda einslace") for words in single)
+    assert near(by_letters, MIXED_LETTERS / 2, len(single))
 
 
 def test_every_listed_person_is_asked_for_alike() -> None:
