@@ -80,7 +80,7 @@ def generate(page: Browser, expected: str, prompt: str | None = None) -> str:
 
 
 def paste(page: Browser, infotext: str) -> None:
-    """Type generation parameters as the prompt and press the arrow; Neo leaves them in the prompt."""
+    """Type generation parameters as the prompt and press the arrow; in Neo they stay there."""
     page.type(PROMPT, infotext)
     page.click("#paste")
     page.until(f"return document.querySelector('{WIDTH}').value === '64'")
