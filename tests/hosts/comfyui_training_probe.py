@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,23 +21,31 @@ from comfyui_setup import raises
 HOST, MODELS, WORK = (Path(argument) for argument in sys.argv[1:4])
 WANTED = sys.argv[4:]
 comfyui_setup.start(HOST, MODELS)
+sys.path.append(str(Path(__file__).parents[1] / "fixtures"))
 
 import comfy.sd
 import folder_paths
+import lesson_digest
 import torch
+from apl_comfy import nodes_train
 from apl_comfy.clips import apply_prefix, encode
+from apl_comfy.training import run as training_run
 from apl_comfy.training.pictures import LatentSampler
 from apl_comfy.training.ports import ComfyDenoiser, ComfyEncoder
 from apl_comfy.training.run import Job, Watcher, new_folder, train
 from apl_comfy.training.trainable import trainable
 
-from apl_core.errors import HostError
+from apl_core.errors import ConfigError, HostError
 from apl_core.formats import read_prefix
 from apl_core.objective import Example, TargetBatch, compute_targets, per_example_loss
 from apl_core.prefix import WIDTHS, Prefix, Rows
-from apl_core.training.config import TrainConfig
+from apl_core.training import batches, material
+from apl_core.training.config import PRESETS, TrainConfig, preset
 from apl_core.training.frozen import frozen
-from apl_core.training.people import ListedPerson
+from apl_core.training.loop import Trainer
+from apl_core.training.people import ListedPerson, people_in
+
+batches.CAPTIONS = 2  # what errors are counted in takes no minute then
 
 TEXTS = ["a photo of Ada Lovelace", "a (red:1.3) house", "word " * 90]
 
@@ -192,10 +203,10 @@ def check_training_leaves_the_host_as_it_was() -> None:
     sampler = LatentSampler(model, clip, vae, (64, 64), 2, 5.0)
     before, picture = state(*networks), sampler.paint("a cat", 3)
     shown: list[int] = []
-    watcher = Watcher(lambda done, *_: shown.append(done), 7)
+    watcher = Watcher(lambda done, *_: shown.append(done), 9)
     done = train(tiny(), model, clip, vae, new_folder(WORK, "one"), watcher)
     assert done.prefix.n == 4 and done.prefix.behind == 2
-    assert len(done.losses) == 3 and shown[-1] == 7
+    assert len(done.losses) == 3 and shown[-1] == 9
     assert done.pictures.shape == (4, 64, 64, 3)
     assert not torch.equal(done.pictures[0], done.pictures[2])
     assert "Ada" not in (WORK / "one" / "prefix.safetensors").read_bytes().decode("latin-1")
@@ -204,7 +215,7 @@ def check_training_leaves_the_host_as_it_was() -> None:
 
 
 def check_the_same_job_learns_the_same_prefix() -> None:
-    done = train(tiny(), *sd15(), new_folder(WORK, "two"), Watcher(lambda *_: None, 7))
+    done = train(tiny(), *sd15(), new_folder(WORK, "two"), Watcher(lambda *_: None, 9))
     assert done.prefix.digest == read_prefix(WORK / "one" / "prefix.safetensors").digest
 
 
@@ -237,12 +248,12 @@ def check_a_stopped_graph_keeps_what_is_learned() -> None:
     folder = new_folder(WORK, "five")
 
     def stop(done: int, *_: Any) -> None:
-        if done == 4 + 2:
+        if done == 6 + 2:
             comfy.model_management.interrupt_current_processing()
 
     job = tiny(steps=50, save_every=1, validate_every=0)
     with raises(comfy.model_management.InterruptProcessingException):
-        train(job, model, clip, vae, folder, Watcher(stop, 54))
+        train(job, model, clip, vae, folder, Watcher(stop, 56))
     assert folder.prefix.exists()
     assert [row["step"] for row in folder.rows()] == [1, 2]
     assert state(*networks) == before
@@ -254,11 +265,11 @@ def check_a_failure_in_the_middle_leaves_the_host_as_it_was() -> None:
     before = state(*networks)
 
     def fail(done: int, *_: Any) -> None:
-        if done == 5:
+        if done == 6 + 1:
             raise torch.cuda.OutOfMemoryError("as a GPU would say")
 
     with raises(torch.cuda.OutOfMemoryError):
-        train(tiny(), model, clip, vae, new_folder(WORK, "six"), Watcher(fail, 7))
+        train(tiny(), model, clip, vae, new_folder(WORK, "six"), Watcher(fail, 9))
     assert state(*networks) == before
     assert not any(p.grad is not None for n in networks for p in n.parameters())
 
@@ -313,14 +324,116 @@ def check_an_interrupt_is_heard_between_blocks_forward_and_backward() -> None:
 def check_of_five_names_one_is_held_out_and_the_best_step_is_kept() -> None:
     people = [ListedPerson(name, "") for name in ("Ada", "Alan", "Kurt", "Emmy", "Grace")]
     job = tiny(steps=6, validate_every=1, learning_rate=0.5, lr_warmup_steps=0)
-    job = Job(**{**vars(job), "people": people, "previews": False})
+    job = Job(**{**vars(job), "people": people, "preview_every": 0})
     folder = new_folder(WORK, "validated")
-    done = train(job, *sd15(), folder, Watcher(lambda *_: None, 13))
+    said: list[str] = []
+    material.KEPT_NAMED = material.KEPT_FREE = 3  # 24 of each take minutes
+    try:
+        done = train(job, *sd15(), folder, Watcher(lambda *_: None, 18, said.append))
+    finally:
+        material.KEPT_NAMED = material.KEPT_FREE = 24
+    assert len(said) == 6 and said[0].startswith("step 1: name left "), said
     scores = {row["step"]: row["score"] for row in folder.rows() if "score" in row}
     assert len(scores) == 6 and done.prefix.card.steps == min(scores, key=lambda s: scores[s])
     assert done.prefix.card.names_trained == 4
     assert set(done.prefix.card.figures) >= {"name_left", "name_left_off"}
     assert not folder.previews.exists() or not list(folder.previews.iterdir())
+
+
+class Recorded(Exception):
+    """The trainer is there; nobody wants it to run."""
+
+
+@contextmanager
+def recorded() -> Iterator[list[Trainer]]:
+    """The trainers that runs would have begun with."""
+    made: list[Trainer] = []
+    real = training_run.learner
+
+    def record(*given: Any, **more: Any) -> Trainer:
+        made.append(real(*given, **more))
+        raise Recorded
+
+    training_run.learner = record
+    try:
+        yield made
+    finally:
+        training_run.learner = real
+
+
+def check_the_lessons_are_those_of_the_plain_learner() -> None:
+    config = TrainConfig.from_mapping(lesson_digest.SETTINGS)
+    people = people_in(lesson_digest.NAMES)
+    job = Job(config, people, [], [], (64, 64), lesson_digest.PER_NAME, 1, 5.0)
+    with recorded() as made, raises(Recorded):
+        train(job, *sd15(), new_folder(WORK, "lessons"), Watcher(lambda *_: None, 16))
+    digest = lesson_digest.digest(made[0])
+    assert digest == (WORK / "lessons.txt").read_text(), digest
+
+
+def check_prompts_of_the_users_own_are_drawn_and_learned() -> None:
+    with recorded() as made, raises(Recorded):
+        train(tiny(), *sd15(), new_folder(WORK, "own"), Watcher(lambda *_: None, 9))
+    random = torch.Generator().manual_seed(0)
+    for kind, text in (("things", "a cat"), ("people", "a woman")):
+        shown = [one.text for one in made[0].source.material.pictures if one.kind == kind]
+        assert shown[0] == text and len(shown) == 2, shown
+        learned = [example.prompt for example in made[0].source.draw(kind, 40, random)]
+        assert 1 < learned.count(text) < 40, learned
+
+
+OLD = (
+    "model clip vae names things people target run_name vectors behind steps rate batch "
+    "micro_batch seed width height pictures_per_name picture_steps cfg preview_every prefix "
+    "images texts"
+)
+"""The inputs of version 0.1: a saved workflow holds the values of its widgets in this order."""
+
+WIDGETS = {
+    "STRING": "names things people run_name",
+    "COMBO": "target preset",
+    "INT": "vectors behind steps batch micro_batch seed width height pictures_per_name "
+    "picture_steps preview_every",
+    "FLOAT": "rate cfg",
+}
+
+
+def check_inputs_are_only_appended() -> None:
+    inputs = nodes_train.TrainPrefix.define_schema().inputs
+    assert " ".join(one.id for one in inputs) == f"{OLD} preset"
+    kinds = {name: kind for kind, names in WIDGETS.items() for name in names.split()}
+    found = {one.id: one.get_io_type() for one in inputs if one.id in kinds}
+    assert found == kinds, found
+
+
+def node(**more: Any) -> dict[str, Any]:
+    """The node's widgets as they are when it is new."""
+    inputs = nodes_train.TrainPrefix.define_schema().inputs
+    return {one.id: one.default for one in inputs if hasattr(one, "default")} | more
+
+
+def check_the_node_learns_by_the_recipe() -> None:
+    own = {"micro_batch", "save_every"}
+    for key in PRESETS:
+        found, wanted = nodes_train._config(node(preset=key), None), preset(key)
+        names = {f.name for f in fields(wanted)}
+        apart = {name for name in names if getattr(found, name) != getattr(wanted, name)}
+        assert apart == own, apart
+    small = nodes_train._config(node(batch=12, steps=7, rate=1.5, vectors=8, behind=3), None)
+    assert small.batch == 12 and small.batch_identity > small.batch_things > 0
+    said = {"steps": 7, "learning_rate": 1.5, "num_vectors": 8, "num_suffix_vectors": 3}
+    kinds = {f"batch_{kind}": count for kind, count in small.counts.items()}
+    given = {**said, **kinds, "micro_batch": 2, "save_every": 10}
+    assert small == replace(preset("standard"), **given)
+    old = node()
+    del old["preset"]  # a workflow of before has none
+    assert nodes_train._config(old, None) == nodes_train._config(node(preset="standard"), None)
+
+
+def check_a_rate_of_before_is_refused() -> None:
+    for rate in (0.002, 0.03):
+        with raises(ConfigError, "give 0, the recipe's own"):
+            nodes_train._config(node(rate=rate), None)
 
 
 def check_models_of_another_kind_are_refused() -> None:

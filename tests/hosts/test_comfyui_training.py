@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import comfyui_probes
+import lesson_digest
 import pytest
 from comfyui_host import Graph, Host, Refused, txt2img
 from test_comfyui_server import applied, picture
@@ -20,7 +21,10 @@ PROBE = "comfyui_training_probe.py"
 @pytest.fixture(scope="module")
 def said(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the checks said on one host."""
-    return comfyui_probes.said(PROBE, source, tmp_path_factory.mktemp("work"))
+    work = tmp_path_factory.mktemp("work")
+    expected = lesson_digest.expected(tmp_path_factory.mktemp("plain"))
+    (work / "lessons.txt").write_text(expected)
+    return comfyui_probes.said(PROBE, source, work)
 
 
 @pytest.mark.parametrize("check", comfyui_probes.checks(PROBE))
@@ -86,7 +90,7 @@ def training(**more: Any) -> Graph:
     """A graph that trains on the random SD 1.5 checkpoint for a few steps."""
     wires = {"model": ["model", 0], "clip": ["model", 1], "vae": ["model", 2]}
     texts = {"names": "Ada Lovelace\nAlan Turing", "things": "a cat", "people": "a woman"}
-    sizes = {"vectors": 6, "behind": 3, "steps": 3, "rate": 0.03, "batch": 3, "micro_batch": 1}
+    sizes = {"vectors": 6, "behind": 3, "steps": 3, "rate": 0.5, "batch": 3, "micro_batch": 1}
     made = {"width": 64, "height": 64, "pictures_per_name": 1, "picture_steps": 2, "cfg": 5.0}
     rest = {"target": "person", "run_name": "run", "seed": 0, "preview_every": 2}
     inputs = {**wires, **texts, **sizes, **made, **rest, **more}
@@ -119,6 +123,8 @@ def test_a_trained_prefix_is_shown_stored_and_used_at_once(host: Host) -> None:
         ({"target": "description"}, "has no description"),
         ({"run_name": "../up"}, "is not a valid folder name"),
         ({"vectors": 3, "behind": 4}, "cannot stand behind the text"),
+        ({"rate": 0.002}, "give 0, the recipe's own"),
+        ({"things": "a cat\nAda Lovelace at sea"}, "it names 'Ada Lovelace'"),
         ({"clip": ["vaeonly", 0]}, "VAE"),
     ],
 )
@@ -149,10 +155,10 @@ def test_an_interrupt_stops_the_graph_and_leaves_the_server_usable(host: Host) -
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_out_of_memory_is_said_and_leaves_the_server_usable(host: Host, where: str) -> None:
     before = picture(host, txt2img("a cat"))
-    graph = training(batch=2, micro_batch=2, preview_every=0, run_name=f"hungry {where}")
+    graph = training(batch=3, micro_batch=3, preview_every=0, run_name=f"hungry {where}")
     with pytest.raises(Refused) as refused:
         host.run(hungry(graph, where, 1_000))
     assert "not enough memory for one example of 64 x 64" in refused.value.nodes["train"]
     assert picture(host, txt2img("a cat")) == before
-    assert host.run(hungry(graph, where, 1)).images()  # half of the batch fits
+    assert host.run(hungry(graph, where, 1)).images()  # a part of the batch fits
     assert picture(host, txt2img("a cat")) == before
