@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -18,15 +19,17 @@ from apl_a1111.training.job import TrainPlan
 from apl_a1111.training.loaded import OnLoaded
 from apl_a1111.training.material import make_latents
 from apl_a1111.training.ports import refuse_unfit
+from slim_checkpoints import pipeline, write_file
 from torch import Tensor
 
 from apl_core.errors import AplError, ConfigError, HostError, RunError
 from apl_core.ports import Conditioning
 from apl_core.schedule import Schedule
-from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig, preset
+from apl_core.training.config import PER_NAME, PICTURE_STEPS, PRESETS, TrainConfig, preset
 from apl_core.training.folder import RunFolder
 from apl_core.training.material import pictures_to_draw
 from apl_core.training.people import ListedPerson
+from apl_trainer.cli import main
 from apl_trainer.ui.run_request import RunRequest
 from apl_trainer.ui.run_status import read_run
 
@@ -129,6 +132,31 @@ def test_a_plan_is_the_preset_and_what_was_typed(tmp_path: Path) -> None:
     fitted = replace(preset("quick"), micro_batch=1, num_vectors=4, num_suffix_vectors=1)
     assert plan.config == fitted
     assert TrainPlan.of(ordered(tmp_path, "steps = 7", "thorough"), HOST, model).config.steps == 7
+
+
+def test_webui_page_and_command_line_have_one_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only memory decides otherwise. ComfyUI's own checks ask the same of its node."""
+    model, names = tmp_path / "first.safetensors", tmp_path / "names.txt"
+    write_file("sd1", pipeline("sd1"), model)
+    names.write_text("Ann Lee\nBo Li\nCy Mo\nDi Nu\n")
+    where = ("--model", str(model), "--names", str(names), "--device=cpu", "--size=64")
+
+    def printed(*words: str) -> TrainConfig:
+        assert main([*words, "--dry-run"]) == 0
+        lines = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+        pairs = (line.partition(" = ") for line in lines)
+        return TrainConfig.from_mapping({name: json.loads(value) for name, _, value in pairs})
+
+    for key in PRESETS:
+        folder = ordered(tmp_path, preset=key)
+        found = [
+            TrainPlan.of(folder, HOST, loaded(model)).config,
+            printed("train", *where, f"--preset={key}"),
+            printed("pocket", "train", f"--preset={key}"),
+        ]
+        assert {replace(one, micro_batch=0) for one in found} == {preset(key)}
 
 
 def test_a_run_that_began_keeps_its_settings(tmp_path: Path) -> None:

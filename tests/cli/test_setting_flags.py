@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apl_core.errors import ConfigError
-from apl_core.training.config import SETTINGS, TrainConfig, allowed
+from apl_core.training.config import PRESETS, SETTINGS, TrainConfig, allowed, preset
 from apl_trainer.cli import parser
 from apl_trainer.cli.setting_flags import add_settings, settings_from
 from apl_trainer.ui.markup import settings_help
@@ -48,6 +48,19 @@ def test_flags_win_over_pairs_and_these_over_the_file(tmp_path: Path) -> None:
     words = ("--config", str(file), "--set", "seed=2", "--set", "steps=2", "--seed", "3")
     assert given(*words) == {"seed": 3, "steps": 2, "patience": 1}
     assert given("--micro-batch=auto") == {"micro_batch": "auto"}
+
+
+def test_a_preset_gives_way_to_file_pairs_and_flags(tmp_path: Path) -> None:
+    file, quick = tmp_path / "settings.toml", PRESETS["quick"].settings
+    file.write_text("steps = 9")
+    words = ["--preset=quick"]
+    assert given(*words) == quick and quick["steps"] > 9
+    for more, steps in ((f"--config={file}", 9), ("--set=steps=8", 8), ("--steps=7", 7)):
+        words.append(more)
+        assert given(*words) == {**quick, "steps": steps}
+        assert given(*reversed(words)) == {**quick, "steps": steps}
+    assert TrainConfig.from_mapping(given("--preset=quick")) == preset("quick")
+    assert given("--preset=standard") == given() == {}
 
 
 @pytest.mark.parametrize(

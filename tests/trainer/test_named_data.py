@@ -12,6 +12,8 @@ from PIL import Image
 from apl_core.captions import Names
 from apl_core.errors import ConfigError
 from apl_core.training.config import TrainConfig
+from apl_core.training.lessons import NameLessons
+from apl_core.training.material import LatentSource
 from apl_core.training.people import ListedPerson, people_in
 from apl_trainer.checkpoints.self_generated import jobs
 from apl_trainer.checkpoints.train import listed_in
@@ -120,6 +122,24 @@ def test_spellings_of_a_name_are_one_name(tmp_path: Path) -> None:
         check_apart(["Ada Lovelace"], ["ada_lovelace"])
     with pytest.raises(ConfigError, match="no letter"):
         people_in("Ada\n???")
+
+
+def test_a_users_captions_are_learned_with_every_name(tmp_path: Path) -> None:
+    """Half of the prompts; the others are the grammar's."""
+    lines = identity("Ada Lind", "Ada Lind with a kite"), identity("Bo Ray", "a kiss for bo ray")
+    rows = read_data(data(tmp_path, *lines), CONFIG)
+    people = listed_in(rows)
+    lessons = NameLessons(people, "person", str.split, 4)
+    material = material_of(rows, people, lambda file: torch.zeros(1), "person")
+    source, random = LatentSource(material, lessons, people), torch.Generator().manual_seed(0)
+    named = {one.prompt: one.neutral for one in source.draw("identity", 200, random)}
+    own = [text for text in named if "with a kite" in text or "a kiss for" in text]
+    assert 50 < len(own) < 150
+    assert any("Bo Ray with a kite" in text for text in own)
+    assert named["a kiss for Ada Lind"] == "a kiss for a person"
+    for kind, text in (("things", THING["text"]), ("people", WOMAN["text"])):
+        free = [one.prompt for one in source.draw(kind, 100, random)]
+        assert 20 < free.count(text) < 80 and len(set(free)) > 20
 
 
 def test_drawn_data_leaves_prompts_out_that_hold_a_name() -> None:
