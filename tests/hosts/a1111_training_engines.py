@@ -6,14 +6,18 @@ Prints checks that hold as JSON.
 """
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import a1111_engines as engines
+
+sys.path.append(str(Path(__file__).parents[1] / "fixtures"))
+import lesson_digest
 import torch
 from apl_a1111 import hooks
-from apl_a1111.training.material import LatentSource, make_latents, prompts_of
+from apl_a1111.training.material import make_latents
 from apl_a1111.training.ports import HostDenoiser, HostEncoder, refuse_unfit
 from ldm.util import instantiate_from_config
 from modules import devices, sd_models_xl
@@ -24,12 +28,14 @@ from sgm.modules.encoders.modules import ConcatTimestepEmbedderND, GeneralCondit
 
 from apl_core.errors import HostError
 from apl_core.formats import read_prefix
-from apl_core.training.callbacks import Control
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
-from apl_core.training.loop import Model, Trainer
-from apl_core.training.people import ListedPerson
+from apl_core.training.learner import learner
+from apl_core.training.loop import Model
+from apl_core.training.material import Material, pictures_to_draw
+from apl_core.training.people import people_in
 
+engines.apl_hosting.load(Path(engines.REPOSITORY) / "trainer", "apl_trainer")  # as the tab does
 HOST, CHECKS = engines.HOST, engines.CHECKS
 UNET = {
     "in_channels": 4,
@@ -110,53 +116,31 @@ class SDXL(torch.nn.Module):
 
 
 def learn(family, model, keys):
-    """Two steps of the real loop on a model, its gradient, and the model afterwards."""
+    """Two steps of the real learner on a model, its gradient, and the model afterwards."""
     frozen = [one.requires_grad for one in model.parameters()]
     trainable = [one.is_trainable for one in HOST.engines(model)]
     before = sum(one.detach().double().sum() for one in model.parameters())
     encoder, denoiser = HostEncoder(HOST, model, 64), HostDenoiser(model)
     refuse_unfit(HOST, model)
     CHECKS[f"{family}, widths"] = set(encoder.widths) == set(keys)
-    folder, prompts = (
-        Path(tempfile.mkdtemp()),
-        prompts_of([ListedPerson("Ada"), ListedPerson("Bob")], "person"),
-    )
-    latents = make_latents(
-        folder / "latents.safetensors", encoder, denoiser, prompts, (4, 8, 8), lambda *_: None, 2
-    )
+    folder, people = Path(tempfile.mkdtemp()), people_in(lesson_digest.NAMES)
+    config = TrainConfig.from_mapping(lesson_digest.SETTINGS | {"steps": 2, "micro_batch": 1})
+    shown = pictures_to_draw(people, lesson_digest.PER_NAME, config.seed)
+    path, shape = folder / "latents.safetensors", (4, 8, 8)
+    latents = make_latents(path, encoder, denoiser, shown, shape, config.seed, lambda *_: None, 2)
     CHECKS[f"{family}, latents"] = bool(latents.isfinite().all())
     check_gradient(family, encoder, denoiser, latents[:1])
-    settings = {"steps": 2, "batch_identity": 1, "batch_things": 1, "batch_people": 1}
-    config = TrainConfig.from_mapping(
-        {
-            **settings,
-            "micro_batch": 1,
-            "target_cache": 0,
-            "validate_every": 0,
-            "num_vectors": 4,
-            "num_suffix_vectors": 2,
-        }
-    )
-    told = []
     run = RunFolder(folder / "run")
     run.create(config)
-    named = Model(encoder, denoiser, family)
-    trainer = Trainer(
-        config,
-        named,
-        LatentSource(prompts, latents),
-        run,
-        None,
-        None,
-        [told.append],
-        Control(),
-        names_trained=2,
-    )
+    material = Material(shown, latents.__getitem__)
+    trainer = learner(config, Model(encoder, denoiser, family), material, people, run)
+    CHECKS[f"{family}, lessons {lesson_digest.digest(trainer)}"] = True
     trainer.run()
     prefix = read_prefix(run.prefix)
     losses = [row["loss"] for row in run.rows() if row.get("loss") is not None]
     CHECKS[f"{family}, two finite losses"] = len(losses) == 2 and all(0 < x < 1e3 for x in losses)
     CHECKS[f"{family}, prefix"] = set(prefix.keys) == set(keys) and prefix.n == 4
+    CHECKS[f"{family}, figures"] = {"name_left", "drift_things"} <= set(prefix.card.figures)
     after = sum(one.detach().double().sum() for one in model.parameters())
     CHECKS[f"{family}, weights untouched"] = bool(before == after)
     CHECKS[f"{family}, no gradient left"] = all(one.grad is None for one in model.parameters())

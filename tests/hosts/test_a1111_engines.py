@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import a1111_host
+import lesson_digest
 import pytest
 import webui_hosts
 
@@ -30,11 +31,14 @@ def checks(script: str, *arguments: object, by: Path = HOST) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize(("script", "least"), [("engines", 40), ("training_engines", 15)])
-def test_sd2_and_sdxl(script: str, least: int) -> None:
+def test_sd2_and_sdxl(script: str, least: int, tmp_path: Path) -> None:
     hub = a1111_host.models(HOST) / "hub"
     found = checks(f"a1111_{script}.py", HOST, a1111_host.REPOSITORY, hub)
     assert [name for name, holds in found.items() if not holds] == []
     assert len(found) > least
+    if script == "training_engines":
+        digest = lesson_digest.expected(tmp_path)
+        assert {f"SD 2.x, lessons {digest}", f"SDXL, lessons {digest}"} <= found.keys()
 
 
 @pytest.mark.parametrize("name", ["forge", "neo"])

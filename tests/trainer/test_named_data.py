@@ -124,7 +124,7 @@ def test_spellings_of_a_name_are_one_name(tmp_path: Path) -> None:
         people_in("Ada\n???")
 
 
-def test_a_users_captions_are_learned_with_every_name(tmp_path: Path) -> None:
+def test_a_users_captions_are_learned_with_the_name_varied(tmp_path: Path) -> None:
     """Half of the prompts; the others are the grammar's."""
     lines = identity("Ada Lind", "Ada Lind with a kite"), identity("Bo Ray", "a kiss for bo ray")
     rows = read_data(data(tmp_path, *lines), CONFIG)
@@ -135,8 +135,12 @@ def test_a_users_captions_are_learned_with_every_name(tmp_path: Path) -> None:
     named = {one.prompt: one.neutral for one in source.draw("identity", 200, random)}
     own = [text for text in named if "with a kite" in text or "a kiss for" in text]
     assert 50 < len(own) < 150
-    assert any("Bo Ray with a kite" in text for text in own)
-    assert named["a kiss for Ada Lind"] == "a kiss for a person"
+    for text, neutral in (
+        ("Ada Lind with a kite", "a person with a kite"),
+        ("Ada Ray with a kite", "a person with a kite"),
+        ("a kiss for Bo Lind", "a kiss for a person"),
+    ):
+        assert any(text in one and neutral in named[one] for one in own), text
     for kind, text in (("things", THING["text"]), ("people", WOMAN["text"])):
         free = [one.prompt for one in source.draw(kind, 100, random)]
         assert 20 < free.count(text) < 80 and len(set(free)) > 20
