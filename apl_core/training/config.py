@@ -207,8 +207,6 @@ class TrainConfig:
         given = renamed(given)
         if given.get("micro_batch") == "auto":
             given["micro_batch"] = 0
-        if given.get("validate_every") == 0:
-            given.setdefault("patience", 0)  # nothing is measured that could stop the run
         problems = _type_faults(given)
         wrong = {problem.asked for problem in problems}
         sound = {name: value for name, value in given.items() if f"set {name}" not in wrong}
@@ -329,7 +327,7 @@ def _value_faults(config: TrainConfig) -> list[ConfigError]:
             "learning_rate",
             f"{config.learning_rate:g} is counted in lengths of a token embedding now, and far too "
             "small",
-            f"leave it out: the recipe's own, {TrainConfig.learning_rate}, fits every model",
+            f"take the recipe's own, {TrainConfig.learning_rate}: it fits every model",
         ),
         (
             config.num_suffix_vectors > config.num_vectors,

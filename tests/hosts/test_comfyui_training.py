@@ -89,7 +89,8 @@ def hungry(graph: Graph, where: str, times: int) -> Graph:
 def training(**more: Any) -> Graph:
     """A graph that trains on the random SD 1.5 checkpoint for a few steps."""
     wires = {"model": ["model", 0], "clip": ["model", 1], "vae": ["model", 2]}
-    texts = {"names": "Ada Lovelace\nAlan Turing", "things": "a cat", "people": "a woman"}
+    names = "Ada Lovelace\nAlan Turing\nEmmy Noether\nGrace Hopper"
+    texts = {"names": names, "things": "a cat", "people": "a woman"}
     sizes = {"vectors": 6, "behind": 3, "steps": 3, "rate": 0.5, "batch": 3, "micro_batch": 1}
     made = {"width": 64, "height": 64, "pictures_per_name": 1, "picture_steps": 2, "cfg": 5.0}
     rest = {"target": "person", "run_name": "run", "seed": 0, "preview_every": 2}
@@ -102,14 +103,14 @@ def training(**more: Any) -> Graph:
 
 def test_a_trained_prefix_is_shown_stored_and_used_at_once(host: Host) -> None:
     before = picture(host, txt2img("a cat"))
-    assert len(host.run(training()).images()) == 4
+    assert len(host.run(training()).images()) == 6
     run = host.base / "output" / "apl" / "run"
     assert {"config.toml", "metrics.jsonl", "prefix.safetensors", "state.safetensors"} <= {
         path.name for path in run.iterdir()
     }
     assert list((run / "previews").glob("*.png"))
     stored = read_prefix(host.base / "models" / "apl" / "run.safetensors")
-    assert (stored.n, stored.behind, stored.card.names_trained) == (6, 3, 2)
+    assert (stored.n, stored.behind, stored.card.names_trained) == (6, 3, 4)
     assert stored.digest == read_prefix(run / "prefix.safetensors").digest
     assert picture(host, txt2img("a cat")) == before
     assert picture(host, applied(txt2img("a cat"), "run")) != before
@@ -123,7 +124,8 @@ def test_a_trained_prefix_is_shown_stored_and_used_at_once(host: Host) -> None:
         ({"target": "description"}, "has no description"),
         ({"run_name": "../up"}, "is not a valid folder name"),
         ({"vectors": 3, "behind": 4}, "cannot stand behind the text"),
-        ({"rate": 0.002}, "give 0, the recipe's own"),
+        ({"rate": 0.002}, "take the recipe's own"),
+        ({"names": "Ada\nAlan\nEmmy"}, "give 4 or more"),
         ({"things": "a cat\nAda Lovelace at sea"}, "it names 'Ada Lovelace'"),
         ({"clip": ["vaeonly", 0]}, "VAE"),
     ],

@@ -12,7 +12,7 @@ from browser import Browser
 
 STATUS = "return document.querySelector('#apl_status').innerText"
 NOTICE = "return (document.querySelector('#apl_notice')?.innerText || '')"
-SETTINGS = "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 2\nlearning_rate = 0.01\n"
+SETTINGS = "size = 64\nnum_vectors = 4\nnum_suffix_vectors = 2\nlearning_rate = 0.5\n"
 SETTINGS += "target_cache = 0\nvalidate_every = 0\nper_name = 1\ndraw_steps = 2\n"
 SETTINGS += "batch_identity = 2\nbatch_things = 1\nbatch_people = 2\n"
 NAMES = "Ada Example\nBob Example\nCyd Example\nDan Example"
