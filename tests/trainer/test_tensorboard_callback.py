@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_train import settings, train
+from tiny_run import settings
+from tiny_train import train
 
 from apl_core.errors import AplError
 from apl_core.training.callbacks import Previewed

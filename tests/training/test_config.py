@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from apl_core.errors import ConfigError
 from apl_core.training import renamed as module
-from apl_core.training.config import PAPER, SETTINGS, TrainConfig, allowed
-from apl_core.training.renamed import RENAMED
+from apl_core.training.config import PAPER, PRESETS, SETTINGS, TrainConfig, allowed, preset
+from apl_core.training.renamed import GONE, RENAMED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -193,3 +193,60 @@ def test_names_of_before_are_read_and_told_once(caplog: pytest.LogCaptureFixture
 def test_a_setting_under_both_names_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"set learning_rate: .*rate too"):
         TrainConfig.from_mapping({"rate": 0.1, "learning_rate": 0.1})
+
+
+FORMER = """
+recipe = "apl"
+seed = 0
+num_vectors = 10
+num_suffix_vectors = 5
+target = "person"
+weighting = "eps"
+min_timestep = 300
+min_timestep_free = 0
+learning_rate = 0.03
+warm_start_steps = 0
+target_cache = 512
+"""
+"""A config.toml that a learner of before has written."""
+
+
+def test_a_run_of_the_former_learner_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConfigError) as told:
+        TrainConfig.from_mapping(tomllib.loads(FORMER))
+    text = str(told.value)
+    assert text.startswith("set min_timestep: ") and "\n" not in text
+    assert "former learner" in text and "prefix.safetensors" in text and "max_snr" in text
+    for name, today in GONE.items():
+        assert name not in FIELDS and today in FIELDS
+        with pytest.raises(ConfigError, match=f"set {name}: .*give {today}"):
+            TrainConfig.from_mapping({name: 0})
+
+
+def test_an_absolute_step_size_of_before_is_refused_but_for_the_paper_s() -> None:
+    for rate in (0.03, 2e-3):
+        [problem] = problems_of({"learning_rate": rate})
+        assert problem.startswith("set learning_rate") and "lengths of a token embedding" in problem
+        assert TrainConfig.from_mapping({"recipe": "paper", "learning_rate": rate})
+
+
+def test_nothing_is_measured_and_no_patience_is_asked_for() -> None:
+    assert TrainConfig.from_mapping({"validate_every": 0}).validate_every == 0
+
+
+def test_presets_are_the_recipe_for_more_or_fewer_steps() -> None:
+    configs = {key: preset(key) for key in PRESETS}
+    assert configs["standard"] == TrainConfig()
+    steps = [config.steps for config in configs.values()]
+    assert list(configs) == ["quick", "standard", "thorough"] and steps == sorted(set(steps))
+    for key, config in configs.items():
+        changed = {name for name in FIELDS if getattr(config, name) != FIELDS[name]}
+        assert changed <= {"steps", "validate_every"}, "a preset says how long to learn"
+        assert f"{config.steps:,} steps" in PRESETS[key].title
+        assert TrainConfig.from_mapping(tomllib.loads(config.to_toml())) == config
+        assert 0 < config.validate_every <= config.steps, "nothing is measured before the end"
+
+
+def test_an_unknown_preset_is_told_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"'fast'.*quick, standard, thorough"):
+        preset("fast")

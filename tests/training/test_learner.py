@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 from tiny_model import LATENT, tiny_model
-from tiny_run import SMALL
+from tiny_run import settings
 from tiny_train import stop_at
 
 from apl_core.formats import read_prefix
 from apl_core.prefix import Prefix
 from apl_core.training.callbacks import Control, Event, Finished, Phase, Stepped, Validated
-from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.learner import learner
 from apl_core.training.material import Material, pictures_to_draw
@@ -40,9 +39,7 @@ def learned(
     folder: Path, people: list[ListedPerson], stop: int = 0, **changes: Any
 ) -> tuple[Prefix, list[Event]]:
     """A short run, or the rest of it, stopped after a step if it says so."""
-    config = TrainConfig.from_mapping(
-        {**SMALL, "steps": 2, "validate_every": 2, "weight_contrast": 0.2, **changes}
-    )
+    config = settings(**{"steps": 2, "validate_every": 2, "weight_contrast": 0.2, **changes})
     run, events, control = RunFolder(folder), list[Event](), Control()
     if not run.config.exists():
         run.create(config)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from tiny_model import TinyJudge, TinySource, xl_model
-from tiny_run import PAPER_STEP
-from tiny_train import MODEL, settings, stop_at, timeless, train
+from tiny_run import PAPER_STEP, settings
+from tiny_train import MODEL, stop_at, timeless, train
 
 from apl_core.errors import ConfigError, FitError, RunError
 from apl_core.example_kinds import Kind
@@ -19,6 +19,7 @@ from apl_core.fit import fingerprint
 from apl_core.formats import read_prefix
 from apl_core.objective import Example
 from apl_core.prefix import Prefix, Rows
+from apl_core.training import batches
 from apl_core.training.callbacks import (
     Control,
     Event,
@@ -79,7 +80,10 @@ def run_of(config: TrainConfig, folder: Path, **more: Any) -> list[Event]:
         ("paper", {**PAPER_STEP, "lr_scheduler": "constant"}),
     ],
 )
-def test_golden_losses(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+def test_golden_losses(
+    name: str, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CAPTIONS", 16)  # how many were measured on when these were made
     config = settings(**{"learning_rate": 0.0125, "validate_every": 0, **changes})
     events = run_of(config, tmp_path)
     losses = [e.loss for e in events if isinstance(e, Stepped)]

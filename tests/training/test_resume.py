@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import PAPER_STEP, Child
-from tiny_train import prefix_bytes, settings, stop_at, timeless, train
+from tiny_run import PAPER_STEP, Child, settings
+from tiny_train import prefix_bytes, stop_at, timeless, train
 
 from apl_core.errors import RunError
 from apl_core.training.callbacks import Control

@@ -13,7 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_model import LATENT, PEOPLE, THINGS, TinySource, tiny_model, xl_model
-from tiny_train import settings, stop_at, timeless, train
+from tiny_run import settings
+from tiny_train import stop_at, timeless, train
 from torch import Tensor
 
 from apl_core.encoding import ReferenceEncoder

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_model import WIDTH, TinySource, tiny_model
-from tiny_run import SMALL
+from tiny_run import settings
 from torch import Tensor, nn
 
 from apl_core.example_kinds import Kind
@@ -31,10 +31,6 @@ UNIT = [False, False]
 """Before the first step it is measured what another caption changes."""
 
 PARAMETERS = [p for network in NETWORKS for p in network.parameters()]
-
-
-def settings(**changes: object) -> TrainConfig:
-    return TrainConfig.from_mapping({**SMALL, **changes})
 
 
 def paper(**changes: object) -> TrainConfig:
