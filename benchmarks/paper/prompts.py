@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from apl_core.tokens import CHUNK, room
-from apl_trainer.pocket.captions import FILLERS, twice
+from apl_core.training.lessons import twice
+from apl_trainer.pocket.captions import FILLERS
 from apl_trainer.pocket.world import Person
 from apl_trainer.sampling import Request
 
