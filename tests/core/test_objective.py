@@ -229,10 +229,12 @@ def test_a_swap_costs_the_square_of_the_share_that_is_made(
     aside = (
         random - along[:, None, None, None] * contrast_direction
     )  # what is beside the contrast_direction costs nothing here
+    weights: dict[Kind, float] = {"identity": 2.0, "things": 7.0, "people": 5.0}
     found = [
-        per_example_loss(ENCODER, Fixed(), batch, rows, weighting, contrast)  # type: ignore[arg-type]
-        for contrast in (0.0, 2.0)
+        per_example_loss(ENCODER, Fixed(), batch, rows, weighting, contrasts, unit)  # type: ignore[arg-type]
+        for contrasts, unit in ((None, 1.0), (None, 4.0), (weights, 1.0), (weights, 4.0))
     ]
-    torch.testing.assert_close(
-        found[1] - found[0], torch.tensor([2 * cost, 0, 2 * cost, 2 * cost]), rtol=1e-3, atol=1e-3
-    )
+    added = torch.tensor([2 * cost, 0, 2 * cost, 5 * cost])  # shares have no unit
+    for without, with_contrast in (found[0], found[2]), (found[1], found[3]):
+        torch.testing.assert_close(with_contrast - without, added, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found[1], found[0] / 4)
