@@ -39,7 +39,8 @@ class Picture:
     """A picture to learn on: its kind, its text, and who is named in it.
 
     `neutral` is what its text is drawn to where the person has no description of their own;
-    `contrast` is a name-free text with a word swapped.
+    `contrast` is a name-free text with a word swapped. `own` says whether the text is a user's:
+    then it is learned as well, beside the grammar's.
     """
 
     kind: Kind
@@ -47,6 +48,7 @@ class Picture:
     person: ListedPerson | None = None
     neutral: str = ""
     contrast: str = ""
+    own: bool = False
 
     @property
     def frame(self) -> str:
@@ -83,9 +85,9 @@ def pictures_to_draw(
     grammar, random = Grammar(one.name for one in people), Random(f"pictures {seed}")
     count = min(len(found), MOST_FREE)
     for kind in KINDS[1:]:
-        texts = [FreePrompt(text) for text in (own or {}).get(kind, ())]
-        texts += [free_prompt(grammar, kind, random) for _ in range(count - len(texts))]
-        found += [Picture(kind, one.text, contrast=one.contrast) for one in texts]
+        given = [Picture(kind, text, own=True) for text in (own or {}).get(kind, ())]
+        made = [free_prompt(grammar, kind, random) for _ in range(count - len(given))]
+        found += [*given, *(Picture(kind, one.text, contrast=one.contrast) for one in made)]
     return found
 
 
@@ -96,14 +98,10 @@ def free_prompt(grammar: Grammar, kind: Kind, random: Random) -> FreePrompt:
 
 @dataclass(frozen=True)
 class Material:
-    """Pictures with their latents (C, H, W), and the words of a run.
-
-    `own` says whether texts of the pictures are a user's: then they are learned as well.
-    """
+    """Pictures with their latents (C, H, W), by place."""
 
     pictures: Sequence[Picture]
     latent: Callable[[int], Tensor]
-    own: bool = False
 
     def of(self, kind: Kind) -> list[int]:
         """Where pictures of a kind are."""
@@ -138,8 +136,14 @@ class LatentSource:
         everybody = Names(one.name for one in people)
         self._frames = {
             place: frame
-            for place in (self._places["identity"] if material.own else ())
-            if (frame := material.pictures[place].frame) and not everybody.find(frame)
+            for place in self._places["identity"]
+            if material.pictures[place].own
+            and (frame := material.pictures[place].frame)
+            and not everybody.find(frame)
+        }
+        self._own = {
+            kind: [place for place in places if material.pictures[place].own]
+            for kind, places in self._places.items()
         }
 
     def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
@@ -157,7 +161,7 @@ class LatentSource:
         place = pick(shown, random)
         given = self.material.pictures[place]
         latent = pick(faces, random) if random.random() < ANOTHER["identity"] else place
-        frame = self._frames.get(place) if self.material.own and random.random() < OWN else None
+        frame = self._frames.get(place) if random.random() < OWN else None
         if lessons.target == "description" and not subject.neutral:
             return Example("identity", self.material.latent(latent), given.text, given.neutral)
         texts = lessons.place(
@@ -179,8 +183,8 @@ class LatentSource:
 
     def _prompt(self, kind: Kind, random: Random) -> FreePrompt:
         """A name-free prompt: one of the user's or the grammar's, none that is kept apart."""
-        if self.material.own and random.random() < OWN:
-            given = self._given(pick(self._places[kind], random))
+        if self._own[kind] and random.random() < OWN:
+            given = self._given(pick(self._own[kind], random))
             if given.text not in self.without:
                 return given
         while (found := free_prompt(self.grammar, kind, random)).text in self.without:
@@ -225,9 +229,8 @@ def split(
         if not whole:
             continue
         texts = [free_prompt(grammar, kind, random) for _ in range(KEPT_FREE)]
-        if material.own:
-            own = [FreePrompt(pictures[i].text, pictures[i].contrast) for i in spared[kind]]
-            texts = [*own, *texts][:KEPT_FREE]
+        own = [pictures[i] for i in spared[kind] if pictures[i].own]
+        texts = [*(FreePrompt(one.text, one.contrast) for one in own), *texts][:KEPT_FREE]
         shown = spared[kind] or whole
         for number, one in enumerate(texts):
             latent = material.latent(shown[(number + 1) % len(shown)])

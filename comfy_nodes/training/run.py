@@ -230,5 +230,4 @@ def _material(job: Job, sampler: LatentSampler, watcher: Watcher) -> Material:
         pictures.append(picture)
         latents.append(sampler.paint(picture.text, job.config.seed + number))
         watcher.picture()
-    own = bool(job.pictures or job.things or job.others)
-    return Material(pictures, latents.__getitem__, own)
+    return Material(pictures, latents.__getitem__)

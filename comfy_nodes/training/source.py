@@ -31,9 +31,7 @@ def kind_of(text: str, people: Sequence[ListedPerson]) -> Kind:
 def given_picture(text: str, people: Sequence[ListedPerson], target: Target) -> Picture:
     """A connected picture, as its text tells of it: nobody of these people stands in `neutral`."""
     person, kind = person_in(text, people), kind_of(text, people)
-    if person is None:
-        return Picture(kind, text)
-    if target == "empty":
-        return Picture(kind, text, person)
+    if person is None or target == "empty":
+        return Picture(kind, text, person, own=True)
     words = {one.name: one.description if target == "description" else PERSON for one in people}
-    return Picture(kind, text, person, Names(words).replaced(text, words))
+    return Picture(kind, text, person, Names(words).replaced(text, words), own=True)

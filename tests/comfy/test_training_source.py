@@ -28,7 +28,7 @@ ALL = [ADA, LOVELACE, ACE]
 )
 def test_names_are_whole_words_and_all_go(text: str, person: ListedPerson, target: str) -> None:
     assert person_in(text, ALL) is person
-    assert given_picture(text, ALL, "person") == Picture("identity", text, person, target)
+    assert given_picture(text, ALL, "person") == Picture("identity", text, person, target, own=True)
     assert given_picture(text, ALL, "empty").neutral == ""
     assert given_picture("Ada, Ada Lovelace", ALL, "description").neutral == "A, L"
 

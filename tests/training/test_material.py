@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -55,7 +56,8 @@ def near(count: int, share: float, of: int = DRAWS) -> bool:
 
 def material(pictures: Sequence[Picture], own: bool = False) -> Material:
     """Latents that say which picture they are of."""
-    return Material(pictures, lambda place: torch.full((1, 1, 1), float(place)), own)
+    pictures = [replace(picture, own=own) for picture in pictures]
+    return Material(pictures, lambda place: torch.full((1, 1, 1), float(place)))
 
 
 def captioned() -> list[Picture]:

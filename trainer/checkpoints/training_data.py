@@ -47,12 +47,13 @@ def material_of(
     def picture(row: CaptionedPicture) -> Picture:
         if row.kind == "identity":
             neutral = neutral_of(row, target)
-            return Picture(row.kind, row.text, listed.get(alike(row.name)), neutral)
+            return Picture(row.kind, row.text, listed.get(alike(row.name)), neutral, own=True)
         swapped = other_gender(row.text) if row.kind == "people" else ""
-        return Picture(row.kind, row.text, contrast=swapped if swapped != row.text else "")
+        contrast = swapped if swapped != row.text else ""
+        return Picture(row.kind, row.text, contrast=contrast, own=True)
 
     files = [row.file_name for row in rows]
-    return Material([picture(row) for row in rows], lambda place: latents(files[place]), True)
+    return Material([picture(row) for row in rows], lambda place: latents(files[place]))
 
 
 def neutral_of(row: CaptionedPicture, target: Target) -> str:
