@@ -11,6 +11,8 @@ from tiny_model import LATENT, tiny_model
 from tiny_run import settings
 from tiny_train import stop_at
 
+from apl_core.captions import Names
+from apl_core.example_kinds import KINDS
 from apl_core.formats import read_prefix
 from apl_core.prefix import Prefix
 from apl_core.training.callbacks import Control, Event, Finished, Phase, Stepped, Validated
@@ -18,6 +20,7 @@ from apl_core.training.folder import RunFolder
 from apl_core.training.learner import learner
 from apl_core.training.material import Material, pictures_to_draw
 from apl_core.training.people import ListedPerson
+from apl_core.training.validation import PromptValidator
 from apl_core.training.verdict import verdict
 
 MODEL = tiny_model()
@@ -96,3 +99,18 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
         for some in (events, [*first, *rest])
     )
     assert losses == parts and len(losses) == 4
+
+
+def test_nothing_that_is_kept_is_drawn_for_a_step(tmp_path: Path) -> None:
+    """Ada King and Anne Byron mix into Ada Byron, who is kept."""
+    names = ("Ada Byron", "Ada King", "Anne Byron", "Cyd Roe", "Dee Marsh")
+    people = [ListedPerson(name) for name in names]
+    trainer = learner(settings(), MODEL, material(people), people, RunFolder(tmp_path))
+    assert isinstance(trainer.validator, PromptValidator)
+    kept = {example.prompt for example in trainer.validator.examples}
+    drawn = [
+        e for k in KINDS for e in trainer.source.draw(k, 600, torch.Generator().manual_seed(1))
+    ]
+    assert not any(Names(names[:1]).find(e.prompt) for e in drawn)
+    assert not kept & {example.prompt for example in drawn}
+    assert any(Names(names[:1]).find(prompt) for prompt in kept)

@@ -42,6 +42,7 @@ class Rewriting:
     def __init__(self, instead: dict[str, str]) -> None:
         self.inner, self.instead = MODEL.encoder, instead
         self.widths, self.modules = self.inner.widths, self.inner.modules
+        self.pieces = self.inner.pieces
 
     def token_embedding(self, key: str) -> torch.Tensor:
         return self.inner.token_embedding(key)
