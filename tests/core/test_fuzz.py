@@ -103,7 +103,7 @@ def test_a_broken_state_is_an_error_of_ours(tmp_path: Path) -> None:
     good = kind.samples[0]
     for old, new in (
         (b"best_figures", b"best_figurez"),
-        (b"moments.pocket.exp_avg_sq", b"moments.pocketXexp_avg_sq"),
+        (b"moments.pocket.momentum", b"moments.pocketXmomentum"),
         (b'\\"step\\": 1', b'\\"step\\":\\"'),
     ):
         assert old in good, old

@@ -15,7 +15,7 @@ from tiny_run import settings
 from torch import Tensor, nn
 
 from apl_core.example_kinds import Kind
-from apl_core.objective import TargetBatch
+from apl_core.objective import Example, TargetBatch
 from apl_core.prefix import Rows
 from apl_core.training.batches import BatchSampler
 from apl_core.training.config import TrainConfig
@@ -277,6 +277,38 @@ def test_an_empty_text_is_taught_to_stay_one() -> None:
     assert loss > 0 and bool((found.abs().amax(1) > 0).all())
     still, nothing = gradient_of(settings(), free, some_rows())
     assert nothing < 1e-9 and not still.any()
+
+
+class Wordy(TinySource):
+    """One prompt of things goes on in a second chunk."""
+
+    def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
+        first, *others = super().draw(kind, count, random)
+        if kind == "things":
+            text = ", ".join([first.prompt] * 20)
+            first = replace(first, prompt=text, neutral=text)
+        return [first, *others]
+
+
+def test_a_long_prompt_changes_nothing_for_the_others() -> None:
+    """Encoded together they would be filled up with an empty chunk, which no host gives them."""
+    config = settings()
+    found: list[tuple[TargetBatch, dict[str, float]]] = []
+    for source in (TinySource(), Wordy()):
+        parts = MODEL.encoder, MODEL.denoiser, source, Group(), lambda *_: None
+        batch = BatchSampler(config, *parts).batch(0)
+        with frozen(NETWORKS):
+            _, losses = gradient(
+                config, MODEL.encoder, MODEL.denoiser, batch, some_rows(), Group(), 1.0
+            )
+        found.append((batch, losses))
+    (short, losses), (long, others) = found
+    same = [i for i, prompt in enumerate(long.prompts) if prompt == short.prompts[i]]
+    assert len(same) == len(long) - 1
+    torch.testing.assert_close(long.target[same], short.target[same], rtol=1e-3, atol=1e-3)
+    for kind in ("identity", "people"):
+        assert others[kind] == pytest.approx(losses[kind], rel=1e-2)
+    assert others["things"] != pytest.approx(losses["things"], rel=1e-2)
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.5, 100.0])
