@@ -146,6 +146,24 @@ def test_a_users_captions_are_learned_with_the_name_varied(tmp_path: Path) -> No
         assert 20 < free.count(text) < 80 and len(set(free)) > 20
 
 
+def test_nobody_who_is_held_out_is_learned_beside_another(tmp_path: Path) -> None:
+    """The target of "Ada Lind hugs Bo Ray" would be "a person hugs Bo Ray", who stays himself."""
+    lines = (
+        identity("Ada Lind", "Ada Lind hugs Bo Ray"),
+        identity("Ada Lind", "Ada Lind at sea"),
+        identity("Bo Ray", "Bo Ray", split="heldout"),
+    )
+    rows = read_data(data(tmp_path, *lines), CONFIG)
+    people = listed_in(rows)
+    lessons = NameLessons(people, "person", str.split, 4)
+    material = material_of(rows, people, lambda file: torch.zeros(1), "person")
+    assert people == (ListedPerson("Ada Lind"),) and material.pictures[0].neutral
+    source, random = LatentSource(material, lessons, people), torch.Generator().manual_seed(0)
+    drawn = [one.prompt for one in source.draw("identity", 200, random)]
+    assert any("at sea" in prompt for prompt in drawn)
+    assert not any(Names(["Bo Ray"]).find(prompt) for prompt in drawn)
+
+
 def test_drawn_data_leaves_prompts_out_that_hold_a_name() -> None:
     rows = jobs([ListedPerson(n) for n in ("Boat", "Ada Lind", "Bo Ray", "Cy Dell")], 8, 0)
     free = [row.text for row in rows if row.kind != "identity"]

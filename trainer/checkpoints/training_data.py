@@ -41,13 +41,17 @@ def material_of(
     target: Target,
 ) -> Material:
     """A user's pictures as the learner takes them; captions that tell a man or a woman bring the
-    other one as contrast."""
+    other one as contrast.
+
+    Captions that name somebody else too, held out or not, are not learned as they are.
+    """
     listed = {alike(person.name): person for person in people}
 
     def picture(row: CaptionedPicture) -> Picture:
         if row.kind == "identity":
-            neutral = neutral_of(row, target)
-            return Picture(row.kind, row.text, listed.get(alike(row.name)), neutral, own=True)
+            neutral, person = neutral_of(row, target), listed.get(alike(row.name))
+            alone = Names([row.name]).replaced(row.text, PERSON) == row.nameless
+            return Picture(row.kind, row.text, person, neutral, own=alone)
         swapped = other_gender(row.text) if row.kind == "people" else ""
         contrast = swapped if swapped != row.text else ""
         return Picture(row.kind, row.text, contrast=contrast, own=True)
