@@ -33,7 +33,7 @@ _NONE_YET = (
     "Learn one in the tab APL Trainer, or put a file (.safetensors) into models/apl and refresh.",
 )
 _OPEN = "Open APL Trainer"
-_CLICK = f"document.querySelector('#tab_{ELEMENT}-button').click()"
+_CLICK = f"document.querySelector('#tab_{ELEMENT}-button')?.click()"
 
 
 def build(script: Any, host: Host) -> list[Any]:
