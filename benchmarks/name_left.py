@@ -153,7 +153,7 @@ def scatter(found: Sequence[Mapping[str, float]]) -> list[Chart]:
     charts: list[Chart] = []
     for told, (seen, sign) in PAIRS.items():
         dots = sorted((100 * one[told], 100 * one[seen]) for one in found)
-        title = f"{seen}, %, over {told}, % (rank correlation {_pair(found, told, seen, sign):.2f})"
+        title = f"{seen} over {told}, %: {_pair(found, told, seen, sign):.2f}"
         charts.append(Chart(title, [Curve("", "a apl-dots", dots, marks=True)], 100, "", "%"))
     return charts
 

@@ -122,7 +122,7 @@ FOLDERS = [
 
 
 @pytest.mark.parametrize("verb", ["pocket train", "train --model m.safetensors"])
-@pytest.mark.parametrize("option", ["steps=0", "seed=-1", "learning-rate=nan", "num-vectors=75"])
+@pytest.mark.parametrize("option", ["steps=-1", "seed=-1", "learning-rate=nan", "num-vectors=75"])
 def test_settings_of_a_training_out_of_range_are_told_before_any_work(
     apl: Apl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, option: str
 ) -> None:
