@@ -269,28 +269,28 @@ def test_the_status_file_follows_a_run(tmp_path: Path) -> None:
     assert "too &lt;bad&gt;" in markup.status(run) and "<bad>" not in markup.status(run)
 
 
-def test_a_run_on_a_checkpoint_promises_no_figures(tmp_path: Path) -> None:
+def test_a_run_on_a_checkpoint_promises_figures_at_its_first_check(tmp_path: Path) -> None:
     run = RunStatus(tmp_path, "working")
     RunRequest("checkpoint", str(tmp_path / "model.safetensors"), ("Ada",), "standard").save(
         tmp_path, ""
     )
     said = markup.charts(run)
-    assert "nothing measures the faces" in said and "Nothing was measured yet" not in said
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "score": 0.1, "identity": 0.5}\n')
-    assert "identity 50" in markup.charts(run)
+    assert "measured at the first check" in said and "Nothing was measured yet" not in said
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "score": 0.1, "name_left": 0.5}\n')
+    assert "name left 50" in markup.charts(run)
 
 
 def test_curves_are_sound_svg_whatever_the_rows_hold() -> None:
     metrics = [{"step": i, "loss": 1 / i, "identity": 70 / i} for i in range(1, 1200)]
-    metrics += [{"step": i, "score": 1.0, "identity": 0.5 - i / 4000} for i in (600, 1199)]
+    metrics += [{"step": i, "score": 1.0, "name_left": 0.5 - i / 4000} for i in (600, 1199)]
     metrics += [{"step": 1200, "loss": None}, {"step": 1201, "score": None, "drift_people": -0.2}]
     effect = figure(effect_chart(metrics, 2000))
-    assert effect.count("<circle") == 3 and "identity 20" in effect and "people -20" in effect
+    assert effect.count("<circle") == 3 and "name left 20" in effect and "people -20" in effect
     for svg in (
         figure(loss_chart(metrics, 2000)),
         effect,
         figure(loss_chart([], 0)),
-        figure(effect_chart([{"step": 1, "score": 0.1, "identity": 0.0}], 1)),
+        figure(effect_chart([{"step": 1, "score": 0.1, "name_left": 0.0}], 1)),
     ):
         found = ElementTree.fromstring(svg)
         assert found.tag == "figure" and "nan" not in svg
@@ -302,8 +302,8 @@ def test_curves_are_sound_svg_whatever_the_rows_hold() -> None:
 
 
 def test_names_of_curves_that_end_together_stand_apart_and_above_the_ticks() -> None:
-    rows = [{"step": 9, "score": 1.0, "identity": 0.5}]
-    rows.append({"step": 10, "score": 1.0, "identity": 0, "drift_people": 0, "drift_things": 1e-4})
+    rows = [{"step": 9, "score": 1.0, "name_left": 0.5}]
+    rows.append({"step": 10, "score": 1.0, "name_left": 0, "drift_people": 0, "drift_things": 1e-4})
     heights = [y for _, y, _, _ in effect_chart(rows, 10).labels]
     assert len(heights) == 3 and heights == sorted(heights) and heights[-1] < 190
     assert all(low - high >= 13 for high, low in itertools.pairwise(heights))
@@ -312,11 +312,11 @@ def test_names_of_curves_that_end_together_stand_apart_and_above_the_ticks() -> 
 @pytest.mark.parametrize("steps", [0, 1, 1200])
 def test_the_curves_of_a_run_folder_are_a_file_of_their_own(tmp_path: Path, steps: int) -> None:
     rows = [{"step": i, "loss": 1 / i} for i in range(1, steps + 1)]
-    save_curves([*rows, {"step": steps, "score": 1.0, "identity": 0.5}], tmp_path / "curves.svg")
+    save_curves([*rows, {"step": steps, "score": 1.0, "name_left": 0.5}], tmp_path / "curves.svg")
     found = ElementTree.parse(tmp_path / "curves.svg").getroot()
     assert found.tag == "{http://www.w3.org/2000/svg}svg" and found.attrib["width"] == "960"
     words = " ".join(found.itertext())
-    assert "Loss" in words and "identity 50" in words
+    assert "Loss" in words and "name left 50" in words
     assert ("No step was done yet." in words) == (steps == 0)
 
 
