@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
 
 from ..prefix import Rows
+from .parallel import Group
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,17 @@ Callback = Callable[[Event], None]
 
 PhaseReport = Callable[[str, int, int], None]
 """Told what is going on, how much of it is done, and how much there is."""
+
+
+def phase_report(callbacks: Sequence[Callback]) -> PhaseReport:
+    """Tells callbacks of a phase, in the first process of a run alone."""
+
+    def report(name: str, done: int, total: int) -> None:
+        if Group().rank == 0:
+            for callback in callbacks:
+                callback(Phase(name, done, total))
+
+    return report
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ from typing import cast
 
 from ..example_kinds import Target
 from ..prefix import Prefix
-from .callbacks import Callback, Control, Phase, Previewer
+from .callbacks import Callback, Control, Previewer, phase_report
 from .config import TrainConfig
 from .folder import RunFolder
 from .lessons import NameLessons
 from .loop import Model, Trainer
 from .material import LatentSource, Material, split
-from .parallel import Group
 from .people import ListedPerson, kept_for_validation
 from .validation import PromptValidator
 
@@ -42,14 +41,13 @@ def learner(
     parts = split(material, people, lessons, config.seed)
     validator = None
     if parts.validation and config.validate_every:
-
-        def tell(name: str, done: int, total: int) -> None:
-            if Group().rank == 0:
-                for callback in callbacks:
-                    callback(Phase(name, done, total))
-
         validator = PromptValidator(
-            model.encoder, model.denoiser, parts.validation, config.micro_batch, config.seed, tell
+            model.encoder,
+            model.denoiser,
+            parts.validation,
+            config.micro_batch,
+            config.seed,
+            phase_report(callbacks),
         )
     return Trainer(
         config,

@@ -15,7 +15,7 @@ from apl_core.captions import alike
 from apl_core.example_kinds import Target
 from apl_core.prefix import Prefix
 from apl_core.schedule import Prediction
-from apl_core.training.callbacks import Callback, Control, Phase
+from apl_core.training.callbacks import Callback, Control, phase_report
 from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.learner import learner
@@ -139,12 +139,7 @@ class CheckpointRun:
     ) -> Trainer:
         """A trainer on its loaded model, latents encoded and the VAE moved out of the way."""
         group, origin, cuda = Group(), self.origin, self.setup.device.type == "cuda"
-
-        def tell(name: str, done: int, total: int) -> None:
-            if group.rank == 0:
-                for callback in callbacks:
-                    callback(Phase(name, done, total))
-
+        tell = phase_report(callbacks)
         data = Path(origin.data) if origin.data else folder.path / "data"
         sampler = model.sampler(origin.draw_steps, size=self.setup.size, batch=4 if cuda else 1)
         if origin.data is None:

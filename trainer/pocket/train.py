@@ -14,11 +14,10 @@ from apl_core.captions import alike
 from apl_core.errors import ConfigError
 from apl_core.example_kinds import Target
 from apl_core.prefix import Prefix
-from apl_core.training.callbacks import Callback, Control, Phase
+from apl_core.training.callbacks import Callback, Control, phase_report
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
-from apl_core.training.parallel import Group
 
 from ..run_paths import BUILT_IN, read_origin, save_origin
 from .model import PocketModel
@@ -120,21 +119,18 @@ def pocket_run(
     """A trainer on a pocket model; an eighth of the people are kept for choosing the step."""
     people = chosen_people(model.world, origin.names)
     learned, validation = training_people(people)
-    measured = config.validate_every > 0
-
-    def tell(name: str, done: int, total: int) -> None:
-        if Group().rank == 0:
-            for callback in callbacks:
-                callback(Phase(name, done, total))
-
+    validator = previewer = None
+    if config.validate_every:
+        validator = pocket_validator(model, validation, phase_report(callbacks))
+        previewer = PocketPreviewer(model, validation)
     source = PocketSource(model, learned, cast(Target, config.target), config.num_vectors)
     return Trainer(
         config,
         Model(model.encoder, model.denoiser, model.name),
         source,
         folder,
-        validator=pocket_validator(model, validation, tell) if measured else None,
-        previewer=PocketPreviewer(model, validation) if measured else None,
+        validator=validator,
+        previewer=previewer,
         callbacks=callbacks,
         control=control,
         start=start,
