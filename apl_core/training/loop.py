@@ -41,7 +41,7 @@ from .micro import MicroBatch
 from .parallel import Group
 from .progress import Progress
 from .scale import embedding_lengths
-from .schedules import learning_rate
+from .schedules import learning_rate, set_rate
 from .step import clip, gradient
 from .text_stage import text_stage
 
@@ -83,7 +83,7 @@ class Trainer:
         self.start, self.names_trained = start, names_trained
         self.group = Group()
         self.micro = MicroBatch(config.micro_batch)
-        self._lengths = list(embedding_lengths(config, model.encoder).values())
+        self._lengths = embedding_lengths(config, model.encoder)
 
     def run(self) -> Prefix:
         """Train to the end, or until asked to stop; returns the best prefix so far.
@@ -171,8 +171,7 @@ class Trainer:
         gradients = {k: v.grad for k, v in rows.vectors.items() if v.grad is not None}
         self.group.add_up(list(gradients.values()))
         rate = learning_rate(config, progress.step, config.steps)
-        for group, length in zip(progress.optimizer.param_groups, self._lengths, strict=True):
-            group["lr"] = rate * length
+        set_rate(progress.optimizer, rate, self._lengths)
         finite = all(bool(torch.isfinite(g).all()) for g in gradients.values())
         if finite and math.isfinite(loss):
             for each in gradients.values():

@@ -15,7 +15,7 @@ from ..prefix import Rows
 from .callbacks import ValidationResult
 from .config import TrainConfig
 from .folder import State
-from .muon import Muon
+from .schedules import new_optimizer
 
 _MOMENTS = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "muon": {"momentum"}}
 
@@ -39,13 +39,10 @@ class Progress:
     def begin(rows: Rows, config: TrainConfig, device: torch.device, unit: float = 1.0) -> Progress:
         """Own copies of the rows as leaves on a device, and a fresh optimizer.
 
-        Every encoder's rows are a parameter group of their own. `unit` is what errors are counted
-        in (`scale.caption_change`).
+        `unit` is what errors are counted in (`scale.caption_change`).
         """
         leaves = {k: v.to(device, copy=True).requires_grad_() for k, v in rows.vectors.items()}
-        kind = Muon if config.optimizer == "muon" else torch.optim.Adam
-        groups = [{"params": [leaf]} for leaf in leaves.values()]
-        optimizer = kind(groups, lr=config.learning_rate)
+        optimizer = new_optimizer(config, leaves)
         scale = 1024.0 if config.mixed_precision == "fp16" else 1.0
         rows = Rows(leaves, config.num_suffix_vectors)
         return Progress(rows, optimizer, scale=scale, unit=unit)

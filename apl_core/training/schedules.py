@@ -1,10 +1,27 @@
-"""The learning rate over a run."""
+"""The optimizer of a run, and its rate over the steps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
 
 from .config import TrainConfig
+from .muon import Muon
+
+
+def new_optimizer(config: TrainConfig, leaves: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+    """The optimizer that the settings ask for; each encoder's rows are a group of their own."""
+    kind = Muon if config.optimizer == "muon" else torch.optim.Adam
+    return kind([{"params": [leaf]} for leaf in leaves.values()], lr=config.learning_rate)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, lengths: Mapping[str, float]) -> None:
+    """Set a rate that is counted in the lengths of each encoder's token embeddings."""
+    for group, length in zip(optimizer.param_groups, lengths.values(), strict=True):
+        group["lr"] = rate * length
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:

@@ -24,9 +24,8 @@ from ..tokens import LENGTH, room
 from .batches import BatchSampler
 from .callbacks import PhaseReport
 from .config import TrainConfig
-from .muon import Muon
 from .scale import embedding_lengths
-from .schedules import learning_rate
+from .schedules import learning_rate, new_optimizer, set_rate
 
 _REUSE = 4
 """Steps that learn from the same prompts."""
@@ -43,20 +42,16 @@ def text_stage(
     lengths = embedding_lengths(config, encoder)
     leaves = {k: v.detach().clone().requires_grad_() for k, v in rows.vectors.items()}
     live = Rows(leaves, rows.behind)
-    kind = Muon if config.optimizer == "muon" else torch.optim.Adam
-    optimizer = kind([{"params": [leaf]} for leaf in leaves.values()], lr=config.learning_rate)
-    lesson: _Lesson | None = None
-    for step in range(config.text_steps):
-        if lesson is None or step % _REUSE == 0:
-            examples = batches.examples(config.counts, "text", step // _REUSE)
-            lesson = _Lesson.of(config, encoder, examples, rows)
-        rate = learning_rate(config, step, config.text_steps)
-        for group, length in zip(optimizer.param_groups, lengths.values(), strict=True):
-            group["lr"] = rate * length
-        optimizer.zero_grad()
-        lesson.loss(encoder, live).backward()  # pyright: ignore[reportUnknownMemberType]
-        optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-        progress("learning from texts", step + 1, config.text_steps)
+    optimizer = new_optimizer(config, leaves)
+    for begin in range(0, config.text_steps, _REUSE):
+        examples = batches.examples(config.counts, "text", begin // _REUSE)
+        lesson = _Lesson.of(config, encoder, examples, rows)
+        for step in range(begin, min(begin + _REUSE, config.text_steps)):
+            set_rate(optimizer, learning_rate(config, step, config.text_steps), lengths)
+            optimizer.zero_grad()
+            lesson.loss(encoder, live).backward()  # pyright: ignore[reportUnknownMemberType]
+            optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+            progress("learning from texts", step + 1, config.text_steps)
     return Rows({k: v.detach() for k, v in leaves.items()}, rows.behind)
 
 
@@ -76,11 +71,9 @@ class _Lesson:
         """Of the examples whose prompts fit into one chunk with the rows."""
         space = room(config.num_vectors)
         pieces = {e.prompt: encoder.pieces(e.prompt) for e in examples}
-        chosen = [e for e in examples if e.prompt and len(pieces[e.prompt]) <= space] or examples[
-            :1
-        ]
-        neutral = [e.neutral for e in chosen]
-        plain = encode_unique(encoder, neutral, None)
+        fitting = [e for e in examples if e.prompt and len(pieces[e.prompt]) <= space]
+        chosen = fitting or examples[:1]
+        plain = encode_unique(encoder, [e.neutral for e in chosen], None)
         front = config.num_vectors - rows.behind
         at = [
             aligned(pieces[e.prompt], encoder.pieces(e.neutral), front, rows.behind) for e in chosen
