@@ -133,8 +133,8 @@ class BatchSampler:
         t = self._levels(examples, random)
         noise = torch.randn((len(examples), *examples[0].latent.shape), generator=random)
         weighting = cast(Weighting, self.config.weighting)
-        size = self.config.micro_batch or forward_batch(self.denoiser.device, noise[0].numel())
-        parts = self.encoder, self.denoiser, examples, t, noise, weighting, MicroBatch(size)
+        micro = self._new_micro(noise)
+        parts = self.encoder, self.denoiser, examples, t, noise, weighting, micro
         with autocast(self.config, self.denoiser.device):
             return caption_change(*parts)
 
@@ -146,8 +146,8 @@ class BatchSampler:
         noise = torch.randn((total, *examples[0].latent.shape), generator=random)
         device = self.denoiser.device
         mine = self.group.share(total)
-        nothing = noise[:0].to(device)
-        x_ts, targets, directions = [nothing], [nothing], [nothing]  # a share can be empty
+        x_t = torch.zeros(noise.shape, device=device)
+        target, direction = torch.zeros_like(x_t), torch.zeros_like(x_t)
 
         def run(some: list[int]) -> None:
             with autocast(self.config, device):
@@ -160,32 +160,28 @@ class BatchSampler:
                     self.config.repulsion,
                     any(self.config.contrasts.values()),
                 )
-            x_ts.append(part.x_t)
-            targets.append(part.target)
-            directions.append(part.contrast_direction)
+            x_t[some], target[some] = part.x_t, part.target
+            direction[some] = part.contrast_direction
 
         if self._micro is None:
-            size = self.config.micro_batch or forward_batch(device, noise[0].numel())
-            self._micro = MicroBatch(size)
-        longest = [max(texts, key=len) for texts in zip(*_texts(examples), strict=True)]
-        order: list[int] = []
+            self._micro = self._new_micro(noise)
+        # all are encoded without the prefix; the longest text of an example decides its chunks
+        longest = [max(e.prompt, e.neutral, e.contrast_prompt, key=len) for e in examples]
         for some in by_chunks(self.encoder, [longest[i] for i in mine], CHUNK):
-            part = [mine[i] for i in some]
-            self._micro.each(part, run)
-            order += part
-        back = torch.tensor([order.index(i) for i in mine], dtype=torch.long, device=device)
-
-        def gather(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-            return self.group.gather(torch.cat(list(parts))[back], total)
-
+            self._micro.each([mine[i] for i in some], run)
         return TargetBatch(
             tuple(e.kind for e in examples),
             tuple(e.prompt for e in examples),
-            gather(x_ts),
+            self.group.gather(x_t[mine], total),
             t.to(device),
-            gather(targets),
-            gather(directions),
+            self.group.gather(target[mine], total),
+            self.group.gather(direction[mine], total),
         )
+
+    def _new_micro(self, noise: torch.Tensor) -> MicroBatch:
+        """As many examples of such noise at once as the settings, or memory, allow."""
+        size = self.config.micro_batch or forward_batch(self.denoiser.device, noise[0].numel())
+        return MicroBatch(size)
 
     def _levels(self, examples: Sequence[Example], random: torch.Generator) -> torch.Tensor:
         """Steps of the schedule to noise examples at, (B,): name-free ones from their own on.
@@ -202,12 +198,3 @@ class BatchSampler:
             part = torch.randperm(count, generator=random) + torch.rand(count, generator=random)
             t[where] = (lowest + (end - lowest) * part / count).long().clamp(max=end - 1)
         return t
-
-
-def _texts(examples: Sequence[Example]) -> tuple[list[str], ...]:
-    """Everything that is encoded without the prefix for targets."""
-    return (
-        [example.prompt for example in examples],
-        [example.neutral for example in examples],
-        [example.contrast_prompt for example in examples],
-    )
