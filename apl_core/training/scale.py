@@ -34,6 +34,16 @@ def _length(table: Tensor) -> float:
     return float(norms.median()) / table.shape[1] ** 0.5
 
 
+def next_of_kind(examples: Sequence[Example]) -> list[int]:
+    """For each example the place of the next one of its kind, of the last one the first."""
+    found = list(range(len(examples)))
+    for kind in {example.kind for example in examples}:
+        places = [i for i, example in enumerate(examples) if example.kind == kind]
+        for place, following in zip(places, [*places[1:], *places[:1]], strict=True):
+            found[place] = following
+    return found
+
+
 @torch.no_grad()
 def caption_change(
     encoder: TextEncoderPort,
@@ -50,11 +60,7 @@ def caption_change(
     and `noise` (B, C, H, W) are those of the examples. RunError if no caption changes anything.
     """
     texts = [example.neutral for example in examples]
-    places = {e.kind: [i for i, o in enumerate(examples) if o.kind == e.kind] for e in examples}
-    others = list(texts)
-    for some in places.values():
-        for place, following in zip(some, [*some[1:], *some[:1]], strict=True):
-            others[place] = texts[following]
+    others = [texts[i] for i in next_of_kind(examples)]
     found: list[Tensor] = []
 
     def run(part: list[int]) -> None:

@@ -35,6 +35,7 @@ from ..tokens import CHUNK, room
 from .callbacks import PhaseReport, ValidationResult
 from .micro import MicroBatch
 from .parallel import Group
+from .scale import next_of_kind
 from .step import by_chunks
 
 log = logging.getLogger("apl")
@@ -191,15 +192,10 @@ class PromptValidator:
 
     def _other_prompts(self) -> list[str]:
         """The next caption of each example's kind; for names those of name-free prompts."""
-        found = [""] * len(self.examples)
-        free = self._places("people") or self._places("things")
-        for kind in KINDS:
-            places = self._places(kind)
-            for place, following in zip(places, [*places[1:], *places[:1]], strict=True):
-                found[place] = self.examples[following].prompt
-            if kind == "identity" and free:
-                for number, place in enumerate(places):
-                    found[place] = self.examples[free[number % len(free)]].prompt
+        found = [self.examples[i].prompt for i in next_of_kind(self.examples)]
+        if free := self._places("people") or self._places("things"):
+            for number, place in enumerate(self._places("identity")):
+                found[place] = self.examples[free[number % len(free)]].prompt
         return found
 
     def _places(self, kind: Kind) -> list[int]:
