@@ -50,10 +50,11 @@ def _progress(run: RunStatus) -> dict[str, Any]:
     if run.doing == "learning" and run.done == run.total:
         doing = "Looking at what was learned"
     known = run.total > 0
-    left = seconds_left(run, rows(run.path))
+    metrics = rows(run.path)
+    left = seconds_left(run, metrics)
     said = [doing, *([f"{run.done} of {run.total}"] if known else [])]
     said += [f"about {duration(left)} of learning left"] if left else []
-    checks = [row for row in rows(run.path) if "score" in row]
+    checks = [row for row in metrics if "score" in row]
     said += [in_short(checks[-1])] if checks else []
     share = min(100.0, 100 * run.done / run.total) if known else None
     return {"share": share, "said": " · ".join(said)}
