@@ -142,30 +142,31 @@ def run(
     if record.exists():
         found = json.loads(record.read_text(encoding="utf-8"))
 
-    def measured(rows: Rows | None) -> dict[str, float]:
-        with RenderPool(model.folder, EVALUATION_STEPS, workers) as renderer:
-            drawn = PendingImages(renderer.submit(requests, rows)).result(int)
-        values = {key: mean.value for key, mean in figures(drawn, condition, prompts).items()}
-        return {key: values[key] for key in COLUMNS if key in values}
-
     def keep(name: str, values: dict[str, float]) -> None:
         found[name] = values
         out.mkdir(parents=True, exist_ok=True)
         write_text(record, json.dumps(found, indent=1) + "\n")
 
-    if NONE not in found:
-        keep(NONE, measured(None))
-    for name, variant in variants.items():
-        for seed in seeds:
-            key = f"{name}, seed {seed}"
-            if key in found:
-                continue
-            config = dataclasses.replace(variant.config, seed=seed)
-            own = dataclasses.replace(variant, config=config)
-            prefix = learn(model, own, out / name.replace(" ", "-") / f"seed-{seed}")
-            told = {k: v for k, v in prefix.card.figures.items() if k in COLUMNS}
-            keep(key, measured(prefix.rows()) | told)
-            say(key)
+    with RenderPool(model.folder, EVALUATION_STEPS, workers) as renderer:
+
+        def measured(rows: Rows | None) -> dict[str, float]:
+            drawn = PendingImages(renderer.submit(requests, rows)).result(int)
+            values = {key: mean.value for key, mean in figures(drawn, condition, prompts).items()}
+            return {key: values[key] for key in COLUMNS if key in values}
+
+        if NONE not in found:
+            keep(NONE, measured(None))
+        for name, variant in variants.items():
+            for seed in seeds:
+                key = f"{name}, seed {seed}"
+                if key in found:
+                    continue
+                config = dataclasses.replace(variant.config, seed=seed)
+                own = dataclasses.replace(variant, config=config)
+                prefix = learn(model, own, out / name.replace(" ", "-") / f"seed-{seed}")
+                told = {k: v for k, v in prefix.card.figures.items() if k in COLUMNS}
+                keep(key, measured(prefix.rows()) | told)
+                say(key)
     say(table(found, variants, seeds).text())
     return found
 
