@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import PAPER_STEP, settings
+from tiny_run import PAPER_STEP, WHOLE, settings
 from tiny_train import timeless, train
 
 from apl_core.training import batches
@@ -34,17 +34,7 @@ TOLERANCE = [0.01, 0.02, 0.06, 0.2]
         ("pool", {"target_cache": 18, "target_cache_uses": 5}),
         ("muon", {"optimizer": "muon"}),
         ("texts", {"text_steps": 5, "prefix_init": "normal", "repulsion": 0.0}),
-        (
-            "whole",
-            {
-                "optimizer": "muon",
-                "weighting": "x0",
-                "weight_contrast": 0.2,
-                "weight_contrast_free": 0.4,
-                "max_snr": 0.2,
-                "max_snr_free": 2.5,
-            },
-        ),
+        ("whole", WHOLE),
         ("paper", {**PAPER_STEP, "lr_scheduler": "constant"}),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import PAPER_STEP, Child, settings
+from tiny_run import PAPER_STEP, WHOLE, Child, settings
 from tiny_train import prefix_bytes, stop_at, timeless, train
 
 from apl_core.errors import RunError
@@ -23,14 +23,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "plain": {},
     "kept targets": {"target_cache": 18, "target_cache_uses": 5},
     "micro-batches": {"micro_batch": 4, "max_grad_norm": 0.5},
-    "muon": {
-        "optimizer": "muon",
-        "weighting": "x0",
-        "weight_contrast": 0.2,
-        "weight_contrast_free": 0.4,
-        "max_snr": 0.2,
-        "max_snr_free": 2.5,
-    },
+    "muon": WHOLE,
     "texts": {"text_steps": 3, "save_every": 5},
     "paper": PAPER_STEP,
     "patience": {"patience": 2, "steps": 30, "validate_every": 2, "learning_rate": 0.6},
