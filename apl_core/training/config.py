@@ -18,7 +18,6 @@ from .renamed import renamed
 MAX_SNR = 1e9
 """Every noise level there is has less signal than this for its noise."""
 
-
 LEAST_RATE = 0.1
 """A smaller step size is an absolute one, of an earlier version."""
 

@@ -45,9 +45,8 @@ def gradient(
     """Add the gradient of `scale` times the loss to the rows; loss and error per kind of example.
 
     Every kind counts by its weight: sum over kinds of w_kind * mean error, in `unit` (see
-    `scale.caption_change`). Micro-batches and the
-    shares of several processes add up to the same gradient. RunError if memory is too small for
-    one example.
+    `scale.caption_change`). Micro-batches and the shares of several processes add up to the same
+    gradient. RunError if memory is too small for one example.
     """
     weights = example_weights(batch.kinds, config.weights)
     each = torch.zeros(len(batch), dtype=torch.float64)

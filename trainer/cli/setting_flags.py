@@ -33,14 +33,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     for name, declared in SETTINGS.items():
         about, choices = declared.metadata, declared.metadata["choices"]
         text = about["help"][0].lower() + about["help"][1:]
-        notes = [] if choices else [allowed(declared)]
-        notes.append(f"default: {declared.default}")
+        notes = [*([] if choices else [allowed(declared)]), f"default: {declared.default}"]
         added[about["group"]].add_argument(
             f"--{name.replace('_', '-')}",
             type=parsed,
             default=argparse.SUPPRESS,  # the model decides which recipe's default it is
             metavar=f"{{{','.join(choices)}}}" if choices else "N",
-            help=f"{text} ({'; '.join(notes)})" if notes else text,
+            help=f"{text} ({'; '.join(notes)})",
         )
     for old in ("vectors", "behind", "rate"):  # flags of 0.1
         hidden = argparse.SUPPRESS

@@ -28,8 +28,7 @@ def add(verbs: Verbs) -> None:
         "apl train --model sd15.safetensors --names names.txt --out runs/mine",
     )
     add_checkpoint(train)
-    dry_run = "print the settings and expected memory and time, and stop"
-    add_training(train, dry_run)
+    add_training(train, "print the settings and expected memory and time, and stop")
     train.add_argument("--data", type=Path, metavar="DIR", help="pictures with a metadata.jsonl")
     train.add_argument(
         "--vram", type=int, choices=(4, 6, 8, 12, 24), help="preset for a card of GB"
@@ -64,7 +63,6 @@ def add(verbs: Verbs) -> None:
 
 def run_train(given: argparse.Namespace) -> int:
     """Learn a prefix from the beginning."""
-
     from ..checkpoints.compiling import check_compiler
     from ..checkpoints.load import check_reading
     from ..checkpoints.presets import TrainingSetup, forecast
@@ -128,7 +126,6 @@ def _check_data(given: argparse.Namespace) -> None:
 
 def run_resume(given: argparse.Namespace) -> int:
     """Go on with a run from its last saved state."""
-
     from apl_core.training.folder import RunFolder
 
     from ..settings import read_toml
