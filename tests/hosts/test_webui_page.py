@@ -14,6 +14,7 @@ from webui_page import (
     PICTURES,
     PROMPT,
     TICKED,
+    choose,
     draw_a_grid,
     generate,
     open_the_settings,
@@ -35,6 +36,7 @@ def test_tick_generate_paste_and_an_error(a_forge: Webui) -> None:
         assert "APL" not in generate(page, "Steps: 2")
         page.click(f"{BOX} .label-wrap")
         page.until(TICKED)
+        choose(page, "bracket")
         page.until(FITS)
         assert "APL hash: " in generate(page, "APL prefix: bracket")
         paste(page, drawn.infotext)
