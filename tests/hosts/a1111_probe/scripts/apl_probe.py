@@ -171,12 +171,11 @@ def _swallowing(request, texts):
 @contextmanager
 def _ungated(texts):
     """Takes operator mode's gate off and leaves the trace, which is deeper."""
-    from modules.sd_hijack import EmbeddingsWithFixes as Layer
-
+    layer = sys.modules["apl_a1111.hosts"].choose_host().embedding_class()
     with (
         _replaced(texts, "process_texts", _bare(texts.process_texts)),
         _replaced(texts, "process_tokens", _bare(texts.process_tokens)),
-        _replaced(Layer, "forward", Layer.forward.__wrapped__),
+        _replaced(layer, "forward", layer.forward.__wrapped__),
     ):
         yield
 
