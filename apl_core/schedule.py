@@ -1,6 +1,7 @@
 """The noise schedule: how a clean latent is noised, and what a network's output says about noise.
 
-Formulas: q(x_t | x_0) of DDPM (arXiv 2006.11239, eq. 4); v prediction (arXiv 2202.00512, app. D).
+Formulas: q(x_t | x_0) of DDPM (arXiv 2006.11239, eq. 4); v prediction (arXiv 2202.00512, app. D);
+x_t = (1 - s) x_0 + s noise with velocity noise - x_0 of rectified flow (arXiv 2209.03003, eq. 1).
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Prediction = Literal["eps", "v", "x0"]
-"""What a network predicts: the noise, the velocity, or the clean latent."""
+Prediction = Literal["eps", "v", "x0", "flow"]
+"""What a network predicts: the noise, the v of DDPM, the clean latent, or the flow's velocity."""
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """Signal kept after each step: `alphas_cumprod` (T,), falling from about 1 to about 0."""
+    """Signal kept after each step: `alphas_cumprod` (T,), falling from about 1 to about 0.
+
+    It is the share of x_t's variance that is signal. In DDPM that variance stays 1; in a rectified
+    flow the factors of signal and noise sum to 1 instead, and `flow` (T,) is that of noise.
+    """
 
     alphas_cumprod: Tensor
+    flow: Tensor | None = None
 
     def __post_init__(self) -> None:
         values = self.alphas_cumprod
@@ -31,6 +37,16 @@ class Schedule:
         """Stable Diffusion's schedule: betas linear in their square root."""
         betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
         return Schedule((1 - betas).cumprod(0).float())
+
+    @staticmethod
+    def rectified_flow(steps: int = 1000, most: float = 0.999) -> Schedule:
+        """Noise from near 0 to `most` in equal steps: x_t = (1 - s) x_0 + s noise.
+
+        Nothing is left of the signal at 1, from which no noise prediction can be told.
+        """
+        noise = torch.linspace(most / steps, most, steps, dtype=torch.float64)
+        signal = (1 - noise).square()
+        return Schedule((signal / (signal + noise.square())).float(), noise.float())
 
     def to_zero_snr(self) -> Schedule:
         """The same schedule stretched so that nothing is left of the signal at its end.
@@ -56,13 +72,26 @@ class Schedule:
         return int(within[0]) if len(within) else self.steps - 1
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at steps t (B,), shaped to multiply `like`."""
-        kept = self.alphas_cumprod.to(like.device)[t].float()
+        """Factors of signal and noise at steps t (B,), shaped to multiply `like`.
+
+        sqrt(alpha_bar) and sqrt(1 - alpha_bar); in a flow 1 - s and s.
+        """
         shape = (-1,) + (1,) * (like.dim() - 1)
+        if self.flow is not None:
+            noise = self.flow.to(like.device)[t].reshape(shape)
+            return 1 - noise, noise
+        kept = self.alphas_cumprod.to(like.device)[t].float()
         return kept.sqrt().reshape(shape), (1 - kept).sqrt().reshape(shape)
 
+    def scaled(self, x: Tensor, t: Tensor) -> Tensor:
+        """x_t of a schedule whose variance stays 1 as that of this one, (B, C, H, W)."""
+        if self.flow is None:
+            return x
+        signal, noise = self.coefficients(t, x)
+        return x * (signal.square() + noise.square()).sqrt()
+
     def q_sample(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise; all (B, C, H, W), t (B,)."""
+        """x_t = signal x_0 + sigma noise; all (B, C, H, W), t (B,)."""
         signal, sigma = self.coefficients(t, x0)
         return signal * x0 + sigma * noise
 
@@ -73,6 +102,8 @@ class Schedule:
         signal, sigma = self.coefficients(t, x_t)
         if kind == "v":
             return signal * output + sigma * x_t
+        if kind == "flow":
+            return x_t + signal * output
         return (x_t - signal * output) / sigma
 
     def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor, kind: Prediction) -> Tensor:
@@ -82,4 +113,6 @@ class Schedule:
         signal, sigma = self.coefficients(t, x_t)
         if kind == "v":
             return signal * x_t - sigma * output
+        if kind == "flow":
+            return x_t - sigma * output
         return (x_t - sigma * output) / signal

@@ -100,9 +100,10 @@ class Sampler:
         scheduler.set_timesteps(self.steps)
         for step in scheduler.timesteps:
             t = torch.full((len(x),), int(step), device=device)
-            eps = self.denoiser.predict_noise(x, t, positive)
+            x_t = self.denoiser.schedule.scaled(x, t)
+            eps = self.denoiser.predict_noise(x_t, t, positive)
             if self.guidance != 1 and int(step) in self.guided:
-                plain = self.denoiser.predict_noise(x, t, negative)
+                plain = self.denoiser.predict_noise(x_t, t, negative)
                 eps = plain + self.guidance * (eps - plain)
             fresh = noise() if self.eta else None
             moved: Any = scheduler.step(eps, int(step), x, self.eta, variance_noise=fresh)

@@ -116,3 +116,35 @@ def test_every_step_is_below_a_large_ratio_and_the_last_one_stands_for_none() ->
     assert SCHEDULE.first_below(1e9) == 0
     assert SCHEDULE.first_below(1e-9) == SCHEDULE.steps - 1
     assert SCHEDULE.to_zero_snr().first_below(1e-7) == SCHEDULE.steps - 1
+
+
+FLOW = Schedule.rectified_flow()
+
+
+@given(seed=seeds, t=steps)
+def test_a_flow_is_a_straight_line_from_latent_to_noise(seed: int, t: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    x0, noise = torch.randn(2, 2, 3, 4, 4, generator=random, dtype=torch.float64)
+    at, share = torch.tensor([t, t]), 0.999 * (t + 1) / 1000
+    x_t = (1 - share) * x0 + share * noise
+    torch.testing.assert_close(FLOW.q_sample(x0, noise, at), x_t, rtol=0, atol=3e-6)
+    found = FLOW.to_eps(noise - x0, x_t, at, "flow")
+    torch.testing.assert_close(found, noise, rtol=0, atol=1e-5)
+    found = FLOW.to_x0(noise - x0, x_t, at, "flow")
+    torch.testing.assert_close(found, x0, rtol=0, atol=1e-5)
+    found = FLOW.to_x0(noise, x_t, at, "eps")
+    torch.testing.assert_close(found, x0, rtol=0, atol=3e-5 / (1 - share))
+
+
+@given(t=steps)
+def test_scaling_gives_a_flow_the_variance_that_it_has(t: int) -> None:
+    x, at = torch.ones(1, 1, 1, 1), torch.tensor([t])
+    assert torch.equal(SCHEDULE.scaled(x, at), x)
+    share = 0.999 * (t + 1) / 1000
+    wanted = ((1 - share) ** 2 + share**2) ** 0.5
+    assert float(FLOW.scaled(x, at)) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_steps_of_a_flow_are_found_by_their_signal_too() -> None:
+    t = FLOW.first_below(0.25)  # signal half of the noise: noise is two thirds
+    assert 0.999 * (t + 1) / 1000 == pytest.approx(2 / 3, abs=1e-3)
