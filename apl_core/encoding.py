@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from .alignment import chunk_places
 from .errors import FitError
 from .ports import Conditioning
 from .prefix import Rows, describe
@@ -71,6 +72,10 @@ class ReferenceEncoder:
     def pieces(self, text: str) -> list[str]:
         """The first tower's tokens of a text as strings."""
         return self.towers[0].pieces(text)
+
+    def aligned(self, prompt: str, neutral: str, rows: Rows) -> list[int]:
+        """For each place of a prefixed prompt's chunk, the one of the neutral prompt's."""
+        return chunk_places(self.pieces(prompt), self.pieces(neutral), rows)
 
     def check(self, texts: Iterable[str]) -> None:
         """PromptError if one of the texts could not be encoded: told before the work begins."""

@@ -15,25 +15,31 @@ from .schedule import Schedule
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """Encoded prompts: `cross` (B, 77 * chunks, width) and, for SDXL, `pooled` (B, width)."""
+    """Encoded prompts: `cross` (B, 77 * chunks, width) and, for SDXL, `pooled` (B, width).
+
+    Encoders whose texts differ in length give `mask` (B, N): false where `cross` (B, N, width) is
+    padding that no denoiser may see.
+    """
 
     cross: Tensor
     pooled: Tensor | None = None
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         return self.cross.shape[0]
 
     def pick(self, rows: Tensor) -> Conditioning:
         """The prompts at `rows` (N,)."""
-        return Conditioning(self.cross[rows], None if self.pooled is None else self.pooled[rows])
+        rest = (None if x is None else x[rows] for x in (self.pooled, self.mask))
+        return Conditioning(self.cross[rows], *rest)
 
     @staticmethod
     def join(parts: Sequence[Conditioning]) -> Conditioning:
-        """One batch out of several with the same number of chunks."""
+        """One batch out of several of the same length."""
         pooled = [p.pooled for p in parts if p.pooled is not None]
-        return Conditioning(
-            torch.cat([p.cross for p in parts]), torch.cat(pooled) if pooled else None
-        )
+        masks = [p.mask for p in parts if p.mask is not None]
+        rest = (torch.cat(some) if some else None for some in (pooled, masks))
+        return Conditioning(torch.cat([p.cross for p in parts]), *rest)
 
 
 class TextEncoderPort(Protocol):
@@ -55,6 +61,10 @@ class TextEncoderPort(Protocol):
 
     def pieces(self, text: str) -> Sequence[str]:
         """The tokens of a text by the first encoder's tokenizer, as strings without its marks."""
+        ...
+
+    def aligned(self, prompt: str, neutral: str, rows: Rows) -> Sequence[int]:
+        """For each place of `cross` of a prompt with rows, that of the neutral one without."""
         ...
 
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:

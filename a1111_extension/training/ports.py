@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apl_core.alignment import chunk_places
 from apl_core.errors import HostError
 from apl_core.ports import Conditioning
 from apl_core.prefix import FAMILIES, Rows, describe
@@ -47,6 +48,10 @@ class HostEncoder:
         return [
             piece.removesuffix("</w>") for piece in openai_tokenizer().convert_ids_to_tokens(ids)
         ]
+
+    def aligned(self, prompt: str, neutral: str, rows: Rows) -> list[int]:
+        """For each place of a prefixed prompt's chunk, the one of the neutral prompt's."""
+        return chunk_places(self.pieces(prompt), self.pieces(neutral), rows)
 
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
         run = None if rows is None else Run("in training", rows)

@@ -5,9 +5,9 @@ the name. Every hidden state of P + c is drawn to the state of c2 that means the
 
     |tau(P + c)[p] - tau(c2)[at(p)]|^2 / u
 
-at(p) is the same word before and behind the name, the place of the words that replace the name, BOS
-for the rows in front, and EOS or padding for what stands behind the text. u is what another caption
-changes, the mean over all places. Name-free prompts are drawn to themselves.
+at(p) is the same word before and behind the name, the place of the words that replace the name,
+what stands before the text for the rows in front, and what stands after it for those behind. u is
+what another caption changes, the mean over all places. Name-free prompts are drawn to themselves.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..objective import Example, encode_unique, example_weights
 from ..ports import Conditioning, TextEncoderPort
 from ..prefix import Rows
-from ..tokens import LENGTH, room
+from ..tokens import room
 from .batches import BatchSampler
 from .callbacks import PhaseReport
 from .config import TrainConfig
@@ -56,7 +56,7 @@ def text_stage(
 
 
 class _Lesson:
-    """Prompts with the states (B, 77, width) and pooled outputs that they are drawn to."""
+    """Prompts with the states (B, N, width) and pooled outputs that they are drawn to."""
 
     def __init__(
         self, prompts: Sequence[str], target: Conditioning, units: list[float], weights: Tensor
@@ -74,13 +74,13 @@ class _Lesson:
         fitting = [e for e in examples if e.prompt and len(pieces[e.prompt]) <= space]
         chosen = fitting or examples[:1]
         plain = encode_unique(encoder, [e.neutral for e in chosen], None)
-        front = config.num_vectors - rows.behind
-        at = [
-            aligned(pieces[e.prompt], encoder.pieces(e.neutral), front, rows.behind) for e in chosen
-        ]
-        places = torch.tensor(at, device=plain.cross.device)
-        cross = plain.cross[torch.arange(len(chosen), device=places.device)[:, None], places]
-        target = Conditioning(cross, plain.pooled)
+        at = [encoder.aligned(e.prompt, e.neutral, rows) for e in chosen]
+        cross = nn.utils.rnn.pad_sequence(
+            [states[places] for states, places in zip(plain.cross, at, strict=True)], True
+        )
+        lengths = torch.tensor([len(places) for places in at])
+        seen = torch.arange(cross.shape[1]) < lengths[:, None]
+        target = Conditioning(cross, plain.pooled, seen.to(cross.device))
         units = [_mean_change(states) for states in _parts(plain)]
         weights = torch.tensor(example_weights([e.kind for e in chosen], config.weights))
         return _Lesson([e.prompt for e in chosen], target, units, weights)
@@ -88,34 +88,16 @@ class _Lesson:
     def loss(self, encoder: TextEncoderPort, rows: Rows) -> Tensor:
         """The weighted mean error in units of what another caption changes."""
         found = _parts(encode_unique(encoder, self.prompts, rows))
+        seen = self.target.mask
         total = torch.zeros(())
         for states, wanted, unit in zip(found, _parts(self.target), self.units, strict=True):
-            each = (states[:, :LENGTH].float() - wanted.float()).square().flatten(1).mean(1).cpu()
-            total = total + (each * self.weights).sum() / unit
+            if wanted.dim() == 3 and seen is not None:
+                each = (states[:, : seen.shape[1]].float() - wanted.float()).square().mean(2)
+                each = (each * seen).sum(1) / seen.sum(1)
+            else:
+                each = (states.float() - wanted.float()).square().mean(1)
+            total = total + (each.cpu() * self.weights).sum() / unit
         return total
-
-
-def aligned(prompt: Sequence[str], neutral: Sequence[str], front: int, behind: int) -> list[int]:
-    """For each of a chunk's 77 places with the prefix, the place in the neutral prompt's chunk.
-
-    The pieces that both begin and end with are the same words; what differs between is the name.
-    """
-    most = min(len(prompt), len(neutral))
-    before = next((i for i in range(most) if prompt[i] != neutral[i]), most)
-    after = next(
-        (i for i in range(most - before) if prompt[-1 - i] != neutral[-1 - i]), most - before
-    )
-    name, words = len(prompt) - before - after, len(neutral) - before - after
-    text = [
-        *range(before),
-        *(before + min(i * words // name, words - 1) if words else before for i in range(name)),
-        *range(before + words, len(neutral)),
-    ]
-    end = min(1 + len(neutral), LENGTH - 1)
-    places = [0, *[0] * front, *(min(1 + i, LENGTH - 1) for i in text), *[end] * behind, end]
-    pads = range(end + 1, end + 1 + LENGTH)
-    places += [min(pad, LENGTH - 1) for pad in pads]
-    return places[:LENGTH]
 
 
 def _parts(states: Conditioning) -> list[Tensor]:

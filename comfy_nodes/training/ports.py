@@ -12,6 +12,7 @@ import comfy.model_sampling
 import torch
 from torch import Tensor, nn
 
+from apl_core.alignment import chunk_places
 from apl_core.errors import HostError
 from apl_core.ports import Conditioning
 from apl_core.prefix import Rows
@@ -57,6 +58,10 @@ class ComfyEncoder:
         _, tokenizer = next(tokenizers(self.clip.tokenizer))
         found: list[str] = tokenizer.tokenizer.tokenize(text)
         return [piece.removesuffix("</w>") for piece in found]
+
+    def aligned(self, prompt: str, neutral: str, rows: Rows) -> list[int]:
+        """For each place of a prefixed prompt's chunk, the one of the neutral prompt's."""
+        return chunk_places(self.pieces(prompt), self.pieces(neutral), rows)
 
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
         """Encode texts as the host does; a shorter text of a batch is repeated to the length."""

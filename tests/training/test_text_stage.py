@@ -6,13 +6,14 @@ import torch
 from tiny_model import TinySource, tiny_model
 from torch import Tensor
 
+from apl_core.alignment import chunk_places
 from apl_core.objective import encode_unique
 from apl_core.prefix import Rows
 from apl_core.training.batches import BatchSampler, generator
 from apl_core.training.config import TrainConfig
 from apl_core.training.initial import initial_rows
 from apl_core.training.parallel import Group
-from apl_core.training.text_stage import aligned, text_stage
+from apl_core.training.text_stage import text_stage
 
 MODEL = tiny_model()
 
@@ -60,12 +61,17 @@ def test_it_draws_prompts_to_their_targets() -> None:
     assert sum(after.values()) < 0.7 * sum(before.values())
 
 
+def places_of(prompt: list[str], neutral: list[str], front: int, behind: int) -> list[int]:
+    rows = torch.zeros(front + behind, 4)
+    return chunk_places(prompt, neutral, Rows({"pocket": rows}, behind))
+
+
 def test_every_place_of_a_chunk_is_aligned_with_one_of_the_neutral_prompt() -> None:
     prompt, neutral = (
         ["a", "photo", "of", "ada", "love", "lace", "smiling"],
         ["a", "photo", "of", "a", "person", "smiling"],
     )
-    places = aligned(prompt, neutral, front=2, behind=1)
+    places = places_of(prompt, neutral, 2, 1)
     assert len(places) == 77
     assert places[:3] == [0, 0, 0]  # BOS and the rows in front
     assert places[3:6] == [1, 2, 3]  # a photo of
@@ -78,6 +84,6 @@ def test_every_place_of_a_chunk_is_aligned_with_one_of_the_neutral_prompt() -> N
 
 def test_prompts_without_a_name_and_empty_targets_are_aligned_too() -> None:
     same = ["a", "red", "house"]
-    assert aligned(same, same, 0, 0) == list(range(77))
-    empty = aligned(["ada"], [], front=1, behind=1)
+    assert places_of(same, same, 0, 0) == list(range(77))
+    empty = places_of(["ada"], [], 1, 1)
     assert empty[:5] == [0, 0, 1, 1, 1]  # the name is drawn to where an empty prompt ends
