@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..example_kinds import KINDS, Kind
 from ..objective import Example, encode_unique
-from ..ports import DenoiserPort, TextEncoderPort
+from ..ports import Conditioning, DenoiserPort, TextEncoderPort
 from ..prefix import Rows
 from ..schedule import Schedule
 from ..tokens import CHUNK, room
@@ -83,6 +83,10 @@ class _Level:
     direction: Tensor
 
 
+_Encoded = dict[tuple[str, ...], Conditioning]
+"""Texts that were encoded already: the noise levels share them."""
+
+
 def _floats(values: Tensor) -> list[float]:
     return [float(value) for value in values]
 
@@ -122,8 +126,9 @@ class PromptValidator:
         if not self._levels:
             self._prepare()
         along, change = torch.zeros(len(self.examples)), torch.zeros(len(self.examples))
+        prompts, encoded = [e.prompt for e in self.examples], _Encoded()
         for level in self._levels:
-            apart = self._predict([e.prompt for e in self.examples], level, rows) - level.base
+            apart = self._predict(prompts, level, rows, encoded) - level.base
             along += (apart * level.direction).flatten(1).sum(1)
             change += apart.square().flatten(1).sum(1)
         share = along / self._lengths.clamp_min(torch.finfo(along.dtype).tiny)
@@ -156,7 +161,7 @@ class PromptValidator:
             for e, p, s in zip(self.examples, prompts, swapped, strict=True)
         ]
         others = self._other_prompts()
-        changes = torch.zeros(len(self.examples))
+        changes, encoded = torch.zeros(len(self.examples)), _Encoded()
         steps = levels(self.denoiser.schedule)
         for done, t in enumerate(steps, 1):
             noise = torch.randn(latents.shape, generator=random)
@@ -164,9 +169,11 @@ class PromptValidator:
             x_t = self.denoiser.schedule.q_sample(latents, noise, at)
             blank = torch.zeros_like(x_t)
             level = _Level(t, x_t, blank, blank)
-            base = self._predict(neutral, level, None)
-            direction = self._predict(directed, level, None) - base
-            changes += (self._predict(others, level, None) - base).square().flatten(1).sum(1)
+            base = self._predict(neutral, level, None, encoded)
+            direction = self._predict(directed, level, None, encoded) - base
+            changes += (
+                (self._predict(others, level, None, encoded) - base).square().flatten(1).sum(1)
+            )
             self._levels.append(_Level(t, x_t, base, direction))
             self._progress("validation targets", done, len(steps))
         self._lengths = sum(
@@ -204,16 +211,20 @@ class PromptValidator:
     def _free(self) -> list[int]:
         return [i for i, e in enumerate(self.examples) if e.kind != "identity"]
 
-    def _predict(self, texts: Sequence[str], level: _Level, rows: Rows | None) -> Tensor:
+    def _predict(
+        self, texts: Sequence[str], level: _Level, rows: Rows | None, encoded: _Encoded
+    ) -> Tensor:
         """Noise predictions (N, C, H, W) on the CPU, shared out among the processes of a run."""
         device, mine = self.denoiser.device, self._group.share(len(texts))
         found = torch.zeros_like(level.x_t)
 
         def run(part: list[int]) -> None:
             at = torch.full((len(part),), level.t, device=device)
-            conditioning = encode_unique(self.encoder, [texts[i] for i in part], rows)
+            some = tuple(texts[i] for i in part)
+            if some not in encoded:
+                encoded[some] = encode_unique(self.encoder, some, rows)
             x_t = level.x_t[part].to(device)
-            found[part] = self.denoiser.predict_noise(x_t, at, conditioning).float().cpu()
+            found[part] = self.denoiser.predict_noise(x_t, at, encoded[some]).float().cpu()
 
         space = CHUNK if rows is None else room(rows.n)
         with torch.no_grad():
