@@ -18,9 +18,12 @@ from .metadata import PrefixCard
 from .tokens import FEWER, MAX_ROWS, NO_ROOM
 
 WIDTHS: Mapping[str, int] = MappingProxyType(
-    {"clip_l": 768, "clip_g": 1280, "clip_h": 1024, "pocket": 128}
+    {"clip_l": 768, "clip_g": 1280, "clip_h": 1024, "pocket": 128, "smollm2": 576, "minilm": 384}
 )
-"""Width of the token embeddings of every text encoder that a prefix can be made for."""
+"""Width of the token embeddings of every text encoder that a prefix can be made for.
+
+The last two are the zoo's (`apl zoo`), real language models behind small denoisers.
+"""
 
 FAMILIES: Mapping[frozenset[str], str] = MappingProxyType(
     {
@@ -28,6 +31,8 @@ FAMILIES: Mapping[frozenset[str], str] = MappingProxyType(
         frozenset({"clip_h"}): "SD 2.x",
         frozenset({"clip_l", "clip_g"}): "SDXL",
         frozenset({"pocket"}): "pocket model",
+        frozenset({"smollm2"}): "zoo, SmolLM2",
+        frozenset({"minilm"}): "zoo, MiniLM",
     }
 )
 """A checkpoint family by the set of its text encoders."""

@@ -1,0 +1,209 @@
+"""Language models and other encoders of whole texts as the core's text encoder port.
+
+A text stands in its template, the rows around the text. What a denoiser reads are the states behind
+chosen layers, without what the family cuts off in front (as Z-Image, Lumina 2, Flux.2 and
+Qwen-Image do it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apl_core.alignment import same_words
+from apl_core.errors import FitError, PromptError
+from apl_core.ports import Conditioning
+from apl_core.prefix import Rows, describe
+
+_TOGETHER = 8
+"""Texts that run together: of like length, so that little is padding."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """What stands around a text, and how many tokens in front no denoiser sees.
+
+    `layers` are numbers of layers passed, whose states are joined along the width; that of all
+    layers is normalized as the model does it, others are not.
+    """
+
+    before: str
+    after: str
+    layers: tuple[int, ...]
+    cut: int = 0
+
+
+class LanguageEncoder:
+    """A TextEncoderPort over one frozen transformer with relative or absolute positions.
+
+    Layers behind the last one that is read are taken off the model. With `hidden` the rows' own
+    states are taken out again, so that a denoiser sees as many tokens as without a prefix.
+    """
+
+    def __init__(
+        self, key: str, model: nn.Module, tokenizer: Any, template: Template, hidden: bool = False
+    ) -> None:
+        self.key, self.model, self.tokenizer, self.template = key, model, tokenizer, template
+        self.hidden = hidden
+        self._blocks = _blocks(model)
+        self._all = len(self._blocks)
+        del self._blocks[max(template.layers) :]
+        self._before, self._after = (
+            self._ids(words) for words in (template.before, template.after)
+        )
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._pad = tokenizer.pad_token_id
+
+    def _ids(self, text: str) -> list[int]:
+        encoded = self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)
+        return list(encoded.input_ids)
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Token-embedding width of the encoder."""
+        return {self.key: self.token_embedding(self.key).shape[1]}
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """The transformer."""
+        return [self.model]
+
+    def token_embedding(self, key: str) -> Tensor:
+        """The token-embedding table (vocabulary, width)."""
+        model: Any = self.model
+        return model.get_input_embeddings().weight
+
+    def pieces(self, text: str) -> list[str]:
+        """The tokens of a text as strings, without the marks of words and their parts."""
+        tokens = self.tokenizer.convert_ids_to_tokens(self._ids(text))
+        return [token.removeprefix("##").removesuffix("</w>").strip("Ġ▁Ċ") for token in tokens]
+
+    def aligned(self, prompt: str, neutral: str, rows: Rows) -> list[int]:
+        """For each state that a denoiser sees of a prefixed prompt, the one of the neutral one."""
+        words = same_words(self.pieces(prompt), self.pieces(neutral))
+        start = len(self._before) - self.template.cut
+        end = start + len(self.pieces(neutral))
+        around = (
+            ([], [])
+            if self.hidden
+            else ([max(start - 1, 0)] * (rows.n - rows.behind), [end] * rows.behind)
+        )
+        text = (start + i for i in words)
+        return [*range(start), *around[0], *text, *around[1], *range(end, end + len(self._after))]
+
+    def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
+        """Encode texts, filled up to the longest; FitError if the rows are for another encoder.
+
+        PromptError if a text spells out a token that ends it or opens a turn of its own.
+        """
+        if rows is not None and (given := _widths(rows)) != self.widths:
+            raise FitError(
+                "encode with a prefix",
+                f"the prefix is for {describe(given)}, the model is {describe(self.widths)}",
+                "use a prefix that was made for this kind of model",
+            )
+        placed = [self._placed(text, rows) for text in texts]
+        found: dict[int, Tensor] = {}
+        order = sorted(range(len(texts)), key=lambda i: len(placed[i]))
+        for start in range(0, len(order), _TOGETHER):
+            some = order[start : start + _TOGETHER]
+            found |= zip(some, self._states([placed[i] for i in some], rows), strict=True)
+        states = [found[i] for i in range(len(texts))]
+        lengths = torch.tensor([len(one) for one in states], device=states[0].device)
+        cross = nn.utils.rnn.pad_sequence(states, batch_first=True)
+        return Conditioning(cross, mask=torch.arange(cross.shape[1]).to(lengths) < lengths[:, None])
+
+    def _states(self, placed: Sequence[Sequence[int]], rows: Rows | None) -> list[Tensor]:
+        """What a denoiser sees of each text, (N, width * layers): of texts of like length."""
+        table = self.token_embedding(self.key)
+        places = _padded(placed, self._pad, table.device)
+        mask = _padded([[1] * len(one) for one in placed], 0, table.device).bool()
+        states = self._run(_embedded(places, table, rows, self.key), mask)
+        cut, hidden = self.template.cut, self.hidden
+        seen = ([i for i in range(cut, len(one)) if not (hidden and one[i] < 0)] for one in placed)
+        return [some[index] for some, index in zip(states, seen, strict=True)]
+
+    def _placed(self, text: str, rows: Rows | None) -> list[int]:
+        """Token ids of a text in its template; prefix row k is written as -1 - k."""
+        ids = self._ids(text)
+        if self._special.intersection(ids):
+            raise PromptError(
+                "encode this prompt",
+                "it spells out a token at which the text encoder ends a text or begins a turn",
+                "remove it from the prompt",
+            )
+        front: list[int] = []
+        behind: list[int] = []
+        if rows is not None and (ids or rows.everywhere):
+            marks = [-1 - k for k in range(rows.n)]
+            front, behind = marks[: rows.n - rows.behind], marks[rows.n - rows.behind :]
+        return [*self._before, *front, *ids, *behind, *self._after]
+
+    def _run(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """States (B, N, width * layers) behind the chosen layers."""
+        model: Any = self.model
+        wanted = self.template.layers
+        with _outputs(self._blocks) as behind:
+            given = None if bool(mask.all()) else mask.long()
+            out = model(inputs_embeds=embeddings, attention_mask=given)
+        states = [
+            out.last_hidden_state if number == self._all else behind[number - 1]
+            for number in wanted
+        ]
+        return torch.cat(states, -1)
+
+
+def _blocks(model: Any) -> nn.ModuleList:
+    """The list of a transformer's layers (Llama, Qwen, Gemma, Mistral; BERT; T5's encoder)."""
+    inner = getattr(model, "encoder", model)
+    for name in ("layers", "layer", "block"):
+        if isinstance(found := getattr(inner, name, None), nn.ModuleList):
+            return found
+    raise FitError(
+        "find the layers of a text encoder",
+        f"{type(model).__name__} has none that is known",
+        "use a Llama, Qwen, Gemma, Mistral, BERT or T5 encoder",
+    )
+
+
+@contextmanager
+def _outputs(blocks: nn.ModuleList) -> Iterator[dict[int, Tensor]]:
+    """What comes out of each layer while a model runs."""
+    found: dict[int, Tensor] = {}
+
+    def keep(number: int) -> Any:
+        def hook(module: nn.Module, given: Any, output: Any) -> None:
+            found[number] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    handles = [block.register_forward_hook(keep(i)) for i, block in enumerate(blocks)]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _widths(rows: Rows) -> dict[str, int]:
+    return {key: vectors.shape[-1] for key, vectors in rows.vectors.items()}
+
+
+def _padded(lists: Sequence[Sequence[int]], pad: int, device: torch.device) -> Tensor:
+    longest = max(len(one) for one in lists)
+    return torch.tensor([[*one, *[pad] * (longest - len(one))] for one in lists], device=device)
+
+
+def _embedded(places: Tensor, table: Tensor, rows: Rows | None, key: str) -> Tensor:
+    embeddings = nn.functional.embedding(places.clamp_min(0), table)
+    if rows is None:
+        return embeddings
+    learned = rows.vectors[key].to(embeddings.device)
+    marks = (-1 - places).clamp_min(0)
+    mixed = torch.where((places < 0)[..., None], learned[marks], embeddings.to(learned.dtype))
+    return mixed.to(embeddings.dtype)
