@@ -29,7 +29,7 @@ from apl_trainer.callbacks import ProgressBar
 from apl_trainer.evaluation.conditions import Condition
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.metrics import PendingImages, PromptSet, figures
-from apl_trainer.pocket.model import PocketModel
+from apl_trainer.pocket.model import WorldModel
 from apl_trainer.pocket.render_pool import RenderPool
 from apl_trainer.pocket.source import PocketSource, training_people
 from apl_trainer.pocket.validation import validation_examples
@@ -65,7 +65,7 @@ class Size:
     free: int = 96
 
 
-def snapshots(model: PocketModel, config: TrainConfig, folder: Path, every: int) -> list[Path]:
+def snapshots(model: WorldModel, config: TrainConfig, folder: Path, every: int) -> list[Path]:
     """Prefix files of one run, one at each `every`-th step; made once."""
     files = [folder / f"{step:05d}.safetensors" for step in range(every, config.steps + 1, every)]
     if all(file.exists() for file in files):
@@ -88,7 +88,7 @@ def snapshots(model: PocketModel, config: TrainConfig, folder: Path, every: int)
     return files
 
 
-def held_out_validator(model: PocketModel, names: int, free: int) -> PromptValidator:
+def held_out_validator(model: WorldModel, names: int, free: int) -> PromptValidator:
     """The measure on held-out names, with latents of people and things of the pocket world."""
     people = list(model.world.group("heldout"))[:names]
     examples = validation_examples(model, people, names, free)
@@ -108,7 +108,7 @@ def _ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def run(
-    model: PocketModel,
+    model: WorldModel,
     config: TrainConfig,
     seeds: Sequence[int],
     size: Size,

@@ -26,7 +26,7 @@ from apl_trainer.callbacks import ProgressBar
 from apl_trainer.evaluation.conditions import Condition
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.metrics import PendingImages, PromptSet, figures
-from apl_trainer.pocket.model import PocketModel
+from apl_trainer.pocket.model import PocketModel, WorldModel, load_pocket
 from apl_trainer.pocket.render_pool import RenderPool
 from apl_trainer.pocket.train import PocketOrigin, pocket_run
 from apl_trainer.report.page import Table
@@ -100,14 +100,16 @@ class ScaledTower:
         return self._tower.run(ids, rows / self._scale)
 
 
-def learn(model: PocketModel, variant: Variant, folder: Path) -> Prefix:
+def learn(model: WorldModel, variant: Variant, folder: Path) -> Prefix:
     """The prefix of a run, learned once, for the model as it is; `seconds` stands on its card."""
     file = folder / "measured.safetensors"
     if file.exists():
         return read_prefix(file)
     torch.set_num_threads(1)
-    towers = [ScaledTower(tower, variant.scale) for tower in model.encoder.towers]
-    scaled = dataclasses.replace(model, encoder=ReferenceEncoder(towers))
+    scaled = model
+    if isinstance(model, PocketModel):
+        towers = [ScaledTower(tower, variant.scale) for tower in model.encoder.towers]
+        scaled = dataclasses.replace(model, encoder=ReferenceEncoder(towers))
     run, origin = RunFolder(folder), PocketOrigin(str(model.folder), None)
     if not run.config.exists():
         run.create(variant.config)
@@ -123,12 +125,13 @@ def learn(model: PocketModel, variant: Variant, folder: Path) -> Prefix:
 
 
 def run(
-    model: PocketModel,
+    model: WorldModel,
     variants: Mapping[str, Variant],
     seeds: Sequence[int],
     out: Path,
     workers: int,
     say: Callable[[str], None],
+    load: Callable[[Path], WorldModel] = load_pocket,
 ) -> dict[str, dict[str, float]]:
     """Learn and measure every variant with every seed; writes `figures.json` and says a table.
 
@@ -147,7 +150,7 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         write_text(record, json.dumps(found, indent=1) + "\n")
 
-    with RenderPool(model.folder, EVALUATION_STEPS, workers) as renderer:
+    with RenderPool(model.folder, EVALUATION_STEPS, workers, load) as renderer:
 
         def measured(rows: Rows | None) -> dict[str, float]:
             drawn = PendingImages(renderer.submit(requests, rows)).result(int)

@@ -14,6 +14,7 @@ from transformers import CLIPTextModel
 
 from apl_core.encoding import ReferenceEncoder
 from apl_core.errors import AplError
+from apl_core.ports import DenoiserPort, TextEncoderPort
 
 from ..checkpoints.model_paths import is_pocket, no_model
 from ..models.clip_text import ClipTower
@@ -39,7 +40,7 @@ RECOGNIZER = "recognizer.safetensors"
 _OLD_RECOGNIZER = "recogniser.safetensors"  # read until 0.2
 GUIDANCE, STEPS, ETA = 3.0, 20, 1.0
 GUIDED = range(200, 850)
-"""Noise levels at which guidance pulls; the others take one run of the U-Net instead of two."""
+"""Steps of `SCHEDULE` at which guidance pulls; the others take one run of the U-Net, not two."""
 
 
 class PocketLatents:
@@ -55,19 +56,19 @@ class PocketLatents:
 
 
 @dataclass(frozen=True)
-class PocketModel:
-    """A text-to-image model of a few million weights, and the world that it draws."""
+class WorldModel:
+    """A text-to-image model that draws a pocket world, and the recognizer that reads it."""
 
     folder: Path
     world: World
-    encoder: ReferenceEncoder
-    denoiser: UnetDenoiser
+    encoder: TextEncoderPort
+    denoiser: DenoiserPort
     recognizer: Recognizer
 
     @property
     def name(self) -> str:
-        """Name for cards and reports: the world is named by its seed."""
-        return f"pocket world {self.world.seed}"
+        """Name for cards and reports."""
+        return self.folder.name
 
     def sampler(self, steps: int = STEPS, guidance: float = GUIDANCE) -> Sampler:
         """DDPM in few steps, with guidance in the middle: fresh noise clears faces up."""
@@ -80,8 +81,27 @@ class PocketModel:
             guidance,
             steps,
             eta=ETA,
-            guided=GUIDED,
+            guided=self._guided(),
         )
+
+    def _guided(self) -> range:
+        """`GUIDED` in steps of the model's own schedule: those with as much signal left."""
+        own, pocket = (s.alphas_cumprod for s in (self.denoiser.schedule, SCHEDULE))
+        first, stop = (int((own - pocket[t]).abs().argmin()) for t in (GUIDED.start, GUIDED.stop))
+        return range(first, stop)
+
+
+@dataclass(frozen=True)
+class PocketModel(WorldModel):
+    """The pocket model: CLIP's text transformer and a U-Net, a few million weights."""
+
+    encoder: ReferenceEncoder
+    denoiser: UnetDenoiser
+
+    @property
+    def name(self) -> str:
+        """The world is named by its seed."""
+        return f"pocket world {self.world.seed}"
 
 
 def load_pocket(folder: Path = BUILT_IN) -> PocketModel:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..evaluation.identity import Gallery
 from ..readers.protocols import Faces
-from .model import PocketModel
+from .model import WorldModel
 from .recognizer import Reading
 
 
@@ -19,7 +19,7 @@ def faces_of(reading: Reading) -> Faces:
 class PocketReader:
     """A FaceReader and FeatureReader over a pocket model's recognizer."""
 
-    def __init__(self, model: PocketModel) -> None:
+    def __init__(self, model: WorldModel) -> None:
         self.recognizer = model.recognizer
         self._names = tuple(p.name for p in model.world.people)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from apl_core.prefix import Rows
 
 from ..processes import workers_pool
 from ..sampling import Request
-from .model import GUIDANCE, load_pocket
+from .model import GUIDANCE, WorldModel, load_pocket
 from .recognizer import Reading
 
 _SHARE = 48
@@ -42,8 +42,14 @@ class Rendered:
 class RenderPool:
     """Draws for one pocket model in several processes; a context manager."""
 
-    def __init__(self, folder: Path, steps: int, workers: int | None = None) -> None:
-        self.folder, self.steps = folder, steps
+    def __init__(
+        self,
+        folder: Path,
+        steps: int,
+        workers: int | None = None,
+        load: Callable[[Path], WorldModel] = load_pocket,
+    ) -> None:
+        self.folder, self.steps, self.load = folder, steps, load
         self._pool = workers_pool(workers or max(1, os.cpu_count() or 1))
 
     def __enter__(self) -> RenderPool:
@@ -62,7 +68,7 @@ class RenderPool:
     ) -> list[Future[Rendered]]:
         """Start drawing; the futures' results, joined in order, are the requests' pictures."""
         parts = [requests[i : i + _SHARE] for i in range(0, len(requests), _SHARE)]
-        job = _draw, str(self.folder), self.steps, guidance
+        job = _draw, self.load, str(self.folder), self.steps, guidance
         return [self._pool.submit(*job, part, rows) for part in parts]
 
     def draw(self, requests: Sequence[Request], rows: Rows | None) -> Rendered:
@@ -70,13 +76,20 @@ class RenderPool:
         return Rendered.join([future.result() for future in self.submit(requests, rows)])
 
 
-_model = functools.cache(load_pocket)
+@functools.cache
+def _model(load: Callable[[Path], WorldModel], folder: str) -> WorldModel:
+    return load(Path(folder))
 
 
 def _draw(
-    folder: str, steps: int, guidance: float, requests: Sequence[Request], rows: Rows | None
+    load: Callable[[Path], WorldModel],
+    folder: str,
+    steps: int,
+    guidance: float,
+    requests: Sequence[Request],
+    rows: Rows | None,
 ) -> Rendered:
-    model = _model(Path(folder))
+    model = _model(load, folder)
     with torch.no_grad():
         pictures = model.sampler(steps, guidance).draw(requests, rows)
         return Rendered(pictures, model.recognizer(pictures))

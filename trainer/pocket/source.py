@@ -24,7 +24,7 @@ from .captions import (
     some_fillers,
     things_words,
 )
-from .model import PocketModel
+from .model import WorldModel
 from .networks import to_latents
 from .render import (
     THINGS,
@@ -55,7 +55,7 @@ class PocketSource:
     """
 
     def __init__(
-        self, model: PocketModel, people: Sequence[Person], target: Target, vectors: int
+        self, model: WorldModel, people: Sequence[Person], target: Target, vectors: int
     ) -> None:
         listed = [ListedPerson(person.name, describe(person)) for person in people]
         self.lessons = NameLessons.of(listed, target, model.encoder, vectors)

@@ -20,7 +20,7 @@ from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
 
 from ..run_paths import BUILT_IN, read_origin, save_origin
-from .model import PocketModel
+from .model import WorldModel
 from .source import PocketSource, training_people
 from .validation import PocketPreviewer, pocket_validator
 from .world import Person, World
@@ -50,16 +50,16 @@ class PocketRun:
     """A run on a pocket model that is loaded: as `CheckpointRun`, for the command line."""
 
     origin: PocketOrigin
-    model: PocketModel
+    model: WorldModel
     compile: bool = False
 
-    def load(self, say: Callable[[str], None]) -> PocketModel:
+    def load(self, say: Callable[[str], None]) -> WorldModel:
         """The run's model."""
         return self.model
 
     def trainer(
         self,
-        model: PocketModel,
+        model: WorldModel,
         config: TrainConfig,
         folder: RunFolder,
         callbacks: Sequence[Callback],
@@ -108,7 +108,7 @@ def chosen_people(world: World, names: Sequence[str] | None) -> list[Person]:
 
 
 def pocket_run(
-    model: PocketModel,
+    model: WorldModel,
     config: TrainConfig,
     folder: RunFolder,
     origin: PocketOrigin,

@@ -20,7 +20,7 @@ from ..evaluation.conditions import EvalPrompts
 from ..report.sheet import SCALE
 from .captions import TEMPLATES
 from .eval_prompts import identity_prompts, people_prompts, things_prompts
-from .model import PocketModel
+from .model import WorldModel
 from .source import PocketSource
 from .world import Person
 
@@ -31,7 +31,7 @@ _CHOOSING = "Held out for choosing the step: names not learned from. The person 
 
 
 def validation_examples(
-    model: PocketModel, people: Sequence[Person], named: int = KEPT_NAMED, free: int = KEPT_FREE
+    model: WorldModel, people: Sequence[Person], named: int = KEPT_NAMED, free: int = KEPT_FREE
 ) -> list[Example]:
     """Names of some people on faces of nobody in particular, and name-free captions.
 
@@ -50,7 +50,7 @@ def validation_examples(
 
 
 def pocket_validator(
-    model: PocketModel, people: Sequence[Person], progress: PhaseReport
+    model: WorldModel, people: Sequence[Person], progress: PhaseReport
 ) -> PromptValidator:
     """The measure of every model, on names kept for choosing."""
     examples = validation_examples(model, people)
@@ -60,7 +60,7 @@ def pocket_validator(
 class PocketPreviewer:
     """Contact sheet of a few validation prompts: without the prefix above, with it below."""
 
-    def __init__(self, model: PocketModel, people: Sequence[Person]) -> None:
+    def __init__(self, model: WorldModel, people: Sequence[Person]) -> None:
         named = identity_prompts(model.world, people[:_SHOWN], 1, _FIRST)
         self.sampler = model.sampler(_STEPS)
         self.prompts = EvalPrompts(
