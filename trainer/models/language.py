@@ -7,6 +7,7 @@ Qwen-Image do it).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,18 +42,17 @@ class Template:
 class LanguageEncoder:
     """A TextEncoderPort over one frozen transformer with relative or absolute positions.
 
-    Layers behind the last one that is read are taken off the model. With `hidden` the rows' own
-    states are taken out again, so that a denoiser sees as many tokens as without a prefix.
+    The model stays as it is; layers behind the last one that is read are not run. With `hidden` the
+    rows' own states are taken out again: a denoiser sees as many tokens as without a prefix.
     """
 
     def __init__(
         self, key: str, model: nn.Module, tokenizer: Any, template: Template, hidden: bool = False
     ) -> None:
-        self.key, self.model, self.tokenizer, self.template = key, model, tokenizer, template
-        self.hidden = hidden
-        self._blocks = _blocks(model)
-        self._all = len(self._blocks)
-        del self._blocks[max(template.layers) :]
+        self.key, self.tokenizer, self.template, self.hidden = key, tokenizer, template, hidden
+        self._all = len(_blocks(model)[2])
+        self.model = _shortened(model, max(template.layers))
+        self._blocks = _blocks(self.model)[2]
         self._before, self._after = (
             self._ids(words) for words in (template.before, template.after)
         )
@@ -158,17 +158,36 @@ class LanguageEncoder:
         return torch.cat(states, -1)
 
 
-def _blocks(model: Any) -> nn.ModuleList:
-    """The list of a transformer's layers (Llama, Qwen, Gemma, Mistral; BERT; T5's encoder)."""
+def _blocks(model: Any) -> tuple[nn.Module, str, nn.ModuleList]:
+    """A transformer's layers (Llama, Qwen, Gemma, Mistral; BERT; T5's encoder) and who has them."""
     inner = getattr(model, "encoder", model)
     for name in ("layers", "layer", "block"):
         if isinstance(found := getattr(inner, name, None), nn.ModuleList):
-            return found
+            return inner, name, found
     raise FitError(
         "find the layers of a text encoder",
         f"{type(model).__name__} has none that is known",
         "use a Llama, Qwen, Gemma, Mistral, BERT or T5 encoder",
     )
+
+
+def _shortened(model: nn.Module, count: int) -> nn.Module:
+    """The first `count` layers of a model, with the weights that it has."""
+    inner, name, blocks = _blocks(model)
+    short = _copied(inner)
+    setattr(short, name, nn.ModuleList(list(blocks)[:count]))
+    if inner is model:
+        return short
+    whole: Any = _copied(model)
+    whole.encoder = short
+    return whole
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A module of its own with the same parts in it."""
+    made = copy.copy(module)
+    made._modules = dict(module._modules)
+    return made
 
 
 @contextmanager
