@@ -29,7 +29,7 @@ from apl_trainer.callbacks import ProgressBar
 from apl_trainer.evaluation.conditions import Condition
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.metrics import PendingImages, PromptSet, figures
-from apl_trainer.pocket.model import WorldModel
+from apl_trainer.pocket.model import WorldModel, load_pocket
 from apl_trainer.pocket.render_pool import RenderPool
 from apl_trainer.pocket.source import PocketSource, training_people
 from apl_trainer.pocket.validation import validation_examples
@@ -115,6 +115,7 @@ def run(
     out: Path,
     workers: int,
     say: Callable[[str], None],
+    load: Callable[[Path], WorldModel] = load_pocket,
 ) -> dict[str, float]:
     """Measure every snapshot both ways; writes `snapshots.json` and `figures.json` into `out`."""
     files: list[Path] = []
@@ -130,7 +131,7 @@ def run(
     prompts = PromptSet.of(model.world, size.names, 1, size.free)
     condition = Condition("", free=True, brief=False)
     requests = [q.request() for q in (*prompts.named, *prompts.free)]
-    with RenderPool(model.folder, EVALUATION_STEPS, workers) as renderer:
+    with RenderPool(model.folder, EVALUATION_STEPS, workers, load) as renderer:
         for file in tqdm(files, desc="measuring", unit="prefix"):
             name = file.relative_to(out).as_posix()
             if name in found:
@@ -173,9 +174,7 @@ def correlations(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def table(flat: Mapping[str, float]) -> Table:
     """The correlations in words."""
     rows = [[pair, f"{value:.2f}"] for pair, value in flat.items() if pair != "prefixes"]
-    about = (
-        f"Over {flat['prefixes']:.0f} prefixes of the pocket model, by rank; 1 is the same order."
-    )
+    about = f"Over {flat['prefixes']:.0f} prefixes of one model, by rank; 1 is the same order."
     return Table(
         "Measured without and with a recognizer", about, ("pair", "rank correlation"), rows
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from apl_core.atomic import write_text
 from apl_core.encoding import ReferenceEncoder, Tower
+from apl_core.example_kinds import PERSON
 from apl_core.formats import read_prefix, write_prefix
 from apl_core.prefix import Prefix, Rows
 from apl_core.training.config import TrainConfig
@@ -27,8 +28,9 @@ from apl_trainer.evaluation.conditions import Condition
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.metrics import PendingImages, PromptSet, figures
 from apl_trainer.pocket.model import PocketModel, WorldModel, load_pocket
-from apl_trainer.pocket.render_pool import RenderPool
+from apl_trainer.pocket.render_pool import Rendered, RenderPool
 from apl_trainer.pocket.train import PocketOrigin, pocket_run
+from apl_trainer.pocket.world import World
 from apl_trainer.report.page import Table
 
 COLUMNS: Mapping[str, tuple[str, bool]] = {
@@ -40,12 +42,13 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
     "people.gender": ("gender", True),
     "things": ("things", True),
     "objects": ("objects", True),
+    "diversity": ("diversity", True),
     "name_left": ("name left", False),
     "seconds": ("seconds", False),
 }
 """Title of each figure, and whether more is better."""
 
-NONE = "no prefix"
+NONE, FLOOR = "no prefix", "a person in the name's place"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +127,50 @@ def learn(model: WorldModel, variant: Variant, folder: Path) -> Prefix:
     return prefix
 
 
+FREE = Condition(NONE, free=True, brief=False)
+"""Prompts drawn as they are."""
+
+NAME_REPLACED = Condition(FLOOR, rewrite=lambda q: q.request(PERSON), free=True, brief=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """Draws the prompts of a world and counts what the recognizer sees."""
+
+    prompts: PromptSet
+
+    @staticmethod
+    def of(world: World) -> Measure:
+        """64 + 64 names with two seeds, 256 name-free people and 256 scenes of things."""
+        return Measure(PromptSet.of(world, 64, 2, 256))
+
+    def __call__(
+        self, renderer: RenderPool, rows: Rows | None, asked: Condition = FREE
+    ) -> dict[str, float]:
+        """The figures of `COLUMNS` that are seen in pictures."""
+        drawn = PendingImages(renderer.submit(asked.requests(self.prompts), rows)).result(int)
+        values = {key: mean.value for key, mean in figures(drawn, asked, self.prompts).items()}
+        values["diversity"] = diversity(drawn, [q.subject for q in self.prompts.named])
+        return {key: values[key] for key in COLUMNS if key in values}
+
+
+class Record:
+    """Figures by what they are of, in a file: a killed run finds those that it has."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found: dict[str, dict[str, float]] = {}
+        if path.exists():
+            self.found = json.loads(path.read_text(encoding="utf-8"))
+
+    def get(self, name: str, made: Callable[[], dict[str, float]]) -> None:
+        """Have figures made unless they are there."""
+        if name not in self.found:
+            self.found[name] = made()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.path, json.dumps(self.found, indent=1) + "\n")
+
+
 def run(
     model: WorldModel,
     variants: Mapping[str, Variant],
@@ -137,48 +184,45 @@ def run(
 
     A killed run goes on where it was. Seconds are those of one process and one thread.
     """
-    prompts = PromptSet.of(model.world, 64, 2, 256)
-    requests = [question.request() for question in (*prompts.named, *prompts.free)]
-    condition = Condition("", free=True, brief=False)
-    record = out / "figures.json"
-    found: dict[str, dict[str, float]] = {}
-    if record.exists():
-        found = json.loads(record.read_text(encoding="utf-8"))
-
-    def keep(name: str, values: dict[str, float]) -> None:
-        found[name] = values
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(record, json.dumps(found, indent=1) + "\n")
-
+    measure, record = Measure.of(model.world), Record(out / "figures.json")
     with RenderPool(model.folder, EVALUATION_STEPS, workers, load) as renderer:
-
-        def measured(rows: Rows | None) -> dict[str, float]:
-            drawn = PendingImages(renderer.submit(requests, rows)).result(int)
-            values = {key: mean.value for key, mean in figures(drawn, condition, prompts).items()}
-            return {key: values[key] for key in COLUMNS if key in values}
-
-        if NONE not in found:
-            keep(NONE, measured(None))
+        for asked in (FREE, NAME_REPLACED):
+            record.get(asked.title, lambda asked=asked: measure(renderer, None, asked))
         for name, variant in variants.items():
             for seed in seeds:
-                key = f"{name}, seed {seed}"
-                if key in found:
-                    continue
                 config = dataclasses.replace(variant.config, seed=seed)
                 own = dataclasses.replace(variant, config=config)
-                prefix = learn(model, own, out / name.replace(" ", "-") / f"seed-{seed}")
-                told = {k: v for k, v in prefix.card.figures.items() if k in COLUMNS}
-                keep(key, measured(prefix.rows()) | told)
-                say(key)
-    say(table(found, variants, seeds).text())
-    return found
+                folder = out / name.replace(" ", "-") / f"seed-{seed}"
+
+                def learned(own: Variant = own, folder: Path = folder) -> dict[str, float]:
+                    prefix = learn(model, own, folder)
+                    told = {k: v for k, v in prefix.card.figures.items() if k in COLUMNS}
+                    return measure(renderer, prefix.rows()) | told
+
+                record.get(f"{name}, seed {seed}", learned)
+                say(f"{name}, seed {seed}")
+    say(table(record.found, variants, seeds).text())
+    return record.found
+
+
+def diversity(drawn: Rendered, names: Sequence[str]) -> float:
+    """Mean distance (1 - cosine) of the faces of different names, which are drawn first.
+
+    The recognizer's embeddings are compared. Beside that of "a person" with the same seeds it says
+    whether all anonymous faces become one.
+    """
+    faces = drawn.reading.embedding[: len(names)]
+    who = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    index = torch.tensor([who[name] for name in names])
+    different = index[:, None] != index[None]
+    return float((1 - faces @ faces.T)[different].mean())
 
 
 def table(
     found: Mapping[str, Mapping[str, float]], variants: Mapping[str, Variant], seeds: Sequence[int]
 ) -> Table:
     """Median and worst of the seeds, a line each."""
-    rows = [[NONE, *(_cell(found[NONE].get(key), key) for key in COLUMNS)]]
+    rows = [[one, *(_cell(found[one].get(key), key) for key in COLUMNS)] for one in (NONE, FLOOR)]
     for name in variants:
         runs = [found[f"{name}, seed {seed}"] for seed in seeds]
         for title, choose in (("median", statistics.median), ("worst", None)):

@@ -1,0 +1,47 @@
+"""`apl bench recipe`: how faces are told apart, what a killed run finds again, and its table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from apl_core.training.config import TrainConfig
+from apl_trainer.pocket.recognizer import Reading
+from apl_trainer.pocket.render_pool import Rendered
+from benchmarks.recipe import FLOOR, NONE, Record, Variant, diversity, table
+
+
+def test_diversity_is_the_distance_of_faces_of_different_names() -> None:
+    angles = torch.tensor([0.0, 0.1, 90.0, 180.0]).deg2rad()
+    faces = torch.stack([angles.cos(), angles.sin()], 1)
+    drawn = Rendered(torch.zeros(4, 3, 1, 1), Reading({}, faces))
+    found = diversity(drawn, ["ada", "ada", "bo", "cy"])
+    pairs = [(0, 90), (0.1, 90), (0, 180), (0.1, 180), (90, 180)]
+    wanted = [1 - torch.tensor(abs(a - b)).deg2rad().cos() for a, b in pairs]
+    assert found == pytest.approx(float(torch.stack(wanted).mean()), abs=1e-5)
+
+
+def test_a_killed_run_finds_the_figures_that_it_has(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def figures(name: str) -> dict[str, float]:
+        made.append(name)
+        return {"people": 1.0}
+
+    for _ in range(2):
+        record = Record(tmp_path / "out" / "figures.json")
+        for name in ("one", "two"):
+            record.get(name, lambda name=name: figures(name))
+    assert made == ["one", "two"] and record.found == {n: {"people": 1.0} for n in made}
+
+
+def test_a_table_has_the_median_and_the_worst_of_the_seeds() -> None:
+    found = {name: {"people": 1.0, "identity_top1.heldout": 0.9} for name in (NONE, FLOOR)}
+    for seed, (people, left) in enumerate([(0.9, 0.02), (0.7, 0.04), (0.8, 0.0)]):
+        found[f"recipe, seed {seed}"] = {"people": people, "identity_top1.heldout": left}
+    shown = table(found, {"recipe": Variant(TrainConfig())}, [0, 1, 2])
+    people, left = shown.columns.index("people"), shown.columns.index("held-out")
+    assert [row[people] for row in shown.rows[2:]] == ["80.0", "70.0"]
+    assert [row[left] for row in shown.rows[2:]] == ["2.0", "4.0"]
