@@ -26,10 +26,11 @@ def embedding_lengths(config: TrainConfig, encoder: TextEncoderPort) -> Mapping[
     """
     if config.recipe == "paper":
         return dict.fromkeys(encoder.widths, 1.0)
-    return {key: _length(encoder.token_embedding(key)) for key in encoder.widths}
+    return {key: token_length(encoder.token_embedding(key)) for key in encoder.widths}
 
 
-def _length(table: Tensor) -> float:
+def token_length(table: Tensor) -> float:
+    """Median norm of a table's rows (vocabulary, width), by the root of the width."""
     norms = cast(Tensor, table.detach().float().norm(dim=1))  # pyright: ignore[reportUnknownMemberType]
     return float(norms.median()) / table.shape[1] ** 0.5
 

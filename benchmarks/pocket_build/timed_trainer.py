@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 _SAVE_EVERY = 30.0
+_OPTIMIZERS = ("adam", "muon")
 
 
 class TimedTrainer:
     """Trains a module for `seconds`, learning rate by the elapsed share of them.
 
-    Weights, their running average, and AdamW's moments are saved every half minute into
+    Weights, their running average, and the optimizers' moments are saved every half minute into
     `folder`; a later Stage of the same name goes on from there. A finished stage does nothing.
+    AdamW moves all weights but `matrices`, which Muon moves at the same rate.
     """
 
     def __init__(
@@ -31,14 +33,23 @@ class TimedTrainer:
         seconds: float,
         rate: float,
         decay: float = 0.999,
+        matrices: Sequence[nn.Parameter] = (),
     ) -> None:
         self.name, self.module = name, module
         self.seconds, self.rate, self.decay = seconds, rate, decay
         self.steps, self.spent = 0, 0.0
         self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            module.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4
-        )
+        apart = {id(matrix) for matrix in matrices}
+        rest = [weights for weights in module.parameters() if id(weights) not in apart]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        ]
+        if matrices:
+            self.optimizers.append(
+                torch.optim.Muon(
+                    matrices, lr=rate, weight_decay=1e-4, adjust_lr_fn="match_rms_adamw"
+                )
+            )
         self.file = folder / f"{name}.safetensors"
         if self.file.exists():
             self._load()
@@ -52,13 +63,16 @@ class TimedTrainer:
         while self.spent < self.seconds:
             share = self.spent / self.seconds
             warm = min(1.0, (self.steps + 1) / 100)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
+            rate = self.rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
             loss = loss_of(random)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.module.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self.steps += 1
             self._follow()
             now = time.monotonic()
@@ -84,8 +98,9 @@ class TimedTrainer:
     def _save(self) -> None:
         tensors = {f"module.{k}": v for k, v in self.module.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{k}": v for k, v in state.items()}
+        for name, optimizer in zip(_OPTIMIZERS, self.optimizers, strict=False):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}.{index}.{k}": v for k, v in state.items()}
         progress = {"steps": str(self.steps), "spent": str(self.spent)}
         part = self.file.with_suffix(".part")
         save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, part, progress)
@@ -97,15 +112,18 @@ class TimedTrainer:
             tensors = {key: saved.get_tensor(key) for key in saved.keys()}  # noqa: SIM118
         self.steps, self.spent = int(progress["steps"]), float(progress["spent"])
         groups: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}}
-        moments: dict[int, dict[str, Tensor]] = {}
+        moments: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in _OPTIMIZERS}
         for key, value in tensors.items():
             kind, name = key.split(".", 1)
-            if kind == "adam":
+            if kind in moments:
                 index, entry = name.split(".", 1)
-                moments.setdefault(int(index), {})[entry] = value
+                moments[kind].setdefault(int(index), {})[entry] = value
             else:
                 groups[kind][name] = value
         self.module.load_state_dict(groups["module"])
         self.average = groups["average"]
-        fresh = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": moments, "param_groups": fresh["param_groups"]})
+        for name, optimizer in zip(_OPTIMIZERS, self.optimizers, strict=False):
+            fresh = optimizer.state_dict()
+            optimizer.load_state_dict(
+                {"state": moments[name], "param_groups": fresh["param_groups"]}
+            )

@@ -11,10 +11,23 @@ from collections.abc import Sequence
 from apl_core import __version__
 from apl_core.errors import AplError, ConfigError
 
-from . import bench, dataset, demo, evaluate, fetch, generate, inspect, pocket, train, ui, verify
+from . import (
+    bench,
+    dataset,
+    demo,
+    evaluate,
+    fetch,
+    generate,
+    inspect,
+    pocket,
+    train,
+    ui,
+    verify,
+    zoo,
+)
 from .arguments import Parser
 
-_GROUPS = (demo, dataset, fetch, train, ui, generate, evaluate, inspect, bench, verify, pocket)
+_GROUPS = (demo, dataset, fetch, train, ui, generate, evaluate, inspect, bench, verify, pocket, zoo)
 
 
 def parser() -> Parser:

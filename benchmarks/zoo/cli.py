@@ -1,0 +1,209 @@
+"""`apl zoo`: members to list, build and measure prefixes on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from apl_core.errors import ConfigError
+from apl_trainer.cli import arguments
+from apl_trainer.cli.common import Verbs, verb
+
+from ..studies_cli import seeds
+
+BUILT = Path(__file__).parent / "weights"
+"""Members that the repository holds."""
+
+
+def add(verbs: Verbs) -> None:
+    """Add `zoo` with its own verbs."""
+    zoo = verbs.add_parser("zoo", help="small models with real, frozen text encoders, to judge on")
+    inner = zoo.add_subparsers(metavar="VERB", required=True)
+    listed = verb(inner, "list", run_list, "the members, and what they draw", "apl zoo list")
+    _add_models(listed)
+    build = verb(
+        inner,
+        "build",
+        run_build,
+        "make a member; killed and called again, it goes on",
+        "apl zoo build smollm-dit --minutes 60",
+    )
+    build.add_argument("name", help="the member")
+    build.add_argument("--seed", type=arguments.seed, default=0, help="seed of its weights")
+    build.add_argument(
+        "--minutes", type=arguments.minutes, default=60.0, help="time to train, on one core"
+    )
+    build.add_argument("--workers", type=arguments.whole(1, 1024), help="processes that draw")
+    _add_models(build)
+    bench = verb(
+        inner,
+        "bench",
+        run_bench,
+        "learn a prefix on members with one recipe and count who is recognized",
+        "apl zoo bench smollm-dit --seeds 0,1,2 --out bench/zoo",
+    )
+    bench.add_argument("names", nargs="*", help="members (all that are built)")
+    bench.add_argument("--seeds", type=seeds, default=[0, 1, 2], help="training seeds (0,1,2)")
+    bench.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting over the recipe"
+    )
+    bench.add_argument(
+        "--rows",
+        choices=("tokens", "hidden", "layers", "behind"),
+        default="tokens",
+        help="among the tokens of the text; hidden from the denoiser; at four depths; behind",
+    )
+    bench.add_argument(
+        "--eraser", action="store_true", help="measure the closed-form eraser as well"
+    )
+    bench.add_argument("--workers", type=arguments.whole(1, 1024), help="processes that draw")
+    bench.add_argument(
+        "--out", type=arguments.out_folder, default="bench/zoo", help="folder for the figures"
+    )
+    _add_models(bench)
+
+    left = verb(
+        inner,
+        "name-left",
+        run_name_left,
+        "is the measure without a recognizer right? Correlations on a member",
+        "apl zoo name-left minilm-dit --out bench/zoo-name-left",
+    )
+    left.add_argument("name", help="the member")
+    left.add_argument("--steps", type=arguments.steps, default=120, help="steps of a run")
+    left.add_argument(
+        "--every", type=arguments.whole(1, 10_000), default=12, help="steps between snapshots"
+    )
+    left.add_argument("--workers", type=arguments.whole(1, 1024), help="processes that draw")
+    left.add_argument(
+        "--out", type=arguments.out_folder, default="bench/zoo-name-left", help="folder"
+    )
+    _add_models(left)
+    attack = verb(
+        inner,
+        "attack",
+        run_attack,
+        "how many steps of textual inversion bring a held-out person back past a prefix",
+        "apl zoo attack minilm-dit --prefix my-prefix.safetensors",
+    )
+    attack.add_argument("name", help="the member")
+    attack.add_argument("--prefix", type=Path, required=True, help="the prefix that is in place")
+    attack.add_argument("--people", type=arguments.whole(1, 64), default=8, help="held-out people")
+    attack.add_argument("--steps", type=arguments.steps, default=200, help="most steps of each")
+    _add_models(attack)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", type=Path, default=BUILT, help="folder of the built members")
+
+
+def run_list(given: argparse.Namespace) -> int:
+    """Print the members."""
+    from apl_trainer.report.page import Table
+
+    from .card import missed, read_card
+    from .members import MEMBERS
+
+    rows: list[list[str]] = []
+    for name, member in MEMBERS.items():
+        card = read_card(given.models / name)
+        lacking = ", ".join(missed(card))
+        fit = "not built" if not card else f"misses {lacking}" if lacking else "may judge"
+        rows.append([name, member.stands_for, member.about, fit])
+    print(Table("", "", ("member", "stands for", "what it is", ""), rows).text())
+    return 0
+
+
+def run_build(given: argparse.Namespace) -> int:
+    """Build a member and measure it."""
+    import torch
+
+    from apl_trainer.pocket.multiprocess import cores
+
+    from .build import build
+    from .card import missed, write_card
+
+    torch.set_num_threads(1)
+    folder = given.models / given.name
+    build(given.name, folder, given.minutes, given.seed)
+    card = write_card(folder, cores() if given.workers is None else given.workers)
+    for key, value in card.items():
+        print(f"{key}: {100 * value:.1f} %")
+    if lacking := missed(card):
+        print(f"It may not judge a prefix yet: {', '.join(lacking)}. Give it more --minutes.")
+    return 0
+
+
+def run_bench(given: argparse.Namespace) -> int:
+    """Learn and measure on members."""
+    from apl_core.training.config import TrainConfig
+    from apl_trainer.cli.setting_flags import settings_of
+    from apl_trainer.pocket.multiprocess import cores
+
+    from ..recipe import Variant, run
+    from .build import Loader
+    from .card import read_card
+    from .members import MEMBERS
+
+    built = [name for name in MEMBERS if read_card(given.models / name)]
+    if lacking := [name for name in given.names if name not in built]:
+        raise ConfigError(
+            f"bench {', '.join(lacking)}",
+            f"built in {given.models}: {', '.join(built) or 'none'}",
+            f"build it: apl zoo build {lacking[0]}",
+        )
+    variants = {"recipe": Variant(TrainConfig.from_mapping(settings_of(given.set)))}
+    workers = cores() if given.workers is None else given.workers
+    for name in given.names or built:
+        print(name)
+        load = Loader(given.rows)
+        model, out = load(given.models / name), given.out / name / given.rows
+        run(model, variants, given.seeds, out, workers, print, load)
+        if given.eraser:
+            from .eraser import measured
+
+            found = measured(model, given.out / name / "eraser", workers)
+            print("eraser:", {key: round(100 * value, 1) for key, value in found.items()})
+    return 0
+
+
+def run_name_left(given: argparse.Namespace) -> int:
+    """Measure snapshots of runs on a member with and without the recognizer."""
+    from apl_core.training.config import TrainConfig
+    from apl_trainer.pocket.multiprocess import cores
+
+    from ..name_left import Size, run
+    from .build import Loader
+
+    load, size = Loader(), Size(given.steps, given.every)
+    workers = cores() if given.workers is None else given.workers
+    model = load(given.models / given.name)
+    run(model, TrainConfig(), [0], size, given.out / given.name, workers, print, load)
+    return 0
+
+
+def run_attack(given: argparse.Namespace) -> int:
+    """Bring held-out people back, without the prefix and past it."""
+    import statistics
+
+    import torch
+
+    from apl_core.formats import read_prefix
+
+    from .attack import Effort, steps_to_return
+    from .build import Loader
+    from .card import read_card
+
+    torch.set_num_threads(1)
+    folder = given.models / given.name
+    model, prefix = Loader()(folder), read_prefix(given.prefix)
+    wanted = read_card(folder)["identity_top1.heldout"] / 2
+    people, effort = model.world.group("heldout")[: given.people], Effort(steps=given.steps)
+    for title, rows in (("without a prefix", None), ("with the prefix", prefix.rows())):
+        found = [
+            steps_to_return(model, person, rows, wanted, effort, number)
+            for number, person in enumerate(people)
+        ]
+        print(f"{title}: {', '.join(f'{steps:.0f}' for steps in found)} steps, ", end="")
+        print(f"median {statistics.median(found):.0f} (inf: not in {given.steps})")
+    return 0
