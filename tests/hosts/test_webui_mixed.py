@@ -1,4 +1,4 @@
-"""A thousand mixed requests to one A1111 and one Forge: each its own answer, and nothing left.
+"""A thousand mixed requests to each webui: each its own answer, and nothing left.
 
 `APL_MIXED_RUNS=1000 pytest tests/hosts/test_webui_mixed.py -s` prints the figures of SECURITY.md;
 without it there are 100. Every request is a whole picture of 64 pixels.

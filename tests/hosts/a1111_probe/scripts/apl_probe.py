@@ -337,13 +337,15 @@ def _state():
 
 def _engine_state(forge):
     if forge:
+        from backend.args import dynamic_args
         from backend.text_processing import classic_engine
 
-        engine = shared.sd_model.text_processing_engine
+        engine, noted = shared.sd_model.text_processing_engine, "last_extra_generation_params"
+        owner = dynamic_args if hasattr(dynamic_args, noted) else classic_engine  # the first in Neo
         return {
             "held": residue.keys(engine),
             "embeddings": sorted(engine.embeddings.word_embeddings),
-            "said": sorted(classic_engine.last_extra_generation_params),
+            "said": sorted(getattr(owner, noted)),
         }
     from modules.sd_hijack import model_hijack
 
