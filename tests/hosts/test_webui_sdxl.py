@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import a1111_host
-import forge_host
 import pytest
 import torch
 import webui_hosts
@@ -17,33 +17,12 @@ from a1111_host import Refused, Webui
 from a1111_kinds import KINDS
 from conftest import fill, furnished
 from safetensors.torch import load_file
+from sdxl_host import PREFIXES, add_prefixes, with_sdxl
 from torch import Tensor
-
-from apl_core.formats import write_prefix
-from apl_core.prefix import Prefix
 
 MAN = "a photo of a man"
 NAMES = ("plain", "empty", "BREAK", "emphasis")
-PREFIXES = {"xl": 0, "xl bracket": 3}
 XL: dict[str, Any] = {"override_settings": {"sd_model_checkpoint": "sdxl"}}
-
-
-def add_prefixes(folder: Path) -> None:
-    """Random rows for both encoders."""
-    for seed, (name, behind) in enumerate(PREFIXES.items()):
-        drawn = torch.Generator().manual_seed(seed)
-        widths = {"clip_l": 768, "clip_g": 1280}
-        rows = {key: torch.randn(8, n, generator=drawn) * 0.05 for key, n in widths.items()}
-        write_prefix(Prefix(rows, behind), folder / f"{name}.safetensors")
-
-
-def with_sdxl(name: str, data: Path, *arguments: str, **more: Any) -> Webui:
-    """A webui that has a checkpoint of SDXL beside those of SD 1.x."""
-    webui = webui_hosts.new(name, data, arguments, **more)
-    checkpoints = data / "models" / "Stable-diffusion"
-    checkpoints.mkdir(parents=True)
-    (checkpoints / "sdxl.safetensors").symlink_to(forge_host.sdxl(name, webui.source))
-    return webui
 
 
 @pytest.fixture(scope="module", params=webui_hosts.FORGES)
@@ -121,6 +100,18 @@ def test_a_switch_between_families_leaves_nothing(webui: Webui) -> None:
             webui.draw(MAN, True, prefix, **more)
     assert webui.draw(MAN, True, "front").pixels == small
     assert webui.draw(MAN, True, "xl", **XL).pixels == big
+
+
+def test_two_clients_of_two_families(webui: Webui) -> None:
+    def draw(ask: tuple[tuple[object, ...], dict[str, Any]]) -> str:
+        args, more = ask
+        return webui.draw(MAN, *args, **more).pixels
+
+    asks = [((True, "front"), {}), ((True, "xl"), XL), ((), {}), ((True, "xl bracket"), XL)]
+    want = list(map(draw, asks))
+    assert len(set(want)) == len(asks)
+    with ThreadPoolExecutor(2) as clients:
+        assert list(clients.map(draw, asks)) == want
 
 
 @pytest.fixture(scope="module", params=webui_hosts.FORGES)
