@@ -112,6 +112,8 @@ class Webui(Server):
     name: ClassVar[str] = "A1111"
     options: ClassVar[Sequence[str]] = OPTIONS
     pasting: ClassVar[dict[str, Any]] = {}
+    quick_preview: ClassVar[str] = "Approx cheap"
+    """Its way to show latents that needs no network."""
 
     source: Path
     data: Path

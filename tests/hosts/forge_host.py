@@ -76,6 +76,7 @@ class Neo(Forge):
         *("--skip-torch-cuda-test", "--cpu", "--skip-version-check"),
         *("--skip-prepare-environment", "--no-hashing", "--api"),
     )
+    quick_preview: ClassVar[str] = "RGB"
 
     def settings(self) -> dict[str, Any]:
         """It has no --ckpt; the version of the settings; the clip skip that others begin with."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -98,6 +100,28 @@ def test_no_request_gets_the_result_of_another(webui: Webui) -> None:
     with ThreadPoolExecutor(2) as clients:
         both = list(clients.map(draw, order * 2))
     assert both == [want[mode] for mode in order * 2]
+
+
+def test_live_previews_and_an_interrupt_leave_nothing(webui: Webui, reference: Reference) -> None:
+    settings = {"live_previews_enable": True, "show_progress_every_n_steps": 1}
+    webui.post("/sdapi/v1/options", settings | {"show_progress_type": webui.quick_preview})
+    for args, prefix in (((False, "front"), None), ((True, "front"), "front")):
+        want, task = webui.draw("a photo of a man", *args).pixels, f"task({secrets.token_hex(8)})"
+        webui.probe()
+        with ThreadPoolExecutor(1) as client:
+            drawing = client.submit(
+                webui.draw, "a photo of a man", *args, steps=150, force_task_id=task
+            )
+            while not webui.post("/internal/progress", {"id_task": task})["live_preview"]:
+                assert not drawing.done()
+                time.sleep(0.1)
+            webui.post("/sdapi/v1/interrupt", {})
+            interrupted = drawing.result()
+        seen = webui.seen()
+        assert 0 < len(seen) < 150
+        assert all(torch.equal(one, reference[prefix, "plain"][0]) for one in seen)
+        assert ("APL prefix" in interrupted.infotext) == (prefix is not None)
+        assert webui.draw("a photo of a man", *args).pixels == want
 
 
 @pytest.mark.parametrize("trouble", ["cond", "sampling"])
