@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from .identity import compare, face_reader
-from .nodes_prefix import CATEGORY
+from .nodes_prefix import CATEGORY, found_by
 
 FOLDER = "apl_faces"
 
@@ -26,9 +26,11 @@ class IdentityCheck(io.ComfyNode):
             node_id="APL_IdentityCheck",
             display_name="APL Identity Check",
             category=CATEGORY,
+            **found_by("compare faces"),
             description="Compares the largest faces of two pictures. Needs the package facexlib "
             "and its weights; see the help page.",
             is_output_node=True,
+            is_experimental=True,
             inputs=[
                 io.Image.Input("image", tooltip="One picture, for example without the prefix."),
                 io.Image.Input("other", tooltip="The other picture, for example with it."),

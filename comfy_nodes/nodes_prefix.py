@@ -17,6 +17,13 @@ from .info_text import card, norms
 
 PrefixType = io.Custom("APL_PREFIX")
 CATEGORY = "APL"
+ALIASES = ("anonymize", "anonymous", "face", "privacy", "celebrity", "identity", "prompt prefix")
+
+
+def found_by(*words: str) -> dict[str, list[str]]:
+    """More words under which the page's search finds a node, where the host has such a list."""
+    knows = "search_aliases" in getattr(io.Schema, "__dataclass_fields__", {})
+    return {"search_aliases": [*words, *ALIASES]} if knows else {}
 
 
 class LoadPrefix(io.ComfyNode):
@@ -29,6 +36,7 @@ class LoadPrefix(io.ComfyNode):
             node_id="APL_LoadPrefix",
             display_name="APL Load Prefix",
             category=CATEGORY,
+            **found_by("load prefix"),
             description="Loads an anonymization prefix from models/apl.",
             inputs=[
                 io.Combo.Input(
@@ -83,6 +91,7 @@ class PrefixInfo(io.ComfyNode):
             node_id="APL_PrefixInfo",
             display_name="APL Prefix Info",
             category=CATEGORY,
+            **found_by("prefix card"),
             description="Shows what a prefix is, what its file says of it, and whether it fits.",
             inputs=[
                 PrefixType.Input("prefix", tooltip="The prefix to look at."),
@@ -116,6 +125,7 @@ class ApplyPrefix(io.ComfyNode):
             node_id="APL_ApplyPrefix",
             display_name="APL Apply Prefix",
             category=CATEGORY,
+            **found_by("clip", "text encoder"),
             description="Returns a CLIP with which every text is anonymized, in every chunk. Use "
             "it for the positive prompt, and for a negative one that can draw (CFG below 1). An "
             "empty text stays as it is.",
@@ -148,6 +158,7 @@ class PrefixConditioning(io.ComfyNode):
             node_id="APL_PrefixConditioning",
             display_name="APL Prefix Conditioning",
             category=CATEGORY,
+            **found_by("prompt", "encode text"),
             description="What CLIP Text Encode does, with an anonymization prefix in every chunk.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of your checkpoint; it is not changed."),

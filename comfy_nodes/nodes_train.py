@@ -21,7 +21,7 @@ from apl_core.training.material import refuse_names
 from apl_core.training.people import people_in
 
 from .files import KIND
-from .nodes_prefix import CATEGORY, PrefixType, connected
+from .nodes_prefix import CATEGORY, PrefixType, connected, found_by
 from .training.run import Job, Watcher, drawn, keep, new_folder, train
 from .training.source import read_lines
 
@@ -39,6 +39,7 @@ class TrainPrefix(io.ComfyNode):
             node_id="APL_TrainPrefix",
             display_name="APL Train Prefix",
             category=CATEGORY,
+            **found_by("train", "learn a prefix", "textual inversion"),
             description="Learns an anonymization prefix for this model. Makes its own pictures "
             "from the names if none are connected. Interrupting keeps what is learned so far.",
             is_input_list=True,

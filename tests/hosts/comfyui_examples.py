@@ -25,6 +25,14 @@ NEGATIVE = "blurry, low quality"
 SD15, SDXL = "v1-5-pruned-emaonly.safetensors", "sd_xl_base_1.0.safetensors"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 COLUMN, GAP = 330, 40
+TITLES = {
+    "pos": "Positive prompt, anonymized",
+    "plain": "The same prompt, not anonymized",
+    "neg": "Negative prompt",
+    "save": "With the prefix",
+    "save_plain": "Without the prefix",
+}
+"""Titles of nodes by their name in a graph; others keep the title of their kind."""
 
 
 def examples() -> dict[str, Graph]:
@@ -170,6 +178,7 @@ def to_workflow(graph: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
             {
                 "id": numbers[node],
                 "type": entry["class_type"],
+                "title": title(graph, node, info),
                 "pos": [x, y],
                 "size": [width, height],
                 "flags": {},
@@ -198,11 +207,22 @@ def to_workflow(graph: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def title(graph: Graph, node: str, info: Mapping[str, Any]) -> str:
+    """What stands above a node: for prompts and pictures which of them it is."""
+    kind: str = info[graph[node]["class_type"]]["display_name"]
+    return TITLES.get(node, kind) if "pos" in graph else kind
+
+
 def layout(graph: Graph, info: Mapping[str, Any]) -> dict[str, tuple[int, int, int, int]]:
-    """(x, y, width, height) of every node: a column per distance from the first nodes."""
+    """(x, y, width, height) of every node: a column per distance from the first nodes.
+
+    Prompts stand in one column, the positive one above the negative one.
+    """
     depth: dict[str, int] = {}
 
     def of(node: str) -> int:
+        if node in ("neg", "plain"):
+            return of("pos")
         if node not in depth:
             wires = [v[0] for v in graph[node]["inputs"].values() if isinstance(v, list)]
             depth[node] = 1 + max((of(one) for one in wires), default=-1)
@@ -246,7 +266,7 @@ def drawn(graph: Graph, info: Mapping[str, Any], made: Mapping[str, Image.Image]
         draw.rounded_rectangle(
             (x, y, x + w, y + h), 10, "#2b2f38", "#c8553d" if own else "#4b5263", 3
         )
-        draw.text((x + 12, y + 10), info[entry["class_type"]]["display_name"], "#f0ead6", font)
+        draw.text((x + 12, y + 10), title(graph, node, info), "#f0ead6", font)
         line = y + 44
         for slot, _ in widgets(info[entry["class_type"]]):
             for text in str(entry["inputs"][slot]).splitlines()[:3]:
