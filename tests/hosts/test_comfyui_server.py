@@ -281,6 +281,16 @@ def test_every_node_has_a_help_page(host: Host, node: str) -> None:
         assert served.startswith("# ")
 
 
+def test_nodes_are_found_by_what_they_are_for(host: Host) -> None:
+    info = host.get("/object_info")
+    if "search_aliases" not in info["CLIPTextEncode"]:
+        pytest.skip("this ComfyUI has no such list")
+    ours = [node for node in info if node.startswith("APL_")]
+    assert len(ours) >= 6
+    for node in ours:
+        assert {"anonymize", "face", "privacy"} <= set(info[node]["search_aliases"]), node
+
+
 def test_example_workflows_are_offered_with_pictures(host: Host) -> None:
     names = host.get("/workflow_templates")["apl-prefix"]
     assert sorted(names) == sorted(EXAMPLES)
