@@ -8,13 +8,11 @@ from pathlib import Path
 
 from apl_core.atomic import write_text
 from apl_trainer.evaluation.conditions import Condition
+from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.metrics import PendingImages, PromptSet, figures
 from apl_trainer.pocket.render_pool import RenderPool
 
 from .build import Loader
-
-STEPS = 20
-"""Sampling steps of the pictures that are measured."""
 
 LEAST: Mapping[str, float] = {
     "identity_top1.trained": 0.85,
@@ -32,7 +30,7 @@ NONE = Condition("", free=True, brief=False)
 def write_card(folder: Path, workers: int) -> dict[str, float]:
     """Measure the member in `folder` and write card.json there."""
     prompts = PromptSet.of(Loader()(folder).world, 64, 2, 256)
-    with RenderPool(folder, STEPS, workers, Loader()) as renderer:
+    with RenderPool(folder, EVALUATION_STEPS, workers, Loader()) as renderer:
         drawn = PendingImages(renderer.submit(NONE.requests(prompts), None)).result(int)
     flat = {key: mean.value for key, mean in figures(drawn, NONE, prompts).items()}
     write_text(folder / "card.json", json.dumps(flat, indent=1, sort_keys=True) + "\n")
