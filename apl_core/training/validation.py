@@ -46,6 +46,9 @@ SIGNAL = (0.3, 0.1, 0.03)
 UNKNOWN = 0.1
 """A name that changes less than this share of what another caption changes is not known."""
 
+LEAST = 0.01
+"""A swapped word that changes less than this share of it is none: what is measured is rounding."""
+
 
 def levels(schedule: Schedule, shares: Sequence[float] = SIGNAL) -> list[int]:
     """The steps of a schedule that are nearest to these shares of signal."""
@@ -144,7 +147,7 @@ class PromptValidator:
             if places := self._places(kind):
                 found[f"drift_{kind}"] = Interval.of(_floats(drift[places]))
                 each += _floats(drift[places] / len(places))
-        if swapped := [i for i in self._free() if bool(self._lengths[i] > 0)]:
+        if swapped := [i for i in self._free() if self._lengths[i] > self._others[i] * LEAST**2]:
             found["swap"] = Interval.of(_floats(share[swapped]))
         figures = {name: interval.mean for name, interval in found.items()}
         figures |= {f"{n}_off": found[n].off for n in found if found[n].count > 1}
