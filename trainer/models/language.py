@@ -88,13 +88,11 @@ class LanguageEncoder:
         words = same_words(self.pieces(prompt), self.pieces(neutral))
         start = len(self._before) - self.template.cut
         end = start + len(self.pieces(neutral))
-        around = (
-            ([], [])
-            if self.hidden
-            else ([max(start - 1, 0)] * (rows.n - rows.behind), [end] * rows.behind)
-        )
+        seen = not self.hidden
+        front = [max(start - 1, 0)] * (rows.n - rows.behind) * seen
+        behind = [end] * rows.behind * seen
         text = (start + i for i in words)
-        return [*range(start), *around[0], *text, *around[1], *range(end, end + len(self._after))]
+        return [*range(start), *front, *text, *behind, *range(end, end + len(self._after))]
 
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
         """Encode texts, filled up to the longest; FitError if the rows are for another encoder.

