@@ -121,7 +121,11 @@ def test_a_finished_model_is_trained_for_longer(
     assert all(torch.equal(*pair) for pair in zip(*(r.values() for r in readers), strict=True))
 
 
-def test_a_killed_stage_goes_on_where_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_killed_stage_goes_on_where_it_was(tmp_path: Path, muon: bool) -> None:
+    if muon and not hasattr(torch.optim, "Muon"):
+        pytest.skip("this PyTorch has no Muon")
+
     class Killed(Exception):
         pass
 
@@ -138,14 +142,20 @@ def test_a_killed_stage_goes_on_where_it_was(tmp_path: Path) -> None:
         return loss
 
     one = nn.Linear(3, 1)
-    stage = TimedTrainer("line", one, tmp_path, 1000.0, 1e-2)
+    matrices = [one.weight] if muon else []
+    stage = TimedTrainer("line", one, tmp_path, 1000.0, 1e-2, matrices=matrices)
     with pytest.raises(Killed):
         stage.run(loss_for(one, 20))  # type: ignore[arg-type]
     stage._save()  # what it does every half minute
     other = nn.Linear(3, 1)
-    again = TimedTrainer("line", other, tmp_path, 1000.0, 1e-2)
+    matrices = [other.weight] if muon else []
+    again = TimedTrainer("line", other, tmp_path, 1000.0, 1e-2, matrices=matrices)
     assert again.steps == 20 and again.spent == pytest.approx(stage.spent)
     assert torch.equal(other.weight, one.weight)
     assert torch.equal(again.average["weight"], stage.average["weight"])
-    moments = again.optimizer.state_dict()["state"][0]["exp_avg"]
-    assert torch.equal(moments, stage.optimizer.state_dict()["state"][0]["exp_avg"])
+    assert len(again.optimizers) == 1 + muon
+    for found, wanted in zip(again.optimizers, stage.optimizers, strict=True):
+        moments, theirs = (optimizer.state_dict()["state"] for optimizer in (found, wanted))
+        assert moments.keys() == theirs.keys() != set()
+        for key, state in moments.items():
+            assert all(torch.equal(value, theirs[key][name]) for name, value in state.items())
