@@ -79,6 +79,15 @@ def add(verbs: Verbs) -> None:
         "--out", type=arguments.out_folder, default="bench/zoo-name-left", help="folder"
     )
     _add_models(left)
+    start = verb(
+        inner,
+        "starts",
+        run_starts,
+        "what rows of random words and of prompts do before anything is learned",
+        "apl zoo starts smollm-dit",
+    )
+    start.add_argument("name", help="the member")
+    _add_models(start)
     attack = verb(
         inner,
         "attack",
@@ -179,6 +188,17 @@ def run_name_left(given: argparse.Namespace) -> int:
     workers = cores() if given.workers is None else given.workers
     model = load(given.models / given.name)
     run(model, TrainConfig(), [0], size, given.out / given.name, workers, print, load)
+    return 0
+
+
+def run_starts(given: argparse.Namespace) -> int:
+    """Measure rows as they are before learning."""
+    import torch
+
+    from .starts import measure
+
+    torch.set_num_threads(1)
+    print(measure(given.models / given.name).text())
     return 0
 
 

@@ -20,7 +20,7 @@ SCALING = {"SD 1.x": 0.18215, "SD 2.x": 0.18215, "SDXL": 0.13025}
 BETAS = (1000, 0.00085, 0.012)
 """Steps, first and last beta of Stable Diffusion's schedule, linear in their square root."""
 
-KEYS = {width: key for key, width in WIDTHS.items() if key != "pocket"}
+KEYS = {width: key for key, width in WIDTHS.items() if key.startswith("clip_")}
 """Text encoders by the width of their token embeddings."""
 
 _FLOATS = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F64": "fp64"}
