@@ -285,8 +285,8 @@ def test_nodes_are_found_by_what_they_are_for(host: Host) -> None:
     info = host.get("/object_info")
     if "search_aliases" not in info["CLIPTextEncode"]:
         pytest.skip("this ComfyUI has no such list")
-    ours = [node for node in info if node.startswith("APL_")]
-    assert len(ours) >= 6
+    ours = [node for node in info if node.startswith("APL_") and node != "APL_Refused"]
+    assert len(ours) >= 6  # the one left out is put into graphs that are refused
     for node in ours:
         assert {"anonymize", "face", "privacy"} <= set(info[node]["search_aliases"]), node
 
