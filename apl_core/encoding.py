@@ -95,14 +95,7 @@ class ReferenceEncoder:
         Texts of a batch get the same number of chunks: the shorter ones are filled up with empty
         chunks, prefixed as all others are.
         """
-        if rows is not None:
-            widths = {key: vectors.shape[-1] for key, vectors in rows.vectors.items()}
-            if widths != dict(self.widths):
-                raise FitError(
-                    "encode with a prefix",
-                    f"the prefix is for {describe(widths)}, the model is {describe(self.widths)}",
-                    "use a prefix that was made for this kind of model",
-                )
+        refuse_misfit(rows, self.widths)
         hidden: list[Tensor] = []
         pooled: Tensor | None = None
         per_tower = self._tokens(texts)
@@ -113,22 +106,17 @@ class ReferenceEncoder:
                 [row for ids in tokens for row in _layout(tower, ids, rows, chunks)],
                 device=tower.table.device,
             )
-            ids, embeddings = _embed(tower, places, rows)
-            states, pool = tower.run(ids, embeddings)
+            embeddings = embed(places, tower.table, rows, tower.key)
+            states, pool = tower.run(places.clamp_min(0), embeddings)
             hidden.append(states.reshape(len(texts), chunks * states.shape[1], -1))
             pooled = pooled if pool is None else pool.reshape(len(texts), chunks, -1)[:, 0]
         return Conditioning(torch.cat(hidden, -1), pooled)
 
 
 def _layout(tower: Tower, ids: list[int], rows: Rows | None, chunks: int) -> list[list[int]]:
-    """Chunks of one text as token ids; prefix row k is written as -1 - k."""
-    if rows is None or not (ids or rows.everywhere):
-        front, behind, space = [], [], CHUNK
-    else:
-        marks = [-1 - k for k in range(rows.n)]
-        cut = rows.n - rows.behind
-        front, behind, space = marks[:cut], marks[cut:], room(rows.n)
-    parts = split(ids, space)
+    """Chunks of one text as token ids, with marks where rows stand."""
+    front, behind = row_marks(ids, rows)
+    parts = split(ids, room(len(front) + len(behind)))
     parts += [[]] * (chunks - len(parts))
     return [
         arrange(part, bos=tower.bos, eos=tower.eos, pad=tower.pad, front=front, behind=behind)
@@ -136,12 +124,36 @@ def _layout(tower: Tower, ids: list[int], rows: Rows | None, chunks: int) -> lis
     ]
 
 
-def _embed(tower: Tower, places: Tensor, rows: Rows | None) -> tuple[Tensor, Tensor]:
-    ids = places.clamp_min(0)
-    embeddings = nn.functional.embedding(ids, tower.table)
+def refuse_misfit(rows: Rows | None, widths: Mapping[str, int]) -> None:
+    """FitError if rows are not for encoders of these widths."""
     if rows is None:
-        return ids, embeddings
-    learned = rows.vectors[tower.key].to(embeddings.device)
+        return
+    given = {key: vectors.shape[-1] for key, vectors in rows.vectors.items()}
+    if given != dict(widths):
+        raise FitError(
+            "encode with a prefix",
+            f"the prefix is for {describe(given)}, the model is {describe(widths)}",
+            "use a prefix that was made for this kind of model",
+        )
+
+
+def row_marks(ids: Sequence[int], rows: Rows | None) -> tuple[list[int], list[int]]:
+    """What stands for the rows before and behind a text's tokens: row k is written as -1 - k.
+
+    None stand around an empty text, unless they are everywhere.
+    """
+    if rows is None or not (ids or rows.everywhere):
+        return [], []
+    marks, cut = [-1 - k for k in range(rows.n)], rows.n - rows.behind
+    return marks[:cut], marks[cut:]
+
+
+def embed(places: Tensor, table: Tensor, rows: Rows | None, key: str) -> Tensor:
+    """Embeddings (B, N, width) of token ids (B, N) by one encoder's table, rows at their marks."""
+    embeddings = nn.functional.embedding(places.clamp_min(0), table)
+    if rows is None:
+        return embeddings
+    learned = rows.vectors[key].to(embeddings.device)
     marks = (-1 - places).clamp_min(0)
     mixed = torch.where((places < 0)[..., None], learned[marks], embeddings.to(learned.dtype))
-    return ids, mixed.to(embeddings.dtype)
+    return mixed.to(embeddings.dtype)

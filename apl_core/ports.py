@@ -34,6 +34,14 @@ class Conditioning:
         return Conditioning(self.cross[rows], *rest)
 
     @staticmethod
+    def padded(states: Sequence[Tensor]) -> Conditioning:
+        """Texts of different lengths, (N, width) each, filled up to the longest."""
+        cross = nn.utils.rnn.pad_sequence(list(states), batch_first=True)
+        lengths = torch.tensor([len(one) for one in states], device=cross.device)
+        places = torch.arange(cross.shape[1], device=cross.device)
+        return Conditioning(cross, mask=places < lengths[:, None])
+
+    @staticmethod
     def join(parts: Sequence[Conditioning]) -> Conditioning:
         """One batch out of several of the same length."""
         pooled = [p.pooled for p in parts if p.pooled is not None]

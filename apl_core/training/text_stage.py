@@ -13,9 +13,10 @@ what another caption changes, the mean over all places. Name-free prompts are dr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..objective import Example, encode_unique, example_weights
 from ..ports import Conditioning, TextEncoderPort
@@ -75,12 +76,10 @@ class _Lesson:
         chosen = fitting or examples[:1]
         plain = encode_unique(encoder, [e.neutral for e in chosen], None)
         at = [encoder.aligned(e.prompt, e.neutral, rows) for e in chosen]
-        cross = nn.utils.rnn.pad_sequence(
-            [states[places] for states, places in zip(plain.cross, at, strict=True)], True
+        found = Conditioning.padded(
+            [states[list(places)] for states, places in zip(plain.cross, at, strict=True)]
         )
-        lengths = torch.tensor([len(places) for places in at])
-        seen = torch.arange(cross.shape[1]) < lengths[:, None]
-        target = Conditioning(cross, plain.pooled, seen.to(cross.device))
+        target = replace(found, pooled=plain.pooled)
         units = [_mean_change(states) for states in _parts(plain)]
         weights = torch.tensor(example_weights([e.kind for e in chosen], config.weights))
         return _Lesson([e.prompt for e in chosen], target, units, weights)

@@ -9,14 +9,13 @@ prefix when the name is simply asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from apl_core.ports import Conditioning
+from apl_core.encoding import row_marks
 from apl_core.prefix import Rows
 from apl_core.training.scale import token_length
 from apl_trainer.models.language import LanguageEncoder
@@ -44,38 +43,22 @@ class Effort:
     pictures: int = 16
 
 
-class WordEncoder:
+class WordEncoder(LanguageEncoder):
     """An encoder in whose texts `WORD` is the last `count` of the rows; the others are a prefix."""
 
     def __init__(self, encoder: LanguageEncoder, count: int) -> None:
-        self._inner, self._count = _Worded.of(encoder, count), count
-
-    def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
-        """Encode texts with `WORD` in them; without rows it stands for nothing."""
-        return self._inner.encode(texts, rows)
-
-
-class _Worded(LanguageEncoder):
-    count: int
-
-    @staticmethod
-    def of(encoder: LanguageEncoder, count: int) -> _Worded:
-        made = object.__new__(_Worded)
-        made.__dict__.update(encoder.__dict__)
-        made.count = count
-        return made
+        self.__dict__.update(encoder.__dict__)
+        self.count = count
 
     def _placed(self, text: str, rows: Rows | None) -> list[int]:
         if rows is None or WORD not in text:
             return super()._placed(text.replace(WORD, ""), None)
         first = rows.n - self.count
-        word = [-1 - first - k for k in range(self.count)]
         before, _, after = text.partition(WORD)
-        known = {key: vectors[:first] for key, vectors in rows.vectors.items()}
-        front = [-1 - k for k in range(first - rows.behind)]
-        behind = [-1 - k for k in range(first - rows.behind, first)]
-        assert Rows(known, rows.behind).n == first
+        word = [-1 - k for k in range(first, rows.n)]
         own = [*self._ids(before.rstrip()), *word, *self._ids(after)]
+        known = {key: vectors[:first] for key, vectors in rows.vectors.items()}
+        front, behind = row_marks(own, Rows(known, rows.behind))
         return [*self._before, *front, *own, *behind, *self._after]
 
 
@@ -93,7 +76,7 @@ def steps_to_return(
     word = table[chosen].detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([word], lr=token_length(table))
     latents = _renders(model, person, seed)
-    asking = replace(model.sampler(10), encoder=worded)  # pyright: ignore[reportArgumentType]
+    asking = replace(model.sampler(10), encoder=worded)
     who = model.world.people.index(person)
 
     def rows(values: Tensor) -> Rows:

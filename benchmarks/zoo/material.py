@@ -82,13 +82,8 @@ class States:
 
     def pick(self, rows: Sequence[int]) -> Conditioning:
         """The texts at `rows`, filled up to the longest of them."""
-        lengths = self.lengths[list(rows)]
-        longest = int(lengths.max())
-        cross = torch.zeros(len(rows), longest, self.values.shape[1])
-        for place, row in enumerate(rows):
-            end, length = int(self._ends[row]), int(self.lengths[row])
-            cross[place, :length] = self.values[end - length : end].float()
-        return Conditioning(cross, mask=torch.arange(longest) < lengths[:, None])
+        ends = ((int(self._ends[row]), int(self.lengths[row])) for row in rows)
+        return Conditioning.padded([self.values[e - length : e].float() for e, length in ends])
 
 
 def states(encoder: TextEncoderPort, texts: Sequence[str], folder: Path) -> States:

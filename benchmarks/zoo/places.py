@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from apl_core.encoding import refuse_misfit, row_marks
 from apl_core.ports import Conditioning
 from apl_core.prefix import Rows
 from apl_trainer.models.language import LanguageEncoder, Template
@@ -35,17 +36,16 @@ class RowsBehind(LanguageEncoder):
 
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
         """Encode texts; the rows, as long as states are, stand behind all that are not empty."""
+        refuse_misfit(rows, self.widths)
         plain = super().encode(texts, None)
         if rows is None or plain.mask is None:
             return plain
         learned = rows.vectors[self.key] * self._scale
-        found = [
-            torch.cat([states[mask], learned]) if text or rows.everywhere else states[mask]
-            for text, states, mask in zip(texts, plain.cross, plain.mask, strict=True)
-        ]
-        lengths = torch.tensor([len(one) for one in found])
-        cross = nn.utils.rnn.pad_sequence(found, batch_first=True)
-        return Conditioning(cross, mask=torch.arange(cross.shape[1]) < lengths[:, None])
+        found: list[Tensor] = []
+        for text, states, mask in zip(texts, plain.cross, plain.mask, strict=True):
+            has_rows = any(row_marks(self._ids(text), rows))
+            found.append(torch.cat([states[mask], learned]) if has_rows else states[mask])
+        return Conditioning.padded(found)
 
 
 class RowsAtLayers(LanguageEncoder):

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from apl_core.alignment import same_words
+from apl_core.encoding import embed, refuse_misfit, row_marks
 from apl_core.errors import FitError, PromptError
 from apl_core.ports import Conditioning
-from apl_core.prefix import Rows, describe
+from apl_core.prefix import Rows
 
 _TOGETHER = 8
 """Texts that run together: of like length, so that little is padding."""
@@ -85,9 +86,10 @@ class LanguageEncoder:
 
     def aligned(self, prompt: str, neutral: str, rows: Rows) -> list[int]:
         """For each state that a denoiser sees of a prefixed prompt, the one of the neutral one."""
-        words = same_words(self.pieces(prompt), self.pieces(neutral))
+        said = self.pieces(neutral)
+        words = same_words(self.pieces(prompt), said)
         start = len(self._before) - self.template.cut
-        end = start + len(self.pieces(neutral))
+        end = start + len(said)
         seen = not self.hidden
         front = [max(start - 1, 0)] * (rows.n - rows.behind) * seen
         behind = [end] * rows.behind * seen
@@ -99,35 +101,27 @@ class LanguageEncoder:
 
         PromptError if a text spells out a token that ends it or opens a turn of its own.
         """
-        if rows is not None and (given := _widths(rows)) != self.widths:
-            raise FitError(
-                "encode with a prefix",
-                f"the prefix is for {describe(given)}, the model is {describe(self.widths)}",
-                "use a prefix that was made for this kind of model",
-            )
+        refuse_misfit(rows, self.widths)
         placed = [self._placed(text, rows) for text in texts]
         found: dict[int, Tensor] = {}
         order = sorted(range(len(texts)), key=lambda i: len(placed[i]))
         for start in range(0, len(order), _TOGETHER):
             some = order[start : start + _TOGETHER]
             found |= zip(some, self._states([placed[i] for i in some], rows), strict=True)
-        states = [found[i] for i in range(len(texts))]
-        lengths = torch.tensor([len(one) for one in states], device=states[0].device)
-        cross = nn.utils.rnn.pad_sequence(states, batch_first=True)
-        return Conditioning(cross, mask=torch.arange(cross.shape[1]).to(lengths) < lengths[:, None])
+        return Conditioning.padded([found[i] for i in range(len(texts))])
 
     def _states(self, placed: Sequence[Sequence[int]], rows: Rows | None) -> list[Tensor]:
         """What a denoiser sees of each text, (N, width * layers): of texts of like length."""
         table = self.token_embedding(self.key)
         places = _padded(placed, self._pad, table.device)
         mask = _padded([[1] * len(one) for one in placed], 0, table.device).bool()
-        states = self._run(_embedded(places, table, rows, self.key), mask)
+        states = self._run(embed(places, table, rows, self.key), mask)
         cut, hidden = self.template.cut, self.hidden
         seen = ([i for i in range(cut, len(one)) if not (hidden and one[i] < 0)] for one in placed)
         return [some[index] for some, index in zip(states, seen, strict=True)]
 
     def _placed(self, text: str, rows: Rows | None) -> list[int]:
-        """Token ids of a text in its template; prefix row k is written as -1 - k."""
+        """Token ids of a text in its template, with marks where rows stand."""
         ids = self._ids(text)
         if self._special.intersection(ids):
             raise PromptError(
@@ -135,11 +129,7 @@ class LanguageEncoder:
                 "it spells out a token at which the text encoder ends a text or begins a turn",
                 "remove it from the prompt",
             )
-        front: list[int] = []
-        behind: list[int] = []
-        if rows is not None and (ids or rows.everywhere):
-            marks = [-1 - k for k in range(rows.n)]
-            front, behind = marks[: rows.n - rows.behind], marks[rows.n - rows.behind :]
+        front, behind = row_marks(ids, rows)
         return [*self._before, *front, *ids, *behind, *self._after]
 
     def _run(self, embeddings: Tensor, mask: Tensor) -> Tensor:
@@ -207,20 +197,6 @@ def _outputs(blocks: nn.ModuleList) -> Iterator[dict[int, Tensor]]:
             handle.remove()
 
 
-def _widths(rows: Rows) -> dict[str, int]:
-    return {key: vectors.shape[-1] for key, vectors in rows.vectors.items()}
-
-
 def _padded(lists: Sequence[Sequence[int]], pad: int, device: torch.device) -> Tensor:
     longest = max(len(one) for one in lists)
     return torch.tensor([[*one, *[pad] * (longest - len(one))] for one in lists], device=device)
-
-
-def _embedded(places: Tensor, table: Tensor, rows: Rows | None, key: str) -> Tensor:
-    embeddings = nn.functional.embedding(places.clamp_min(0), table)
-    if rows is None:
-        return embeddings
-    learned = rows.vectors[key].to(embeddings.device)
-    marks = (-1 - places).clamp_min(0)
-    mixed = torch.where((places < 0)[..., None], learned[marks], embeddings.to(learned.dtype))
-    return mixed.to(embeddings.dtype)
