@@ -110,7 +110,7 @@ def learn(model: WorldModel, variant: Variant, folder: Path) -> Prefix:
         return read_prefix(file)
     torch.set_num_threads(1)
     scaled = model
-    if isinstance(model, PocketModel):
+    if variant.scale != 1 and isinstance(model, PocketModel):
         towers = [ScaledTower(tower, variant.scale) for tower in model.encoder.towers]
         scaled = dataclasses.replace(model, encoder=ReferenceEncoder(towers))
     run, origin = RunFolder(folder), PocketOrigin(str(model.folder), None)

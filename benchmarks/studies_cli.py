@@ -13,6 +13,35 @@ def seeds(text: str) -> list[int]:
     return [arguments.run_seed(part) for part in text.split(",")]
 
 
+def add_runs(verb: argparse.ArgumentParser) -> None:
+    """The options of runs that are learned and measured."""
+    verb.add_argument("--seeds", type=seeds, default=[0, 1, 2], help="training seeds (0,1,2)")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting over the recipe"
+    )
+    add_workers(verb)
+
+
+def add_snapshots(verb: argparse.ArgumentParser) -> None:
+    """The options of runs that leave rows behind at every few steps."""
+    verb.add_argument("--steps", type=arguments.steps, default=120, help="steps of a run")
+    verb.add_argument(
+        "--every", type=arguments.whole(1, 10_000), default=12, help="steps between snapshots"
+    )
+
+
+def add_workers(verb: argparse.ArgumentParser) -> None:
+    """The option that says how many processes draw."""
+    verb.add_argument("--workers", type=arguments.whole(1, 1024), help="processes that draw")
+
+
+def workers(given: argparse.Namespace) -> int:
+    """As many processes as were asked for, or as there are cores."""
+    from apl_trainer.pocket.multiprocess import cores
+
+    return cores() if given.workers is None else given.workers
+
+
 def add_studies(inner: Verbs) -> None:
     """Add them."""
     recipe = verb(
@@ -23,10 +52,7 @@ def add_studies(inner: Verbs) -> None:
         "apl bench recipe --seeds 0,1,2 --out bench/recipe",
     )
     add_model(recipe)
-    recipe.add_argument("--seeds", type=seeds, default=[0, 1, 2], help="training seeds (0,1,2)")
-    recipe.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting over the recipe"
-    )
+    add_runs(recipe)
     recipe.add_argument(
         "--variants",
         choices=("recipe", "stages", "scales"),
@@ -36,7 +62,6 @@ def add_studies(inner: Verbs) -> None:
     recipe.add_argument(
         "--text-steps", type=arguments.steps, default=125, help="of the text stage (125)"
     )
-    recipe.add_argument("--workers", type=arguments.whole(1, 1024), help="processes that draw")
     recipe.add_argument(
         "--out", type=arguments.out_folder, default="bench/recipe", help="folder for the figures"
     )
@@ -51,10 +76,7 @@ def add_studies(inner: Verbs) -> None:
     left.add_argument(
         "--seeds", type=arguments.seed, nargs="+", default=[0], help="runs of each are measured"
     )
-    left.add_argument("--steps", type=arguments.steps, default=120, help="steps of a run")
-    left.add_argument(
-        "--every", type=arguments.whole(1, 10_000), default=12, help="steps between snapshots"
-    )
+    add_snapshots(left)
     left.add_argument(
         "--out", type=arguments.out_folder, default="bench/name-left", help="folder for the figures"
     )
@@ -64,7 +86,6 @@ def run_recipe(given: argparse.Namespace) -> int:
     """Run `bench recipe`."""
     from apl_core.training.config import TrainConfig
     from apl_trainer.cli.setting_flags import settings_of
-    from apl_trainer.pocket.multiprocess import cores
 
     from .recipe import Variant, run, scales, stages
 
@@ -74,8 +95,7 @@ def run_recipe(given: argparse.Namespace) -> int:
         "stages": lambda: stages(config, given.text_steps),
         "scales": lambda: scales(config),
     }[given.variants]()
-    workers = cores() if given.workers is None else given.workers
-    run(load_model(given.model), variants, given.seeds, given.out, workers, print)
+    run(load_model(given.model), variants, given.seeds, given.out, workers(given), print)
     return 0
 
 

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from apl_core.atomic import write_text
 from apl_core.errors import AplError
-from apl_trainer.models.transformer import FlowDenoiser
 from apl_trainer.pocket.model import WorldModel, load_pocket
 
 from ..pocket_build.timed_trainer import TimedTrainer
@@ -32,8 +31,8 @@ def build(name: str, out: Path, minutes: float, seed: int, counts: Counts = COUN
     found = lesson(teacher, ordinary_names(teacher.world), work, counts)
     read = states(chosen.encoder("tokens"), [*found.own, ""], work)
     torch.manual_seed(seed)
-    network = chosen.network()
-    denoiser = FlowDenoiser(network, chosen.schedule, chosen.call, "x0")
+    denoiser = chosen.denoiser()
+    network = denoiser.network
     trainer = TimedTrainer(
         "painter", network, work, 60 * minutes, _RATE, matrices=matrices(network)
     )
@@ -65,16 +64,16 @@ class Loader:
             )
         told = json.loads((folder / "member.json").read_text(encoding="utf-8"))
         chosen, teacher = member(told["member"]), load_pocket()
-        network = chosen.network()
+        denoiser = chosen.denoiser()
         weights = load_file(folder / "model.safetensors")
         if self.edited is not None:
             weights |= load_file(self.edited)
-        network.load_state_dict({key: value.float() for key, value in weights.items()})
-        network.eval().requires_grad_(False)
+        denoiser.network.load_state_dict({key: value.float() for key, value in weights.items()})
+        denoiser.network.eval().requires_grad_(False)
         return WorldModel(
             folder,
             renamed(teacher.world, ordinary_names(teacher.world)),
             chosen.encoder(self.place),
-            FlowDenoiser(network, chosen.schedule, chosen.call, "x0"),
+            denoiser,
             teacher.recognizer,
         )

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from apl_core.atomic import write_text
-from apl_trainer.evaluation.conditions import Condition
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
-from apl_trainer.pocket.metrics import PendingImages, PromptSet, figures
+from apl_trainer.pocket.metrics import PendingImages, figures
 from apl_trainer.pocket.render_pool import RenderPool
 
+from ..recipe import FREE, Measure
 from .build import Loader
 
 LEAST: Mapping[str, float] = {
@@ -23,16 +23,13 @@ LEAST: Mapping[str, float] = {
 }
 """What a member has to draw without a prefix before it may judge one."""
 
-NONE = Condition("", free=True, brief=False)
-"""How prompts are drawn on a member: as they are, each of them."""
-
 
 def write_card(folder: Path, workers: int) -> dict[str, float]:
     """Measure the member in `folder` and write card.json there."""
-    prompts = PromptSet.of(Loader()(folder).world, 64, 2, 256)
+    prompts = Measure.of(Loader()(folder).world).prompts
     with RenderPool(folder, EVALUATION_STEPS, workers, Loader()) as renderer:
-        drawn = PendingImages(renderer.submit(NONE.requests(prompts), None)).result(int)
-    flat = {key: mean.value for key, mean in figures(drawn, NONE, prompts).items()}
+        drawn = PendingImages(renderer.submit(FREE.requests(prompts), None)).result(int)
+    flat = {key: mean.value for key, mean in figures(drawn, FREE, prompts).items()}
     write_text(folder / "card.json", json.dumps(flat, indent=1, sort_keys=True) + "\n")
     return flat
 

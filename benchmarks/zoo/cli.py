@@ -9,7 +9,7 @@ from apl_core.errors import ConfigError
 from apl_trainer.cli import arguments
 from apl_trainer.cli.common import Verbs, verb
 
-from ..studies_cli import seeds
+from ..studies_cli import add_runs, add_snapshots, add_workers, workers
 
 BUILT = Path(__file__).parent / "weights"
 """Members that the repository holds."""
@@ -33,7 +33,7 @@ def add(verbs: Verbs) -> None:
     build.add_argument(
         "--minutes", type=arguments.minutes, default=60.0, help="time to train, on one core"
     )
-    build.add_argument("--workers", type=arguments.whole(1, 1024), help="processes that draw")
+    add_workers(build)
     _add_models(build)
     bench = verb(
         inner,
@@ -43,10 +43,7 @@ def add(verbs: Verbs) -> None:
         "apl zoo bench smollm-dit --seeds 0,1,2 --out bench/zoo",
     )
     bench.add_argument("names", nargs="*", help="members (all that are built)")
-    bench.add_argument("--seeds", type=seeds, default=[0, 1, 2], help="training seeds (0,1,2)")
-    bench.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting over the recipe"
-    )
+    add_runs(bench)
     bench.add_argument(
         "--rows",
         choices=("tokens", "hidden", "layers", "behind"),
@@ -56,7 +53,6 @@ def add(verbs: Verbs) -> None:
     bench.add_argument(
         "--eraser", action="store_true", help="measure the closed-form eraser as well"
     )
-    bench.add_argument("--workers", type=arguments.whole(1, 1024), help="processes that draw")
     bench.add_argument(
         "--out", type=arguments.out_folder, default="bench/zoo", help="folder for the figures"
     )
@@ -70,11 +66,8 @@ def add(verbs: Verbs) -> None:
         "apl zoo name-left minilm-dit --out bench/zoo-name-left",
     )
     left.add_argument("name", help="the member")
-    left.add_argument("--steps", type=arguments.steps, default=120, help="steps of a run")
-    left.add_argument(
-        "--every", type=arguments.whole(1, 10_000), default=12, help="steps between snapshots"
-    )
-    left.add_argument("--workers", type=arguments.whole(1, 1024), help="processes that draw")
+    add_snapshots(left)
+    add_workers(left)
     left.add_argument(
         "--out", type=arguments.out_folder, default="bench/zoo-name-left", help="folder"
     )
@@ -127,15 +120,13 @@ def run_build(given: argparse.Namespace) -> int:
     """Build a member and measure it."""
     import torch
 
-    from apl_trainer.pocket.multiprocess import cores
-
     from .build import build
     from .card import missed, write_card
 
     torch.set_num_threads(1)
     folder = given.models / given.name
     build(given.name, folder, given.minutes, given.seed)
-    card = write_card(folder, cores() if given.workers is None else given.workers)
+    card = write_card(folder, workers(given))
     for key, value in card.items():
         print(f"{key}: {100 * value:.1f} %")
     if lacking := missed(card):
@@ -147,7 +138,6 @@ def run_bench(given: argparse.Namespace) -> int:
     """Learn and measure on members."""
     from apl_core.training.config import TrainConfig
     from apl_trainer.cli.setting_flags import settings_of
-    from apl_trainer.pocket.multiprocess import cores
 
     from ..recipe import Variant, run
     from .build import Loader
@@ -162,16 +152,15 @@ def run_bench(given: argparse.Namespace) -> int:
             f"build it: apl zoo build {lacking[0]}",
         )
     variants = {"recipe": Variant(TrainConfig.from_mapping(settings_of(given.set)))}
-    workers = cores() if given.workers is None else given.workers
     for name in given.names or built:
         print(name)
         load = Loader(given.rows)
         model, out = load(given.models / name), given.out / name / given.rows
-        run(model, variants, given.seeds, out, workers, print, load)
+        run(model, variants, given.seeds, out, workers(given), print, load)
         if given.eraser:
             from .eraser import measured
 
-            found = measured(model, given.out / name / "eraser", workers)
+            found = measured(model, given.out / name / "eraser", workers(given))
             print("eraser:", {key: round(100 * value, 1) for key, value in found.items()})
     return 0
 
@@ -179,15 +168,13 @@ def run_bench(given: argparse.Namespace) -> int:
 def run_name_left(given: argparse.Namespace) -> int:
     """Measure snapshots of runs on a member with and without the recognizer."""
     from apl_core.training.config import TrainConfig
-    from apl_trainer.pocket.multiprocess import cores
 
     from ..name_left import Size, run
     from .build import Loader
 
     load, size = Loader(), Size(given.steps, given.every)
-    workers = cores() if given.workers is None else given.workers
     model = load(given.models / given.name)
-    run(model, TrainConfig(), [0], size, given.out / given.name, workers, print, load)
+    run(model, TrainConfig(), [0], size, given.out / given.name, workers(given), print, load)
     return 0
 
 

@@ -12,7 +12,7 @@ from apl_core.errors import ConfigError
 from apl_core.ports import TextEncoderPort
 from apl_core.schedule import Schedule
 from apl_trainer.models.language import Template
-from apl_trainer.models.transformer import Call, lumina2, pixart
+from apl_trainer.models.transformer import Call, FlowDenoiser, lumina2, pixart
 from apl_trainer.pocket.networks import LATENT_CHANNELS, LATENT_SIZE
 
 from .places import Place
@@ -42,7 +42,10 @@ class Member:
     encoder: Callable[[Place], TextEncoderPort]
     network: Callable[[], nn.Module]
     call: Call
-    schedule: Schedule = SCHEDULE
+
+    def denoiser(self) -> FlowDenoiser:
+        """The denoiser as it is before training; it predicts the clean latent."""
+        return FlowDenoiser(self.network(), SCHEDULE, self.call, "x0")
 
 
 def _lumina(width: int, layers: int = 4, size: int = 192) -> Lumina2Transformer2DModel:

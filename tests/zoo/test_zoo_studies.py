@@ -27,12 +27,13 @@ POCKET = load_pocket()
 def untrained() -> WorldModel:
     torch.manual_seed(0)
     member = MEMBERS["minilm-dit"]
-    network = member.network().eval().requires_grad_(False)
+    denoiser = member.denoiser()
+    denoiser.network.eval().requires_grad_(False)
     return WorldModel(
         Path("minilm-dit"),
         renamed(POCKET.world, ordinary_names(POCKET.world)),
         member.encoder("tokens"),
-        FlowDenoiser(network, member.schedule, member.call, "x0"),
+        denoiser,
         POCKET.recognizer,
     )
 
