@@ -47,8 +47,8 @@ def webui(root: Path, real: Path) -> Path:
     """The models folder of a webui: checkpoints beside what is none."""
     for name in ("Stable-diffusion/old", "Lora", "VAE"):
         (root / name).mkdir(parents=True)
-    shutil.copyfile(real / "sd1.safetensors", root / "Stable-diffusion/mine.SAFETENSORS")
-    shutil.copyfile(real / "sd1.safetensors", root / "Stable-diffusion/old/two.safetensors")
+    for name in ("mine.SAFETENSORS", "old/two.safetensors"):
+        (root / "Stable-diffusion" / name).hardlink_to(real / "sd1.safetensors")
     saved(root / "Lora/x.safetensors", lora_up=torch.zeros(2, 2))
     (root / "VAE/broken.safetensors").write_bytes(b"no")
     (root / "Stable-diffusion/a.ckpt").write_bytes(b"\x80")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ pipe_of = cache(pipeline)
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Each family as a folder and as a file."""
     root = tmp_path_factory.mktemp("checkpoints")
     paths: dict[str, Path] = {}
@@ -31,7 +33,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         paths[f"{family} file"] = write_file(
             family, pipe_of(family), root / f"{family}.safetensors"
         )
-    return paths
+    yield paths
+    shutil.rmtree(root)  # half a gigabyte
 
 
 def loaded(paths: dict[str, Path], which: str, **options: Any) -> CheckpointModel:
