@@ -74,6 +74,21 @@ def test_states_are_those_of_the_whole_model(kind: str, layers: tuple[int, ...])
             assert int(found.mask[place].sum()) == len(wanted)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_the_whole_model(kind: str) -> None:
+    """What all texts begin with runs once through a causal model; its gradients add up."""
+    one, other = (rows().vectors["smollm2"].requires_grad_() for _ in range(2))
+    weights = torch.randn(576, generator=torch.Generator().manual_seed(2))
+    found = encoder(kind).encode(TEXTS, Rows({"smollm2": one}, 2))
+    assert found.mask is not None
+    (found.cross[found.mask].sin() @ weights).sum().backward()  # rows in all but the empty one
+    for text in filter(None, TEXTS):
+        states = by_hand(kind, text, Rows({"smollm2": other}, 2), (3,))
+        (states.sin() @ weights).sum().backward()
+    assert one.grad is not None and other.grad is not None
+    torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-3)
+
+
 def test_what_is_cut_off_is_not_seen_but_read() -> None:
     whole, cut = (encoder("llama", cut=n).encode(TEXTS, rows()) for n in (0, 2))
     torch.testing.assert_close(cut.cross, whole.cross[:, 2:])

@@ -8,6 +8,8 @@ Qwen-Image do it).
 from __future__ import annotations
 
 import copy
+import inspect
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +55,10 @@ class LanguageEncoder:
         self.key, self.tokenizer, self.template, self.hidden = key, tokenizer, template, hidden
         self._all = len(_blocks(model)[2])
         self.model = _shortened(model, max(template.layers))
-        self._blocks = _blocks(self.model)[2]
+        _, name, self._blocks = _blocks(self.model)
+        takes = inspect.signature(self.model.forward).parameters
+        self._causal = name == "layers"
+        self._cache = "cache" if "cache" in takes else "past_key_values"
         self._before, self._after = (
             self._ids(words) for words in (template.before, template.after)
         )
@@ -115,7 +120,7 @@ class LanguageEncoder:
         table = self.token_embedding(self.key)
         places = _padded(placed, self._pad, table.device)
         mask = _padded([[1] * len(one) for one in placed], 0, table.device).bool()
-        states = self._run(embed(places, table, rows, self.key), mask)
+        states = self._run(embed(places, table, rows, self.key), mask, self._shared(placed))
         cut, hidden = self.template.cut, self.hidden
         seen = ([i for i in range(cut, len(one)) if not (hidden and one[i] < 0)] for one in placed)
         return [some[index] for some, index in zip(states, seen, strict=True)]
@@ -132,16 +137,35 @@ class LanguageEncoder:
         front, behind = row_marks(ids, rows)
         return [*self._before, *front, *ids, *behind, *self._after]
 
-    def _run(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+    def _shared(self, placed: Sequence[Sequence[int]]) -> int:
+        """How many tokens all texts begin with, the template's and the rows, if they run once."""
+        if not self._causal or len(placed) < 2:
+            return 0
+        alike = (len(set(some)) == 1 for some in zip(*placed, strict=False))
+        count = len(list(itertools.takewhile(bool, alike)))
+        return min(count, *(len(one) - 1 for one in placed))
+
+    def _run(self, embeddings: Tensor, mask: Tensor, shared: int) -> Tensor:
         """States (B, N, width * layers) behind the chosen layers."""
+        given = None if bool(mask.all()) else mask.long()
+        if not shared:
+            return self._read(embeddings, given)
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        front = self._read(embeddings[:1, :shared], None, cache)
+        cache.batch_repeat_interleave(len(embeddings))
+        rest = self._read(embeddings[:, shared:], given, cache)
+        return torch.cat([front.expand(len(embeddings), -1, -1), rest], 1)
+
+    def _read(self, embeddings: Tensor, mask: Tensor | None, cache: Any = None) -> Tensor:
         model: Any = self.model
-        wanted = self.template.layers
+        more = {} if cache is None else {self._cache: cache, "use_cache": True}
         with _outputs(self._blocks) as behind:
-            given = None if bool(mask.all()) else mask.long()
-            out = model(inputs_embeds=embeddings, attention_mask=given)
+            out = model(inputs_embeds=embeddings, attention_mask=mask, **more)
         states = [
             out.last_hidden_state if number == self._all else behind[number - 1]
-            for number in wanted
+            for number in self.template.layers
         ]
         return torch.cat(states, -1)
 
