@@ -116,6 +116,14 @@ class TrainConfig:
         1e-9,
         1000,
     )
+    backtrack: float = setting(
+        "optimizer",
+        0.5,
+        "Error of name-free prompts, as a share of what another caption changes, at which a step "
+        "is taken back and the step size halved; 0: never",
+        0,
+        1000,
+    )
     lr_warmup_steps: int = setting(
         "optimizer", 10, "Steps in which the rate rises to its highest", 0, 1_000_000
     )
@@ -268,6 +276,7 @@ PAPER = TrainConfig(
     steps=10_000,
     optimizer="adam",
     learning_rate=1e-3,
+    backtrack=0.0,
     lr_warmup_steps=0,
     lr_scheduler="constant",
     prefix_init="uniform",

@@ -18,6 +18,7 @@ from ..formats import write_prefix
 from ..metadata import PrefixCard
 from ..ports import DenoiserPort, TextEncoderPort
 from ..prefix import Prefix, describe
+from .backtracking import free_error
 from .batches import BatchSampler, Source, generator
 from .callbacks import (
     Callback,
@@ -170,14 +171,21 @@ class Trainer:
         )
         gradients = {k: v.grad for k, v in rows.vectors.items() if v.grad is not None}
         self.group.add_up(list(gradients.values()))
-        rate = learning_rate(config, progress.step, config.steps)
+        tries = progress.backtracking
+        rate = learning_rate(config, progress.step, config.steps) * tries.share
         set_rate(progress.optimizer, rate, self._lengths)
+        error = free_error(losses, config.weights)
         finite = all(bool(torch.isfinite(g).all()) for g in gradients.values())
-        if finite and math.isfinite(loss):
+        if tries.too_far(error):
+            tries.back(rows.vectors, progress.optimizer)
+            rate = 0.0
+        elif finite and math.isfinite(loss):
             for each in gradients.values():
                 each.div_(progress.scale)
             clip(gradients, config.max_grad_norm)
+            tries.goes_on(error, rows.vectors)
             progress.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+            tries.grow()
         elif config.mixed_precision == "fp16" and progress.scale > 1:
             progress.scale /= 2
         else:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import RunError
 from ..metadata import printable
 from ..prefix import Rows
+from .backtracking import Backtracking
 from .callbacks import ValidationResult
 from .config import TrainConfig
 from .folder import State
@@ -26,6 +27,7 @@ class Progress:
 
     rows: Rows
     optimizer: torch.optim.Optimizer
+    backtracking: Backtracking
     step: int = 0
     scale: float = 1.0
     best: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
@@ -45,7 +47,7 @@ class Progress:
         optimizer = new_optimizer(config, leaves)
         scale = 1024.0 if config.mixed_precision == "fp16" else 1.0
         rows = Rows(leaves, config.num_suffix_vectors)
-        return Progress(rows, optimizer, scale=scale, unit=unit)
+        return Progress(rows, optimizer, Backtracking(config.backtrack), scale=scale, unit=unit)
 
     def validated(self, result: ValidationResult) -> bool:
         """Keep the rows as the best so far, unless the lowest score seen beats theirs.
@@ -69,6 +71,7 @@ class Progress:
         """Everything that `resumed` needs to go on bit for bit."""
         tensors = {f"rows.{k}": v for k, v in self.rows.vectors.items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        tensors |= {f"before.{k}": v for k, v in self.backtracking.before.items()}
         for key, leaf in self.rows.vectors.items():
             moments: dict[str, Tensor] = self.optimizer.state.get(leaf, {})
             tensors |= {f"moments.{key}.{entry}": v for entry, v in moments.items()}
@@ -80,6 +83,8 @@ class Progress:
             "best_figures": self.best_figures,
             "lowest": [self.lowest.score, *self.lowest.each] if self.best else None,
             "without_gain": self.without_gain,
+            "share": self.backtracking.share,
+            "lowest_free": self.backtracking.lowest,
         }
         return State(tensors, numbers)
 
@@ -98,7 +103,9 @@ class Progress:
     def _resumed(
         state: State, config: TrainConfig, widths: Mapping[str, int], device: torch.device
     ) -> Progress:
-        groups: dict[str, dict[str, Tensor]] = {"rows": {}, "best": {}, "moments": {}}
+        groups: dict[str, dict[str, Tensor]] = {
+            part: {} for part in ("rows", "best", "before", "moments")
+        }
         for name, tensor in state.tensors.items():
             kind, rest = name.split(".", 1)
             groups[kind][rest] = tensor
@@ -131,12 +138,18 @@ class Progress:
         numbers = state.numbers
         progress.step, progress.scale = numbers["step"], float(numbers["scale"])
         progress.best = {k: v.to(device) for k, v in groups["best"].items()}
-        if progress.best and {k: tuple(v.shape) for k, v in progress.best.items()} != wanted:
-            raise ValueError("its best rows have another shape")
+        before = {k: v.to(device) for k, v in groups["before"].items()}
+        for some in (progress.best, before):
+            if some and {k: tuple(v.shape) for k, v in some.items()} != wanted:
+                raise ValueError("its best rows, or those before the last step, have another shape")
         if progress.best:
             score, *each = (float(number) for number in numbers["lowest"])
             progress.lowest = ValidationResult(score, {}, tuple(each))
         progress.best_step = int(numbers["best_step"])
         progress.best_figures = {k: float(v) for k, v in numbers["best_figures"].items()}
         progress.without_gain = int(numbers["without_gain"])
+        if "share" in numbers:  # states of earlier versions had none of it
+            progress.backtracking = Backtracking(
+                config.backtrack, float(numbers["share"]), numbers["lowest_free"], before
+            )
         return progress

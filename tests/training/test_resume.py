@@ -13,6 +13,7 @@ from tiny_run import PAPER_STEP, WHOLE, Child, settings
 from tiny_train import prefix_bytes, stop_at, timeless, train
 
 from apl_core.errors import RunError
+from apl_core.training import backtracking
 from apl_core.training.callbacks import Control
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
@@ -26,14 +27,22 @@ PLANS: dict[str, dict[str, Any]] = {
     "muon": WHOLE,
     "texts": {"text_steps": 3, "save_every": 5},
     "paper": PAPER_STEP,
+    "taken back": {"backtrack": 0.5},
     "patience": {"patience": 2, "steps": 30, "validate_every": 2, "learning_rate": 0.6},
 }
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_a_stopped_run_goes_on_exactly(plan: str, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_exactly(
+    plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backtracking, "JUMP", 0.9)  # takes some steps of this small run back
     config = settings(**PLANS[plan])
     train(tmp_path / "straight", config)
+    taken_back = [
+        row["step"] for row in timeless(tmp_path / "straight") if not row.get("learning_rate", 1)
+    ]
+    assert bool(taken_back) == (plan == "taken back")
     for step in random.Random(plan).sample(range(1, 12), 2):
         control = Control()
         train(tmp_path / "cut", config, stop_at(control, step), control=control)
