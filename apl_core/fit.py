@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .errors import FitError
+from .metadata import printable
 from .prefix import Prefix, describe
 
 BITS = 256
@@ -67,16 +68,23 @@ def closeness(fp_a: str, fp_b: str) -> float:
     return max(0.0, math.cos(math.pi * _distance(fp_a, fp_b) / BITS))
 
 
-def check_fit(prefix: Prefix, faces: Sequence[EncoderFace]) -> FitReport:
-    """How the prefix fits these encoders; FitError, naming both sides, if it does not."""
+def check_fit(prefix: Prefix, faces: Sequence[EncoderFace], family: str = "") -> FitReport:
+    """How the prefix fits these encoders; FitError, naming both sides, if it does not.
+
+    `family` is the kind of model that the encoders belong to, where the host tells: one text
+    encoder serves several, and a prefix has to be of the same. Files for CLIP need not say theirs.
+    """
     widths = {face.key: face.width for face in faces}
     if widths != prefix.widths:
         raise FitError(
             "use this prefix",
-            f"this prefix is for {describe(prefix.widths)}; "
-            f"the loaded checkpoint is {describe(widths)}",
+            f"this prefix is for {prefix.described}; "
+            f"the loaded checkpoint is {describe(widths, family)}",
             "choose a prefix for this checkpoint, or load a checkpoint of the prefix's family",
         )
+    if family:
+        _refuse_other_family(prefix, family)
+    said = prefix.described
     known: list[int] = []
     for face in faces:
         trained = prefix.card.fingerprints.get(face.key)
@@ -88,17 +96,29 @@ def check_fit(prefix: Prefix, faces: Sequence[EncoderFace]) -> FitReport:
         return FitReport(False, alike, _other_encoder(prefix, alike or 0.0))
     if len(known) < len(faces):
         return FitReport(
-            None,
-            alike,
-            f"Fits {describe(widths)}; whether it was trained on this encoder is not known.",
+            None, alike, f"Fits {said}; whether it was trained on this encoder is not known."
         )
-    return FitReport(True, alike, f"Fits {describe(widths)}: the encoder it was trained on.")
+    return FitReport(True, alike, f"Fits {said}: the encoder it was trained on.")
+
+
+def _refuse_other_family(prefix: Prefix, family: str) -> None:
+    said = printable(prefix.card.family, 40)
+    if said == family or (not said and all(key.startswith("clip_") for key in prefix.keys)):
+        return
+    encoders = " + ".join(prefix.keys)
+    raise FitError(
+        f"use this prefix with {family}",
+        f"it was learned through {said}, which reads its text encoder ({encoders}) in another way"
+        if said
+        else f"its file does not say what it was learned through, and {encoders} serves several",
+        f"choose a prefix that was learned through {family}",
+    )
 
 
 def _other_encoder(prefix: Prefix, alike: float) -> str:
     base = f" ({prefix.card.base_model})" if prefix.card.base_model else ""
     return (
-        f"Fits {describe(prefix.widths)}, but was trained on another text encoder{base}: the token "
+        f"Fits {prefix.described}, but was trained on another text encoder{base}: the token "
         f"tables are {alike:.0%} alike. It is applied; expect less the further apart they are."
     )
 

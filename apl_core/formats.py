@@ -35,7 +35,7 @@ from .kinds import USE, check_vectors, find_vectors, what_it_is
 from .limits import FILE_BYTES, SAMPLE_BYTES, WHOLE_HEADER_BYTES
 from .metadata import from_metadata, plain_words, printable, to_metadata
 from .names import place
-from .prefix import WIDTHS, Prefix, describe
+from .prefix import WIDTHS, Prefix
 
 PREFIX = "APL prefix"
 EMBEDDING = "textual inversion"
@@ -73,7 +73,7 @@ class FileReport:
             stands = f"{self.prefix.rows_in_front} in front of the text"
             if self.prefix.behind:
                 stands += f", {self.prefix.behind} behind it"
-            lines += [f"For {describe(self.prefix.widths)}", f"{self.prefix.n} vectors: {stands}"]
+            lines += [f"For {self.prefix.described}", f"{self.prefix.n} vectors: {stands}"]
             lines += [f"Digest {self.prefix.short_digest}", plain_words(self.prefix.card)]
             if len(self.tensors) > len(self.prefix.keys):
                 lines.append(

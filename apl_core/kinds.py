@@ -13,7 +13,11 @@ from .metadata import printable
 from .prefix import FAMILIES, WIDTHS, check_count, describe
 
 USE = "use a prefix that `apl train` wrote, or a textual inversion in safetensors"
-_ENCODERS = {width: key for key, width in WIDTHS.items()}
+_ENCODERS = {
+    WIDTHS[key]: key for key in ("clip_l", "clip_g", "clip_h", "pocket", "smollm2", "minilm")
+}
+"""Encoders that a width alone tells; a prefix for others names them."""
+
 _OUTPUT = re.compile(r"(clip_[a-z]|emb_params|t5\w*|text_encoders?(_\d+)?)_[a-z]\w*")
 _NUMBER = re.compile(r"_?([0-9]{1,4})(?=>?$)")
 
@@ -104,7 +108,7 @@ def _by_encoder(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
             fix = "use an embedding without an output part"
             raise _no(f"{said}, to be added behind the text encoder: no prefix", fix)
         if key is None:
-            known = ", ".join(f"{name} {width}" for name, width in WIDTHS.items())
+            known = ", ".join(f"{name} {width}" for width, name in _ENCODERS.items())
             raise _no(f"it holds {_listed(shapes)}; {said}, no known encoder's ({known})", USE)
         if width != WIDTHS[key]:
             raise _no(f"{said}, expected (n, {WIDTHS[key]})", USE)

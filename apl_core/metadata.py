@@ -32,6 +32,7 @@ _TEXTS = {
     "date": "modelspec.date",
     "base_model": "apl.base_model",
     "recipe": "apl.recipe",
+    "family": "apl.family",
 }
 CARD_KEYS = frozenset(_TEXTS.values())
 """The metadata that a card's texts are read from."""
@@ -43,7 +44,11 @@ _INTEGER = re.compile(r"-?[0-9]{1,20}")
 
 @dataclass(frozen=True)
 class PrefixCard:
-    """Facts about a prefix; empty text and None mean "not said". Never holds a trained name."""
+    """Facts about a prefix; empty text and None mean "not said". Never holds a trained name.
+
+    `family` is the kind of model that it was learned through, e.g. "Z-Image": one text encoder
+    serves several, which read other layers of it.
+    """
 
     title: str = ""
     author: str = ""
@@ -51,6 +56,7 @@ class PrefixCard:
     date: str = ""
     base_model: str = ""
     recipe: str = ""
+    family: str = ""
     steps: int | None = None
     seed: int | None = None
     names_trained: int | None = None
@@ -141,6 +147,7 @@ def plain_words(card: PrefixCard) -> str:
         "Date": card.date,
         "About": card.description,
         "Trained on": card.base_model,
+        "Learned through": card.family,
         "Recipe": card.recipe,
         "Steps": card.steps,
         "Seed": card.seed,

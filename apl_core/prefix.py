@@ -14,15 +14,33 @@ import torch
 from torch import Tensor
 
 from .errors import PrefixFileError
-from .metadata import PrefixCard
+from .metadata import PrefixCard, printable
 from .tokens import FEWER, MAX_ROWS, NO_ROOM
 
 WIDTHS: Mapping[str, int] = MappingProxyType(
-    {"clip_l": 768, "clip_g": 1280, "clip_h": 1024, "pocket": 128, "smollm2": 576, "minilm": 384}
+    {
+        "clip_l": 768,
+        "clip_g": 1280,
+        "clip_h": 1024,
+        "pocket": 128,
+        "smollm2": 576,
+        "minilm": 384,
+        "t5xxl": 4096,
+        "umt5xxl": 4096,
+        "qwen3_4b": 2560,
+        "qwen3_8b": 4096,
+        "qwen3vl_4b": 2560,
+        "qwen25_7b": 3584,
+        "gemma2_2b": 2304,
+        "mistral3_24b": 5120,
+        "ministral3_3b": 3072,
+        "llama": 4096,
+    }
 )
 """Width of the token embeddings of every text encoder that a prefix can be made for.
 
-The last two are the zoo's (`apl zoo`), real language models behind small denoisers.
+SmolLM2 and MiniLM are the zoo's (`apl zoo`), real language models behind small denoisers. The keys
+behind them are ComfyUI's names of encoders (`embedding_key`).
 """
 
 FAMILIES: Mapping[frozenset[str], str] = MappingProxyType(
@@ -33,15 +51,27 @@ FAMILIES: Mapping[frozenset[str], str] = MappingProxyType(
         frozenset({"pocket"}): "pocket model",
         frozenset({"smollm2"}): "zoo, SmolLM2",
         frozenset({"minilm"}): "zoo, MiniLM",
+        frozenset({"clip_l", "t5xxl"}): "Flux.1",
+        frozenset({"clip_l", "clip_g", "t5xxl"}): "SD 3.5",
+        frozenset({"t5xxl"}): "Chroma or PixArt",
+        frozenset({"umt5xxl"}): "Wan",
+        frozenset({"qwen3_4b"}): "Z-Image or Flux.2 Klein 4B",
+        frozenset({"qwen3_8b"}): "Flux.2 Klein 9B",
+        frozenset({"qwen3vl_4b"}): "Krea 2 or Mage-Flow",
+        frozenset({"qwen25_7b"}): "Qwen-Image",
+        frozenset({"gemma2_2b"}): "Lumina 2",
+        frozenset({"mistral3_24b"}): "Flux.2 dev",
+        frozenset({"ministral3_3b"}): "ERNIE",
+        frozenset({"clip_l", "clip_g", "t5xxl", "llama"}): "HiDream I1",
     }
 )
-"""A checkpoint family by the set of its text encoders."""
+"""Checkpoint families by the set of their text encoders; the card names one of several."""
 
 
-def describe(widths: Mapping[str, int]) -> str:
+def describe(widths: Mapping[str, int], family: str = "") -> str:
     """Words for a set of encoders, e.g. "SDXL (clip_l 768 + clip_g 1280)"."""
     parts = " + ".join(f"{key} {widths[key]}" for key in ordered(widths))
-    family = FAMILIES.get(frozenset(widths))
+    family = family or FAMILIES.get(frozenset(widths), "")
     return f"{family} ({parts})" if family else f"({parts or 'no text encoder'})"
 
 
@@ -137,7 +167,13 @@ class Prefix:
     @property
     def family(self) -> str:
         """The family in words, e.g. "SD 1.x"; "unknown family" for other sets of encoders."""
-        return FAMILIES.get(frozenset(self.vectors), "unknown family")
+        said = printable(self.card.family, 40)
+        return said or FAMILIES.get(frozenset(self.vectors), "unknown family")
+
+    @property
+    def described(self) -> str:
+        """Words for what it is for, e.g. "Z-Image (qwen3_4b 2560)"."""
+        return describe(self.widths, printable(self.card.family, 40))
 
     @property
     def digest(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -14,8 +13,9 @@ from apl_core.errors import HostError
 from apl_core.fit import EncoderFace, FitReport, check_fit, fingerprint
 from apl_core.prefix import Prefix, Rows
 
+from .families import METHOD, Family, attributes, family_of, key_of, tokenizers
 from .guard import guard
-from .tokenizers import METHOD, held_tokenizer, prefixed_tokenizer, prefixes_of
+from .tokenizers import CLIP, held_tokenizer, prefixed_tokenizer, prefixes_of
 
 LOG = logging.getLogger("apl")
 
@@ -41,17 +41,18 @@ def apply_prefix(clip: Any, prefix: Prefix) -> Any:
         return clip
     patched = clip.clone()
     patched.__class__ = _prefixed_class(type(clip))
-    patched.tokenizer = with_rows(clip.tokenizer, prefix)
+    patched.tokenizer = with_rows(clip.tokenizer, prefix, family_of(clip))
     for key, tokenizer in tokenizers(patched.tokenizer):
         guard(patched, key, tokenizer)
     return patched
 
 
-def with_rows(tokenizer: Any, prefix: Prefix | Rows) -> Any:
+def with_rows(tokenizer: Any, prefix: Prefix | Rows, family: Family = CLIP) -> Any:
     """A copy of a CLIP's tokenizer that puts the rows into every chunk of every encoder."""
     outer = held_tokenizer(tokenizer)
-    for key, inner in tokenizers(tokenizer):
-        setattr(outer, key, prefixed_tokenizer(inner, key, prefix))
+    for attribute, inner in attributes(tokenizer):
+        taken = prefixed_tokenizer(inner, key_of(attribute), prefix, family)
+        setattr(outer, attribute, taken)
     return outer
 
 
@@ -68,33 +69,30 @@ def fit(clip: Any, prefix: Prefix) -> FitReport:
             "no CLIP is connected, or the checkpoint has no text encoder",
             "connect the CLIP of a checkpoint, or of a CLIP loader",
         )
-    known = tables(clip)
-    faces = [
-        EncoderFace(
-            key, tokenizer.embedding_size, fingerprint(known[key]) if key in known else None
-        )
-        for key, tokenizer in tokenizers(clip.tokenizer)
-    ]
-    return check_fit(prefix, faces)
+    family = family_of(clip)
+    faces: list[EncoderFace] = []
+    for key, tokenizer in tokenizers(clip.tokenizer):
+        table = _table(clip, key)
+        width = tokenizer.embedding_size if table is None else int(table.shape[-1])
+        mark = fingerprint(table) if table is not None and _plain(table) else None
+        faces.append(EncoderFace(key, width, mark))
+    return check_fit(prefix, faces, family.name)
 
 
 def tables(clip: Any) -> dict[str, Tensor]:
     """The token-embedding table (vocabulary, width) of every encoder that has a plain one."""
-    found: dict[str, Tensor] = {}
-    for key, _ in tokenizers(clip.tokenizer):
-        transformer = getattr(getattr(clip.cond_stage_model, key, None), "transformer", None)
-        if transformer is not None:
-            table = transformer.get_input_embeddings().weight
-            if table.dtype in _PLAIN and table.dim() == 2 and not table.is_meta:
-                found[key] = table
-    return found
+    found = {key: _table(clip, key) for key, _ in tokenizers(clip.tokenizer)}
+    return {key: table for key, table in found.items() if table is not None and _plain(table)}
 
 
-def tokenizers(outer: Any) -> Iterator[tuple[str, Any]]:
-    """(encoder key, tokenizer) of every encoder; ComfyUI keeps them as attributes of that name."""
-    for key, value in vars(outer).items():
-        if hasattr(type(value), METHOD) and hasattr(value, "embedding_size"):
-            yield key, value
+def _table(clip: Any, key: str) -> Tensor | None:
+    transformer = getattr(getattr(clip.cond_stage_model, key, None), "transformer", None)
+    return None if transformer is None else transformer.get_input_embeddings().weight
+
+
+def _plain(table: Tensor) -> bool:
+    """Whether the numbers of a table can be read; those of quantized ones are packed."""
+    return table.dtype in _PLAIN and table.dim() == 2 and not table.is_meta
 
 
 class _PrefixedClip:

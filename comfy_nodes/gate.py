@@ -9,7 +9,6 @@ a negative or an empty text, was read with the prefix, or the run ended.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
@@ -21,12 +20,13 @@ from torch import Tensor
 
 from apl_core.errors import FitError, HostError
 from apl_core.fit import EncoderFace, check_fit
-from apl_core.prefix import Prefix, describe
+from apl_core.prefix import Prefix
 
 from . import marks
-from .clips import GATE, tokenizers
+from .clips import GATE
+from .families import tokenizers
 from .guard import Frame, lists
-from .tokenizers import framed, narrow, rows_around
+from .tokenizers import CLIP, frame, narrowed, refuse, rows_around, words
 
 _CLIP = {"start": 49406, "end": 49407}
 """What all of CLIP's text encoders begin and end a chunk with."""
@@ -64,11 +64,12 @@ class Gate:
             key = str(getattr(tokenizer, "embedding_key", ""))
             if key not in self.prefix.vectors:
                 raise self._misfit(key)
-            plain = copy.copy(tokenizer)
-            narrow(plain, self.prefix.n)
+            plain = narrowed(tokenizer, self.prefix.n)
             chunks = original(plain, text, True, *args, **options)
+            refuse([one[0] for chunk in chunks for one in words(chunk)], tokenizer, CLIP)
             front, behind = rows_around((self.prefix,), key)
-            return framed(chunks, front, behind, tokenizer, return_word_ids)
+            found = [frame(chunk, front, behind, tokenizer.start_token) for chunk in chunks]
+            return found if return_word_ids else [[one[:2] for one in chunk] for chunk in found]
 
         setattr(tokenize_with_weights, GATE, True)
         return tokenize_with_weights
@@ -124,7 +125,7 @@ class Gate:
     def _misfit(self, encoder: str) -> FitError:
         return FitError(
             "encode a text on this server",
-            f"it enforces a prefix for {describe(self.prefix.widths)}, and this model has a text "
+            f"it enforces a prefix for {self.prefix.described}, and this model has a text "
             f"encoder ({encoder}) that the prefix has no vectors for",
             "use a checkpoint of the family that the prefix is for",
         )

@@ -7,8 +7,9 @@ the encoder when it loads the patched CLIP, and takes it out for every other CLI
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 from typing import Any
 
@@ -17,24 +18,43 @@ from torch import Tensor
 
 from apl_core.errors import HostError
 
-from .tokenizers import prefixes_of, rows_around
+from .families import Family
+from .tokenizers import blank, controls, host_tokenizer, prefixes_of, rows_around, template_tokens
 
 METHOD = "process_tokens"
 """Turns lists of tokens into embeddings, in every text encoder of ComfyUI."""
 
 
 def guard(clip: Any, key: str, tokenizer: Any) -> None:
-    """Have one encoder of a patched CLIP refuse text without the prefixes of its tokenizer."""
-    if not hasattr(getattr(clip.cond_stage_model, key, None), METHOD):
+    """Have one encoder of a patched CLIP refuse text without the prefixes of its tokenizer.
+
+    HostError where the model has no such encoder; one that was left out of it reads nothing.
+    """
+    encoder = getattr(clip.cond_stage_model, key, False)
+    if encoder is None:
         return
+    if not hasattr(encoder, METHOD):
+        raise HostError(
+            "apply a prefix to this CLIP",
+            f"its model has no text encoder {key} that could be looked at",
+            "load the text encoders with ComfyUI's own nodes",
+        )
     name = f"{key}.{METHOD}"
-    front, behind = rows_around(prefixes_of(tokenizer), key)
-    rows = Frame([entry[0] for entry in front], [entry[0] for entry in behind], tokenizer.end_token)
     embed = clip.patcher.get_model_object(name)
-    clip.patcher.add_object_patch(name, _guarded(embed, rows))
+    clip.patcher.add_object_patch(name, _guarded(embed, looked_for(encoder, key, tokenizer)))
 
 
-def _guarded(embed: Callable[..., Any], rows: Frame) -> Callable[..., Any]:
+def looked_for(encoder: Any, key: str, tokenizer: Any) -> Frame | Turn:
+    """What has to stand in the chunks of an encoder whose tokenizer applies prefixes."""
+    around = rows_around(prefixes_of(tokenizer), key)
+    front, behind = ([entry[0] for entry in entries] for entries in around)
+    if key.startswith("clip_"):
+        return Frame(front, behind, tokenizer.end_token)
+    pads = {tokenizer.pad_token, encoder.special_tokens.get("pad", tokenizer.pad_token)}
+    return Turn(front, behind, host_tokenizer(tokenizer), tokenizer.apl_family, frozenset(pads))
+
+
+def _guarded(embed: Callable[..., Any], rows: Frame | Turn) -> Callable[..., Any]:
     def process_tokens(tokens: Any, *args: Any, **options: Any) -> Any:
         return embed([rows.kept(chunk) for chunk in lists(tokens)], *args, **options)
 
@@ -72,13 +92,7 @@ class Frame:
             one_mask = all(_is(mask, masks[0]) for mask in masks)
             if one_mask and self._stand_in_part(chunk, last):
                 return [wanted.get(at, one) for at, one in enumerate(chunk)]
-        raise HostError(
-            "encode this text with the prefix",
-            "another node pack took the prefix's vectors out of it, or made its tokens past the "
-            "connected CLIP (smZNodes does, and CUT of prompt-control can)",
-            "encode it with CLIP Text Encode or APL Prefix Conditioning, or leave out the pack's "
-            "feature that replaces tokens",
-        )
+        raise _lost()
 
     def last(self, chunk: Sequence[Any]) -> int:
         """The place of the first end token behind BOS; the length where there is none."""
@@ -100,8 +114,94 @@ class Frame:
         )
 
 
+@dataclass(frozen=True)
+class Turn:
+    """The rows that have to stand directly around the user's text in a family's template."""
+
+    front: Sequence[Any]
+    behind: Sequence[Any]
+    tokenizer: Any
+    family: Family
+    pads: frozenset[int]
+
+    def kept(self, chunk: Sequence[Any]) -> Sequence[Any]:
+        """The chunk as it is; HostError for a text without its rows, in any place but its own."""
+        inside = self._inside(list(chunk))
+        if not inside or any(self._holds(inside, *around) for around in self._around):
+            return chunk
+        raise _lost()
+
+    def places(self, chunk: Sequence[Any]) -> dict[int, Any]:
+        """Where the rows stand in a chunk that was kept; nowhere in an empty text."""
+        rows = [*self.front, *self.behind]
+        found = (at for at, one in enumerate(chunk) if not isinstance(one, Integral))
+        given = {at: chunk[at] for at in found if any(_is(chunk[at], row) for row in rows)}
+        return given
+
+    @cached_property
+    def _around(self) -> list[tuple[list[int], list[int]]]:
+        """Tokens (before, after) of each template."""
+        return [
+            (template_tokens(self.tokenizer, before), template_tokens(self.tokenizer, after))
+            for before, after in self.family.around
+        ]
+
+    @cached_property
+    def _controls(self) -> frozenset[int]:
+        return controls(self.tokenizer, self.family)
+
+    def _inside(self, items: list[Any]) -> list[Any]:
+        """A chunk without what fills it up and what begins and ends it."""
+        pads, start, end = self.pads, self.tokenizer.start_token, self.tokenizer.end_token
+        while items and _number(items[-1]) in pads:
+            items.pop()
+        while items and _number(items[0]) in pads:
+            items.pop(0)
+        if items and start is not None and _number(items[0]) == start:
+            items.pop(0)
+        if items and end is not None and _number(items[-1]) == end:
+            items.pop()
+        return items
+
+    def _holds(self, inside: list[Any], before: list[int], after: list[int]) -> bool:
+        """Whether a text stands in this template, with the rows around it or empty."""
+        first, last = len(before), len(inside) - len(after)
+        if inside[:first] != before or first > last or inside[last:] != after:
+            return False
+        said = inside[first:last]
+        if all(blank(one, self.tokenizer) for one in said):
+            return True
+        cut = len(said) - len(self.behind)
+        text = said[len(self.front) : cut]
+        return (
+            bool(text)
+            and all(map(_is, said[: len(self.front)], self.front))
+            and all(map(_is, said[cut:], self.behind))
+            and not any(_number(one) in self._controls or _picture(one) for one in text)
+        )
+
+
+def _lost() -> HostError:
+    return HostError(
+        "encode this text with the prefix",
+        "another node pack took the prefix's vectors out of it, or made its tokens past the "
+        "connected CLIP (smZNodes does, and CUT of prompt-control can)",
+        "encode it with CLIP Text Encode or APL Prefix Conditioning, or leave out the pack's "
+        "feature that replaces tokens",
+    )
+
+
+def _number(token: Any) -> int | None:
+    return int(token) if isinstance(token, Integral) else None
+
+
+def _picture(token: Any) -> bool:
+    return isinstance(token, Mapping) and token.get("type") != "embedding"
+
+
 def _is(token: Any, other: Any) -> bool:
     """Whether two tokens are the same: a number, or a row of numbers."""
+    token, other = (one.get("data") if isinstance(one, Mapping) else one for one in (token, other))
     if isinstance(token, Tensor) and isinstance(other, Tensor):
         return token is other or torch.equal(token.cpu(), other.cpu())
     return isinstance(token, Integral) and isinstance(other, Integral) and token == other

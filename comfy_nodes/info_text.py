@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from apl_core.metadata import plain_words
-from apl_core.prefix import Prefix, describe
+from apl_core.prefix import Prefix
 
 
 def card(prefix: Prefix) -> str:
@@ -17,7 +17,7 @@ def card(prefix: Prefix) -> str:
     if prefix.behind:
         stands += f", {prefix.behind} behind it"
     lines = [
-        f"For {describe(prefix.widths)}",
+        f"For {prefix.described}",
         f"{prefix.n} vectors: {stands}",
         f"Digest {prefix.short_digest}",
         plain_words(prefix.card),

@@ -2,7 +2,8 @@
 
 ComfyUI tokenizes a text per encoder into chunks of (token, weight, word id); a token may be a row
 of numbers instead. So a prefix needs no hook in the model: it is a row per entry, weight 1, word id
-0 ("not a word", which packs that re-weight words leave alone).
+0 ("not a word", which packs that re-weight words leave alone). A language model reads a text inside
+a template (families.py): the rows stand around the user's text, and the template around them.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from apl_core.errors import HostError
+from apl_core.errors import HostError, PromptError
 from apl_core.prefix import Prefix, Rows
-from apl_core.tokens import arrange, refuse_marks, room
+from apl_core.tokens import refuse_marks, room
 
-METHOD = "tokenize_with_weights"
+from .families import METHOD, Family, host_class
 
 Entry = tuple[Any, float, int]
 Stack = Prefix | Rows
@@ -24,13 +25,17 @@ Stack = Prefix | Rows
 Chunks = list[list[Entry]]
 
 
-def prefixed_tokenizer(tokenizer: Any, key: str, prefix: Stack) -> Any:
+CLIP = Family("CLIP")
+
+
+def prefixed_tokenizer(tokenizer: Any, key: str, prefix: Stack, family: Family = CLIP) -> Any:
     """A copy of one encoder's tokenizer that puts `prefix` (after those it has) into each chunk."""
     taken = _taken(tokenizer)
     stack = (*getattr(taken, "apl_prefixes", ()), prefix)
     room(sum(one.n for one in stack))
     taken.apl_prefixes = stack
     taken.apl_key = key
+    taken.apl_family = CLIP if key.startswith("clip_") else family
     return taken
 
 
@@ -54,6 +59,7 @@ class _Held:
 
     apl_base: type
     apl_key: str = ""
+    apl_family: Family = CLIP
     apl_prefixes: tuple[Stack, ...] = ()
     apl_replaced: bool = False
 
@@ -75,66 +81,143 @@ class _Held:
     ) -> Any:
         if self.apl_replaced:
             raise _replaced()
-        if not self.apl_prefixes:
-            return self._apl_plain(0).tokenize_with_weights(text, return_word_ids, *args, **options)
-        rows = sum(prefix.n for prefix in self.apl_prefixes)
-        chunks: Chunks = self._apl_plain(rows).tokenize_with_weights(text, True, *args, **options)
-        if not any(_is_text(entry) for chunk in chunks for entry in chunk):  # nothing to anonymize
-            return self._apl_plain(0).tokenize_with_weights(text, return_word_ids, *args, **options)
-        front, behind = rows_around(self.apl_prefixes, self.apl_key)
-        special: Any = self
-        return framed(chunks, front, behind, special, return_word_ids)
-
-    def _apl_plain(self, taken: int) -> Any:
-        """The host's own tokenizer with `taken` places less in every chunk."""
-        plain: Any = copy.copy(self)
-        plain.__class__ = self.apl_base
-        vars(plain).pop(METHOD, None)  # put into the instance's dictionary behind our back
-        narrow(plain, taken)
-        return plain
+        plain = host_tokenizer(self)
+        if self.apl_prefixes:
+            family, key = self.apl_family, self.apl_key
+            front, behind = rows_around(self.apl_prefixes, key)
+            chunks = covered(plain, text, front, behind, family, *args, **options)
+            if chunks is not None:
+                return chunks if return_word_ids else [[one[:2] for one in c] for c in chunks]
+        return plain.tokenize_with_weights(text, return_word_ids, *args, **options)
 
 
-def narrow(tokenizer: Any, taken: int) -> None:
-    """Leave `taken` places less to the text in every chunk of this very tokenizer."""
-    if taken:
-        tokenizer.max_length -= taken
-        # A word stays whole below this length, and one that is wider than a chunk never fits.
-        tokenizer.max_word_length = min(tokenizer.max_word_length, tokenizer.max_length - 1)
+def host_tokenizer(tokenizer: Any) -> Any:
+    """The host's own tokenizer below our hold on it."""
+    plain: Any = copy.copy(tokenizer)
+    plain.__class__ = host_class(tokenizer)
+    vars(plain).pop(METHOD, None)  # put into the instance's dictionary behind our back
+    return plain
 
 
-def framed(
-    chunks: Chunks,
+def template_tokens(plain: Any, part: str, run: Any = None, **options: Any) -> list[int]:
+    """The tokens of a part of a template, by the host's own tokenizer or its method `run`."""
+    if not part:
+        return []
+    run = run or type(plain).tokenize_with_weights
+    return [entry[0] for chunk in run(plain, part, True, **options) for entry in words(chunk)]
+
+
+def covered(
+    plain: Any,
+    text: str,
     front: Sequence[Entry],
     behind: Sequence[Entry],
-    tokenizer: Any,
-    return_word_ids: bool,
-) -> Any:
-    """Every chunk with rows around its text, as the host's own method gives chunks."""
-    start, end = tokenizer.start_token, tokenizer.end_token
-    found = [frame(chunk, front, behind, start=start, end=end) for chunk in chunks]
-    return found if return_word_ids else [[entry[:2] for entry in one] for one in found]
+    family: Family,
+    *args: Any,
+    tokenize: Any = None,
+    **options: Any,
+) -> Chunks | None:
+    """A text in its template with rows around it in every chunk; None for an empty text.
+
+    `plain` is the host's own tokenizer, or `tokenize` its method. PromptError if the text spells a
+    token that ends it or begins a turn: an encoder would stop there, or take it for the template's.
+    """
+    run = tokenize or type(plain).tokenize_with_weights
+    before, inside, after = family.parts(text)
+    head, tail = (template_tokens(plain, part, run, **options) for part in (before, after))
+    taken = len(head) + len(front) + len(behind) + len(tail)
+    lowered = _lowered(options, plain, taken)
+    chunks: Chunks = run(narrowed(plain, taken), inside, True, *args, **lowered)
+    tokens = [entry[0] for chunk in chunks for entry in words(chunk)]
+    refuse(tokens, plain, family)
+    if all(blank(token, plain) for token in tokens):
+        return None
+    ahead = [*((token, 1.0, 0) for token in head), *front]
+    past = [*behind, *((token, 1.0, 0) for token in tail)]
+    return [frame(one, ahead, past, plain.start_token) for one in chunks]
+
+
+def narrowed(tokenizer: Any, taken: int) -> Any:
+    """A copy of the host's tokenizer with `taken` places less for the text in every chunk."""
+    narrow = copy.copy(tokenizer)
+    narrow.max_length -= taken
+    # A word stays whole below this length, and one that is wider than a chunk never fits.
+    narrow.max_word_length = min(narrow.max_word_length, narrow.max_length - 1)
+    if getattr(narrow, "min_length", None) is not None:
+        narrow.min_length = max(narrow.min_length - taken, 0)
+    return narrow
+
+
+def _lowered(options: dict[str, Any], tokenizer: Any, taken: int) -> dict[str, Any]:
+    """The options of a call, with `taken` places less where they say how long a text is at least.
+
+    What is filled up stands there without the rows; with them it is as long as without.
+    """
+    name = f"{getattr(tokenizer, 'embedding_key', '')}_min_length"
+    lowered = dict(options)
+    if isinstance(least := options.get("min_length"), int):
+        lowered["min_length"] = max(least - taken, 0)
+    chosen = options.get("tokenizer_options") or {}
+    if isinstance(least := chosen.get(name), int):
+        lowered["tokenizer_options"] = {**chosen, name: max(least - taken, 0)}
+    return lowered
+
+
+def frame(
+    chunk: Sequence[Entry], front: Sequence[Entry], behind: Sequence[Entry], start: int | None
+) -> list[Entry]:
+    """One of the host's chunks with entries around its text, longer by their number."""
+    places = [at for at, entry in enumerate(chunk) if _is_text(entry)]
+    first = places[0] if places else int(start is not None)
+    last = places[-1] + 1 if places else first
+    return [*chunk[:first], *front, *chunk[first:last], *behind, *chunk[last:]]
+
+
+def refuse(tokens: Sequence[Any], tokenizer: Any, family: Family) -> None:
+    """PromptError for tokens of a text that only a template may have."""
+    if not family.controls:
+        return refuse_marks(tokens, tokenizer.start_token, tokenizer.end_token)
+    found = controls(tokenizer, family).intersection(one for one in tokens if isinstance(one, int))
+    if found:
+        spelled = " and ".join(sorted(str(tokenizer.inv_vocab.get(one, one)) for one in found))
+        raise PromptError(
+            f"apply the prefix to this prompt for {family.name}",
+            f"it spells out {spelled}, at which the text encoder ends a text or begins a turn",
+            "remove it from the prompt",
+        )
+    return None
+
+
+def controls(tokenizer: Any, family: Family) -> frozenset[int]:
+    """The tokens that no text may have: a family's own, and what begins and ends a chunk."""
+    spelled = set(family.controls.split())
+    known = {token for token, piece in tokenizer.inv_vocab.items() if piece in spelled}
+    known.update(getattr(tokenizer.tokenizer, "_special_ids", ()))
+    marks = (tokenizer.start_token, tokenizer.end_token)
+    return frozenset(known.union(one for one in marks if one is not None))
+
+
+def blank(token: Any, tokenizer: Any) -> bool:
+    """Whether a token is nothing but white space, by its piece of the vocabulary."""
+    piece = getattr(tokenizer, "inv_vocab", {}).get(token) if isinstance(token, int) else None
+    return isinstance(piece, str) and piece != "" and not piece.strip("ĠĊĉč▁ \t\r\n")
+
+
+def words(chunk: Sequence[Entry]) -> list[Entry]:
+    """The entries of a chunk that are of the text."""
+    return [entry for entry in chunk if _is_text(entry)]
 
 
 def rows_around(prefixes: Sequence[Stack], key: str) -> tuple[list[Entry], list[Entry]]:
     """The entries in front of and behind a text, a later prefix inside the earlier ones."""
-    front = [_entry(row) for prefix in prefixes for row in prefix.front(key)]
-    behind = [_entry(row) for prefix in reversed(prefixes) for row in prefix.back(key)]
+    front = [entry(key, row) for prefix in prefixes for row in prefix.front(key)]
+    behind = [entry(key, row) for prefix in reversed(prefixes) for row in prefix.back(key)]
     return front, behind
 
 
-def frame(
-    chunk: Sequence[Entry], front: Sequence[Entry], behind: Sequence[Entry], *, start: int, end: int
-) -> list[Entry]:
-    """One of the host's chunks with rows around its text, longer by the number of rows.
-
-    Raises PromptError if the text itself holds a start or end token: an encoder would stop there.
-    """
-    text = [entry for entry in chunk if _is_text(entry)]
-    refuse_marks((entry[0] for entry in text), start, end)
-    bos, eos, *padding = [entry for entry in chunk if not _is_text(entry)]
-    pad = padding[0] if padding else eos
-    length = len(chunk) + len(front) + len(behind)
-    return arrange(text, bos=bos, eos=eos, pad=pad, front=front, behind=behind, length=length)
+def entry(key: str, row: Any) -> Entry:
+    """A row as an entry; outer tokenizers of language models compare entries with ids."""
+    return row if key.startswith("clip_") else {"type": "embedding", "data": row}, 1.0, 0
 
 
 def _taken(tokenizer: Any) -> Any:
@@ -143,17 +226,13 @@ def _taken(tokenizer: Any) -> Any:
         raise _replaced()
     taken = copy.copy(tokenizer)
     if not isinstance(taken, _Held):
-        base = type(tokenizer)
+        base = host_class(tokenizer)
         taken.__class__ = type(f"Prefixed{base.__name__}", (_Held, base), {"apl_base": base})
     return taken
 
 
 def _is_text(entry: Entry) -> bool:
     return entry[2] != 0
-
-
-def _entry(row: Any) -> Entry:
-    return row, 1.0, 0
 
 
 def _replaced() -> HostError:

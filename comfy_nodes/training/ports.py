@@ -18,7 +18,8 @@ from apl_core.ports import Conditioning
 from apl_core.prefix import Rows
 from apl_core.schedule import Schedule
 
-from ..clips import tables, tokenizers, with_rows
+from ..clips import tables, with_rows
+from ..families import tokenizers
 
 
 class ComfyEncoder:
@@ -32,6 +33,12 @@ class ComfyEncoder:
         self.clip, self.at_once = clip, at_once
         self._tables = tables(clip)
         self._widths = {key: one.embedding_size for key, one in tokenizers(clip.tokenizer)}
+        if others := [key for key in self._widths if not key.startswith("clip_")]:
+            raise HostError(
+                "train on this CLIP",
+                f"it has an encoder ({', '.join(others)}) that this node cannot learn on yet",
+                "train on a checkpoint of SD 1.x, SD 2.x or SDXL",
+            )
         if not self._widths or self._tables.keys() != self._widths.keys():
             raise HostError(
                 "train on this CLIP",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from apl_comfy.guard import Frame
-from apl_comfy.tokenizers import Entry, frame, held_tokenizer, prefixed_tokenizer
+from apl_comfy.tokenizers import CLIP, held_tokenizer, prefixed_tokenizer, refuse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,9 +119,8 @@ def test_the_method_cannot_be_replaced_unnoticed(taken: Any) -> None:
 
 @pytest.mark.parametrize("special", [START, END])
 def test_a_spelled_out_special_token_is_refused(special: int) -> None:
-    chunk: list[Entry] = [(START, 1.0, 0), (special, 1.0, 1), (END, 1.0, 0)]
     with pytest.raises(PromptError, match="endoftext"):
-        frame(chunk, [], [], start=START, end=END)
+        refuse([5, special, 7], MiniTokenizer(), CLIP)
 
 
 @given(

@@ -24,6 +24,7 @@ import folder_paths
 import nodes
 import torch
 from apl_comfy import clips, nodes_prefix
+from comfyui_families import Thin, clip_of
 from safetensors.torch import save_file
 
 from apl_core.errors import FitError, HostError, PromptError
@@ -353,9 +354,9 @@ def check_an_encoder_without_vectors_is_refused() -> None:
 
 
 def check_sd2_tokenizer() -> None:
-    sd2 = importlib.import_module("comfy.text_encoders.sd2_clip")
-    clip = sd15().clone()
-    clip.tokenizer, clip.cond_stage_model = sd2.SD2Tokenizer(), torch.nn.Module()
+    sizes = {"clip_h": {"num_hidden_layers": 3, "intermediate_size": 8}}
+    thin = Thin("SD 2.x", "sd2_clip", "SD2Tokenizer", "SD2ClipModel", "clip_h", "", sizes)
+    clip = clip_of(thin)
     covered(clip, prefix("clip_h", behind=4), "a photo of " * 60)
 
 

@@ -126,7 +126,6 @@ def _inspect_folder(given: argparse.Namespace) -> int:
     """What hosts would list of a folder, and what they would leave out."""
     from apl_core.library import Library
     from apl_core.names import spelled
-    from apl_core.prefix import describe
 
     why = "only one prefix is compared with a model"
     arguments.refuse_ignored(given, ("checkpoint", "model"), why, "give a prefix file")
@@ -136,7 +135,7 @@ def _inspect_folder(given: argparse.Namespace) -> int:
         try:
             prefix = library.load(name)
             facts = {"family": prefix.family, "vectors": prefix.n, "digest": prefix.digest}
-            words = f"{prefix.n} vectors for {describe(prefix.widths)}, {prefix.short_digest}"
+            words = f"{prefix.n} vectors for {prefix.described}, {prefix.short_digest}"
             found.append({"name": name, "usable": True, "words": words, **facts})
         except AplError as error:
             found.append({"name": name, "usable": False, "words": f"not usable: {error.found}"})
@@ -257,7 +256,6 @@ def _card(card: PrefixCard) -> dict[str, object]:
 
 def _convert(given: argparse.Namespace) -> int:
     from apl_core.formats import PICKLE, inspect_file, write_prefix
-    from apl_core.prefix import describe
 
     from ..models.textual_inversion import read_pickle, write_embedding
 
@@ -272,13 +270,13 @@ def _convert(given: argparse.Namespace) -> int:
         prefix = report.prefix
     if given.key and prefix.keys != (given.key,):
         asked = f"convert {printable(str(given.file))} for {given.key}"
-        raise AplError(asked, f"it is for {describe(prefix.widths)}", "leave --key out")
+        raise AplError(asked, f"it is for {prefix.described}", "leave --key out")
     if given.to == "embedding":
         write_embedding(prefix, given.out, given.placeholder)
     else:
         write_prefix(prefix, given.out)
     stands = f", {prefix.behind} of them behind the text" if prefix.behind else ""
-    count = f"{prefix.n} vectors for {describe(prefix.widths)}{stands}"
+    count = f"{prefix.n} vectors for {prefix.described}{stands}"
     print(f"{printable(str(given.out))}: {given.to}, {count}")
     return 0
 
