@@ -70,13 +70,19 @@ def fit(clip: Any, prefix: Prefix) -> FitReport:
             "connect the CLIP of a checkpoint, or of a CLIP loader",
         )
     family = family_of(clip)
-    faces: list[EncoderFace] = []
+    return check_fit(prefix, faces(clip, fingerprints=True), family.name)
+
+
+def faces(clip: Any, *, fingerprints: bool = False) -> list[EncoderFace]:
+    """What is known of each text encoder of a CLIP."""
+    found: list[EncoderFace] = []
     for key, tokenizer in tokenizers(clip.tokenizer):
         table = _table(clip, key)
         width = tokenizer.embedding_size if table is None else int(table.shape[-1])
-        mark = fingerprint(table) if table is not None and _plain(table) else None
-        faces.append(EncoderFace(key, width, mark))
-    return check_fit(prefix, faces, family.name)
+        readable = table if fingerprints and table is not None and _plain(table) else None
+        mark = None if readable is None else fingerprint(readable)
+        found.append(EncoderFace(key, width, mark))
+    return found
 
 
 def tables(clip: Any) -> dict[str, Tensor]:

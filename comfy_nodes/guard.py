@@ -123,26 +123,49 @@ class Turn:
     tokenizer: Any
     family: Family
     pads: frozenset[int]
+    everywhere: bool = False
+    run: Any = None
 
     def kept(self, chunk: Sequence[Any]) -> Sequence[Any]:
-        """The chunk as it is; HostError for a text without its rows, in any place but its own."""
-        inside = self._inside(list(chunk))
-        if not inside or any(self._holds(inside, *around) for around in self._around):
+        """The chunk as it is; HostError for a text without its rows, in any place but its own.
+
+        An empty text needs none, unless they are `everywhere`.
+        """
+        first, last = self._span(chunk)
+        if first == last and not self.everywhere:
+            return chunk
+        if any(self._holds(list(chunk[first:last]), *around) for around in self._around):
             return chunk
         raise _lost()
 
-    def places(self, chunk: Sequence[Any]) -> dict[int, Any]:
-        """Where the rows stand in a chunk that was kept; nowhere in an empty text."""
-        rows = [*self.front, *self.behind]
-        found = (at for at, one in enumerate(chunk) if not isinstance(one, Integral))
-        given = {at: chunk[at] for at in found if any(_is(chunk[at], row) for row in rows)}
-        return given
+    def filled(self, chunk: Sequence[Any]) -> Sequence[Any]:
+        """The chunk, with rows in place of padding if it has no text; HostError as in `kept`."""
+        first, last = self._span(chunk)
+        if first != last:
+            return self.kept(chunk)
+        rows, cut = [*self.front, *self.behind], len(chunk) - len(self.front) - len(self.behind)
+        if cut < last or any(_number(one) not in self.pads for one in chunk[cut:]):
+            raise _lost()
+        return self.kept([*chunk[:first], *rows, *chunk[first:cut]])
+
+    def places(self, chunk: Sequence[Any]) -> dict[int, Tensor]:
+        """Where the rows stand in a chunk that was kept; nowhere in an empty text without them."""
+        first, last = self._span(chunk)
+        for before, after in self._around:
+            inside = list(chunk[first:last])
+            if self._holds(inside, before, after):
+                start, end = first + len(before), last - len(after) - len(self.behind)
+                found = dict(enumerate(map(_row, self.front), start))
+                found.update(enumerate(map(_row, self.behind), end))
+                return found if all(_is(chunk[at], row) for at, row in found.items()) else {}
+        return {}
 
     @cached_property
     def _around(self) -> list[tuple[list[int], list[int]]]:
         """Tokens (before, after) of each template."""
+        plain, run = self.tokenizer, self.run
         return [
-            (template_tokens(self.tokenizer, before), template_tokens(self.tokenizer, after))
+            (template_tokens(plain, before, run), template_tokens(plain, after, run))
             for before, after in self.family.around
         ]
 
@@ -150,18 +173,19 @@ class Turn:
     def _controls(self) -> frozenset[int]:
         return controls(self.tokenizer, self.family)
 
-    def _inside(self, items: list[Any]) -> list[Any]:
-        """A chunk without what fills it up and what begins and ends it."""
-        pads, start, end = self.pads, self.tokenizer.start_token, self.tokenizer.end_token
-        while items and _number(items[-1]) in pads:
-            items.pop()
-        while items and _number(items[0]) in pads:
-            items.pop(0)
-        if items and start is not None and _number(items[0]) == start:
-            items.pop(0)
-        if items and end is not None and _number(items[-1]) == end:
-            items.pop()
-        return items
+    def _span(self, chunk: Sequence[Any]) -> tuple[int, int]:
+        """What is left of a chunk without what fills it up and what begins and ends it."""
+        start, end = self.tokenizer.start_token, self.tokenizer.end_token
+        first, last = 0, len(chunk)
+        while first < last and _number(chunk[last - 1]) in self.pads:
+            last -= 1
+        while first < last and _number(chunk[first]) in self.pads:
+            first += 1
+        if first < last and start is not None and _number(chunk[first]) == start:
+            first += 1
+        if first < last and end is not None and _number(chunk[last - 1]) == end:
+            last -= 1
+        return first, last
 
     def _holds(self, inside: list[Any], before: list[int], after: list[int]) -> bool:
         """Whether a text stands in this template, with the rows around it or empty."""
@@ -169,13 +193,14 @@ class Turn:
         if inside[:first] != before or first > last or inside[last:] != after:
             return False
         said = inside[first:last]
-        if all(blank(one, self.tokenizer) for one in said):
+        if not self.everywhere and all(blank(one, self.tokenizer) for one in said):
             return True
         cut = len(said) - len(self.behind)
+        if cut < len(self.front) or (cut == len(self.front) and not self.everywhere):
+            return False
         text = said[len(self.front) : cut]
         return (
-            bool(text)
-            and all(map(_is, said[: len(self.front)], self.front))
+            all(map(_is, said[: len(self.front)], self.front))
             and all(map(_is, said[cut:], self.behind))
             and not any(_number(one) in self._controls or _picture(one) for one in text)
         )
@@ -199,9 +224,14 @@ def _picture(token: Any) -> bool:
     return isinstance(token, Mapping) and token.get("type") != "embedding"
 
 
+def _row(token: Any) -> Any:
+    """What a token is: a number, or a row of numbers."""
+    return token.get("data") if isinstance(token, Mapping) else token
+
+
 def _is(token: Any, other: Any) -> bool:
     """Whether two tokens are the same: a number, or a row of numbers."""
-    token, other = (one.get("data") if isinstance(one, Mapping) else one for one in (token, other))
+    token, other = _row(token), _row(other)
     if isinstance(token, Tensor) and isinstance(other, Tensor):
         return token is other or torch.equal(token.cpu(), other.cpu())
     return isinstance(token, Integral) and isinstance(other, Integral) and token == other

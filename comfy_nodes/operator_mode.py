@@ -18,6 +18,7 @@ from apl_core.errors import AplError, HostError
 from apl_core.trace import Tally
 
 from . import marks
+from .enforced import find
 from .files import library
 from .gate import Gate
 from .trust import Trusted
@@ -29,21 +30,34 @@ _KEYS = ("APL", "apl_enforced", "apl_prefixes")
 
 
 class OperatorMode:
-    """One enforced prefix, for the life of the process."""
+    """The enforced prefixes, one of each family, for the life of the process."""
 
-    def __init__(self, gate: Gate, trusted: Trusted) -> None:
-        self.gate = gate
+    def __init__(self, name: str, gate: Gate, trusted: Trusted) -> None:
+        self.name = name
+        self.prefixes = {one.digest: one for one in gate.prefixes.values()}
         self.trusted = trusted
         self.tally = Tally()
-        self._note = {
-            "APL": f"{gate.name} {gate.digest[:10]}",
-            "apl_enforced": {"prefix": gate.name, "digest": gate.digest[:10]},
-        }
 
     def status(self) -> dict[str, Any]:
-        """What `GET /apl/status` says of the prefix."""
-        digest = self.gate.digest
-        return {"enforced": self.gate.name, "digest": digest, "hash": digest[:10], "usable": True}
+        """What `GET /apl/status` says of the prefixes; the digest is that of the first."""
+        digest = next(iter(self.prefixes))
+        by_family = {
+            one.family: {"prefix": one.name, "hash": one.digest[:10]}
+            for one in self.prefixes.values()
+        }
+        said = {"enforced": self.name, "digest": digest, "hash": digest[:10], "usable": True}
+        return {**said, "families": by_family}
+
+    def _note(self, digests: set[str]) -> dict[str, Any]:
+        """What a picture says that was made with texts of these digests."""
+        read = [one for digest, one in self.prefixes.items() if digest in digests]
+        if not read:
+            return {}
+        names, short = " + ".join(one.name for one in read), " + ".join(d.digest[:10] for d in read)
+        return {
+            "APL": ", ".join(f"{one.name} {one.digest[:10]}" for one in read),
+            "apl_enforced": {"prefix": names, "digest": short},
+        }
 
     def on_prompt(self, request: dict[str, Any]) -> dict[str, Any]:
         """The request as it is, or one whose graph says in its validation what stands in the way.
@@ -79,14 +93,14 @@ class OperatorMode:
             try:
                 self.trusted.check_class(obj if isinstance(obj, type) else type(obj))
                 before = marks.of(inputs)
-                _label(obj, inputs, more, self._note if self.gate.digest in before else {})
+                _label(obj, inputs, more, self._note(before))
                 with marks.reading() as digests:
                     result = await original(prompt_id, unique_id, obj, inputs, *args, **more)
             except AplError:
                 self.tally.refused += 1
                 raise
             marks.put(result[0], before | digests)
-            if self.gate.digest in before and isinstance(result[1], dict):
+            if before & self.prefixes.keys() and isinstance(result[1], dict):
                 self.tally.pictures += len(result[1].get("images") or ())
             return result
 
@@ -94,9 +108,11 @@ class OperatorMode:
 
 
 def start(name: str, allowed: str) -> OperatorMode:
-    """Enforce a prefix from now on; AplError if it cannot be read."""
-    gate = Gate.of(name, library().load(name))
-    mode = OperatorMode(gate, Trusted([one.strip() for one in allowed.split(",") if one.strip()]))
+    """Enforce the prefixes of a name from now on; AplError if one cannot be read."""
+    gate = Gate(find(library(), name))
+    mode = OperatorMode(
+        name, gate, Trusted([one.strip() for one in allowed.split(",") if one.strip()])
+    )
     gate.install()
     execution.get_output_data = mode.watched(execution.get_output_data)
     return mode

@@ -1,9 +1,10 @@
 # pyright: reportMissingImports=false
 """ComfyUI's queue: notes prefixes in pictures, and starts operator mode where it is asked for.
 
-`APL_ENFORCE=name` makes the server encode every text with that prefix (gate.py), whatever a graph
-says. `APL_ENFORCE_NODES=A,B` names nodes of other packs that may run beside ComfyUI's own.
-`GET /apl/status` tells what is on; `APL_TRACE` and `APL_TRACE_KEY` switch a signed trace on.
+`APL_ENFORCE=name` makes the server encode every text with that prefix (gate.py), or with `name-*`
+for other families (enforced.py), whatever a graph says. `APL_ENFORCE_NODES=A,B` names nodes of
+other packs that may run beside ComfyUI's own. `GET /apl/status` tells what is on; `APL_TRACE` and
+`APL_TRACE_KEY` switch a signed trace on.
 """
 
 from __future__ import annotations

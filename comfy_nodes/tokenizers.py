@@ -115,9 +115,12 @@ def covered(
     family: Family,
     *args: Any,
     tokenize: Any = None,
+    everywhere: bool = False,
     **options: Any,
 ) -> Chunks | None:
     """A text in its template with rows around it in every chunk; None for an empty text.
+
+    With `everywhere` an empty text has rows too.
 
     `plain` is the host's own tokenizer, or `tokenize` its method. PromptError if the text spells a
     token that ends it or begins a turn: an encoder would stop there, or take it for the template's.
@@ -130,7 +133,7 @@ def covered(
     chunks: Chunks = run(narrowed(plain, taken), inside, True, *args, **lowered)
     tokens = [entry[0] for chunk in chunks for entry in words(chunk)]
     refuse(tokens, plain, family)
-    if all(blank(token, plain) for token in tokens):
+    if not everywhere and all(blank(token, plain) for token in tokens):
         return None
     ahead = [*((token, 1.0, 0) for token in head), *front]
     past = [*behind, *((token, 1.0, 0) for token in tail)]

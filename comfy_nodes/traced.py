@@ -19,6 +19,7 @@ from apl_core.errors import AplError
 from apl_core.prefix import Prefix
 from apl_core.trace import TraceWriter, chunk_facts, describe
 
+from .enforced import find
 from .files import library
 from .used import Graph, loaded_files
 
@@ -32,7 +33,7 @@ Running = Callable[[str], Graph | None]
 def install(trace: TraceWriter, running: Running, enforced: str) -> None:
     """Watch the method that turns tokens into embeddings; once per process."""
     original = sd1_clip.SDClipModel.process_tokens
-    known = _load([enforced] if enforced else [])
+    known = [one.prefix for one in find(library(), enforced).values()] if enforced else []
 
     @wraps(original)
     def process_tokens(self: Any, tokens: Any, device: Any) -> Any:

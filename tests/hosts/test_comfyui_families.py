@@ -7,15 +7,26 @@ from pathlib import Path
 import comfyui_probes
 import pytest
 
-PROBE = "comfyui_families_probe.py"
+FREE, ENFORCED = "comfyui_families_probe.py", "comfyui_enforced_probe.py"
 
 
 @pytest.fixture(scope="module")
-def said(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def free(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the checks said on one host."""
-    return comfyui_probes.said(PROBE, source, tmp_path_factory.mktemp("work"))
+    return comfyui_probes.said(FREE, source, tmp_path_factory.mktemp("work"))
 
 
-@pytest.mark.parametrize("check", comfyui_probes.checks(PROBE))
-def test_families(check: str, said: dict[str, str]) -> None:
-    assert said[check] == ""
+@pytest.fixture(scope="module")
+def enforced(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the checks of operator mode said on one host."""
+    return comfyui_probes.said(ENFORCED, source, tmp_path_factory.mktemp("work"))
+
+
+@pytest.mark.parametrize("check", comfyui_probes.checks(FREE))
+def test_families(check: str, free: dict[str, str]) -> None:
+    assert free[check] == ""
+
+
+@pytest.mark.parametrize("check", comfyui_probes.checks(ENFORCED))
+def test_families_of_an_operator(check: str, enforced: dict[str, str]) -> None:
+    assert enforced[check] == ""
