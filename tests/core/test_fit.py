@@ -121,3 +121,14 @@ def test_of_two_encoders_the_worse_one_counts() -> None:
     assert check_fit(both, [good, bad]).same_encoder is False
     assert check_fit(both, [EncoderFace("clip_g", 1280, b), good]).same_encoder is True
     assert check_fit(both, [good, EncoderFace("clip_g", 1280)]).same_encoder is None
+
+
+def test_a_prefix_fits_the_family_that_it_was_learned_through() -> None:
+    rows, faces = {"qwen3_4b": torch.zeros(3, 2560)}, [EncoderFace("qwen3_4b", 2560)]
+    known = Prefix(rows, 1, PrefixCard(family="Z-Image"))
+    assert check_fit(known, faces, "Z-Image").sentence.startswith("Fits Z-Image (qwen3_4b 2560)")
+    with pytest.raises(FitError, match="learned through Z-Image, which reads its text encoder"):
+        check_fit(known, faces, "Flux.2 Klein 4B")
+    with pytest.raises(FitError, match="does not say what it was learned through"):
+        check_fit(Prefix(rows, 1), faces, "Z-Image")
+    check_fit(prefix("clip_l"), [EncoderFace("clip_l", 768)], "SD 1.x")  # older files do not say
