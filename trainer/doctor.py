@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -59,7 +60,6 @@ PACKAGES = (
         without=f"attributes of generated faces and the CLIP score {_REAL}",
         needed=False,
     ),
-    Package("facexlib", "facexlib", without=f"finding and comparing faces {_REAL}", needed=False),
 )
 
 _CLONE = Path(__file__).resolve().parents[1]
@@ -73,7 +73,7 @@ def examine(folder: Path) -> list[Finding]:
     """Everything that matters to `apl`, for runs that are written into `folder`."""
     found = [_python()]
     with contextlib.redirect_stdout(sys.stderr):  # libraries chatter when they are imported
-        found += [_package(package) for package in PACKAGES]
+        found += [*(_package(package) for package in PACKAGES), _faces()]
         found += [_tried("device", True, _devices), _tried("pocket model", True, _pocket)]
     found += _prefixes([folder / "models" / "apl", _CLONE.parents[1] / "models" / "apl"])
     return [*found, _tried("folder", True, lambda: _folder(folder)), _hosts()]
@@ -114,6 +114,25 @@ def _package(package: Package) -> Finding:
     if package.least and _numbers(version) < _numbers(package.least):
         return finding(False, f"{version}, older than {package.least}")
     return finding(True, version)
+
+
+def _faces() -> Finding:
+    """Who can read faces: dlib, whose weights come by pip, or facexlib."""
+    without = f"finding and comparing faces {_REAL}"
+    fix = 'python -m pip install "apl-prefix[evaluate]"'
+    try:
+        from .readers.dlib import DlibFaces, lacking_dlib
+
+        lost = "; ".join(found for found, _ in lacking_dlib())
+        if not lost:
+            return Finding("faces", True, False, f"{DlibFaces().name}, with their weights")
+    except Exception as error:  # a broken installation raises anything
+        fix = error.fix if isinstance(error, AplError) else fix
+        return Finding("faces", False, False, _short(error), without, fix)
+    if importlib.util.find_spec("facexlib"):
+        found = f"facexlib, whose weights `apl fetch` lists; {lost}"
+        return Finding("faces", True, False, found)
+    return Finding("faces", False, False, lost, without, fix)
 
 
 def _devices() -> str:

@@ -12,6 +12,7 @@ HEAVY = {
     "transformers",
     "gradio",
     "open_clip",
+    "dlib",
     "facexlib",
     "matplotlib",
     "PIL",

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import io
 import re
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -239,6 +240,7 @@ def test_the_command_lists_and_downloads_nothing_unasked(
     told = capsys.readouterr().out
     for one in WEIGHTS:
         assert one.url in told and str(one.sha256) in told and f"{one.size:,}" in told
+    assert "dlib (not fetched)" in told and 'pip install "apl-prefix[evaluate]"' in told
     assert not list(tmp_path.iterdir())
     local = tmp_path / "mine"
     local.write_bytes(PLAIN)
@@ -250,11 +252,12 @@ def test_the_command_lists_and_downloads_nothing_unasked(
 
 
 def test_without_the_optional_parts_it_is_told_what_is_missing_and_how_to_go_on(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from apl_trainer.data.checkpoint_tools import Choices, required_readers
+    from apl_trainer.data.checkpoint_tools import Choices, readers_here, required_readers
 
-    choices = Choices(0, 20, 7.0, 512, 4, "", True, True, tmp_path, "cpu")
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    choices = Choices(0, 20, 7.0, 512, 4, "", True, True, tmp_path, "cpu", "facexlib")
     with pytest.raises(AplError) as caught:
         required_readers(choices)
     told = str(caught.value)
@@ -262,6 +265,9 @@ def test_without_the_optional_parts_it_is_told_what_is_missing_and_how_to_go_on(
         assert one.url in told and f"apl fetch {one.name}" in told
     assert "--no-face-filter --descriptions person" in told and "\n" not in told
     assert required_readers(replace(choices, face_filter=False, voted=False)) == (None, None)
+    with pytest.raises(AplError, match=r"dlib-bin is not installed.*apl-prefix\[evaluate\]"):
+        required_readers(replace(choices, faces=None))
+    assert not readers_here(replace(choices, faces=None))[0].face_filter
 
 
 def installed(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def arguments(root: Path, out: Path, *more: str) -> list[str]:
         str(out),
         "--weights",
         str(root / "none"),
+        "--faces",
+        "facexlib",
         *more,
     ]
 
@@ -77,6 +80,9 @@ def test_the_command_without_weights_says_what_is_missing_and_measures_drift(
     }
     report = read_report(tmp_path)
     assert len(report["not_measured"]) == 2
+    monkeypatch.setitem(sys.modules, "dlib", None)  # not installed, as in a fresh environment
+    lost = available.available_readers(root / "none", "cpu").lacking[0]
+    assert "dlib-bin is not installed" in lost and 'pip install "apl-prefix[evaluate]"' in lost
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Not measured: identity and faces" in page and "data:image/png;base64," in page
     before = times(tmp_path / "pictures")

@@ -133,6 +133,16 @@ def _check(text: str, places: list[Path]) -> None:
         ) from error
 
 
+def add_faces(parser: argparse.ArgumentParser) -> None:
+    """Add --faces."""
+    parser.add_argument(
+        "--faces",
+        choices=("dlib", "facexlib"),
+        help="who reads faces: dlib, which `pip install 'apl-prefix[evaluate]'` brings with its "
+        "weights, or facexlib with those of `apl fetch` (dlib where it is installed)",
+    )
+
+
 def add_shards(parser: argparse.ArgumentParser) -> None:
     """Options for several processes that share the work; `--rank` and `--of` of 0.1 do, too."""
     for flag, old, default, kind, text in (

@@ -32,6 +32,7 @@ _REAL_ONLY = (
     "people_prompts",
     "half",
     "device",
+    "faces",
     "weights",
 )
 _MANY = 100_000
@@ -107,7 +108,7 @@ def _add_pictures(made: argparse.ArgumentParser) -> None:
 
 def _add_eyes(made: argparse.ArgumentParser) -> None:
     made.add_argument(
-        "--no-face-filter", action="store_true", help="keep every picture, needs no facexlib"
+        "--no-face-filter", action="store_true", help="keep every picture, needs no face reader"
     )
     made.add_argument(
         "--descriptions",
@@ -117,6 +118,7 @@ def _add_eyes(made: argparse.ArgumentParser) -> None:
         "`a person`, which needs no open_clip",
     )
     made.add_argument("--no-gender", action="store_true", help="leave gender out of descriptions")
+    arguments.add_faces(made)
     made.add_argument("--weights", type=Path, metavar="DIR", help="where `apl fetch` put them")
 
 
@@ -154,7 +156,10 @@ def _check(given: argparse.Namespace, pocket: bool) -> None:
         arguments.refuse_ignored(given, _REAL_ONLY, *NO_POCKET)
     if given.no_face_filter:
         arguments.refuse_ignored(
-            given, ("tries",), "without the face filter every picture is kept", "leave it out"
+            given,
+            ("tries", "faces"),
+            "without the face filter every picture is kept",
+            "leave it out",
         )
     if given.tries is not None and given.tries < given.count:
         raise ConfigError(
@@ -233,6 +238,7 @@ def _real(given: argparse.Namespace) -> tuple[GenerationTools, ReferenceEncoder]
         given.descriptions == "voted",
         weights_folder(given.weights),
         device,
+        given.faces,
     )
     faces, attributes = required_readers(choices)
     dtype = torch.float16 if given.half else torch.float32

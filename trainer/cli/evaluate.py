@@ -46,6 +46,7 @@ def add(verbs: Verbs) -> None:
     add_measurement(evaluate)
     _add_people(evaluate)
     _add_pictures(evaluate)
+    arguments.add_faces(evaluate)
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="where `apl fetch` put them")
     arguments.add_shards(evaluate)
 
@@ -223,7 +224,7 @@ def _readers(given: argparse.Namespace, device: torch.device) -> Readers:
     from ..readers.available import available_readers
     from ..readers.weights import weights_folder
 
-    return available_readers(weights_folder(given.weights), str(device))
+    return available_readers(weights_folder(given.weights), str(device), given.faces)
 
 
 def _facts(
@@ -245,7 +246,7 @@ def _facts(
         "Drawing": f"DDIM, {plan.steps} steps, CFG {plan.guidance:g}, {plan.size} pixels, seed "
         f"{plan.seed}, {device}",
         "Gallery": gallery if readers.faces is not None else "none",
-        "Faces": "facexlib RetinaFace and ArcFace" if readers.faces is not None else "not read",
+        "Faces": readers.faces_name if readers.faces is not None else "not read",
         "Texts": "open_clip ViT-B-32" if readers.clip is not None else "not read",
     }
 

@@ -59,6 +59,7 @@ def run_fetch(given: argparse.Namespace) -> int:
         )
         for one in WEIGHTS:
             print(_listed(one, folder))
+        print(_dlib())
         print(
             "SHA-256: as several unrelated public projects record it for this file.\n"
             "Nothing is downloaded unless you say `apl fetch NAME`."
@@ -80,6 +81,16 @@ def _listed(one: Weight, folder: Path) -> str:
         f"{one.name}: {one.use}\n  {one.url}\n  {size}, license {one.license}\n"
         f"  SHA-256 {one.sha256 or 'unknown: give it with --sha256'}\n"
         f"  {'here: ' + str(here) if here else 'not here'}"
+    )
+
+
+def _dlib() -> str:
+    from ..readers.dlib import INSTALL, lacking_dlib
+
+    lost = "; ".join(found for found, _ in lacking_dlib())
+    return (
+        "dlib (not fetched): finds faces and tells whose they are, unless `--faces facexlib` is "
+        f"given\n  comes with its weights (129 MB, CC0) by {INSTALL}\n  {lost or 'here'}"
     )
 
 

@@ -10,8 +10,9 @@ from apl_core.fit import fingerprint
 
 from ..checkpoints.load import CheckpointModel
 from ..prompts import ListPrompts
-from ..readers.available import lacking
+from ..readers.available import FaceKind, face_kind, lacking
 from ..readers.clip_attributes import load_clip
+from ..readers.dlib import DlibFaces
 from ..readers.face_filter import load_face_counter
 from ..readers.protocols import AttributeReader, FaceDetector
 from ..readers.weights import weight
@@ -35,6 +36,7 @@ class Choices:
     voted: bool
     weights: Path
     device: str
+    faces: FaceKind | None = None
 
 
 def required_readers(choices: Choices) -> tuple[FaceDetector | None, AttributeReader | None]:
@@ -44,9 +46,8 @@ def required_readers(choices: Choices) -> tuple[FaceDetector | None, AttributeRe
     """
     detection, recognition, clip = map(weight, ("face-detection", "face-recognition", "clip-b32"))
     place = choices.weights
-    missed: list[tuple[str, str]] = []
-    if choices.face_filter:
-        missed += lacking("facexlib", "facexlib", [detection, recognition], place)
+    kind, lost = face_kind(place, choices.faces)
+    missed = lost if choices.face_filter else []
     if choices.voted:
         missed += lacking("open_clip", "open-clip-torch", [clip], place)
     if missed:
@@ -57,7 +58,9 @@ def required_readers(choices: Choices) -> tuple[FaceDetector | None, AttributeRe
         )
     here = {one.name: choices.weights / one.file for one in (detection, recognition, clip)}
     faces = attributes = None
-    if choices.face_filter:
+    if choices.face_filter and kind == "dlib":
+        faces = DlibFaces()
+    elif choices.face_filter:
         files = here["face-detection"], here["face-recognition"]
         faces = load_face_counter(*files, choices.device)
     if choices.voted:
@@ -67,9 +70,8 @@ def required_readers(choices: Choices) -> tuple[FaceDetector | None, AttributeRe
 
 def readers_here(choices: Choices) -> tuple[Choices, str]:
     """The choices without what is not installed or fetched, and a sentence on that ("" if all)."""
-    detection, recognition, clip = map(weight, ("face-detection", "face-recognition", "clip-b32"))
-    faces = not lacking("facexlib", "facexlib", [detection, recognition], choices.weights)
-    words = not lacking("open_clip", "open-clip-torch", [clip], choices.weights)
+    faces = not face_kind(choices.weights, choices.faces)[1]
+    words = not lacking("open_clip", "open-clip-torch", [weight("clip-b32")], choices.weights)
     missed = [
         text
         for here, text in ((faces, "no face was looked for"), (words, "nobody was described"))

@@ -21,11 +21,6 @@ LEAST_HEIGHT = 0.05
 class FaceCounter(FacexlibFaces):
     """RetinaFace and ArcFace, which see faces in the background as well but do not count them."""
 
-    @property
-    def name(self) -> str:
-        """Name for the manifest."""
-        return "facexlib RetinaFace ResNet-50 and ArcFace IR-SE50"
-
     @torch.no_grad()
     def look(self, pictures: Tensor) -> DetectedFaces:
         """Faces in pictures (B, 3, H, W) in [0, 1]; the embedding (512) is the largest one's."""

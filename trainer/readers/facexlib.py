@@ -1,6 +1,6 @@
 """Faces of photographs: RetinaFace finds them, ArcFace tells whose they are (facexlib).
 
-An optional extra (`apl-prefix[evaluate]`). facexlib's own `init_*` helpers choose CUDA and
+An optional package, which some hosts have. facexlib's own `init_*` helpers choose CUDA and
 download unhashed weights, so only its networks are used; weights are files that the user gives.
 Tried with random weights only.
 """
@@ -22,7 +22,7 @@ from .protocols import Faces
 
 Detector = Literal["resnet50", "mobile0.25"]
 _SIZE = 112  # of ArcFace's pictures
-_MISSING = 'python -m pip install "apl-prefix[evaluate]"'
+_MISSING = "python -m pip install facexlib"
 
 
 class MissingPackage(AplError):
@@ -64,6 +64,8 @@ def load_networks(
 class FacexlibFaces:
     """A FaceReader for photographs; of several faces in a picture the largest counts."""
 
+    name = "facexlib RetinaFace ResNet-50 and ArcFace IR-SE50"
+
     def __init__(
         self, networks: tuple[nn.Module, nn.Module], threshold: float = 0.8, batch: int = 8
     ) -> None:
@@ -83,18 +85,19 @@ class FacexlibFaces:
         frames = (pictures.float() * 255).flip(1).permute(0, 2, 3, 1).contiguous()  # BGR
         boxes, points = self.detector.batched_detect_faces(frames, self.threshold)
         found = torch.tensor([len(b) > 0 for b in boxes])
-        embedding = torch.zeros(len(pictures), 512)
+        embedding, places = torch.zeros(len(pictures), 512), torch.zeros(len(pictures), 4)
         if found.any():
-            crops = [
-                self._crop(frames[i], *_largest(boxes[i], points[i]))
-                for i in range(len(pictures))
-                if found[i]
-            ]
+            crops: list[Tensor] = []
+            size = torch.tensor(frames.shape[2:0:-1]).repeat(2)
+            for i in found.nonzero()[:, 0].tolist():
+                box, five = _largest(boxes[i], points[i])
+                places[i] = torch.as_tensor(box[:4]).float() / size
+                crops.append(self._crop(frames[i], five))
             device = next(self.recognizer.parameters()).device
             embedding[found] = self.recognizer(torch.stack(crops).to(device)).float().cpu()
-        return Faces.of(embedding, found), [len(b) for b in boxes]
+        return Faces.of(embedding, found, places), [len(b) for b in boxes]
 
-    def _crop(self, frame: Tensor, box: np.ndarray, points: np.ndarray) -> Tensor:
+    def _crop(self, frame: Tensor, points: np.ndarray) -> Tensor:
         """The face moved to ArcFace's five reference points: RGB (3, 112, 112) in [-1, 1]."""
         from facexlib.detection.align_trans import warp_and_crop_face  # pyright: ignore[reportMissingImports]
 

@@ -14,11 +14,15 @@ from torch import Tensor
 class Faces:
     """Who is seen in B pictures: `embedding` (B, D) of unit length, `found` (B,) bool.
 
-    The embedding of a picture without a face is all zero and takes part in no figure.
+    The embedding of a picture without a face is all zero and takes part in no figure. `boxes`
+    (B, 4) is where the face is: left, top, right and bottom as shares of width and height.
+    `length` (B,) is the embedding's before it was made 1, for `distances`.
     """
 
     embedding: Tensor
     found: Tensor
+    boxes: Tensor | None = None
+    length: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.embedding.dim() != 2 or self.found.shape != self.embedding.shape[:1]:
@@ -29,18 +33,38 @@ class Faces:
 
     def pick(self, rows: Tensor) -> Faces:
         """The pictures at `rows`."""
-        return Faces(self.embedding[rows], self.found[rows])
+        rest = (None if part is None else part[rows] for part in (self.boxes, self.length))
+        return Faces(self.embedding[rows], self.found[rows], *rest)
+
+    def distances(self, others: Faces) -> Tensor:
+        """Euclidean distance (B, C) of the recognizer's own vectors; NaN without two faces."""
+        one, other = (
+            faces.embedding * (1 if faces.length is None else faces.length[:, None])
+            for faces in (self, others)
+        )
+        apart = torch.cdist(one, other.to(one), compute_mode="donot_use_mm_for_euclid_dist")
+        return torch.where(self.found[:, None] & others.found[None], apart, torch.nan)
 
     @staticmethod
-    def of(embedding: Tensor, found: Tensor) -> Faces:
+    def of(embedding: Tensor, found: Tensor, boxes: Tensor | None = None) -> Faces:
         """Faces from embeddings of any length; those that were not found become zero."""
-        unit = torch.nn.functional.normalize(embedding.float(), dim=1)
-        return Faces(torch.where(found[:, None], unit, 0.0), found)
+        whole = torch.where(found[:, None], embedding.float(), 0.0)
+        return Faces(torch.nn.functional.normalize(whole, dim=1), found, boxes, whole.norm(dim=1))
 
     @staticmethod
     def join(parts: Sequence[Faces]) -> Faces:
         """One batch out of several."""
-        return Faces(torch.cat([p.embedding for p in parts]), torch.cat([p.found for p in parts]))
+        return Faces(
+            torch.cat([p.embedding for p in parts]),
+            torch.cat([p.found for p in parts]),
+            _joined([p.boxes for p in parts]),
+            _joined([p.length for p in parts]),
+        )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if len(there) == len(parts) else None
 
 
 class FaceReader(Protocol):
