@@ -22,6 +22,7 @@ from .conditions import Condition, EvalPrompt, EvalPrompts, baselines, random_ro
 from .figures import changes, likeness, read_faces, text_fit
 from .gallery import People, pictures_of_people, read_people
 from .image_cache import ImageCache, ImageSet
+from .matches import GalleryFaces, Matches, Sightings, accepted
 from .titles import CONDITION_TITLES
 
 GALLERY_PROMPT = "a close-up portrait of {}"
@@ -97,6 +98,7 @@ class CheckpointEvaluation:
     figures: Mapping[str, Mean]
     people: People | None
     lacking: tuple[str, ...]
+    sightings: Sightings | None = None
 
 
 class CheckpointEvaluator:
@@ -138,16 +140,21 @@ class CheckpointEvaluator:
     def measure(self, tell: Tell) -> CheckpointEvaluation:
         """Let the readers look at all pictures."""
         faces, clip, plan = self.readers.faces, self.readers.clip, self.plan
-        people = self._people(faces) if faces is not None else None
+        gallery = self._gallery(faces) if faces is not None else None
+        people = None if gallery is None else People.of(gallery.faces, gallery.names)
+        sightings = None if gallery is None else Sightings(gallery, {}, self.readers.same)
         figures: dict[str, Mean] = {}
         for done, (name, condition) in enumerate(self.conditions.items(), 1):
             prompts, title = condition.prompts_of(self.asked), "base" if name == "none" else name
             parts = _groups(prompts, self.image_sets[name])
-            if faces is not None and people is not None:
+            if faces is not None and people is not None and sightings is not None:
                 seen = {
-                    group: read_faces(faces, image_set) for group, (_, image_set) in parts.items()
+                    group: read_faces(faces, image_set)
+                    for group, (_, image_set) in parts.items()
+                    if group != "things"
                 }
                 figures |= _identity(title, parts, seen, people)
+                figures |= _matched(name, title, parts, seen, sightings)
             if clip is not None:
                 for group, (questions, image_set) in parts.items():
                     who = [q.subject for q in questions] if group in GROUPS else None
@@ -162,10 +169,19 @@ class CheckpointEvaluator:
             }
             plain = self.image_sets["none"].cut(len(self.image_sets["none"]) - count)
             figures |= changes(plain, dict(free), clip, clip)
+        if sightings is not None and sightings.same is not None:
+            figures |= accepted(sightings.gallery, sightings.same)
         tell("reading", len(self.conditions) + 1, len(self.conditions) + 1)
         titles = {name: condition.title for name, condition in self.conditions.items()}
         return CheckpointEvaluation(
-            plan, self.asked, self.image_sets, titles, figures, people, self.readers.lacking
+            plan,
+            self.asked,
+            self.image_sets,
+            titles,
+            figures,
+            people,
+            self.readers.lacking,
+            sightings,
         )
 
     def _conditions(self, model: CheckpointModel, prefix: Prefix) -> dict[str, Condition]:
@@ -197,13 +213,14 @@ class CheckpointEvaluator:
             image_sets["gallery"] = self.room.image_set("gallery", labels, requests, None)
         return image_sets
 
-    def _people(self, faces: FaceReader) -> People:
+    def _gallery(self, faces: FaceReader) -> GalleryFaces:
         if self.gallery_folder is None:
-            who = [q.subject for q in self.plan.portraits()]
-            return People.of(read_faces(faces, self.image_sets["gallery"]), who)
+            drawn = self.image_sets["gallery"]
+            names = [q.subject for q in self.plan.portraits()]
+            return GalleryFaces(read_faces(faces, drawn), tuple(names), drawn.files)
         pictures = pictures_of_people(self.gallery_folder, self.plan.names)
-        seen = read_people(faces, [file for _, file in pictures])
-        return People.of(seen, [name for name, _ in pictures])
+        names, files = zip(*pictures, strict=True)
+        return GalleryFaces(read_people(faces, files), names, files)
 
 
 Part = tuple[Sequence[EvalPrompt], ImageSet]
@@ -239,6 +256,24 @@ def _identity(
         found[f"{title}.face_found"] = _shown(Faces.join([seen[g] for g in named]), everyone)
     if "people" in parts:
         found[f"{title}.face_found.people"] = _shown(seen["people"])
+    return found
+
+
+def _matched(
+    name: str,
+    title: str,
+    parts: Mapping[str, Part],
+    seen: Mapping[str, Faces],
+    sightings: Sightings,
+) -> dict[str, Mean]:
+    """Keep what the report shows; the share called the person named, at a published threshold."""
+    found: dict[str, Mean] = {}
+    for group in (group for group in GROUPS if group in parts):
+        who = [q.subject for q in parts[group][0]]
+        matches = Matches.of(seen[group], who, sightings.gallery)
+        sightings.matches[name, group] = matches
+        if sightings.same is not None:
+            found[f"{title}.identity_same.{group}"] = matches.same(sightings.same)
     return found
 
 

@@ -19,6 +19,7 @@ from ..report.page import Picture, Table, write_page
 from ..statistics import Mean
 from .before_after import save_before_after
 from .checkpoint_eval import GROUPS, CheckpointEvaluation
+from .faces_sheet import save_faces
 from .image_cache import ImageSet, read_image
 from .titles import RESEEDED
 
@@ -74,6 +75,7 @@ def notes(evaluation: CheckpointEvaluation) -> list[str]:
         if size <= 5:
             lines.append("Ranks among the first five are left out: the gallery has no more.")
         lines += _doubts(evaluation)
+        lines += _threshold(evaluation)
     if people is not None and people.faceless:
         lines.append(
             f"No face in any gallery picture of {_listing(people.faceless)}: not in the "
@@ -125,17 +127,58 @@ def write_report(out: Path, evaluation: CheckpointEvaluation, facts: Mapping[str
         write_text(out / "report.json", text + "\n")
         save_before_after(out / "sheet.png", evaluation.asked, pictures, 1)
         caption = "The same prompts and seeds, without and with the prefix."
+        shown = [Picture(out / "sheet.png", caption), *_faces(out / "faces.png", evaluation)]
         write_page(
             out / "report.html",
             "A prefix on a checkpoint, measured",
             "The same prompts and seeds without and with the prefix, beside plain baselines.",
-            [Picture(out / "sheet.png", caption)],
+            shown,
             tables(evaluation),
             facts,
             notes(evaluation),
         )
     except OSError as error:
         raise RunError(f"write the report into {printable(str(out))}", *reason(error)) from error
+
+
+def _faces(path: Path, evaluation: CheckpointEvaluation) -> list[Picture]:
+    """The faces that were compared, if there are any."""
+    seen = evaluation.sightings
+    if seen is None:
+        return []
+    files: dict[tuple[str, str], list[Path]] = {}
+    for name in ("none", "prefix"):
+        start = 0
+        for group, questions in zip(
+            GROUPS, (evaluation.asked.trained, evaluation.asked.heldout), strict=True
+        ):
+            end = start + len(questions)
+            files[name, group] = list(evaluation.image_sets[name].files[start:end])
+            start = end
+    caption = (
+        "Look for yourself: the people who come nearest to their gallery picture with the prefix, "
+        "with the distance of the recognizer's vectors."
+    )
+    return [Picture(path, caption)] if save_faces(path, seen, files) else []
+
+
+def _threshold(evaluation: CheckpointEvaluation) -> list[str]:
+    """Which distance makes two faces one person, who says so, and what that accepts here."""
+    seen = evaluation.sightings
+    if seen is None or seen.same is None:
+        return []
+    lines = [
+        f"Same person: nearer than {seen.same:g} (Euclidean) to any gallery picture of the person "
+        "named, the threshold that the recognizer's authors publish."
+    ]
+    for key, words in (("other", "two names (wrongly)"), ("same", "one name (rightly)")):
+        share = evaluation.figures.get(f"gallery.accepted_{key}_name")
+        if share is not None:
+            lines.append(
+                f"It takes {100 * share.value:.1f} % of the {share.count} pairs of gallery faces "
+                f"of {words} for one person."
+            )
+    return lines
 
 
 def _doubts(evaluation: CheckpointEvaluation) -> list[str]:
@@ -158,6 +201,7 @@ def _identity(evaluation: CheckpointEvaluation, group: str) -> Table | None:
     keys = {
         "identity_top1": "top-1",
         "identity_top5": "top-5",
+        "identity_same": "same person",
         "identity_cosine": "cosine",
         "identity_cosine_max": "largest",
         "anonymous": "anonymous",
@@ -170,8 +214,9 @@ def _identity(evaluation: CheckpointEvaluation, group: str) -> Table | None:
     ]
     about = (
         "Percent with 95 % intervals. Top-1, top-5 and cosines: lower is more anonymous; the "
-        "largest is the cosine of each name's likeliest picture. Anonymous: share of all pictures "
-        "that show a face of somebody else."
+        "largest is the cosine of each name's likeliest picture. Same person: share of the faces "
+        "that the recognizer's published threshold takes for the person named. Anonymous: share of "
+        "all pictures that show a face of somebody else."
     )
     return _table(evaluation, f"Identity, {_WORDS[group]}", about, columns)
 

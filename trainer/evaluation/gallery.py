@@ -90,7 +90,7 @@ def read_people(reader: FaceReader, files: Sequence[Path]) -> Faces:
     faces: list[Faces] = []
     for file in files:
         try:
-            faces.append(reader.faces(_picture(file)[None]))
+            faces.append(reader.faces(read_picture(file)[None]))
         except Unreadable as error:
             found = f"{printable(file.name)} is not a readable picture ({error})"
             problems.append(ConfigError("take a gallery", found, "replace it or take it out"))
@@ -99,7 +99,7 @@ def read_people(reader: FaceReader, files: Sequence[Path]) -> Faces:
     return Faces.join(faces)
 
 
-def _picture(file: Path) -> Tensor:
+def read_picture(file: Path) -> Tensor:
     """(3, H, W) in [0, 1], upright, at most 1024 pixels wide and high."""
     picture = open_picture(file)
     picture.thumbnail((_SIDE, _SIDE))
