@@ -121,6 +121,9 @@ def test_facexlib_random_weights_finds_reads_and_batches_alike() -> None:
     assert found.found.all()
     assert torch.allclose(found.embedding.norm(dim=1), torch.ones(3), atol=1e-5)
     assert torch.allclose(found.embedding, alone.embedding, atol=1e-3)
+    assert found.boxes is not None and alone.boxes is not None
+    assert torch.allclose(found.boxes, alone.boxes, atol=1e-3)
+    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
     assert not torch.allclose(found.embedding[0], found.embedding[1], atol=1e-3)
 
 
