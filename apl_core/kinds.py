@@ -13,7 +13,7 @@ from .metadata import printable
 from .prefix import FAMILIES, WIDTHS, check_count, describe
 
 USE = "use a prefix that `apl train` wrote, or a textual inversion in safetensors"
-_ENCODERS = {
+BY_WIDTH = {
     WIDTHS[key]: key for key in ("clip_l", "clip_g", "clip_h", "pocket", "smollm2", "minilm")
 }
 """Encoders that a width alone tells; a prefix for others names them."""
@@ -102,13 +102,13 @@ def _by_encoder(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
         raise _no("it holds nothing (0 tensors), no prefix", USE)
     for name, shape in shapes.items():
         width = shape[-1] if len(shape) in (1, 2) else 0
-        key = name if name in WIDTHS else _ENCODERS.get(width)
+        key = name if name in WIDTHS else BY_WIDTH.get(width)
         said = f"its tensor {printable(name, 40)!r} is {'x'.join(map(str, shape)) or 'a scalar'}"
         if _OUTPUT.fullmatch(name):
             fix = "use an embedding without an output part"
             raise _no(f"{said}, to be added behind the text encoder: no prefix", fix)
         if key is None:
-            known = ", ".join(f"{name} {width}" for width, name in _ENCODERS.items())
+            known = ", ".join(f"{name} {width}" for width, name in BY_WIDTH.items())
             raise _no(f"it holds {_listed(shapes)}; {said}, no known encoder's ({known})", USE)
         if width != WIDTHS[key]:
             raise _no(f"{said}, expected (n, {WIDTHS[key]})", USE)

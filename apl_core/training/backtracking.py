@@ -67,6 +67,10 @@ class Backtracking:
 
 def free_error(losses: Mapping[str, float], weights: Mapping[Kind, float]) -> float:
     """Mean error of name-free prompts by the weights of their kinds; not a number without any."""
-    kinds = [kind for kind in KINDS if kind != "identity" and kind in losses and weights[kind]]
-    total = sum(weights[kind] for kind in kinds)
-    return sum(weights[kind] * losses[kind] for kind in kinds) / total if total else math.nan
+    total = weighted = 0.0
+    for kind in KINDS:
+        error = losses.get(kind)
+        if kind != "identity" and error is not None:
+            total += weights[kind]
+            weighted += weights[kind] * error
+    return weighted / total if total else math.nan

@@ -274,9 +274,9 @@ PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: torch.save({"clip_l": ROWS, "clip_l_out": ROWS}, p),
         "clip_l_out.*behind the",
     ),
-    "for SD 3": (
+    "for Flux.1": (
         lambda p: torch.save({"clip_l": ROWS, "t5xxl": torch.ones(10, 4096)}, p),
-        "clip_l, t5xxl .*'t5xxl' is 10x4096",
+        "it is for Flux.1 .*serve several families",
     ),
     "no such pair": (
         lambda p: torch.save({"a": ROWS, "b": torch.ones(10, 1024)}, p),

@@ -256,6 +256,7 @@ def _card(card: PrefixCard) -> dict[str, object]:
 
 def _convert(given: argparse.Namespace) -> int:
     from apl_core.formats import PICKLE, inspect_file, write_prefix
+    from apl_core.kinds import BY_WIDTH
 
     from ..models.textual_inversion import read_pickle, write_embedding
 
@@ -271,6 +272,13 @@ def _convert(given: argparse.Namespace) -> int:
     if given.key and prefix.keys != (given.key,):
         asked = f"convert {printable(str(given.file))} for {given.key}"
         raise AplError(asked, f"it is for {prefix.described}", "leave --key out")
+    if not prefix.card.family and not set(prefix.keys) <= set(BY_WIDTH.values()):
+        raise AplError(
+            f"convert {printable(str(given.file))}",
+            f"it is for {prefix.described}, and does not say what it was learned through; the same "
+            "text encoders serve several families",
+            "learn a prefix on a model of the family instead",
+        )
     if given.to == "embedding":
         write_embedding(prefix, given.out, given.placeholder)
     else:
