@@ -92,6 +92,9 @@ class RowsAtLayers(LanguageEncoder):
         with self._entering(places, [group.vectors[self.key] for group in deeper]):
             return super()._states(placed, first)
 
+    def _shared(self, placed: Sequence[Sequence[int]]) -> int:
+        return 0  # rows enter whole texts, by their places
+
     @contextmanager
     def _entering(self, places: Tensor, groups: Sequence[Tensor]) -> Iterator[None]:
         at, marks = (places < 0)[..., None], (-1 - places).clamp_min(0)
