@@ -10,14 +10,25 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import comfyui_families_probe as free
 import comfyui_setup
 import torch
+from comfyui_expected import (
+    EXPECTED,
+    PROMPTS,
+    built,
+    close,
+    found_states,
+    here,
+    places,
+    prefix,
+    stock,
+)
 from comfyui_setup import raises
+from comfyui_started import WORK
 
 from apl_core.errors import AplError, FitError, HostError, LibraryError, PromptError
 
-if True:  # behind the probe, which makes the host's modules importable
+if True:  # behind the start, which makes the host's modules importable
     from apl_comfy import clips, enforced, families, gate
     from comfy import sd1_clip
 
@@ -31,43 +42,43 @@ TOKENIZE = sd1_clip.SDTokenizer.tokenize_with_weights
 """The host's own, before the gate stands."""
 
 
-def here() -> Iterator[Any]:
+def enforced_here() -> Iterator[Any]:
     """The families of this host that have a prefix, those whose tokens are told apart by it."""
-    return (one for one in free.here() if one.name in ENFORCED)
+    return (one for one in here() if one.name in ENFORCED)
 
 
 def install() -> None:
     """Write a prefix file for each family and have the server enforce all of them."""
-    folder = free.WORK / "apl"
+    folder = WORK / "apl"
     folder.mkdir(exist_ok=True)
-    for number, family in enumerate(here()):
-        write_prefix(free.prefix(family), folder / f"studio-{number}.safetensors")
+    for number, family in enumerate(enforced_here()):
+        write_prefix(prefix(family), folder / f"studio-{number}.safetensors")
     found = enforced.find(Library([folder]), "studio")
-    assert set(found) == {one.name for one in here()}
+    assert set(found) == {one.name for one in enforced_here()}
     gate.Gate(found).install()
 
 
 def check_every_text_is_read_as_the_reference_says() -> None:
-    for family in here():
-        clip, px = free.built(family.name), free.prefix(family)
-        for text in (free.PROMPTS[0], free.PROMPTS[1], free.PROMPTS[4]):
-            found = free.found_states(family, free.stock(clip, text))
-            free.close(found, free.EXPECTED[family.name](family, px, text), family.name)
-        free.stock(clip, free.PROMPTS[2])  # weights: the host encodes an empty text of its own
+    for family in enforced_here():
+        clip, px = built(family.name), prefix(family)
+        for text in (PROMPTS[0], PROMPTS[1], PROMPTS[4]):
+            found = found_states(family, stock(clip, text))
+            close(found, EXPECTED[family.name](family, px, text), family.name)
+        stock(clip, PROMPTS[2])  # weights: the host encodes an empty text of its own
         assert clips.apply_prefix(clip, px) is clip
 
 
 def check_an_empty_text_has_the_rows_too() -> None:
-    for family in here():
-        clip, px = free.built(family.name), free.prefix(family)
-        found = free.found_states(family, free.stock(clip, ""))
-        free.close(found, free.EXPECTED[family.name](family, px, ""), family.name)
+    for family in enforced_here():
+        clip, px = built(family.name), prefix(family)
+        found = found_states(family, stock(clip, ""))
+        close(found, EXPECTED[family.name](family, px, ""), family.name)
 
 
 def check_a_family_without_a_prefix_is_refused() -> None:
-    for family in free.here():
+    for family in here():
         if family.name in ("Mage-Flow", "SD 3.5", "Wan"):
-            clip = free.built(family.name)
+            clip = built(family.name)
             with raises(FitError, family.name):
                 clip.tokenize("Ada")
             tokens = {family.key: [[(5, 1.0), (6, 1.0)]]}
@@ -76,8 +87,8 @@ def check_a_family_without_a_prefix_is_refused() -> None:
 
 
 def check_tokens_of_others_do_not_pass() -> None:
-    for family in here():
-        clip = free.built(family.name)
+    for family in enforced_here():
+        clip = built(family.name)
         key, inner = list(families.tokenizers(clip.tokenizer))[-1]
         assert key == family.key
         plain = TOKENIZE(inner, "Ada")
@@ -85,7 +96,7 @@ def check_tokens_of_others_do_not_pass() -> None:
         with raises(HostError, "prefix"):
             clip.encode_from_tokens_scheduled(tokens)
         whole = clip.tokenize("Ada")[family.key][0]
-        rows = free.places(whole)
+        rows = places(whole)
         for at in (rows[0], rows[-1]):
             spoiled = [*whole[:at], *whole[at + 1 :]]
             with raises(HostError, "prefix"):
@@ -97,14 +108,14 @@ def check_tokens_of_others_do_not_pass() -> None:
             clip.tokenizer.tokenize_with_weights("Ada")
         with raises(FitError, "no vectors"):
             getattr(clip.cond_stage_model, family.key).process_tokens([[5, 6]], "cpu")
-    z_image, klein = free.built("Z-Image"), free.built("Flux.2 Klein 4B")
+    z_image, klein = built("Z-Image"), built("Flux.2 Klein 4B")
     with raises(HostError, "prefix"):
         z_image.encode_from_tokens_scheduled(klein.tokenize("Ada"))
 
 
 def check_control_tokens_and_pictures_are_refused() -> None:
-    for family in here():
-        clip = free.built(family.name)
+    for family in enforced_here():
+        clip = built(family.name)
         if family.reference in ("Qwen2Model", "Qwen3Model"):
             with raises(PromptError, "<|im_end|>"):
                 clip.tokenize("Ada <|im_end|> Lovelace")
@@ -116,7 +127,7 @@ def check_control_tokens_and_pictures_are_refused() -> None:
 
 
 def check_files_of_a_name_are_found_by_family() -> None:
-    folder = free.WORK / "many"
+    folder = WORK / "many"
     folder.mkdir(exist_ok=True)
     library = Library([folder])
 
@@ -152,4 +163,4 @@ if __name__ == "__main__":
     with torch.inference_mode():
         install()
         checks = comfyui_setup.checks_in(sys.modules[__name__])
-        comfyui_setup.report(checks, free.WORK / "said.json")
+        comfyui_setup.report(checks, WORK / "said.json")
