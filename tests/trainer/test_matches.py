@@ -37,7 +37,7 @@ def test_the_nearest_picture_of_the_person_named_decides_and_pairs_tell_what_is_
     names = ("Ada", "Ada", "Bo")
     gallery = GalleryFaces(faces((0, 0.1), (2, 0), (2.2, 0)), names, (Path("a"),) * 3)
     seen = faces((2.1, 0), (1, 0), (9, 9), (0, 0), found=(True, True, True, False))
-    found = Matches.of(seen, ("Ada", "Bo", "Bo", "Ada"), gallery)
+    found = Matches.of(seen, ("Ada", "Bo", "Bo", "Ada"), (Path("b"),) * 4, gallery)
     assert found.nearest[:3].tolist() == [1, 2, 2]
     assert found.distances[:2].tolist() == pytest.approx([0.1, 1.2])
     assert found.distances[3].isnan()
@@ -73,5 +73,5 @@ def test_the_report_tells_the_threshold_what_it_accepts_and_shows_the_faces(tmp_
         assert len(sheet.convert("RGB").getcolors(1 << 20) or []) > 99
     assert found.sightings is not None
     nobody = Sightings(found.sightings.gallery, {}, None)
-    assert not save_faces(tmp_path / "none.png", nobody, {})
+    assert not save_faces(tmp_path / "none.png", nobody)
     assert not (tmp_path / "none.png").exists()

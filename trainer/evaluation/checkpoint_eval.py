@@ -269,8 +269,9 @@ def _matched(
     """Keep what the report shows; the share called the person named, at a published threshold."""
     found: dict[str, Mean] = {}
     for group in (group for group in GROUPS if group in parts):
-        who = [q.subject for q in parts[group][0]]
-        matches = Matches.of(seen[group], who, sightings.gallery)
+        questions, image_set = parts[group]
+        who = [q.subject for q in questions]
+        matches = Matches.of(seen[group], who, image_set.files, sightings.gallery)
         sightings.matches[name, group] = matches
         if sightings.same is not None:
             found[f"{title}.identity_same.{group}"] = matches.same(sightings.same)

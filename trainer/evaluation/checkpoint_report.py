@@ -146,20 +146,11 @@ def _faces(path: Path, evaluation: CheckpointEvaluation) -> list[Picture]:
     seen = evaluation.sightings
     if seen is None:
         return []
-    files: dict[tuple[str, str], list[Path]] = {}
-    for name in ("none", "prefix"):
-        start = 0
-        for group, questions in zip(
-            GROUPS, (evaluation.asked.trained, evaluation.asked.heldout), strict=True
-        ):
-            end = start + len(questions)
-            files[name, group] = list(evaluation.image_sets[name].files[start:end])
-            start = end
     caption = (
         "Look for yourself: the people who come nearest to their gallery picture with the prefix, "
         "with the distance of the recognizer's vectors."
     )
-    return [Picture(path, caption)] if save_faces(path, seen, files) else []
+    return [Picture(path, caption)] if save_faces(path, seen) else []
 
 
 def _threshold(evaluation: CheckpointEvaluation) -> list[str]:

@@ -13,7 +13,7 @@ from apl_core.metadata import printable
 
 from ..report.sheet import TITLES, save_sheet
 from .gallery import read_picture
-from .matches import Matches, Sightings
+from .matches import GalleryFaces, Matches, Sightings
 
 LABELS = ("nearest in the gallery", "without prefix", "with prefix")
 _PEOPLE = 8
@@ -21,7 +21,7 @@ _SIDE = 112
 _AROUND = 0.3
 
 
-def save_faces(path: Path, seen: Sightings, files: dict[tuple[str, str], list[Path]]) -> bool:
+def save_faces(path: Path, seen: Sightings) -> bool:
     """Write the faces of the people most alike with the prefix; False if there are none.
 
     Of each person it is the picture that comes nearest to the gallery, the same prompt and seed
@@ -36,15 +36,8 @@ def save_faces(path: Path, seen: Sightings, files: dict[tuple[str, str], list[Pa
         plain, learned = seen.matches["none", group], seen.matches["prefix", group]
         places = _nearest(learned)
         for i in places:
-            top = int(learned.nearest[i])
-            box = seen.gallery.faces.boxes
-            columns.append(
-                (
-                    _face(seen.gallery.files[top], None if box is None else box[top]),
-                    _thumbnail(plain, i, files["none", group]),
-                    _thumbnail(learned, i, files["prefix", group]),
-                )
-            )
+            top = _thumbnail(seen.gallery, int(learned.nearest[i]))
+            columns.append((top, _thumbnail(plain, i), _thumbnail(learned, i)))
             without, with_it = (_said(m.distances[i], seen.same) for m in (plain, learned))
             name = printable(learned.names[i], 60)
             heads.append(f"{name}: {without} without, {with_it} with prefix")
@@ -75,14 +68,10 @@ def _said(distance: Tensor, same: float | None) -> str:
     return f"{told} ({'same' if float(distance) < same else 'other'})"
 
 
-def _thumbnail(matches: Matches, place: int, files: list[Path]) -> Tensor:
-    boxes = matches.faces.boxes
-    return _face(files[place], None if boxes is None else boxes[place])
-
-
-def _face(file: Path, box: Tensor | None) -> Tensor:
-    """The face with a margin, or the whole picture where none is known: (3, side, side)."""
-    picture = read_picture(file)
+def _thumbnail(seen: Matches | GalleryFaces, place: int) -> Tensor:
+    """A face with a margin, or the whole picture where none is known: (3, side, side)."""
+    picture = read_picture(seen.files[place])
+    box = None if seen.faces.boxes is None else seen.faces.boxes[place]
     if box is not None and bool((box[2:] > box[:2]).all()):
         height, width = picture.shape[-2:]
         size = torch.tensor([width, height, width, height])

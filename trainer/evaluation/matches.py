@@ -32,22 +32,25 @@ class Matches:
     """For each picture the nearest gallery picture of the person named in its prompt.
 
     `nearest` holds places in the gallery, `distances` (B,) how far off it is (Euclidean, NaN where
-    either shows no face), `faces` what was read in the pictures.
+    either shows no face), `faces` what was read in the pictures, which are in `files`.
     """
 
     faces: Faces
     names: tuple[str, ...]
+    files: tuple[Path, ...]
     nearest: Tensor
     distances: Tensor
 
     @staticmethod
-    def of(faces: Faces, names: Sequence[str], gallery: GalleryFaces) -> Matches:
+    def of(
+        faces: Faces, names: Sequence[str], files: Sequence[Path], gallery: GalleryFaces
+    ) -> Matches:
         """Compare pictures whose prompts name `names` with the gallery."""
         apart = faces.distances(gallery.faces).cpu()
         own = torch.tensor([[name == other for other in gallery.names] for name in names])
         found = torch.where(own & ~apart.isnan(), apart, torch.inf).min(1)
         distances = torch.where(found.values.isinf(), torch.nan, found.values)
-        return Matches(faces, tuple(names), found.indices, distances)
+        return Matches(faces, tuple(names), tuple(files), found.indices, distances)
 
     def same(self, threshold: float) -> Mean:
         """Share of pictures with a face that are called the person named, over names."""
