@@ -30,8 +30,8 @@ from . import marks
 from .clips import GATE, faces
 from .enforced import Enforced
 from .families import Family, family_of, tokenizers
-from .guard import Frame, Turn, lists
-from .tokenizers import CLIP, covered, rows_around
+from .guard import Frame, Turn, lists, pads_of
+from .tokenizers import CLIP, covered, given, rows_around
 
 _CLIP = {"start": 49406, "end": 49407}
 """What all of CLIP's text encoders begin and end a chunk with."""
@@ -79,7 +79,7 @@ class Gate:
             front, behind = rows_around((enforced.prefix,), key)
             more = {"tokenize": original, "everywhere": True, **options}
             found = covered(tokenizer, text, front, behind, family, *args, **more) or []
-            return found if return_word_ids else [[one[:2] for one in chunk] for chunk in found]
+            return given(found, return_word_ids)
 
         setattr(tokenize_with_weights, GATE, True)
         return tokenize_with_weights
@@ -181,7 +181,7 @@ class Gate:
                 self._frames[place] = Frame(front, behind, _CLIP["end"])
             else:
                 tokenizer = reading.tokenizers[key]
-                pads = frozenset({tokenizer.pad_token, special.get("pad", tokenizer.pad_token)})
+                pads = pads_of(encoder, tokenizer)
                 family, run = reading.family, self._tokenize
                 turn = Turn(front, behind, tokenizer, family, pads, everywhere=True, run=run)
                 self._frames[place] = turn
@@ -219,10 +219,7 @@ def _filled(looked_for: Frame | Turn, chunk: Sequence[Any]) -> Sequence[Any]:
 
 def _stands(looked_for: Frame | Turn, chunk: Sequence[Any], embedded: Tensor) -> bool:
     """Whether the embeddings (places, width) of a chunk hold the rows, to the bit."""
-    if isinstance(looked_for, Turn):
-        wanted = looked_for.places(chunk)
-    else:
-        wanted = looked_for.places(looked_for.last(chunk))
+    wanted = looked_for.places(chunk)
     if len(embedded) != len(chunk) or not wanted:
         return False
     rows = torch.stack(list(wanted.values())).to(embedded)

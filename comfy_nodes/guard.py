@@ -50,8 +50,14 @@ def looked_for(encoder: Any, key: str, tokenizer: Any) -> Frame | Turn:
     front, behind = ([entry[0] for entry in entries] for entries in around)
     if key.startswith("clip_"):
         return Frame(front, behind, tokenizer.end_token)
-    pads = {tokenizer.pad_token, encoder.special_tokens.get("pad", tokenizer.pad_token)}
-    return Turn(front, behind, host_tokenizer(tokenizer), tokenizer.apl_family, frozenset(pads))
+    pads = pads_of(encoder, tokenizer)
+    return Turn(front, behind, host_tokenizer(tokenizer), tokenizer.apl_family, pads)
+
+
+def pads_of(encoder: Any, tokenizer: Any) -> frozenset[int]:
+    """What fills a chunk up, by its tokenizer and by its encoder."""
+    said = tokenizer.pad_token
+    return frozenset({said, encoder.special_tokens.get("pad", said)})
 
 
 def _guarded(embed: Callable[..., Any], rows: Frame | Turn) -> Callable[..., Any]:
@@ -84,7 +90,7 @@ class Frame:
         last = self.last(chunk)
         if last <= 1:
             return chunk
-        wanted = self.places(last)
+        wanted = self.places(chunk)
         if len(self.front) + len(self.behind) < last:
             masks = [chunk[at] for at, row in wanted.items() if not _is(chunk[at], row)]
             if not masks:
@@ -98,8 +104,9 @@ class Frame:
         """The place of the first end token behind BOS; the length where there is none."""
         return next((at for at, one in enumerate(chunk) if at and _is(one, self.end)), len(chunk))
 
-    def places(self, last: int) -> dict[int, Tensor]:
-        """Where the rows belong in a chunk whose first end token is at `last`."""
+    def places(self, chunk: Sequence[Any]) -> dict[int, Tensor]:
+        """Where the rows belong in a chunk: behind BOS, and in front of the first end token."""
+        last = self.last(chunk)
         wanted = dict(enumerate(self.front, 1))
         wanted.update(enumerate(self.behind, last - len(self.behind)))
         return wanted
@@ -151,8 +158,8 @@ class Turn:
     def places(self, chunk: Sequence[Any]) -> dict[int, Tensor]:
         """Where the rows stand in a chunk that was kept; nowhere in an empty text without them."""
         first, last = self._span(chunk)
+        inside = list(chunk[first:last])
         for before, after in self._around:
-            inside = list(chunk[first:last])
             if self._holds(inside, before, after):
                 start, end = first + len(before), last - len(after) - len(self.behind)
                 found = dict(enumerate(map(_row, self.front), start))

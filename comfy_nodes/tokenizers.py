@@ -87,7 +87,7 @@ class _Held:
             front, behind = rows_around(self.apl_prefixes, key)
             chunks = covered(plain, text, front, behind, family, *args, **options)
             if chunks is not None:
-                return chunks if return_word_ids else [[one[:2] for one in c] for c in chunks]
+                return given(chunks, return_word_ids)
         return plain.tokenize_with_weights(text, return_word_ids, *args, **options)
 
 
@@ -97,6 +97,11 @@ def host_tokenizer(tokenizer: Any) -> Any:
     plain.__class__ = host_class(tokenizer)
     vars(plain).pop(METHOD, None)  # put into the instance's dictionary behind our back
     return plain
+
+
+def given(chunks: Chunks, word_ids: bool) -> Any:
+    """Chunks as the host's method gives them: without word ids unless they were asked for."""
+    return chunks if word_ids else [[entry[:2] for entry in chunk] for chunk in chunks]
 
 
 def template_tokens(plain: Any, part: str, run: Any = None, **options: Any) -> list[int]:
