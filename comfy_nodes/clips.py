@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from apl_core.errors import HostError
+from apl_core.families import Family
 from apl_core.fit import EncoderFace, FitReport, check_fit, fingerprint
 from apl_core.prefix import Prefix, Rows
 
-from .families import METHOD, Family, attributes, family_of, key_of, tokenizers
+from .families import METHOD, attributes, family_of, key_of, tokenizers
 from .guard import guard
 from .tokenizers import CLIP, held_tokenizer, prefixed_tokenizer, prefixes_of
 

@@ -1,128 +1,47 @@
-"""ComfyUI's model families: their classes, and where the user's text stands in their templates.
-
-A prefix stands directly around the user's text, behind what the template writes in front of it.
-Families of CLIP encoders alone have no template and are told by their encoders; any other has to be
-in the table, by the host's own classes.
-"""
+"""ComfyUI's model families, told by the host's own classes; of CLIP alone by their encoders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from apl_core.errors import HostError
+from apl_core.families import TABLE, Family
 from apl_core.prefix import FAMILIES, WIDTHS
 
 METHOD = "tokenize_with_weights"
 """Turns a text into lists of tokens, in every tokenizer of ComfyUI."""
 
-TEXT = "{}"
-"""Where the user's text stands in a template."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """A family of models as ComfyUI has it.
-
-    `tokenizer` and `encoder` are the classes over all encoders, below `comfy.text_encoders`.
-    `templates` are what a language model reads; of several the first that matches counts.
-    `controls` are tokens that end a text or begin a turn, so that no prompt may spell them.
-    `scaled`: embeddings are scaled where they are looked up, so that rows are not.
-    """
-
-    name: str
-    tokenizer: str = ""
-    encoder: str = ""
-    templates: tuple[str, ...] = (TEXT,)
-    controls: str = ""
-    scaled: bool = False
-
-    def parts(self, text: str) -> tuple[str, str, str]:
-        """(before, the user's text, after); HostError for a text that is in no template."""
-        for template in self.templates:
-            before, _, after = template.partition(TEXT)
-            if len(text) >= len(before) + len(after):
-                inside = text[len(before) : len(text) - len(after)]
-                if before + inside + after == text:
-                    return before, inside, after
-        raise HostError(
-            f"put a prefix around this text for {self.name}",
-            "it does not stand in the family's own template: it begins a turn of its own, or its "
-            "node brings pictures or another template, as nodes that edit pictures do",
-            "encode a plain prompt with CLIP Text Encode; no prefix reaches a face in a picture",
-        )
-
-    @property
-    def around(self) -> list[tuple[str, str]]:
-        """(before, after) of each template."""
-        return [(one.partition(TEXT)[0], one.partition(TEXT)[2]) for one in self.templates]
-
-
-_QWEN = """<|im_start|> <|im_end|> <|endoftext|> <|object_ref_start|> <|object_ref_end|>
-    <|box_start|> <|box_end|> <|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|>
-    <|vision_pad|> <|image_pad|> <|video_pad|>"""
-_T5 = "</s> <pad>"
-_USER = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-_DESCRIBE = (
-    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity,"
-    " text, spatial relationships of the objects and background:<|im_end|>\n" + _USER
+CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "Z-Image": ("z_image.ZImageTokenizer", "z_image.ZImageTEModel"),
+        "Qwen-Image": ("qwen_image.QwenImageTokenizer", "qwen_image.QwenImageTEModel"),
+        "Krea 2": ("krea2.Krea2Tokenizer", "krea2.Krea2TEModel"),
+        "Mage-Flow": ("mage_flow.MageFlowTokenizer", "mage_flow.MageFlowTEModel"),
+        "Flux.2 Klein 4B": ("flux.KleinTokenizer", "flux.Flux2TEModel"),
+        "Flux.2 Klein 9B": ("flux.KleinTokenizer8B", "flux.Flux2TEModel"),
+        "Flux.1": ("flux.FluxTokenizer", "flux.FluxClipModel"),
+        "Chroma": ("pixart_t5.PixArtTokenizer", "pixart_t5.PixArtT5XXL"),
+        "SD 3.5": ("sd3_clip.SD3Tokenizer", "sd3_clip.SD3ClipModel"),
+        "Lumina 2": ("lumina2.LuminaTokenizer", "lumina2.LuminaModel"),
+        "Flux.2 dev": ("flux.Flux2Tokenizer", "flux.Flux2TEModel"),
+        "Wan": ("wan.WanT5Tokenizer", "wan.WanT5Model"),
+        "HiDream I1": ("hidream.HiDreamTokenizer", "hidream.HiDreamTEModel"),
+        "ERNIE": ("ernie.ErnieTokenizer", "ernie.ErnieTEModel"),
+    }
 )
-_NO_THINKING = _USER + "<think>\n\n</think>\n\n"
-_GEMMA = "<start_of_turn> <end_of_turn>"
-_SUPERIOR = (
-    "You are an assistant designed to generate superior images with the superior degree of "
-    "image-text alignment based on textual prompts or user prompts. <Prompt Start>"
-)
-_ALIGNED = (
-    "You are an assistant designed to generate high-quality images with the highest degree of "
-    "image-text alignment based on textual prompts. <Prompt Start>"
-)
-_LUMINA = (_SUPERIOR + TEXT, _ALIGNED + TEXT, TEXT)
-"""The blank behind `<Prompt Start>` is the text's: Gemma's tokens begin with it."""
-
-_MISTRAL = (
-    "[SYSTEM_PROMPT]You are an AI that reasons about image descriptions. You give structured "
-    "responses focusing on object relationships, object\nattribution and actions without "
-    "speculation.[/SYSTEM_PROMPT][INST]{}[/INST]"
-)
-_MISTRAL_MARKS = "<unk> <s> </s> <pad> [INST] [/INST] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [IMG]"
-_LLAMA = """</s> <pad> <|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|>
-    <|eot_id|> <|eom_id|> <|finetune_right_pad_id|>"""
-
-TABLE = (
-    Family("Z-Image", "z_image.ZImageTokenizer", "z_image.ZImageTEModel", (_USER,), _QWEN),
-    Family(
-        "Qwen-Image",
-        "qwen_image.QwenImageTokenizer",
-        "qwen_image.QwenImageTEModel",
-        (_DESCRIBE,),
-        _QWEN,
-    ),
-    Family("Krea 2", "krea2.Krea2Tokenizer", "krea2.Krea2TEModel", (_DESCRIBE,), _QWEN),
-    Family(
-        "Mage-Flow", "mage_flow.MageFlowTokenizer", "mage_flow.MageFlowTEModel", (_DESCRIBE,), _QWEN
-    ),
-    Family("Flux.2 Klein 4B", "flux.KleinTokenizer", "flux.Flux2TEModel", (_NO_THINKING,), _QWEN),
-    Family("Flux.2 Klein 9B", "flux.KleinTokenizer8B", "flux.Flux2TEModel", (_NO_THINKING,), _QWEN),
-    Family("Flux.1", "flux.FluxTokenizer", "flux.FluxClipModel", controls=_T5),
-    Family("Chroma", "pixart_t5.PixArtTokenizer", "pixart_t5.PixArtT5XXL", controls=_T5),
-    Family("SD 3.5", "sd3_clip.SD3Tokenizer", "sd3_clip.SD3ClipModel", controls=_T5),
-    Family("Lumina 2", "lumina2.LuminaTokenizer", "lumina2.LuminaModel", _LUMINA, _GEMMA, True),
-    Family("Flux.2 dev", "flux.Flux2Tokenizer", "flux.Flux2TEModel", (_MISTRAL,), _MISTRAL_MARKS),
-    Family("Wan", "wan.WanT5Tokenizer", "wan.WanT5Model", controls=_T5),
-    Family("HiDream I1", "hidream.HiDreamTokenizer", "hidream.HiDreamTEModel", controls=_LLAMA),
-    Family("ERNIE", "ernie.ErnieTokenizer", "ernie.ErnieTEModel", controls=_MISTRAL_MARKS),
-)
+"""Classes (tokenizer, encoder) over all encoders of a family, below `comfy.text_encoders`."""
 
 
 def family_of(clip: Any) -> Family:
     """The family of a CLIP; HostError for one that no prefix can be put into."""
     outer = named(host_class(clip.tokenizer))
     for family in TABLE:
-        if family.tokenizer == outer:
+        tokenizer, own = CLASSES[family.name]
+        if tokenizer == outer:
             encoder = named(_written(type(clip.cond_stage_model)))
-            if encoder != family.encoder:
+            if encoder != own:
                 raise _unknown(f"the tokenizer of {family.name} with the encoder {encoder}")
             if family.scaled:
                 _refuse_scaled_rows(clip, family)

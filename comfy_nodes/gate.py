@@ -23,13 +23,14 @@ import torch
 from comfy import sd, sd1_clip
 from torch import Tensor
 
+from apl_core.enforced import Enforced
 from apl_core.errors import FitError, HostError
+from apl_core.families import Family
 from apl_core.fit import check_fit
 
 from . import marks
 from .clips import GATE, faces
-from .enforced import Enforced
-from .families import Family, family_of, tokenizers
+from .families import family_of, tokenizers
 from .guard import Frame, Turn, lists, pads_of
 from .tokenizers import CLIP, covered, given, rows_around
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from apl_core.errors import HostError
+from apl_core.families import Family
 
-from .families import Family
 from .tokenizers import blank, controls, host_tokenizer, prefixes_of, rows_around, template_tokens
 
 METHOD = "process_tokens"

@@ -14,11 +14,11 @@ from typing import Any
 import execution
 from comfy_api.latest import io
 
+from apl_core.enforced import find
 from apl_core.errors import AplError, HostError
 from apl_core.trace import Tally
 
 from . import marks
-from .enforced import find
 from .files import library
 from .gate import Gate
 from .trust import Trusted

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from apl_core.errors import HostError, PromptError
+from apl_core.families import Family
 from apl_core.prefix import Prefix, Rows
 from apl_core.tokens import refuse_marks, room
 
-from .families import METHOD, Family, host_class
+from .families import METHOD, host_class
 
 Entry = tuple[Any, float, int]
 Stack = Prefix | Rows

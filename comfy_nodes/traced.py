@@ -15,11 +15,11 @@ from typing import Any
 from comfy import sd1_clip
 from comfy_execution.utils import get_executing_context
 
+from apl_core.enforced import find
 from apl_core.errors import AplError
 from apl_core.prefix import Prefix
 from apl_core.trace import TraceWriter, chunk_facts, describe
 
-from .enforced import find
 from .files import library
 from .used import Graph, loaded_files
 

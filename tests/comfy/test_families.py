@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from apl_comfy.families import TABLE, TEXT, Family, host_class, key_of
+from apl_comfy.families import CLASSES, host_class, key_of
 from apl_comfy.guard import Turn
 from apl_comfy.tokenizers import controls, prefixed_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apl_core.errors import HostError, PromptError
-from apl_core.prefix import WIDTHS, Prefix
+from apl_core.families import TABLE, TEXT, Family
+from apl_core.prefix import FAMILIES, WIDTHS, Prefix
 
 PAD, BEGIN, END = 0, 1, 2
 FAMILY = Family("Mini", templates=(f"<begin> user {TEXT} <end>",), controls="<begin> <end>")
@@ -155,7 +156,8 @@ def test_a_system_prompt_of_lumina_is_none_of_the_users() -> None:
 
 def test_the_table_names_every_encoder_once() -> None:
     assert len({one.name for one in TABLE}) == len(TABLE)
-    assert len({one.tokenizer for one in TABLE}) == len(TABLE)
-    assert all(one.encoder and one.controls for one in TABLE)
+    assert {one.name for one in TABLE} == set(CLASSES)
+    assert len({tokenizer for tokenizer, _ in CLASSES.values()}) == len(CLASSES)
+    assert all(one.controls and frozenset(one.encoders) in FAMILIES for one in TABLE)
     assert key_of("clip_t5xxl") == "t5xxl" and key_of("clip_l") == "clip_l"
     assert {"t5xxl", "qwen3_4b", "llama"} <= set(WIDTHS)

@@ -26,10 +26,11 @@ from comfyui_expected import (
 from comfyui_setup import raises
 from comfyui_started import WORK
 
+from apl_core import enforced
 from apl_core.errors import AplError, FitError, HostError, LibraryError, PromptError
 
 if True:  # behind the start, which makes the host's modules importable
-    from apl_comfy import clips, enforced, families, gate
+    from apl_comfy import clips, families, gate
     from comfy import sd1_clip
 
 from apl_core.formats import write_prefix

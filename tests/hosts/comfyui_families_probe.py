@@ -41,6 +41,7 @@ if True:  # behind the references, which make the host's modules importable
     from apl_comfy import clips, families, nodes_prefix
 
 from apl_core.errors import FitError, HostError, PromptError
+from apl_core.families import TABLE
 from apl_core.metadata import PrefixCard
 from apl_core.prefix import Prefix
 
@@ -145,7 +146,7 @@ def check_control_tokens_are_refused() -> None:
         clip = built(family.name)
         patched = clips.apply_prefix(clip, prefix(family))
         inner = dict(families.tokenizers(clip.tokenizer))[family.key]
-        marks = next(one for one in families.TABLE if one.name == family.name).controls.split()
+        marks = next(one for one in TABLE if one.name == family.name).controls.split()
         ids = {token for token, piece in inner.inv_vocab.items() if piece in marks}
         assert ids, family.name
         for control in marks:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from apl_core.errors import LibraryError
-from apl_core.library import Library
-from apl_core.prefix import FAMILIES, Prefix
-
+from .errors import LibraryError
 from .families import TABLE
+from .library import Library
+from .prefix import FAMILIES, Prefix
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,6 @@ def _family(prefix: Prefix, name: str) -> str:
         return prefix.card.family
     raise LibraryError(
         f"enforce the prefix {name!r}",
-        f"its file does not say which family of ComfyUI it was learned through "
-        f"({prefix.described})",
+        f"its file does not say which family it was learned through ({prefix.described})",
         "use a prefix that says it, or name it otherwise",
     )
