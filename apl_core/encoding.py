@@ -50,7 +50,7 @@ class Tower(Protocol):
 
 
 class ReferenceEncoder:
-    """A TextEncoderPort over towers: hidden states joined along width, pooled from the last."""
+    """A TextEncoderPort over towers: hidden states, and pooled ones, joined along the width."""
 
     def __init__(self, towers: Sequence[Tower]) -> None:
         self.towers = tuple(towers)
@@ -97,7 +97,7 @@ class ReferenceEncoder:
         """
         refuse_misfit(rows, self.widths)
         hidden: list[Tensor] = []
-        pooled: Tensor | None = None
+        pooled: list[Tensor] = []
         per_tower = self._tokens(texts)
         space = CHUNK if rows is None else room(rows.n)
         chunks = max(len(split(ids, space)) for tokens in per_tower for ids in tokens)
@@ -109,8 +109,9 @@ class ReferenceEncoder:
             embeddings = embed(places, tower.table, rows, tower.key)
             states, pool = tower.run(places.clamp_min(0), embeddings)
             hidden.append(states.reshape(len(texts), chunks * states.shape[1], -1))
-            pooled = pooled if pool is None else pool.reshape(len(texts), chunks, -1)[:, 0]
-        return Conditioning(torch.cat(hidden, -1), pooled)
+            if pool is not None:
+                pooled.append(pool.reshape(len(texts), chunks, -1)[:, 0])
+        return Conditioning(torch.cat(hidden, -1), torch.cat(pooled, -1) if pooled else None)
 
 
 def _layout(tower: Tower, ids: list[int], rows: Rows | None, chunks: int) -> list[list[int]]:

@@ -39,12 +39,14 @@ class Schedule:
         return Schedule((1 - betas).cumprod(0).float())
 
     @staticmethod
-    def rectified_flow(steps: int = 1000, most: float = 0.999) -> Schedule:
-        """Noise from near 0 to `most` in equal steps: x_t = (1 - s) x_0 + s noise.
+    def rectified_flow(steps: int = 1000, most: float = 0.999, shift: float = 1.0) -> Schedule:
+        """Noise from near 0 to `most`: x_t = (1 - s) x_0 + s noise.
 
-        Nothing is left of the signal at 1, from which no noise prediction can be told.
+        In equal steps u, or with a shift in s = shift u / (1 + (shift - 1) u) (arXiv 2403.03206,
+        eq. 23). Nothing is left of the signal at 1, from which no noise prediction can be told.
         """
         noise = torch.linspace(most / steps, most, steps, dtype=torch.float64)
+        noise = shift * noise / (1 + (shift - 1) * noise)
         signal = (1 - noise).square()
         return Schedule((signal / (signal + noise.square())).float(), noise.float())
 

@@ -92,6 +92,7 @@ class Sampler:
 
         x = noise()
         scheduler = DDIMScheduler(
+            num_train_timesteps=self.denoiser.schedule.steps,
             trained_betas=_betas(self.denoiser.schedule.alphas_cumprod),
             clip_sample=False,
             set_alpha_to_one=False,

@@ -51,11 +51,15 @@ log = logging.getLogger("apl")
 
 @dataclass(frozen=True)
 class Model:
-    """The frozen model that a prefix is learned for."""
+    """The frozen model that a prefix is learned for.
+
+    `family` goes on the card: the kind of model, as the host that will apply the prefix calls it.
+    """
 
     encoder: TextEncoderPort
     denoiser: DenoiserPort
     name: str
+    family: str = ""
 
 
 class Trainer:
@@ -225,6 +229,7 @@ class Trainer:
             base_model=self.model.name,
             fingerprints={key: fingerprint(table) for key, table in tables.items()},
             recipe=f"{self.config.recipe}, target {self.config.target}",
+            family=self.model.family,
             steps=step,
             seed=self.config.seed,
             names_trained=self.names_trained,

@@ -7,7 +7,8 @@ and every multiplication. What allocators waste and kernels need besides is not 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
+
+from apl_core.ports import Conditioning
+
+from ..models.transformer import Call
 
 
 @dataclass(frozen=True)
@@ -118,14 +123,76 @@ def unet_cost(
                 "text_embeds": torch.empty(batch, pooled, dtype=dtype),
                 "time_ids": torch.empty(batch, 6, dtype=dtype),
             }
-    with LiveBytes() as live, FlopCounterMode(display=False) as flops:
+
+    def run() -> Tensor:
         found: Any = unet(x_t, t, cross, added_cond_kwargs=added)
-        forward = flops.get_total_flops()
-        found.sample.float().square().mean().backward()
-        backward = flops.get_total_flops() - forward
+        return found.sample
+
+    cost = counted(run)
     for parameter in unet.parameters():
         parameter.grad = None
+    return cost
+
+
+def transformer_cost(
+    network: nn.Module,
+    call: Call,
+    shape: tuple[int, int, int, int],
+    text: tuple[int, int],
+    pooled: int,
+    dtype: torch.dtype,
+    checkpointing: bool,
+) -> Cost:
+    """Cost of predicting noise for latents of a `shape` (B, C, h, w) and going back to the text.
+
+    `network` is on the meta device; `text` are tokens and width of each text, `pooled` the width of
+    its pooled state, 0 without one.
+    """
+    given: Any = network.to(dtype=dtype).eval().requires_grad_(False)
+    if checkpointing:
+        given.enable_gradient_checkpointing()
+    with torch.device("meta"):
+        x_t, noise = torch.empty(shape, dtype=dtype), torch.zeros(shape[0])
+        cross = torch.empty(shape[0], *text, dtype=dtype, requires_grad=True)
+        brief = torch.empty(shape[0], pooled, dtype=dtype) if pooled else None
+    texts = Conditioning(cross, brief)
+    with _fused_attention():
+        return counted(lambda: call(given, x_t, noise, texts))
+
+
+def counted(run: Callable[[], Tensor]) -> Cost:
+    """Cost of a forward run and of the way back from what it gives.
+
+    Operations and bytes are counted one after the other: counting operations keeps tensors alive.
+    """
+    with FlopCounterMode(display=False) as flops:
+        out = run()
+        forward = flops.get_total_flops()
+        out.float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
+        backward = flops.get_total_flops() - forward
+    del out
+    with LiveBytes() as live:
+        run().float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
     return Cost(float(forward), float(backward), live.peak)
+
+
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Attention as a GPU's fused kernels do it, without the matrix of all weights."""
+
+    def fused(query: Tensor, key: Tensor, value: Tensor, *_: Any, **more: Any) -> Tensor:
+        if more.get("enable_gqa"):
+            share = query.shape[1] // key.shape[1]
+            key, value = (one.repeat_interleave(share, 1) for one in (key, value))
+        kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+        return kernel(query, key, value, None, True)[0]
+
+    usual = nn.functional.scaled_dot_product_attention
+    nn.functional.scaled_dot_product_attention = fused  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        nn.functional.scaled_dot_product_attention = usual
 
 
 def size_of(module: nn.Module, dtype: torch.dtype) -> int:

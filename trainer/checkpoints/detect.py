@@ -20,6 +20,7 @@ from .family import (
     stored_as,
 )
 from .ldm_configs import UNET, VAE, unet_config, vae_config
+from .pipelines import PipelineInfo
 from .safetensors_index import FIX, Contents, refuse, sound
 from .text_encoders import plain_names, text_config
 
@@ -51,7 +52,7 @@ _PARTS = (
 _V_SPREAD = 0.09
 
 
-def detect(path: Path, prediction: Prediction | None = None) -> CheckpointInfo:
+def detect(path: Path, prediction: Prediction | None = None) -> CheckpointInfo | PipelineInfo:
     """Say what a checkpoint is; AplError with one sentence if it cannot be used."""
     with sound(path):
         return (detect_folder if path.is_dir() else _detect_file)(path, prediction)

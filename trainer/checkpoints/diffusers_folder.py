@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,32 @@ from .family import (
     stored_as,
 )
 from .ldm_configs import check_layers
+from .pipelines import NAMES, PipelineInfo, family_of, family_part
 from .safetensors_index import Contents, refuse
 from .text_encoders import plain_names
 
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
 _PIPELINES = ("StableDiffusion", "StableDiffusionXL")
 _ENDINGS = ("Pipeline", "Img2ImgPipeline")
+_FROM_PICTURES = ("Edit", "Inpaint", "Kontext", "Fill", "ControlNet", "Redux", "Omni", "Upscale")
 _PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
 
 
-def detect_folder(path: Path, prediction: Prediction | None) -> CheckpointInfo:
+def detect_folder(path: Path, prediction: Prediction | None) -> CheckpointInfo | PipelineInfo:
     """Say what a diffusers folder holds; AplError if it cannot be used."""
-    name = str(_json(path, "model_index.json").get("_class_name"))
-    if name not in [family + ending for family in _PIPELINES for ending in _ENDINGS]:
+    index = _json(path, "model_index.json")
+    name = str(index.get("_class_name"))
+    if name in NAMES:
+        return _transformer(path, name, index)
+    if any(word in name for word in _FROM_PICTURES):
         raise refuse(
-            path, f"it is a {printable(name, 60)}, not a pipeline that draws from a prompt"
+            path,
+            f"it is a {printable(name, 60)}, which starts from a picture: a face in it comes from "
+            "there, and no prefix of a prompt reaches it",
+            "give the pipeline that draws from a prompt alone",
         )
+    if name not in [family + ending for family in _PIPELINES for ending in _ENDINGS]:
+        raise refuse(path, f"it is a {printable(name, 60)}, of a family that is not known")
     unet, vae = _network(path, "unet"), _network(path, "vae")
     check_channels(path, unet.config)
     texts = tuple(_text(path, part) for part in TEXT_PARTS if (path / part).is_dir())
@@ -67,6 +78,51 @@ def detect_folder(path: Path, prediction: Prediction | None) -> CheckpointInfo:
         betas,
         bool(scheduler.get("rescale_betas_zero_snr")),
     )
+
+
+def _transformer(path: Path, name: str, index: dict[str, Any]) -> PipelineInfo:
+    """A pipeline of a diffusion transformer."""
+    if not (path / "transformer").is_dir():
+        raise refuse(path, "there is no transformer in it", "give the whole folder of the pipeline")
+    part = family_part(name)
+    config = _json(path, f"{part}/config.json")
+    width = int(config.get("text_config", config).get("hidden_size") or config.get("d_model", 0))
+    kind = family_of(name, width)
+    if kind is None:
+        raise refuse(path, f"its text encoder is {width} wide, which is no {NAMES[name]}'s")
+    contents = Contents.of(path, weight_files(path, "transformer", "diffusion_pytorch_model"))
+    texts = [Contents.of(path, weight_files(path, p, "model")) for p in kind.encoders]
+    network = _json(path, "transformer/config.json")
+    schedule = _json(path, "scheduler/scheduler_config.json")
+    levels = kind.distilled if _distilled(path, name, index, network) else 0
+    stored = stored_as(contents, "")
+    words = sum(_bytes(one) for one in texts)
+    return PipelineInfo(path, kind, stored, index, schedule, _bytes(contents), words, levels)
+
+
+_UNREAD = ("visual.", "lm_head.")
+"""Parts of a language model that no prompt needs."""
+
+
+def _bytes(contents: Contents) -> int:
+    """Of weights in half precision."""
+    shapes = contents.shapes.items()
+    return sum(
+        2 * math.prod(shape) for name, shape in shapes if not any(p in name for p in _UNREAD)
+    )
+
+
+_DISTILLED = ("turbo", "schnell", "lightning", "distilled")
+"""What names of models say that are sampled in a few steps."""
+
+
+def _distilled(path: Path, name: str, index: dict[str, Any], network: dict[str, Any]) -> bool:
+    """Whether a model is sampled in a few steps: its index, its network or its name tells."""
+    if "is_distilled" in index:
+        return bool(index["is_distilled"])
+    if name == "FluxPipeline":
+        return not network.get("guidance_embeds")
+    return any(word in path.name.lower() for word in _DISTILLED)
 
 
 def _text(path: Path, part: str) -> Text:

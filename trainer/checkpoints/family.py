@@ -60,7 +60,10 @@ class Network:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """A checkpoint that can be used, and all that is needed to load it."""
+    """A checkpoint that can be used, and all that is needed to load it.
+
+    `guidance` and `steps` are those that it is sampled with.
+    """
 
     path: Path
     family: str
@@ -71,6 +74,8 @@ class CheckpointInfo:
     stored: str
     betas: tuple[int, float, float] = BETAS
     zero_snr: bool = False
+    guidance: float = 7.0
+    steps: int = 20
 
     @property
     def widths(self) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,14 +17,16 @@ from torch import Tensor, nn
 from apl_core.encoding import ReferenceEncoder
 from apl_core.errors import AplError, ConfigError
 from apl_core.metadata import printable
-from apl_core.schedule import Prediction, Schedule
+from apl_core.schedule import Schedule
 from apl_core.tokens import refuse_marks
 
 from ..models.clip_text import ClipTower, ids_of
 from ..models.unet import UnetDenoiser
 from ..models.vae import VaeLatents
-from ..sampling import Sampler
 from .detect import CheckpointInfo, Network, Text, detect
+from .loaded import CheckpointModel, Info, Options
+from .pipeline_load import check_pipeline_texts, load_pipeline, refuse_clip_skip
+from .pipelines import PipelineInfo
 from .safetensors_index import refuse, sound
 from .text_encoders import new_text_model, own_names, plain_names
 from .tokenizer import find_tokenizer
@@ -33,57 +34,12 @@ from .tokenizer import find_tokenizer
 Diffuser = TypeVar("Diffuser", UNet2DConditionModel, AutoencoderKL)
 Filled = TypeVar("Filled", bound=nn.Module)
 
-GUIDANCE, STEPS = 7.0, 20
-
 _OLD_ATTENTION = (
     (".query.", ".to_q."),
     (".key.", ".to_k."),
     (".value.", ".to_v."),
     (".proj_attn.", ".to_out.0."),
 )
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a checkpoint is to be loaded; `clip_skip` counts as hosts do, 1 being the last layer."""
-
-    tokenizer: Path | None = None
-    clip_skip: int | None = None
-    prediction: Prediction | None = None
-    dtype: torch.dtype = torch.float32
-    text_dtype: torch.dtype = torch.float32
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class CheckpointModel:
-    """A real text-to-image model behind the core's ports."""
-
-    recognized: CheckpointInfo
-    encoder: ReferenceEncoder
-    denoiser: UnetDenoiser
-    latents: VaeLatents
-
-    @property
-    def name(self) -> str:
-        """Name for cards and reports."""
-        return self.recognized.path.stem
-
-    def latent_shape(self, size: int | None = None) -> tuple[int, int, int]:
-        """(C, h, w) of a picture of `size` pixels, the family's own by default."""
-        side = (size or self.recognized.size) // self.latents.pixels
-        return self.latents.channels, side, side
-
-    def sampler(
-        self,
-        steps: int = STEPS,
-        guidance: float = GUIDANCE,
-        size: int | None = None,
-        batch: int = 4,
-    ) -> Sampler:
-        """DDIM with classifier-free guidance."""
-        shape = self.latent_shape(size)
-        return Sampler(self.encoder, self.denoiser, self.latents, shape, guidance, steps, batch)
 
 
 def load_checkpoint(
@@ -95,11 +51,13 @@ def load_checkpoint(
 
 
 def load_detected(
-    found: CheckpointInfo, options: Options, say: Callable[[str], None] = lambda _: None
+    found: Info, options: Options, say: Callable[[str], None] = lambda _: None
 ) -> CheckpointModel:
     """Load a checkpoint that was recognized before; what it predicts is said by `found`."""
     say(found.sentence)
     with sound(found.path):
+        if isinstance(found, PipelineInfo):
+            return load_pipeline(found, options)
         towers = [load_tower(found, text, options) for text in found.texts]
         weights = _unet_weights(found.unet, options.dtype)
         unet = fill(found.path, "U-Net", empty(UNet2DConditionModel, found.unet), weights)
@@ -188,9 +146,13 @@ def skip_of(text: Text, family: str, clip_skip: int | None) -> int:
 
 
 def check_reading(
-    found: CheckpointInfo, tokenizer: Path | None, clip_skip: int | None, texts: Iterable[str]
+    found: Info, tokenizer: Path | None, clip_skip: int | None, texts: Iterable[str]
 ) -> None:
     """AplError if texts could not be encoded as asked for: told before weights are read."""
+    if isinstance(found, PipelineInfo):
+        refuse_clip_skip(found, clip_skip)
+        check_pipeline_texts(found, tokenizer, texts)
+        return
     for text in found.texts:
         skip_of(text, found.family, clip_skip)
     reader = find_tokenizer(tokenizer, found.path)

@@ -15,9 +15,12 @@ from apl_core.metadata import printable
 from apl_core.schedule import Prediction
 from apl_core.training.config import TrainConfig
 
-from .cost import matmul_rate, size_of, unet_cost
+from .cost import Cost, matmul_rate, size_of, transformer_cost, unet_cost
 from .detect import CheckpointInfo, detect
 from .load import empty
+from .loaded import Info
+from .pipeline_load import empty_network
+from .pipelines import PipelineInfo
 from .safetensors_index import sound
 from .text_encoders import new_text_model
 
@@ -48,6 +51,11 @@ PRESETS_XL: Mapping[int, MemoryPreset] = {
     12: MemoryPreset(micro=1),
     24: MemoryPreset(micro=8),
 }
+_ROOM = 4e9
+"""Bytes beside a transformer's weights for an example of 1024 pixels with checkpointing."""
+
+_TEXT = 128
+"""Tokens of a text that is filled up to no length, as a dry run counts them."""
 
 
 def own_device(asked: str | None) -> torch.device:
@@ -76,12 +84,14 @@ def _try(device: torch.device) -> None:
         raise ConfigError(f"set device {device}", found, "give cuda or cpu") from error
 
 
-def preset_for(found: CheckpointInfo, vram: int | None, device: torch.device) -> MemoryPreset:
+def preset_for(found: Info, vram: int | None, device: torch.device) -> MemoryPreset:
     """The preset of `--vram`, else of the GPU's own memory; ConfigError if the model is too big."""
-    table = PRESETS_XL if found.family == "SDXL" else PRESETS
     if vram is None and device.type != "cuda":
         return CPU
     gigabytes = vram or int(torch.cuda.get_device_properties(device).total_memory / 1e9 + 0.5)
+    if isinstance(found, PipelineInfo):
+        return _preset_beside(found, gigabytes)
+    table = PRESETS_XL if found.family == "SDXL" else PRESETS
     fitting = [size for size in table if size <= gigabytes]
     if not fitting:
         raise ConfigError(
@@ -90,6 +100,30 @@ def preset_for(found: CheckpointInfo, vram: int | None, device: torch.device) ->
             "use an SD 1.x checkpoint, or a bigger card",
         )
     return table[max(fitting)]
+
+
+def _preset_beside(found: PipelineInfo, gigabytes: int) -> MemoryPreset:
+    """What fits beside a transformer and its text encoders in half precision."""
+    weights = found.network_bytes + found.text_bytes
+    examples = int((gigabytes * 1e9 - weights) // _ROOM)
+    if examples >= 1:
+        return MemoryPreset(micro=examples)
+    raise ConfigError(
+        f"train on {gigabytes} GB",
+        f"the weights of {found.family} need {weights / 1e9:.0f} GB and an example about "
+        f"{_ROOM / 1e9:.0f}: {found.text_bytes / 1e9:.0f} GB are the text encoder's",
+        "use a bigger card; or learn on texts alone, which loads the text encoder only: "
+        "--text-steps 125 --steps 0",
+    )
+
+
+def drawing_dtypes(found: Info, half: bool) -> tuple[torch.dtype, torch.dtype]:
+    """Of the denoiser and of the text encoders, to draw pictures."""
+    if not half:
+        return torch.float32, torch.float32
+    if isinstance(found, PipelineInfo):  # fp16 is not wide enough for T5 and Qwen
+        return torch.bfloat16, torch.bfloat16
+    return torch.float16, torch.float32
 
 
 def dtype_for(preset: MemoryPreset, device: torch.device) -> torch.dtype:
@@ -110,7 +144,7 @@ def fitted(
     return replace(config, **chosen) if config.recipe != "paper" else config
 
 
-def picture_size(found: CheckpointInfo, preset: MemoryPreset, asked: int | None) -> int:
+def picture_size(found: Info, preset: MemoryPreset, asked: int | None) -> int:
     """Side of the pictures in pixels; ConfigError if it is not a multiple of 64."""
     size = asked or min(found.size, preset.size)
     if size % 64 or not 64 <= size <= 2048:
@@ -122,7 +156,7 @@ def picture_size(found: CheckpointInfo, preset: MemoryPreset, asked: int | None)
 class TrainingSetup:
     """What a checkpoint is and how it is run on a device, found out once; `size` in pixels."""
 
-    info: CheckpointInfo
+    info: Info
     device: torch.device
     preset: MemoryPreset
     size: int
@@ -148,8 +182,9 @@ class TrainingSetup:
 
     @property
     def text_dtype(self) -> torch.dtype:
-        """Of the text encoders: fp32, but for SDXL's big one on a small card."""
-        return self.dtype if self.info.family == "SDXL" else torch.float32
+        """Of the text encoders: fp32, but for big ones on a card."""
+        big = isinstance(self.info, PipelineInfo) or self.info.family == "SDXL"
+        return self.dtype if big else torch.float32
 
     def fitted(self, config: TrainConfig, given: Mapping[str, object]) -> TrainConfig:
         """The settings with the preset's micro-batch and precision where the user named none."""
@@ -184,21 +219,45 @@ class Forecast:
 def forecast(setup: TrainingSetup, config: TrainConfig) -> Forecast:
     """Counted on the meta device; the time is that of this machine's measured matrix products.
 
-    The text encoder's and the VAE's own work is small beside the U-Net's and not counted.
+    The text encoder's and the VAE's own work is small beside the denoiser's and not counted.
     """
     found, device, dtype = setup.info, setup.device, setup.dtype
-    with sound(found.path):
-        unet = empty(UNet2DConditionModel, found.unet)
-        texts = [new_text_model(text.config, text.projected) for text in found.texts]
-    weights = size_of(unet, dtype) + sum(size_of(model, setup.text_dtype) for model in texts)
     micro = min(config.micro_batch or config.batch, config.batch)
-    width = sum(found.widths.values())
-    side = setup.size // 2 ** (len(found.vae.config["block_out_channels"]) - 1)
-    cost = unet_cost(unet, micro, side, dtype, setup.preset.checkpointing, width)
+    with sound(found.path):
+        if isinstance(found, PipelineInfo):
+            weights, cost = _of_pipeline(found, setup, micro)
+        else:
+            weights, cost = _of_unet(found, setup, micro)
     learned, targets = config.samples, config.num_targets
     flops = (learned * (cost.forward + cost.backward) + targets * cost.forward) / micro
     share = _SHARE if device.type == "cuda" else 1.0
     return Forecast(weights, cost.peak, flops, share * matmul_rate(device, dtype))
+
+
+def _of_unet(found: CheckpointInfo, setup: TrainingSetup, micro: int) -> tuple[int, Cost]:
+    """Bytes of the weights, and the cost of a micro-batch."""
+    unet = empty(UNet2DConditionModel, found.unet)
+    texts = [new_text_model(text.config, text.projected) for text in found.texts]
+    weights = size_of(unet, setup.dtype) + sum(size_of(m, setup.text_dtype) for m in texts)
+    side = setup.size // 2 ** (len(found.vae.config["block_out_channels"]) - 1)
+    width = sum(found.widths.values())
+    checkpointing = setup.preset.checkpointing
+    return weights, unet_cost(unet, micro, side, setup.dtype, checkpointing, width)
+
+
+def _of_pipeline(found: PipelineInfo, setup: TrainingSetup, micro: int) -> tuple[int, Cost]:
+    network, template = empty_network(found), found.template
+    share = setup.dtype.itemsize / torch.bfloat16.itemsize
+    cost = transformer_cost(
+        network,
+        found.kind.call,
+        (micro, *found.latent_shape(setup.size)),
+        (template.fill or _TEXT, len(template.layers) * found.widths[found.kind.key]),
+        sum(found.widths[key] for key in found.kind.clips.values()),
+        setup.dtype,
+        setup.preset.checkpointing,
+    )
+    return int(share * (found.network_bytes + found.text_bytes)), cost
 
 
 def _words(seconds: float) -> str:

@@ -16,8 +16,8 @@ from apl_core.errors import AplError
 from apl_core.metadata import printable
 
 FIX = (
-    "give an SD 1.x, SD 2.x or SDXL checkpoint: one .safetensors file, or the folder of a "
-    "diffusers pipeline"
+    "give an SD 1.x, SD 2.x or SDXL checkpoint as one .safetensors file, or the folder of a "
+    "diffusers pipeline that docs/training.md lists"
 )
 
 

@@ -27,7 +27,8 @@ from apl_core.training.people import ListedPerson, people_in
 from ..metadata_jsonl import CaptionedPicture
 from ..run_paths import read_origin, save_origin
 from .compiling import check_compiler
-from .load import CheckpointModel, Options, load_detected
+from .load import load_detected
+from .loaded import CheckpointModel, Options
 from .presets import TrainingSetup
 from .previews import Previews
 from .self_generated import draw_data, jobs
@@ -102,7 +103,7 @@ class CheckpointRun:
 
     @property
     def compile(self) -> bool:
-        """Whether torch.compile builds the U-Net's kernels."""
+        """Whether torch.compile builds the denoiser's kernels."""
         return self.origin.compile
 
     def load(self, say: Callable[[str], None]) -> CheckpointModel:
@@ -115,17 +116,18 @@ class CheckpointRun:
             setup.dtype,
             setup.text_dtype,
             str(setup.device),
+            setup.size,
         )
         if origin.compile:
             check_compiler(setup.device)
         model = load_detected(setup.info, options, say)
-        unet = model.denoiser.unet
+        network: Any = model.denoiser.modules[0]
         if setup.preset.checkpointing:
-            unet.enable_gradient_checkpointing()
+            network.enable_gradient_checkpointing()
         if setup.device.type == "cuda":
-            cast(Any, unet).to(memory_format=torch.channels_last)
+            network.to(memory_format=torch.channels_last)
         if origin.compile:
-            cast(Any, unet).compile()
+            network.compile()
         return model
 
     def trainer(
@@ -152,7 +154,7 @@ class CheckpointRun:
         cache = LatentCache(data / ".latents", model.latents, self.setup.size)
         cache.prepare([data / row.file_name for row in rows], tell, group)
         _meet(group)
-        model.latents.vae.to("cpu")  # pyright: ignore[reportArgumentType]
+        model.latents.vae.to("cpu")
         if cuda:
             torch.cuda.empty_cache()
 
@@ -160,7 +162,7 @@ class CheckpointRun:
             return cache.get(data / name)
 
         people, target = origin.people or listed_in(rows), cast(Target, config.target)
-        named = Model(model.encoder, model.denoiser, model.name)
+        named = Model(model.encoder, model.denoiser, model.name, model.family)
         previewer = Previews(sampler, [one.name for one in people], heldout_names(data))
         if config.recipe == "paper":
             source = PlainSource(rows, latents, target)

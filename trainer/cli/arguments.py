@@ -67,6 +67,8 @@ run_seed = whole(0, 2**31 - 1)
 steps = whole(1, 1000)
 """Sampling steps: a schedule has 1000."""
 
+STEPS_HELP = "sampling steps (20; a flow model 28, a distilled one as few as it wants)"
+
 guidance = decimal(1, 100)
 """CFG scales; below 1 the negative prompt would be drawn instead of the prompt."""
 

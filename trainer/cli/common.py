@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from apl_core.prefix import Prefix
 
-    from ..checkpoints.detect import CheckpointInfo
-    from ..checkpoints.load import CheckpointModel
+    from ..checkpoints.loaded import CheckpointModel, Info
     from ..pocket.model import PocketModel
 
 READING = ("tokenizer", "clip_skip", "prediction")
@@ -167,24 +166,24 @@ def load_any(given: argparse.Namespace) -> PocketModel | CheckpointModel:
 
 
 def load_real(
-    given: argparse.Namespace,
-    found: CheckpointInfo | None = None,
-    device: torch.device | None = None,
+    given: argparse.Namespace, found: Info | None = None, device: torch.device | None = None
 ) -> CheckpointModel:
     """The checkpoint that the options choose, in half precision on a GPU.
 
     `found` and `device` if they are known already.
     """
-    import torch
 
     from ..checkpoints.detect import detect
-    from ..checkpoints.load import Options, load_detected
-    from ..checkpoints.presets import own_device
+    from ..checkpoints.load import load_detected
+    from ..checkpoints.loaded import Options
+    from ..checkpoints.presets import drawing_dtypes, own_device
 
     device = device or own_device(None)
     found = found or detect(given.model, given.prediction)
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
-    options = Options(given.tokenizer, given.clip_skip, None, dtype, device=str(device))
+    dtypes = drawing_dtypes(found, device.type != "cpu")
+    options = Options(
+        given.tokenizer, given.clip_skip, None, *dtypes, device=str(device), size=given.size
+    )
     return load_detected(found, options)
 
 
@@ -202,4 +201,5 @@ def refuse_unfit(prefix: Prefix, model: PocketModel | CheckpointModel) -> None:
     from apl_core.fit import EncoderFace, check_fit, fingerprint
 
     tables = {key: model.encoder.token_embedding(key) for key in model.encoder.widths}
-    check_fit(prefix, [EncoderFace(key, t.shape[1], fingerprint(t)) for key, t in tables.items()])
+    faces = [EncoderFace(key, t.shape[1], fingerprint(t)) for key, t in tables.items()]
+    check_fit(prefix, faces, getattr(model, "family", ""))

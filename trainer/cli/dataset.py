@@ -16,8 +16,7 @@ from .common import NO_POCKET, READING, Verbs, add_any_model, is_checkpoint, loa
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from apl_core.encoding import ReferenceEncoder
-
+    from ..checkpoints.loaded import Encoder
     from ..data.finish import DatasetSummary
     from ..data.generate import GenerationTools
     from ..data.plan import Amounts, Task
@@ -88,7 +87,7 @@ def _add_pictures(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--seed", type=arguments.seed, default=0, help="decides every picture and who is held out"
     )
-    made.add_argument("--steps", type=arguments.steps, default=20, help="DDIM steps")
+    made.add_argument("--steps", type=arguments.steps, help=arguments.STEPS_HELP)
     made.add_argument(
         "--guidance", type=arguments.guidance, help="CFG scale (7; the pocket model 3)"
     )
@@ -103,7 +102,9 @@ def _add_pictures(made: argparse.ArgumentParser) -> None:
     made.add_argument("--things-prompts", type=Path, metavar="FILE", help="own prompts of things")
     made.add_argument("--people-prompts", type=Path, metavar="FILE", help="own prompts of people")
     made.add_argument("--device", help="cpu or cuda (the best there is)")
-    made.add_argument("--half", action="store_true", help="weights of the checkpoint in float16")
+    made.add_argument(
+        "--half", action="store_true", help="weights of the checkpoint in half precision"
+    )
 
 
 def _add_eyes(made: argparse.ArgumentParser) -> None:
@@ -192,18 +193,18 @@ def _world_names(given: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str,
     return learned, held
 
 
-def _pocket(given: argparse.Namespace) -> tuple[GenerationTools, ReferenceEncoder]:
+def _pocket(given: argparse.Namespace) -> tuple[GenerationTools, Encoder]:
     import torch
 
     from ..pocket.dataset_tools import pocket_tools
-    from ..pocket.model import GUIDANCE
+    from ..pocket.model import GUIDANCE, STEPS
 
     torch.set_num_threads(1)  # two OpenMP threads on a busy two-core machine are slower than one
     model = load_model(given.model)
     tools = pocket_tools(
         model,
         given.seed,
-        given.steps,
+        given.steps or STEPS,
         given.guidance or GUIDANCE,
         given.batch,
         not given.no_face_filter,
@@ -213,12 +214,12 @@ def _pocket(given: argparse.Namespace) -> tuple[GenerationTools, ReferenceEncode
     return tools, model.encoder
 
 
-def _real(given: argparse.Namespace) -> tuple[GenerationTools, ReferenceEncoder]:
-    import torch
+def _real(given: argparse.Namespace) -> tuple[GenerationTools, Encoder]:
 
     from ..checkpoints.detect import detect
-    from ..checkpoints.load import GUIDANCE, Options, load_checkpoint
-    from ..checkpoints.presets import own_device
+    from ..checkpoints.load import load_checkpoint
+    from ..checkpoints.loaded import Options
+    from ..checkpoints.presets import drawing_dtypes, own_device
     from ..data.checkpoint_tools import Choices, real_tools, required_readers
     from ..prompts import list_book
     from ..readers.weights import weights_folder
@@ -229,8 +230,8 @@ def _real(given: argparse.Namespace) -> tuple[GenerationTools, ReferenceEncoder]
     device = str(own_device(given.device))
     choices = Choices(
         given.seed,
-        given.steps,
-        given.guidance or GUIDANCE,
+        given.steps or found.steps,
+        given.guidance or found.guidance,
         size,
         given.batch,
         book.negative if given.negative is None else given.negative,
@@ -241,13 +242,13 @@ def _real(given: argparse.Namespace) -> tuple[GenerationTools, ReferenceEncoder]
         given.faces,
     )
     faces, attributes = required_readers(choices)
-    dtype = torch.float16 if given.half else torch.float32
+    dtypes = drawing_dtypes(found, given.half)
     options = Options(
-        given.tokenizer, given.clip_skip, given.prediction, dtype=dtype, device=device
+        given.tokenizer, given.clip_skip, given.prediction, *dtypes, device=device, size=size
     )
     model = load_checkpoint(given.model, options, tqdm_write)
     skip = "" if given.clip_skip is None else f", clip skip {given.clip_skip}"
-    reading = f"predicts {found.prediction}, {'float16' if given.half else 'float32'}{skip}"
+    reading = f"predicts {found.prediction}, {str(dtypes[0]).removeprefix('torch.')}{skip}"
     return real_tools(model, book, choices, faces, attributes, reading), model.encoder
 
 

@@ -86,7 +86,7 @@ def _add_pictures(evaluate: argparse.ArgumentParser) -> None:
     add = evaluate.add_argument
     add("--free", type=arguments.whole(0, 100_000), default=32, help="name-free prompts a group")
     add("--seed", type=arguments.seed, default=0, help="decides prompts and noises")
-    add("--steps", type=arguments.steps, default=20, help="DDIM steps")
+    add("--steps", type=arguments.steps, help=arguments.STEPS_HELP)
     add("--guidance", type=arguments.guidance, help="CFG scale (7)")
     add("--size", type=arguments.pixels, help="side of the pictures in pixels (the model's own)")
     add("--batch", type=arguments.whole(1, 256), default=4, help="pictures drawn together")
@@ -103,7 +103,6 @@ def run_evaluate(given: argparse.Namespace) -> int:
 
     from ..callbacks import ProgressBar
     from ..checkpoints.detect import detect
-    from ..checkpoints.load import GUIDANCE
     from ..checkpoints.presets import CPU, own_device, picture_size
     from ..evaluation.checkpoint_eval import CheckpointEvaluator, EvaluationPlan
     from ..evaluation.gallery import pictures_of_people
@@ -124,8 +123,8 @@ def run_evaluate(given: argparse.Namespace) -> int:
         given.gallery_seeds or _GALLERY_SEEDS,
         given.seed,
         book.negative if given.negative is None else given.negative,
-        given.steps,
-        given.guidance or GUIDANCE,
+        given.steps or found.steps,
+        given.guidance or found.guidance,
         picture_size(found, CPU, given.size),
         given.batch,
     )

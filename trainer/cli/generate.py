@@ -28,7 +28,7 @@ def add(verbs: Verbs) -> None:
     generate.add_argument(
         "--seed", type=arguments.seed, default=0, help="seed of the first picture"
     )
-    generate.add_argument("--steps", type=arguments.steps, default=20, help="DDIM steps")
+    generate.add_argument("--steps", type=arguments.steps, help=arguments.STEPS_HELP)
     generate.add_argument(
         "--guidance",
         type=arguments.guidance,
@@ -46,7 +46,7 @@ def run_generate(given: argparse.Namespace) -> int:
     """Draw prompts without and with the prefix."""
     import torch
 
-    from ..pocket.model import GUIDANCE, PocketModel
+    from ..pocket.model import GUIDANCE, STEPS, PocketModel
     from ..report.sheet import png, sheet
     from ..sampling import Request
 
@@ -57,12 +57,9 @@ def run_generate(given: argparse.Namespace) -> int:
     if isinstance(model, PocketModel):
         torch.set_num_threads(1)
         guidance = GUIDANCE if given.guidance is None else given.guidance
-        sampler, scale = model.sampler(given.steps, guidance), 3
+        sampler, scale = model.sampler(given.steps or STEPS, guidance), 3
     else:
-        from ..checkpoints.load import GUIDANCE as REAL_GUIDANCE
-
-        guidance = REAL_GUIDANCE if given.guidance is None else given.guidance
-        sampler, scale = model.sampler(given.steps, guidance, given.size), 1
+        sampler, scale = model.sampler(given.steps, given.guidance, given.size), 1
     rows, labels = [], []
     for prompt in given.prompts:
         seeds = range(given.seed, given.seed + given.count)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apl_core.errors import ConfigError, RunError
-from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig
+from apl_core.training.config import PER_NAME, TrainConfig
 
 from . import arguments
 from .common import Verbs, add_checkpoint, checkpoint_of, verb
@@ -42,7 +42,7 @@ def add(verbs: Verbs) -> None:
     train.add_argument(
         "--draw-steps",
         type=arguments.steps,
-        help=f"DDIM steps for those pictures ({PICTURE_STEPS})",
+        help="sampling steps for those pictures (the model's own: SD 20)",
     )
     train.add_argument(
         "--device", default=None, help="cuda, cuda:1, cpu ... (the GPU if there is one)"
@@ -101,7 +101,7 @@ def run_train(given: argparse.Namespace) -> int:
         given.clip_skip,
         given.prediction,
         given.device,
-        given.draw_steps or PICTURE_STEPS,
+        given.draw_steps or setup.info.steps,
         given.compile,
     )
     return begin(given, config, CheckpointRun(origin, setup, work))

@@ -8,7 +8,7 @@ from pathlib import Path
 from apl_core.errors import AplError
 from apl_core.fit import fingerprint
 
-from ..checkpoints.load import CheckpointModel
+from ..checkpoints.loaded import CheckpointModel
 from ..prompts import ListPrompts
 from ..readers.available import FaceKind, face_kind, lacking
 from ..readers.clip_attributes import load_clip

@@ -12,7 +12,7 @@ import torch
 from apl_core.example_kinds import PERSON
 from apl_core.prefix import Prefix
 
-from ..checkpoints.load import CheckpointModel
+from ..checkpoints.loaded import CheckpointModel
 from ..prompts import SLOT, PromptSource, generator, number
 from ..readers.available import Readers
 from ..readers.protocols import FaceReader, Faces
@@ -299,11 +299,13 @@ def _away_from(negative: str, request: Request) -> Request:
 def digest_of(model: CheckpointModel) -> str:
     """Tells models apart that draw other pictures: from a few of each tensor's weights."""
     state = hashlib.sha256()
-    towers = model.encoder.towers
+    towers = getattr(model.encoder, "towers", ())
     for module in (*model.denoiser.modules, model.latents.vae, *model.encoder.modules):
         for name, value in sorted(module.state_dict().items()):
             few = value.flatten()[:: max(value.numel() // 64, 1)][:64]
             state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             state.update(few.float().cpu().numpy().tobytes())
-    state.update(f"{model.denoiser.kind} {[getattr(t, 'skip', 0) for t in towers]}".encode())
+    state.update(
+        f"{model.recognized.prediction} {[getattr(t, 'skip', 0) for t in towers]}".encode()
+    )
     return state.hexdigest()[:32]

@@ -19,9 +19,10 @@ class ClipTower:
     """One CLIPTextModel (with or without projection) and its tokenizer.
 
     `skip` layers are left out at the end. With all of them the final norm always comes after; with
-    fewer only if `norm` says so, as SD 1.x and 2.x have it; SDXL does without. The token
-    embedding's output is replaced by a forward hook while the tower runs, which works alike in
-    every version of transformers.
+    fewer only if `norm` says so, as SD 1.x and 2.x have it; SDXL does without. The pooled output is
+    the projected one, if the model has a projection; with `pools` the normed state at EOS else, as
+    Flux.1 reads it. The token embedding's output is replaced by a forward hook while the tower
+    runs, which works alike in every version of transformers.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class ClipTower:
         pad: int,
         skip: int = 0,
         norm: bool = False,
+        pools: bool = False,
     ) -> None:
         self.key, self.module, self.tokenizer, self.skip = key, model, tokenizer, skip
+        self._pooled = "pooler_output" if pools else "text_embeds"
         self.bos, self.eos, self.pad = tokenizer.bos_token_id, tokenizer.eos_token_id, pad
         self.norm = norm
 
@@ -60,10 +63,10 @@ class ClipTower:
         return [token.removesuffix("</w>") for token in tokens]
 
     def run(self, ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Hidden states (B, 77, width) and the pooled output, if the model has a projection."""
+        """Hidden states (B, 77, width) and the pooled output (B, width), if there is one."""
         with self._embedding_gives(rows):
             out = self.module(input_ids=ids, output_hidden_states=self.skip > 0)
-        pooled = getattr(out, "text_embeds", None)
+        pooled = getattr(out, self._pooled, None)
         if not self.skip:
             return out.last_hidden_state, pooled
         states = out.hidden_states[-1 - self.skip]

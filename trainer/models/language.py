@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,8 @@ from apl_core.errors import FitError, PromptError
 from apl_core.ports import Conditioning
 from apl_core.prefix import Rows
 
+from .clip_text import ids_of
+
 _TOGETHER = 8
 """Texts that run together: of like length, so that little is padding."""
 
@@ -33,13 +35,18 @@ class Template:
     """What stands around a text, and how many tokens in front no denoiser sees.
 
     `layers` are numbers of layers passed, whose states are joined along the width; that of all
-    layers is normalized as the model does it, others are not.
+    layers (-1; the last but one is -2) is normalized as the model does it, others are not.
+    Texts of fewer than `fill` tokens are filled up to as many, which the denoiser sees; the encoder
+    does if `attends`. `lead` is a blank in front of the text that belongs to its first word.
     """
 
     before: str
     after: str
     layers: tuple[int, ...]
     cut: int = 0
+    fill: int = 0
+    attends: bool = False
+    lead: str = ""
 
 
 class LanguageEncoder:
@@ -54,7 +61,8 @@ class LanguageEncoder:
     ) -> None:
         self.key, self.tokenizer, self.template, self.hidden = key, tokenizer, template, hidden
         self._all = len(_blocks(model)[2])
-        self.model = _shortened(model, max(template.layers))
+        self._layers = [n if n >= 0 else self._all + 1 + n for n in template.layers]
+        self.model = _shortened(model, max(self._layers))
         _, name, self._blocks = _blocks(self.model)
         takes = inspect.signature(self.model.forward).parameters
         self._causal = name == "layers"
@@ -62,12 +70,10 @@ class LanguageEncoder:
         self._before, self._after = (
             self._ids(words) for words in (template.before, template.after)
         )
-        self._special = frozenset(tokenizer.all_special_ids)
         self._pad = tokenizer.pad_token_id
 
     def _ids(self, text: str) -> list[int]:
-        encoded = self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)
-        return list(encoded.input_ids)
+        return ids_of(self.tokenizer, text)
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -99,7 +105,14 @@ class LanguageEncoder:
         front = [max(start - 1, 0)] * (rows.n - rows.behind) * seen
         behind = [end] * rows.behind * seen
         text = (start + i for i in words)
-        return [*range(start), *front, *text, *behind, *range(end, end + len(self._after))]
+        places = [*range(start), *front, *text, *behind, *range(end, end + len(self._after))]
+        fill, pad = self.template.fill - self.template.cut, end + len(self._after)
+        return [*places, *(min(pad + i, fill - 1) for i in range(fill - len(places)))]
+
+    def check(self, texts: Iterable[str]) -> None:
+        """PromptError if one of the texts could not be encoded: told before the work begins."""
+        for text in texts:
+            self._placed(text, None)
 
     def encode(self, texts: Sequence[str], rows: Rows | None) -> Conditioning:
         """Encode texts, filled up to the longest; FitError if the rows are for another encoder.
@@ -118,22 +131,23 @@ class LanguageEncoder:
     def _states(self, placed: Sequence[Sequence[int]], rows: Rows | None) -> list[Tensor]:
         """What a denoiser sees of each text, (N, width * layers): of texts of like length."""
         table = self.token_embedding(self.key)
-        places = _padded(placed, self._pad, table.device)
-        mask = _padded([[1] * len(one) for one in placed], 0, table.device).bool()
+        filled = [[*one, *self._fill(one)] for one in placed]
+        places = _padded(filled, self._pad, table.device)
+        attended = filled if self.template.attends else placed
+        mask = _padded([[1] * len(one) for one in attended], 0, table.device).bool()
+        mask = nn.functional.pad(mask, (0, places.shape[1] - mask.shape[1]))
         states = self._run(embed(places, table, rows, self.key), mask, self._shared(placed))
         cut, hidden = self.template.cut, self.hidden
-        seen = ([i for i in range(cut, len(one)) if not (hidden and one[i] < 0)] for one in placed)
+        seen = ([i for i in range(cut, len(one)) if not (hidden and one[i] < 0)] for one in filled)
         return [some[index] for some, index in zip(states, seen, strict=True)]
+
+    def _fill(self, placed: Sequence[int]) -> list[int]:
+        return [self._pad] * (self.template.fill - len(placed))
 
     def _placed(self, text: str, rows: Rows | None) -> list[int]:
         """Token ids of a text in its template, with marks where rows stand."""
-        ids = self._ids(text)
-        if self._special.intersection(ids):
-            raise PromptError(
-                "encode this prompt",
-                "it spells out a token at which the text encoder ends a text or begins a turn",
-                "remove it from the prompt",
-            )
+        ids = self._ids(self.template.lead + text) if text.strip() else self._ids(text)
+        refuse_special(self.tokenizer, ids)
         front, behind = row_marks(ids, rows)
         return [*self._before, *front, *ids, *behind, *self._after]
 
@@ -165,9 +179,19 @@ class LanguageEncoder:
             out = model(inputs_embeds=embeddings, attention_mask=mask, **more)
         states = [
             out.last_hidden_state if number == self._all else behind[number - 1]
-            for number in self.template.layers
+            for number in self._layers
         ]
         return torch.cat(states, -1)
+
+
+def refuse_special(tokenizer: Any, ids: Sequence[int]) -> None:
+    """PromptError if a text's tokens have one among them that ends it or opens a turn."""
+    if not set(tokenizer.all_special_ids).isdisjoint(ids):
+        raise PromptError(
+            "encode this prompt",
+            "it spells out a token at which the text encoder ends a text or begins a turn",
+            "remove it from the prompt",
+        )
 
 
 def _blocks(model: Any) -> tuple[nn.Module, str, nn.ModuleList]:

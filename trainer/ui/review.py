@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the page itself loads no torch
     from apl_core.training.callbacks import Callback
 
-    from ..checkpoints.load import CheckpointModel
+    from ..checkpoints.loaded import CheckpointModel
     from ..checkpoints.train import CheckpointOrigin
 
 log = logging.getLogger("apl")

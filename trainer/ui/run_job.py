@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from apl_core.errors import ConfigError, RunError
 from apl_core.metadata import printable
 from apl_core.training.callbacks import Callback, Control, Phase
-from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig, preset
+from apl_core.training.config import PER_NAME, TrainConfig, preset
 from apl_core.training.folder import RunFolder
 from apl_core.training.renamed import renamed
 from apl_core.training.verdict import verdict
@@ -98,16 +98,20 @@ def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRu
     if order.look:
         settings.setdefault("target", "description")
     size, per_name = settings.pop("size", None), settings.pop("per_name", PER_NAME)
-    draw_steps = settings.pop("draw_steps", PICTURE_STEPS)
+    draw_steps = settings.pop("draw_steps", None)
     for name, value in (("size", size), ("per_name", per_name), ("draw_steps", draw_steps)):
-        if (type(value) is not int and not (value is None and name == "size")) or value == 0:
+        if (type(value) is not int and not (value is None and name != "per_name")) or value == 0:
             raise ConfigError(
                 f"set {name}", f"{printable(str(value), 40)} is not a number", "give one"
             )
     config = TrainConfig.from_mapping(settings, preset(order.preset))
     setup = TrainingSetup.of(Path(order.model), size=size)
     origin = CheckpointOrigin(
-        order.model, names=order.names, per_name=per_name, size=setup.size, draw_steps=draw_steps
+        order.model,
+        names=order.names,
+        per_name=per_name,
+        size=setup.size,
+        draw_steps=draw_steps or setup.info.steps,
     )
     work = jobs(origin.people, per_name, config.seed)
     return setup.fitted(config, settings), CheckpointRun(origin, setup, work)
