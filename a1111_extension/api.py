@@ -6,11 +6,10 @@ import secrets
 from typing import Any
 
 from apl_core.errors import AplError
-from apl_core.fit import check_fit
 from apl_core.trace import FILE
 
 from . import config, gate
-from .hosts import Host, faces
+from .hosts import Host, faces, report
 from .refusal import public
 from .webui import loaded_model, module
 
@@ -42,7 +41,7 @@ def _entry(host: Host, name: str) -> dict[str, Any]:
         }
         model = loaded_model()
         if model is not None:
-            entry["fit"] = public(check_fit(prefix, faces(host, model, fingerprints=True)).sentence)
+            entry["fit"] = public(report(host, prefix, model, fingerprints=True).sentence)
         entry["usable"] = True
     except AplError as error:
         entry |= {"usable": False, "problem": public(str(error))}
@@ -70,12 +69,19 @@ def _status(host: Host) -> dict[str, Any]:
 
 
 def _enforced() -> dict[str, Any]:
-    """Which prefix is enforced: the one that the process holds."""
+    """Which prefixes are enforced: those that the process holds; the digest is the first's."""
     closed = gate.running()
     if closed is None:
         return {"enforced": None, "digest": None, "hash": None, "usable": None}
-    digest = closed.digest
-    return {"enforced": closed.name, "digest": digest, "hash": digest[:10], "usable": True}
+    first = next(iter(closed.prefixes.values()))
+    said = {"enforced": first.name, "digest": first.digest, "hash": first.digest[:10]}
+    if len(closed.prefixes) > 1:
+        said["enforced"] = config.enforced() or first.name
+    families = {
+        one.family: {"prefix": one.name, "hash": one.digest[:10]}
+        for one in closed.prefixes.values()
+    }
+    return {**said, "usable": True, "families": families}
 
 
 def _login() -> list[Any]:

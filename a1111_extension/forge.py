@@ -1,8 +1,8 @@
 """Forge and Forge Neo: their own text engine, found by what it can do.
 
 Neo renames modules and classes from time to time; what an engine can do has stayed. Every text
-encoder of a checkpoint has to be run by such an engine, or the checkpoint is refused: Flux, SD 3.5
-and all that reads texts with a language model.
+encoder of a checkpoint has to be run by an engine for CLIP, or by one for a language model or T5
+that is known (language.py), or the checkpoint is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from apl_core.errors import HostError
 from apl_core.trace import Tally
 
+from . import language
 from .host import unknown_encoder
 from .webui import exists, module
 
@@ -65,12 +66,32 @@ class Forge:
         return engine.embedding_key
 
     def engines(self, model: Any) -> Sequence[Any]:
-        reading = [one for one in vars(model).values() if _reads_texts(one)]
-        found = [one for one in reading if isinstance(one, self._engine)]
-        run = {id(one.text_encoder) for one in found}
-        if not found or len(found) < len(reading) or run != set(map(id, _encoders(model))):
+        clips, others = self._engines_of(model)
+        run = [*clips, *others]
+        encoders = list(_encoders(model))
+        unread = [one for one in encoders if not any(language.runs(engine, one) for engine in run)]
+        if not run or unread or len(encoders) != len(run):
             raise unknown_encoder(type(model).__name__)
-        return found
+        return clips
+
+    def _engines_of(self, model: Any) -> tuple[list[Any], list[Any]]:
+        """(engines for CLIP, other engines) of a loaded checkpoint; HostError for an odd one."""
+        reading = [one for one in vars(model).values() if _reads_texts(one)]
+        clips = [one for one in reading if isinstance(one, self._engine)]
+        others = [one for one in reading if not isinstance(one, self._engine)]
+        if not all(_does(type(one), language.METHODS) for one in others):
+            raise unknown_encoder(type(model).__name__)
+        return clips, others
+
+    def readers(self) -> Sequence[type]:
+        kinds = [one for one in _classes() if _does(one, language.METHODS)]
+        return [one for one in kinds if one is not self._engine]
+
+    def reading(self, model: Any) -> Mapping[int, Any]:
+        clips = self.engines(model)
+        _, others = self._engines_of(model)
+        found = language.readers(model, others, map(self.key, clips))
+        return {id(one.engine): one for one in found}
 
     def layer(self, engine: Any) -> Any:
         return engine.text_encoder.transformer.text_model.embeddings.token_embedding
@@ -105,7 +126,8 @@ class Forge:
         return cast("dict[str, Any]", getattr(owner, _NOTED, {}))
 
     def closed(self) -> Sequence[tuple[Any, str]]:
-        others = [one for one in _classes() if _does(one, _READER) and one is not self._engine]
+        covered = {self._engine, *self.readers()}
+        others = [one for one in _classes() if _does(one, _READER) and one not in covered]
         found: list[tuple[Any, str]] = [(one, "__call__") for one in others]
         if exists(_SPACES):
             space = importlib.import_module(_SPACES).ForgeSpace

@@ -7,7 +7,7 @@ from typing import Any
 
 from apl_core.errors import AplError, HostError
 
-from . import generation, request, sampled
+from . import generation, request, sampled, turns
 from .guidance import covers_negative
 from .hosts import Host, require_fit
 from .insertion import Run, current, emphasised, prefixed_chunks, running
@@ -53,6 +53,7 @@ def _places(host: Host) -> list[tuple[Any, str, Any]]:
         (denoiser, "update_inner_model", _swapping),
         (engine, "process_texts", _texts),
         (engine, "process_tokens", _tokens),
+        *((one, name, wrap) for one in host.readers() for name, wrap in _READING.items()),
         *((owner, "sample", _sampling) for owner in samplers),
         *((owner, name, _elsewhere) for owner, name in host.remote()),
     ]
@@ -111,7 +112,8 @@ def _encode(
     try:
         host.refuse_settings()
         require_fit(host, asked.name, asked.prefix, model)
-        run = Run(asked.name, asked.prefix.rows(host.device()), every_text)
+        rows = asked.prefix.rows(host.device())
+        run = Run(asked.name, rows, every_text, host.reading(model))
         try:
             with running(run):
                 conds = function(model, prompts, steps, hires_steps, *more)
@@ -155,6 +157,41 @@ def _tokens(host: Host, original: Any) -> Any:
         )
 
     return process_tokens
+
+
+def _words(_host: Host, original: Any) -> Any:
+    @wraps(original)
+    def tokenize(engine: Any, texts: Any, *more: Any) -> Any:
+        return turns.tokenized(original, engine, texts, *more)
+
+    return tokenize
+
+
+def _lines(_host: Host, original: Any) -> Any:
+    @wraps(original)
+    def tokenize_line(engine: Any, line: str, *more: Any) -> Any:
+        run = current()
+        if run is None:
+            return original(engine, line, *more)
+        return turns.lines(run, turns.reader_of(run, engine), line, original, *more)
+
+    return tokenize_line
+
+
+def _chunks(_host: Host, original: Any) -> Any:
+    @wraps(original)
+    def process_tokens(engine: Any, batch_tokens: Any, batch_multipliers: Any) -> Any:
+        run = current()
+        if run is None:
+            return original(engine, batch_tokens, batch_multipliers)
+        reader = turns.reader_of(run, engine)
+        return turns.processed(run, reader, batch_tokens, batch_multipliers, original)
+
+    return process_tokens
+
+
+_READING = {"tokenize": _words, "tokenize_line": _lines, "process_tokens": _chunks}
+"""What is wrapped of engines for language models and T5."""
 
 
 def _sampling(host: Host, original: Any) -> Any:

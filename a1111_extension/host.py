@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -37,6 +37,15 @@ class Host(Protocol):
 
     def engines(self, model: Any) -> Sequence[Any]:
         """The text engines of a loaded checkpoint; HostError if there is one we do not know."""
+        ...
+
+    def readers(self) -> Sequence[type]:
+        """Classes of engines that read texts with a language model or T5."""
+        ...
+
+    def reading(self, model: Any) -> Mapping[int, Any]:
+        """How such engines of a loaded checkpoint read texts (`language.Reader`), by their id;
+        HostError if its family is none we know."""
         ...
 
     def layer(self, engine: Any) -> Any:
@@ -81,10 +90,12 @@ class Host(Protocol):
         ...
 
 
-def unknown_encoder(what: str) -> HostError:
+def unknown_encoder(what: str, why: str = "") -> HostError:
     """The error for a checkpoint with a text encoder, or engine, that no prefix can be put into."""
+    found = f"its text encoder ({what}) is not one that a prefix can be put into"
     return HostError(
         "anonymize with this checkpoint",
-        f"its text encoder ({what}) is not one that a prefix can be put into",
-        "load a checkpoint of SD 1.x, SD 2.x or SDXL",
+        f"{found}: {why}" if why else found,
+        "load a checkpoint of SD 1.x, SD 2.x or SDXL, or of another family that docs/a1111.md "
+        "lists for this webui",
     )

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from apl_core.errors import FitError, HostError
-from apl_core.fit import EncoderFace, check_fit, fingerprint
-from apl_core.prefix import Prefix
+from apl_core.fit import EncoderFace, FitReport, check_fit, fingerprint
+from apl_core.prefix import FAMILIES, WIDTHS, Prefix
 from apl_core.trace import Tally
 
 from . import forge
@@ -30,6 +31,10 @@ _A1111_ENGINES: Mapping[str, str] = MappingProxyType(
         "CLIP_SD_XL_G": "clip_g",
     }
 )
+
+
+_PLAIN = (torch.float32, torch.float16, torch.bfloat16)
+"""Numbers that can be read; those of quantized tables are packed."""
 
 
 class A1111:
@@ -65,6 +70,12 @@ class A1111:
         if not found or getattr(model, "is_sd3", False):
             raise unknown_encoder(type(model).__name__)
         return found
+
+    def readers(self) -> Sequence[type]:
+        return []
+
+    def reading(self, model: Any) -> Mapping[int, Any]:
+        return {}
 
     def layer(self, engine: Any) -> Any:
         inner = getattr(engine.wrapped, "transformer", None)
@@ -130,13 +141,32 @@ def faces(host: Host, model: Any, *, fingerprints: bool) -> list[EncoderFace]:
         table = host.table(engine)
         mark = fingerprint(table) if fingerprints else None
         found.append(EncoderFace(host.key(engine), table.shape[1], mark))
+    for reader in host.reading(model).values():
+        table = reader.layer.weight
+        plain = fingerprints and table.dtype in _PLAIN and table.dim() == 2
+        mark = fingerprint(table) if plain else None
+        found.append(EncoderFace(reader.key, WIDTHS[reader.key], mark))
     return found
+
+
+def family(host: Host, model: Any) -> str:
+    """The family of a loaded checkpoint, as prefixes say it; HostError."""
+    reading = host.reading(model)
+    keys = frozenset(map(host.key, host.engines(model)))
+    return next((one.family.name for one in reading.values()), FAMILIES.get(keys, ""))
+
+
+def report(host: Host, prefix: Prefix, model: Any, *, fingerprints: bool) -> FitReport:
+    """How a prefix fits a loaded checkpoint; AplErrors if it does not."""
+    found = faces(host, model, fingerprints=fingerprints)
+    clip = all(face.key.startswith("clip_") for face in found)
+    return check_fit(prefix, found, "" if clip else family(host, model))
 
 
 def require_fit(host: Host, name: str, prefix: Prefix, model: Any) -> None:
     """FitError, in a user's words, if the prefix of that name is not for this checkpoint."""
     try:
-        check_fit(prefix, faces(host, model, fingerprints=False))
+        report(host, prefix, model, fingerprints=False)
     except FitError as error:
         found = error.found.replace("this prefix is for", "it is for")
         raise FitError(f"anonymize with the prefix {name!r}", found, error.fix) from error

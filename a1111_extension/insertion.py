@@ -8,7 +8,7 @@ the embedding layer writes vectors over the looked-up rows (that is how textual 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -66,6 +66,8 @@ class Run:
     rows: Rows
     every_text: bool = False
     """Whether empty texts get the prefix too."""
+    readers: Mapping[int, Any] = field(default_factory=dict[int, Any])
+    """How the checkpoint's language models read texts, by the id of their engine."""
     engines: set[str] = field(default_factory=set[str])
     inserted: list[PrefixRows] = field(default_factory=list[PrefixRows])
 
@@ -152,15 +154,15 @@ def emphasised(
                 text[row, offset + 1 : offset + 1 + embedding.vectors] = False
     plain = process_tokens(engine, tokens, torch.ones_like(weights).tolist())
     text = text.to(plain.device)
-    rows = _weighted(emphasis, tokens, plain[text][None], weights.to(plain.device)[text][None])
-    weighted: Any = plain.clone()
-    weighted[text] = rows[0].to(plain.dtype)
+    rows = weighted(emphasis, tokens, plain[text][None], weights.to(plain.device)[text][None])
+    result: Any = plain.clone()
+    result[text] = rows[0].to(plain.dtype)
     if hasattr(plain, "pooled"):
-        weighted.pooled = plain.pooled  # the host hands SDXL's second output on as an attribute
-    return weighted
+        result.pooled = plain.pooled  # the host hands SDXL's second output on as an attribute
+    return result
 
 
-def _weighted(emphasis: Any, tokens: list[list[int]], rows: Tensor, weights: Tensor) -> Tensor:
+def weighted(emphasis: Any, tokens: Any, rows: Tensor, weights: Tensor) -> Tensor:
     """Rows (1, n, width) with weights (1, n) as the host's emphasis puts them on."""
     if not hasattr(emphasis, "after_transformers"):  # Forge Neo since autumn 2026
         return emphasis(rows, weights)
@@ -218,5 +220,5 @@ def _taken_over(found: str) -> HostError:
     return HostError(
         "anonymize this image",
         f"{found}; another extension or an unsupported model stands in the way",
-        "switch the other extension off, or use a checkpoint of SD 1.x, 2.x or SDXL",
+        "switch the other extension off, or use a checkpoint that docs/a1111.md lists",
     )

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from apl_core.errors import AplError
-from apl_core.fit import check_fit
 from apl_core.prefix import Prefix
 from apl_core.tokens import room
 
-from . import config, request
-from .hosts import Host, faces
+from . import config, gate, request
+from .hosts import Host, report
 from .refusal import public
 from .steps import StepRange
 from .trainer_tab import ELEMENT
@@ -96,16 +95,16 @@ def fit_line(host: Host, name: object, start: object = 0.0, end: object = 1.0) -
     if not config.enforced() and not config.library().names():
         return _none_yet()
     try:
-        chosen = config.enforced() or request.chosen(name)
+        model, closed = loaded_model(), gate.running()
+        chosen = closed.of(model).name if closed else request.chosen(name)
         path, prefix = config.library().resolve(chosen), config.library().load(chosen)
-        model = loaded_model()
         if model is None:
             sentence, color = "No checkpoint is loaded yet.", "inherit"
         else:
-            report = check_fit(prefix, faces(host, model, fingerprints=True))
-            known = report.same_encoder is not False
+            fit = report(host, prefix, model, fingerprints=True)
+            known = fit.same_encoder is not False
             color = "inherit" if known else "darkorange"
-            sentence = f"{model.sd_checkpoint_info.name_for_extra}: {report.sentence}"
+            sentence = f"{model.sd_checkpoint_info.name_for_extra}: {fit.sentence}"
         lines = [_picture(path), _paragraph(sentence, color), _room(prefix)]
     except AplError as error:
         lines = [_paragraph(str(error), "crimson")]
@@ -122,6 +121,8 @@ def _none_yet() -> str:
 
 
 def _room(prefix: Prefix) -> str:
+    if not all(key.startswith("clip_") for key in prefix.keys):
+        return ""  # language models read a text of any length
     left = room(prefix.n)
     about = f"Each chunk of the prompt has room for {left} tokens, not 75 as the counter shows."
     return _paragraph(about, "inherit")

@@ -13,7 +13,7 @@ from . import config
 STATUS = 422
 
 _PATH = re.compile(r"(?<![\w.:/<])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\",;:]+[\\/])+([^\s\\/'\",;:]*)")
-_WIDTHS = re.compile(r"(SD 1\.x|SD 2\.x|SDXL) \((?:clip_[lgh] \d+(?: \+ )?)+\)")
+_WIDTHS = re.compile(r"(?<! is) \((?:[a-z0-9_]+ \d+(?: \+ )?)+\)")
 
 
 class Refused(HostError):
@@ -29,7 +29,7 @@ def public(text: str) -> str:
     """A sentence as anybody may read it: no folders of the server, families without widths."""
     for folder in config.roots():
         text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), place(folder))
-    return _WIDTHS.sub(r"\1", _PATH.sub(r"\1", text)).replace("(clip_g 1280)", "SDXL's refiner")
+    return _WIDTHS.sub("", _PATH.sub(r"\1", text)).replace("(clip_g 1280)", "SDXL's refiner")
 
 
 def refusal(error: Exception) -> Refused:

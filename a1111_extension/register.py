@@ -30,7 +30,7 @@ def start() -> Host:
         if trace is not None:
             from . import traced  # nothing of it is there unless it is asked for
 
-            _on("script_unloaded", traced.install(host, trace, None))
+            _on("script_unloaded", traced.install(host, trace, []))
         _on("app_started", lambda _demo, app: api.register(host, app))
     _on("ui_settings", settings.register)
     _on("before_ui", _before_ui)

@@ -6,12 +6,13 @@ of sides, requests and settings: what is embedded is what is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 from torch import Tensor
 
+from apl_core.enforced import Enforced
 from apl_core.prefix import Prefix
 from apl_core.trace import TraceWriter, chunk_facts, describe
 
@@ -23,17 +24,15 @@ _EOS = 49407
 """CLIP's end token, in every family that a prefix can be for."""
 
 
-def install(
-    host: Host, trace: TraceWriter, enforced: tuple[str, Prefix] | None
-) -> Callable[[], None]:
+def install(host: Host, trace: TraceWriter, enforced: Sequence[Enforced]) -> Callable[[], None]:
     """Watch what is embedded; returns what takes it back."""
     patches, embeddings = module("patches"), host.embedding_class()
-    name, prefix = enforced or (None, None)
     if patches.original(_OWNER, embeddings, "forward") is None:
-        watched = _watched(embeddings.forward, trace, [] if prefix is None else [prefix])
+        watched = _watched(embeddings.forward, trace, [one.prefix for one in enforced])
         patches.patch(_OWNER, embeddings, "forward", watched)
-    digest = None if prefix is None else prefix.digest
-    trace.write("start", {"host": host.name, "enforced": name, "digest": digest})
+    one = enforced[0] if enforced else None
+    facts = {"enforced": one and one.name, "digest": one and one.digest}
+    trace.write("start", {"host": host.name, **facts})
 
     def remove() -> None:
         if patches.original(_OWNER, embeddings, "forward") is not None:

@@ -70,8 +70,17 @@ _ALIGNED = (
     "You are an assistant designed to generate high-quality images with the highest degree of "
     "image-text alignment based on textual prompts. <Prompt Start>"
 )
-_LUMINA = (_SUPERIOR + TEXT, _ALIGNED + TEXT, TEXT)
-"""The blank behind `<Prompt Start>` is the text's: Gemma's tokens begin with it."""
+_ANIME = (
+    "You are an assistant designed to generate anime images with the highest degree of image-text "
+    "alignment based on danbooru tags. <Prompt Start>"
+)
+_LOW = (
+    "You are an assistant designed to generate low-quality images based on textual prompts. "
+    "<Prompt Start>"
+)
+_LUMINA = (_SUPERIOR + TEXT, _ALIGNED + TEXT, _ANIME + TEXT, _LOW + TEXT, TEXT)
+"""Lumina's own, and those that Forge Neo writes. The blank or line end behind `<Prompt Start>` is
+the text's: Gemma's tokens begin with it."""
 
 _MISTRAL = (
     "[SYSTEM_PROMPT]You are an AI that reasons about image descriptions. You give structured "
