@@ -131,7 +131,7 @@ def test_pictures_are_the_pipelines_own(both: Any) -> None:
         given = torch.nn.functional.pixel_unshuffle(given, 2).flatten(2).transpose(1, 2)
     pipe.set_progress_bar_config(disable=True)
     wanted = pipe(
-        text,
+        prompt=text,
         height=SIDE,
         width=SIDE,
         num_inference_steps=STEPS,
@@ -242,9 +242,9 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         detect(folder)
 
 
-@pytest.mark.parametrize("family", ["Z-Image", "Flux.1"])
+@pytest.mark.parametrize("family", ["Z-Image", "Chroma"])
 def test_names_in_prefix_out(family: str, tmp_path: Path, capsys: Any) -> None:
-    """A language model, and CLIP beside T5: drawn, learned, resumed to the bit, generated."""
+    """A language model, and T5: drawn, learned, resumed to the bit, generated."""
     model = tmp_path / family.replace(" ", "-")
     pipeline(family).save_pretrained(model)
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
