@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 from .prefix import Rows
 from .tokens import LENGTH
 
+Token = TypeVar("Token", bound=int | None)
 
-def same_words(prompt: Sequence[str], neutral: Sequence[str]) -> list[int]:
+
+def same_words(prompt: Sequence[object], neutral: Sequence[object]) -> list[int]:
     """For each token of a prompt, the place of one of the neutral prompt's tokens.
 
     The tokens that both begin and end with are the same words; what differs between is the name.
@@ -25,6 +28,36 @@ def same_words(prompt: Sequence[str], neutral: Sequence[str]) -> list[int]:
         *(before + min(i * words // name, words - 1) if words else before for i in range(name)),
         *range(before + words, len(neutral)),
     ]
+
+
+def token_places(
+    prompt: Sequence[int | None], neutral: Sequence[int], rows: Rows, pads: Collection[int]
+) -> list[int]:
+    """For each token of a prompt with rows (None in their places), that of the neutral one without.
+
+    Whatever template both stand in. Rows in front are what stands before the text, those behind
+    what stands after it; padding is padding.
+    """
+    said, rest = _unpadded(prompt, pads), _unpadded(neutral, pads)
+    last, front = len(neutral) - 1, rows.n - rows.behind
+    words = iter(same_words([one for one in said if one is not None], rest))
+    found, seen = [next(words) if one is not None else -1 for one in said], 0
+    for place, one in enumerate(said):
+        if one is None and seen < front:
+            found[place] = max(found[place - 1], 0) if place else 0
+        seen += one is None
+    for place in reversed(range(len(said))):
+        if found[place] < 0:
+            found[place] = found[place + 1] if place + 1 < len(said) else len(rest)
+    found += range(len(rest), len(rest) + len(prompt) - len(said))
+    return [min(place, last) for place in found]
+
+
+def _unpadded(tokens: Sequence[Token], pads: Collection[int]) -> Sequence[Token]:
+    end = len(tokens)
+    while end and tokens[end - 1] in pads:
+        end -= 1
+    return tokens[:end]
 
 
 def chunk_places(prompt: Sequence[str], neutral: Sequence[str], rows: Rows) -> list[int]:

@@ -6,6 +6,7 @@ Families of CLIP encoders alone have no template and are told by their encoders.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import HostError
@@ -22,6 +23,9 @@ class Family:
     `templates` are what a language model reads; of several the first that matches counts.
     `controls` are tokens that end a text or begin a turn, so that no prompt may spell them.
     `scaled`: embeddings are scaled where they are looked up, so that rows are not.
+    `cfg` is the guidance that pictures to learn on are drawn with; 1 where most people's files are
+    distilled. `states` are the encoders whose states the conditioning joins token by token: the
+    last one if it is None, and none where they cannot be told apart.
     """
 
     name: str
@@ -29,6 +33,21 @@ class Family:
     templates: tuple[str, ...] = (TEXT,)
     controls: str = ""
     scaled: bool = False
+    cfg: float = 4.0
+    states: tuple[str, ...] | None = None
+
+    def states_of(self, encoders: Iterable[str]) -> tuple[str, ...]:
+        """Those of a model's encoders whose tokens the states of its conditioning stand for."""
+        keys = tuple(encoders)
+        if self.states is not None:
+            return self.states
+        return keys[:1] if all(key.startswith("clip_") for key in keys) else keys[-1:]
+
+    def written(self, text: str) -> str:
+        """A text as the family's users write it: in a template that no tokenizer adds, if any."""
+        begins = self.templates[0].removesuffix(TEXT)
+        alone = TEXT in self.templates[1:] and text.strip() != ""
+        return f"{begins} {text}" if alone else text
 
     def parts(self, text: str) -> tuple[str, str, str]:
         """(before, the user's text, after); HostError for a text that is in no template."""
@@ -92,19 +111,19 @@ _LLAMA = """</s> <pad> <|begin_of_text|> <|end_of_text|> <|start_header_id|> <|e
     <|eot_id|> <|eom_id|> <|finetune_right_pad_id|>"""
 
 TABLE = (
-    Family("Z-Image", ("qwen3_4b",), (_USER,), _QWEN),
+    Family("Z-Image", ("qwen3_4b",), (_USER,), _QWEN, cfg=1),
     Family("Qwen-Image", ("qwen25_7b",), (_DESCRIBE,), _QWEN),
-    Family("Krea 2", ("qwen3vl_4b",), (_DESCRIBE,), _QWEN),
+    Family("Krea 2", ("qwen3vl_4b",), (_DESCRIBE,), _QWEN, cfg=1),
     Family("Mage-Flow", ("qwen3vl_4b",), (_DESCRIBE,), _QWEN),
-    Family("Flux.2 Klein 4B", ("qwen3_4b",), (_NO_THINKING,), _QWEN),
-    Family("Flux.2 Klein 9B", ("qwen3_8b",), (_NO_THINKING,), _QWEN),
-    Family("Flux.1", ("clip_l", "t5xxl"), controls=_T5),
+    Family("Flux.2 Klein 4B", ("qwen3_4b",), (_NO_THINKING,), _QWEN, cfg=1),
+    Family("Flux.2 Klein 9B", ("qwen3_8b",), (_NO_THINKING,), _QWEN, cfg=1),
+    Family("Flux.1", ("clip_l", "t5xxl"), controls=_T5, cfg=1),
     Family("Chroma", ("t5xxl",), controls=_T5),
-    Family("SD 3.5", ("clip_l", "clip_g", "t5xxl"), controls=_T5),
+    Family("SD 3.5", ("clip_l", "clip_g", "t5xxl"), controls=_T5, states=("clip_l", "t5xxl")),
     Family("Lumina 2", ("gemma2_2b",), _LUMINA, _GEMMA, scaled=True),
-    Family("Flux.2 dev", ("mistral3_24b",), (_MISTRAL,), _MISTRAL_MARKS),
-    Family("Wan", ("umt5xxl",), controls=_T5),
-    Family("HiDream I1", ("clip_l", "clip_g", "t5xxl", "llama"), controls=_LLAMA),
+    Family("Flux.2 dev", ("mistral3_24b",), (_MISTRAL,), _MISTRAL_MARKS, cfg=1),
+    Family("Wan", ("umt5xxl",), controls=_T5, cfg=6),
+    Family("HiDream I1", ("clip_l", "clip_g", "t5xxl", "llama"), controls=_LLAMA, cfg=5, states=()),
     Family("ERNIE", ("ministral3_3b",), controls=_MISTRAL_MARKS),
 )
 """Families with an encoder beside CLIP, by their names; a prefix's card says through which one it

@@ -78,26 +78,27 @@ def faces(clip: Any, *, fingerprints: bool = False) -> list[EncoderFace]:
     """What is known of each text encoder of a CLIP."""
     found: list[EncoderFace] = []
     for key, tokenizer in tokenizers(clip.tokenizer):
-        table = _table(clip, key)
+        table = table_of(clip, key)
         width = tokenizer.embedding_size if table is None else int(table.shape[-1])
-        readable = table if fingerprints and table is not None and _plain(table) else None
-        mark = None if readable is None else fingerprint(readable)
+        known = fingerprints and table is not None and readable(table)
+        mark = fingerprint(table) if known and table is not None else None
         found.append(EncoderFace(key, width, mark))
     return found
 
 
 def tables(clip: Any) -> dict[str, Tensor]:
     """The token-embedding table (vocabulary, width) of every encoder that has a plain one."""
-    found = {key: _table(clip, key) for key, _ in tokenizers(clip.tokenizer)}
-    return {key: table for key, table in found.items() if table is not None and _plain(table)}
+    found = {key: table_of(clip, key) for key, _ in tokenizers(clip.tokenizer)}
+    return {key: table for key, table in found.items() if table is not None and readable(table)}
 
 
-def _table(clip: Any, key: str) -> Tensor | None:
+def table_of(clip: Any, key: str) -> Tensor | None:
+    """The weight of one encoder's token embeddings, plain or packed; None without the encoder."""
     transformer = getattr(getattr(clip.cond_stage_model, key, None), "transformer", None)
     return None if transformer is None else transformer.get_input_embeddings().weight
 
 
-def _plain(table: Tensor) -> bool:
+def readable(table: Tensor) -> bool:
     """Whether the numbers of a table can be read; those of quantized ones are packed."""
     return table.dtype in _PLAIN and table.dim() == 2 and not table.is_meta
 

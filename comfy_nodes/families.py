@@ -50,7 +50,7 @@ def family_of(clip: Any) -> Family:
     if reason := _REFUSED.get(outer):
         raise HostError("apply a prefix to this model", reason, _OTHER)
     if all(key.startswith("clip_") for key in keys) and keys in FAMILIES:
-        return Family(FAMILIES[keys])
+        return Family(FAMILIES[keys], cfg=7)
     if any(key in WIDTHS for key in keys) or not keys:
         raise _unknown(f"{outer}, with {', '.join(sorted(keys)) or 'no encoder'}")
     raise _unknown(outer)

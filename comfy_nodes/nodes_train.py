@@ -40,8 +40,10 @@ class TrainPrefix(io.ComfyNode):
             display_name="APL Train Prefix",
             category=CATEGORY,
             **found_by("train", "learn a prefix", "textual inversion"),
-            description="Learns an anonymization prefix for this model. Makes its own pictures "
-            "from the names if none are connected. Interrupting keeps what is learned so far.",
+            description="Learns an anonymization prefix for this model, of any family that APL "
+            "Apply Prefix takes. Makes its own pictures from the names if none are connected. "
+            "Without a MODEL it learns on the text encoder alone. Interrupting keeps what is "
+            "learned so far.",
             is_input_list=True,
             is_output_node=True,
             is_experimental=True,
@@ -61,7 +63,8 @@ class TrainPrefix(io.ComfyNode):
                 io.Image.Output(
                     "preview",
                     display_name="preview",
-                    tooltip="The first names without the prefix, then the same with it.",
+                    tooltip="The first names without the prefix, then the same with it; nothing "
+                    "where it was learned on texts alone.",
                 ),
             ],
         )
@@ -89,14 +92,14 @@ class TrainPrefix(io.ComfyNode):
     def execute(cls, **given: list[Any]) -> io.NodeOutput:
         """Train; everything comes as a list, because pictures and texts may be lists."""
         one = {name: values[0] for name, values in given.items() if values}
-        prefix = one.get("prefix")
+        prefix, model = one.get("prefix"), one.get("model")
         people = people_in(one["names"], described=one["target"] == "description")
         things, others = read_lines(one["things"]), read_lines(one["people"])
         for what, lines in (("things", things), ("people", others)):
             refuse_names(what, lines, people)
         pictures = _pairs(given.get("images") or [], given.get("texts") or [])
         job = Job(
-            _config(one, None if prefix is None else connected(prefix)),
+            _config(one, None if prefix is None else connected(prefix), whole=model is not None),
             people,
             things,
             others,
@@ -110,7 +113,8 @@ class TrainPrefix(io.ComfyNode):
         )
         runs = Path(folder_paths.get_output_directory(), KIND)
         folder = new_folder(runs, one["run_name"])
-        total = len(drawn(job)) + job.config.steps
+        made = 0 if model is None else len(drawn(job))
+        total = made + job.config.text_steps + job.config.steps
         bar = comfy.utils.ProgressBar(total)
 
         def told(done: int, whole: int, preview: Image.Image | None) -> None:
@@ -123,22 +127,24 @@ class TrainPrefix(io.ComfyNode):
             PromptServer.instance.send_progress_text(line, node)
 
         watcher = Watcher(told, total, say)
-        trained = train(job, one["model"], one["clip"], one["vae"], folder, watcher)
+        trained = train(job, model, one["clip"], one.get("vae"), folder, watcher)
         say(trained.verdict)
         keep(trained, Path(folder_paths.get_folder_paths(KIND)[0]), folder)
         LOG.info("APL Prefix, %s: %s", folder.path.name, trained.verdict)
+        shown = {} if model is None else ui.PreviewImage(trained.pictures, cls=None).as_dict()
         return io.NodeOutput(
             trained.prefix,
             {"loss": trained.losses},
             trained.pictures,
-            ui=ui.PreviewImage(trained.pictures, cls=None).as_dict() | {"text": [trained.verdict]},
+            ui=shown | {"text": [trained.verdict]},
         )
 
 
-def _config(one: dict[str, Any], start: Prefix | None) -> TrainConfig:
+def _config(one: dict[str, Any], start: Prefix | None, whole: bool = True) -> TrainConfig:
     """A run's settings; a prefix to go on from decides where vectors stand.
 
     The recipe's three kinds share the batch as it has them. 0 leaves a number to recipe and preset.
+    Without the `whole` model only texts can be learned from.
     """
     usual = preset(one.get("preset") or "standard")
     rate = float(one["rate"])
@@ -151,7 +157,8 @@ def _config(one: dict[str, Any], start: Prefix | None) -> TrainConfig:
             "num_vectors": one["vectors"] if start is None else start.n,
             "num_suffix_vectors": one["behind"] if start is None else start.behind,
             "target": one["target"],
-            "steps": one["steps"] or usual.steps,
+            "steps": (one["steps"] or usual.steps) if whole else 0,
+            "text_steps": one.get("text_steps") or 0,
             "learning_rate": rate or usual.learning_rate,
             **{f"batch_{kind}": count for kind, count in shares.items()},
             "micro_batch": one["micro_batch"],
@@ -175,9 +182,18 @@ def _pairs(images: Sequence[Any], texts: Sequence[str]) -> list[tuple[Any, str]]
 
 def _wires() -> list[io.Input]:
     return [
-        io.Model.Input("model", tooltip="The model to learn on: SD 1.x, 2.x or SDXL. Not changed."),
+        io.Model.Input(
+            "model",
+            optional=True,
+            tooltip="The model to learn on, of any family that APL Apply Prefix takes. Not "
+            "changed. Leave it out to learn on the text encoder alone (text_steps).",
+        ),
         io.Clip.Input("clip", tooltip="Its CLIP, without a prefix. Not changed."),
-        io.Vae.Input("vae", tooltip="Its VAE, for connected pictures and for previews."),
+        io.Vae.Input(
+            "vae",
+            optional=True,
+            tooltip="Its VAE, for connected pictures and for previews. Needed with a model.",
+        ),
     ]
 
 
@@ -252,7 +268,15 @@ def _numbers() -> list[io.Input]:
         whole("pictures_per_name", PER_NAME, 1, 200, "Pictures the model makes of each name."),
         whole("picture_steps", PICTURE_STEPS, 1, 200, "Sampling steps of those pictures."),
         io.Float.Input(
-            "cfg", default=7.0, min=1.0, max=30.0, step=0.1, tooltip="Their guidance scale."
+            "cfg",
+            default=0.0,
+            min=0.0,
+            max=30.0,
+            step=0.1,
+            tooltip="Their guidance scale; 0: what is usual for the family (7 for SD 1.x, 2.x and "
+            "SDXL). 1 is for distilled models (Turbo, Lightning, schnell, Klein): set "
+            "picture_steps to their few steps as well, for learning then happens at the noise "
+            "levels of these steps.",
         ),
         whole(
             "preview_every",
@@ -280,5 +304,14 @@ def _numbers() -> list[io.Input]:
             default="standard",
             optional=True,
             tooltip=". ".join(one.title for one in PRESETS.values()),
+        ),
+        io.Int.Input(
+            "text_steps",
+            default=0,
+            min=0,
+            max=10_000,
+            optional=True,
+            tooltip="Steps on the text encoder alone, before any other. Without a model these are "
+            "all there are (try 200): nothing then measures what is left of a face.",
         ),
     ]

@@ -43,16 +43,23 @@ class BatchSampler:
         self,
         config: TrainConfig,
         encoder: TextEncoderPort,
-        denoiser: DenoiserPort,
+        denoiser: DenoiserPort | None,
         source: Source,
         group: Group,
         progress: PhaseReport,
     ) -> None:
-        self.config, self.encoder, self.denoiser = config, encoder, denoiser
+        self.config, self.encoder, self._denoiser = config, encoder, denoiser
         self.source, self.group, self.progress = source, group, progress
         self._number, self._batches = -1, dict[int, TargetBatch]()
         self._full: TargetBatch | None = None
         self._micro: MicroBatch | None = None
+
+    @property
+    def denoiser(self) -> DenoiserPort:
+        """The denoiser; examples of the text stage are drawn without one."""
+        if self._denoiser is None:
+            raise ValueError("noised examples need a denoiser")
+        return self._denoiser
 
     def batch(self, step: int) -> TargetBatch:
         """The whole global batch of a step.

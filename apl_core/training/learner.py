@@ -31,16 +31,18 @@ def learner(
 ) -> Trainer:
     """A trainer with this project's lessons; of five names or more some are kept for validation.
 
+    Without a denoiser nothing is validated, and every name is learned from.
+
     The same seed and people give the same texts on every host whose tokenizer is the same.
     """
-    learned, kept = kept_for_validation(people)
+    learned, kept = kept_for_validation(people) if model.denoiser else (people, [])
     without = [person.name for person in kept]
     lessons = NameLessons.of(
         learned, cast(Target, config.target), model.encoder, config.num_vectors, without
     )
     parts = split(material, people, lessons, config.seed)
     validator = None
-    if parts.validation and config.validate_every:
+    if parts.validation and config.validate_every and model.denoiser:
         validator = PromptValidator(
             model.encoder,
             model.denoiser,

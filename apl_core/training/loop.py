@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import nn
 
 from ..errors import ConfigError, FitError, RunError
 from ..fit import fingerprint
@@ -45,6 +46,7 @@ from .scale import embedding_lengths
 from .schedules import learning_rate, set_rate
 from .step import clip, gradient
 from .text_stage import text_stage
+from .verdict import TEXTS_ALONE
 
 log = logging.getLogger("apl")
 
@@ -53,13 +55,24 @@ log = logging.getLogger("apl")
 class Model:
     """The frozen model that a prefix is learned for.
 
-    `family` goes on the card: the kind of model, as the host that will apply the prefix calls it.
+    Without a denoiser only the text stage can run. `family` goes on the card: the kind of model, as
+    the host that will apply the prefix calls it.
     """
 
     encoder: TextEncoderPort
-    denoiser: DenoiserPort
+    denoiser: DenoiserPort | None
     name: str
     family: str = ""
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """What has to be frozen while a prefix is learned."""
+        return [*self.encoder.modules, *(self.denoiser.modules if self.denoiser else ())]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are learned: beside the denoiser, or on the CPU without one."""
+        return self.denoiser.device if self.denoiser else torch.device("cpu")
 
 
 class Trainer:
@@ -89,6 +102,12 @@ class Trainer:
         self.group = Group()
         self.micro = MicroBatch(config.micro_batch)
         self._lengths = embedding_lengths(config, model.encoder)
+        if model.denoiser is None and (config.steps or not config.text_steps):
+            raise ConfigError(
+                "learn without a denoiser",
+                f"text_steps is {config.text_steps} and steps is {config.steps}",
+                "set text_steps to 1 or more and steps to 0, or give the whole model",
+            )
 
     def run(self) -> Prefix:
         """Train to the end, or until asked to stop; returns the best prefix so far.
@@ -96,12 +115,11 @@ class Trainer:
         Raises RunError when the folder is taken or unwritable, or when the loss is not finite.
         """
         encoder, denoiser = self.model.encoder, self.model.denoiser
-        modules = [*encoder.modules, *denoiser.modules]
         first = self.group.rank == 0
         with contextlib.ExitStack() as stack:
             if first:
                 stack.enter_context(self.folder.locked())
-            stack.enter_context(frozen(modules, self.config.recipe == "paper"))
+            stack.enter_context(frozen(self.model.modules, self.config.recipe == "paper"))
             stack.enter_context(torch.inference_mode(False))  # hosts run their nodes in it
             stack.enter_context(torch.enable_grad())
             batches = BatchSampler(
@@ -165,7 +183,7 @@ class Trainer:
         loss, losses = gradient(
             config,
             self.model.encoder,
-            self.model.denoiser,
+            batches.denoiser,
             batch,
             rows,
             self.group,
@@ -228,9 +246,10 @@ class Trainer:
         card = PrefixCard(
             base_model=self.model.name,
             fingerprints={key: fingerprint(table) for key, table in tables.items()},
-            recipe=f"{self.config.recipe}, target {self.config.target}",
+            recipe=f"{self.config.recipe}, target {self.config.target}"
+            + (f", {TEXTS_ALONE}" if self.model.denoiser is None else ""),
             family=self.model.family,
-            steps=step,
+            steps=None if self.model.denoiser is None else step,
             seed=self.config.seed,
             names_trained=self.names_trained,
             figures=dict(progress.best_figures),
@@ -245,9 +264,13 @@ class Trainer:
             self._check_start(self.start)
             rows = self.start.rows()
         if config.text_steps:
-            rows = text_stage(config, encoder, batches, rows, self._phase)
-        unit = 1.0 if config.recipe == "paper" else batches.unit()
-        return Progress.begin(rows, config, self.model.denoiser.device, self.group.agree(unit))
+            rows = text_stage(config, encoder, batches, rows, self._phase, self._ended)
+        unit = batches.unit() if config.steps and config.recipe != "paper" else 1.0
+        return Progress.begin(rows, config, self.model.device, self.group.agree(unit))
+
+    def _ended(self) -> bool:
+        """Whether a text stage that nothing follows may end early: what it has is the result."""
+        return not self.config.steps and self._asked("stop")
 
     def _check_start(self, start: Prefix) -> None:
         config, widths = self.config, dict(self.model.encoder.widths)
@@ -277,8 +300,8 @@ class Trainer:
             state, note = found
             if note:
                 log.warning("%s: %s", self.folder.path, note)
-            widths, device = self.model.encoder.widths, self.model.denoiser.device
-            progress = Progress.resumed(state, self.config, widths, device)
+            widths = self.model.encoder.widths
+            progress = Progress.resumed(state, self.config, widths, self.model.device)
         if self.group.rank == 0:
             self.folder.cut_log(progress.step if progress else 0)
         return progress

@@ -12,7 +12,7 @@ what another caption changes, the mean over all places. Name-free prompts are dr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -28,6 +28,9 @@ from .config import TrainConfig
 from .scale import embedding_lengths
 from .schedules import learning_rate, new_optimizer, set_rate
 
+FROM_TEXTS = "learning from texts"
+"""What the stage's progress is called."""
+
 _REUSE = 4
 """Steps that learn from the same prompts."""
 
@@ -38,8 +41,12 @@ def text_stage(
     batches: BatchSampler,
     rows: Rows,
     progress: PhaseReport,
+    ended: Callable[[], bool] = lambda: False,
 ) -> Rows:
-    """Rows after `text_steps` steps on hidden states alone; prompts of one chunk only."""
+    """Rows after `text_steps` steps on hidden states alone, or fewer where `ended` says so.
+
+    Prompts of one chunk only.
+    """
     lengths = embedding_lengths(config, encoder)
     leaves = {k: v.detach().clone().requires_grad_() for k, v in rows.vectors.items()}
     live = Rows(leaves, rows.behind)
@@ -52,7 +59,9 @@ def text_stage(
             optimizer.zero_grad()
             lesson.loss(encoder, live).backward()  # pyright: ignore[reportUnknownMemberType]
             optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-            progress("learning from texts", step + 1, config.text_steps)
+            progress(FROM_TEXTS, step + 1, config.text_steps)
+            if ended():
+                return Rows({k: v.detach() for k, v in leaves.items()}, rows.behind)
     return Rows({k: v.detach() for k, v in leaves.items()}, rows.behind)
 
 

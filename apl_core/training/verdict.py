@@ -7,6 +7,9 @@ from collections.abc import Mapping
 ENOUGH = 0.1
 """A prefix that leaves more of names that nothing was learned from is called an experiment."""
 
+TEXTS_ALONE = "learned on texts alone"
+"""Stands in the card's recipe of a prefix that no denoiser had a part in."""
+
 
 def in_short(figures: Mapping[str, float]) -> str:
     """The two figures of a validation that say most, for a progress bar; "" if there are none."""
@@ -19,8 +22,17 @@ def in_short(figures: Mapping[str, float]) -> str:
     return ", ".join(shown)
 
 
-def verdict(figures: Mapping[str, float]) -> str:
-    """What the figures of a `PromptValidator` say of a prefix, for the last line of a run."""
+def verdict(figures: Mapping[str, float], recipe: str = "") -> str:
+    """What the figures of a `PromptValidator` say of a prefix, for the last line of a run.
+
+    `recipe` is the card's: it says whether any picture had a part in it.
+    """
+    if TEXTS_ALONE in recipe:
+        return (
+            "No picture had a part in this prefix: it was learned on the text encoder alone, and "
+            "how much of a face is left was not measured. It is an experiment, not a protection: "
+            "look at pictures of many names, trained and others."
+        )
     if "name_left" not in figures or not figures.get("names_known", 1):
         unknown = "name_left" in figures
         why = "the model knows none of those kept" if unknown else "give five names or more"

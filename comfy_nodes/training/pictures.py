@@ -16,10 +16,17 @@ from torch import Tensor
 from apl_core.prefix import Prefix, Rows
 
 from ..clips import Conditioning, encode, with_rows
+from ..families import family_of
 from ..opaque import opaque
-from .ports import ComfyLatents
+from .denoiser import is_flow
+from .latents import ComfyLatents
 
-SAMPLER, SCHEDULER = "euler", "normal"
+SAMPLER = "euler"
+
+
+def scheduler_of(model: Any) -> str:
+    """How the noise levels of a picture's steps are spread: as ComfyUI's own workflows have it."""
+    return "simple" if is_flow(model) else "normal"
 
 
 class LatentSampler:
@@ -29,18 +36,18 @@ class LatentSampler:
         self, model: Any, clip: Any, vae: Any, size: tuple[int, int], steps: int, cfg: float
     ) -> None:
         self.model, self.clip, self.size, self.steps, self.cfg = model, clip, size, steps, cfg
-        self.latents = ComfyLatents(vae, model)
+        self.latents, self.family = ComfyLatents(vae, model), family_of(clip)
+        self.scheduler = scheduler_of(model)
         self.negative: Conditioning = encode(clip, "")
 
     @torch.no_grad()
     def paint(self, text: str, seed: int, rows: Prefix | Rows | None = None) -> Tensor:
-        """The latent (C, h, w) of a picture of `text`, as the model itself works in."""
+        """The latent (C, ...) of a picture of `text`, as the model itself works in."""
         clip = self.clip
         if rows is not None:
             clip = clip.clone()
-            clip.tokenizer = with_rows(clip.tokenizer, rows)
-        channels = self.model.model.latent_format.latent_channels
-        shape = (1, channels, self.size[1] // 8, self.size[0] // 8)
+            clip.tokenizer = with_rows(clip.tokenizer, rows, self.family)
+        shape = self.latents.shape(*self.size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         painted = comfy.sample.sample(
             self.model,
@@ -48,14 +55,14 @@ class LatentSampler:
             self.steps,
             self.cfg,
             SAMPLER,
-            SCHEDULER,
-            encode(clip, text),
+            self.scheduler,
+            encode(clip, self.family.written(text)),
             self.negative,
             torch.zeros(shape),
             disable_pbar=True,
             seed=seed,
         )
-        return self.model.model.process_latent_in(painted.clone().float())[0].cpu()
+        return self.latents.taken_in(painted)[0].cpu()
 
     def read(self, pictures: Tensor) -> Tensor:
         """Latents of pictures (B, H, W, 3), cut and scaled to the size, on the CPU."""

@@ -19,7 +19,7 @@ from apl_core.errors import ConfigError, HostError, RunError
 from apl_core.example_kinds import Kind, Target
 from apl_core.formats import write_prefix
 from apl_core.prefix import Prefix, Rows
-from apl_core.training.callbacks import Control, Event, Stepped, Validated
+from apl_core.training.callbacks import Control, Event, Phase, Stepped, Validated
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.learner import learner
@@ -27,10 +27,13 @@ from apl_core.training.loop import Model, Trainer
 from apl_core.training.material import Material, Picture, pictures_to_draw
 from apl_core.training.micro import out_of_memory
 from apl_core.training.people import ListedPerson
+from apl_core.training.text_stage import FROM_TEXTS
 from apl_core.training.verdict import in_short, verdict
 
-from .pictures import LatentSampler, save, sheet
-from .ports import ComfyDenoiser, ComfyEncoder
+from ..families import family_of
+from .denoiser import ComfyDenoiser, sampled_levels
+from .encoder import ComfyEncoder
+from .pictures import LatentSampler, save, scheduler_of, sheet
 from .source import given_picture, kind_of
 from .trainable import load, trainable
 
@@ -40,7 +43,7 @@ LOOKED_AT = 3
 
 @dataclass(frozen=True)
 class Job:
-    """What a node asks for, beside the model."""
+    """What a node asks for, beside the model; `cfg` 0 is what is usual for its family."""
 
     config: TrainConfig
     people: Sequence[ListedPerson]
@@ -69,7 +72,7 @@ class Watcher:
     losses: list[float] = field(default_factory=list[float])
 
     def picture(self) -> None:
-        """One more picture is made."""
+        """One more picture is made, or one more step."""
         self.done += 1
         self.told(self.done, self.total, None)
 
@@ -82,13 +85,18 @@ class Watcher:
         if isinstance(event, Stepped):
             self.losses.append(event.loss)
             self.picture()
+        elif isinstance(event, Phase) and event.name == FROM_TEXTS:
+            self.picture()
         elif isinstance(event, Validated) and (found := in_short(event.figures)):
             self.said(f"step {event.step}: {found}")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The prefix, the loss of every step, and pictures (B, H, W, 3): without it, then with it."""
+    """The prefix, the loss of every step, and pictures (B, H, W, 3): without it, then with it.
+
+    There are no pictures, and no losses, of what was learned on texts alone.
+    """
 
     prefix: Prefix
     losses: list[float]
@@ -97,13 +105,13 @@ class Trained:
     @property
     def verdict(self) -> str:
         """What was measured of it, in words."""
-        return verdict(self.prefix.card.figures)
+        return verdict(self.prefix.card.figures, self.prefix.card.recipe)
 
 
 def train(
-    job: Job, model: Any, clip: Any, vae: Any, folder: RunFolder, watcher: Watcher
+    job: Job, model: Any | None, clip: Any, vae: Any | None, folder: RunFolder, watcher: Watcher
 ) -> Trained:
-    """Learn a prefix for the loaded model into `folder`.
+    """Learn a prefix for the loaded model into `folder`; on texts alone where there is no MODEL.
 
     Of five names or more an eighth is kept for validation; the step that does best on them is kept,
     otherwise the last one. An interrupt saves what is learned so far and then stops the graph.
@@ -111,6 +119,12 @@ def train(
     core's errors.
     """
     try:
+        if clip is None:
+            raise _incomplete("no CLIP", "a CLIP")
+        if model is None:
+            return _train_on_texts(job, clip, folder, watcher)
+        if vae is None:
+            raise _incomplete("no VAE", "a VAE")
         return _train(job, model, clip, vae, folder, watcher)
     except RunError as error:
         if error.__cause__ is None or not out_of_memory(error.__cause__):
@@ -128,17 +142,13 @@ def train(
 def _train(
     job: Job, model: Any, clip: Any, vae: Any, folder: RunFolder, watcher: Watcher
 ) -> Trained:
-    if clip is None or vae is None:
-        raise HostError(
-            "train a prefix",
-            "the checkpoint has no text encoder or no VAE",
-            "connect a CLIP and a VAE that belong to the model",
-        )
+    cfg = job.cfg or family_of(clip).cfg
+    levels = sampled_levels(model, scheduler_of(model), job.steps) if cfg == 1 else None
     at_once = job.config.micro_batch or job.config.batch
-    encoder, denoiser = ComfyEncoder(clip, at_once), ComfyDenoiser(model, at_once)
+    encoder, denoiser = ComfyEncoder(clip), ComfyDenoiser(model, at_once, levels)
     folder.create(job.config)
     with torch.inference_mode(False), torch.no_grad():
-        sampler = LatentSampler(model, clip, vae, job.size, job.steps, job.cfg)
+        sampler = LatentSampler(model, clip, vae, job.size, job.steps, cfg)
         material = _material(job, sampler, watcher)
         texts = [f"a photo of {person.name}" for person in job.people[:LOOKED_AT]]
         before: list[Tensor] = []
@@ -163,7 +173,8 @@ def _train(
                 if not own and event.step < config.steps:
                     control.preview.set()
 
-        named = Model(encoder, denoiser, f"ComfyUI {type(model.model).__name__}")
+        name = f"ComfyUI {type(model.model).__name__}"
+        named = Model(encoder, denoiser, name, encoder.family.name)
 
         def trainer() -> Trainer:
             return learner(
@@ -188,6 +199,48 @@ def _train(
                 raise
         pictures = torch.cat(look(prefix))
     return Trained(prefix, list(watcher.losses), pictures)
+
+
+def _train_on_texts(job: Job, clip: Any, folder: RunFolder, watcher: Watcher) -> Trained:
+    """Learn on the text encoders alone; an interrupt ends it, and what is learned is written."""
+    if not job.config.text_steps:
+        raise _incomplete(
+            "no MODEL", "a MODEL and a VAE, or set text_steps to learn on texts alone"
+        )
+    encoder, control = ComfyEncoder(clip), Control()
+    target: Target = job.config.target  # pyright: ignore[reportAssignmentType] - settings check it
+    given = [given_picture(text, job.people, target) for _, text in job.pictures]
+    material = Material([*given, *drawn(job)], lambda _: torch.zeros(1, 1, 1))
+
+    def listen(_: Event) -> None:
+        if management.processing_interrupted():
+            control.stop.set()
+
+    folder.create(job.config)
+    with trainable(None, clip):
+        prefix = learner(
+            job.config,
+            Model(
+                encoder,
+                None,
+                f"ComfyUI {type(clip.cond_stage_model).__name__}",
+                encoder.family.name,
+            ),
+            material,
+            job.people,
+            folder,
+            callbacks=[watcher, listen],
+            control=control,
+            start=job.start,
+        ).run()
+        management.throw_exception_if_processing_interrupted()
+    return Trained(prefix, [], torch.zeros(0, *reversed(job.size), 3))
+
+
+def _incomplete(found: str, fix: str) -> HostError:
+    return HostError(
+        "train a prefix", f"{found} is connected, or its file has none", f"connect {fix}"
+    )
 
 
 def new_folder(root: Path, name: str) -> RunFolder:

@@ -10,13 +10,15 @@ from typing import Any
 import comfy.model_management as management
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 @contextlib.contextmanager
-def trainable(model: Any, clip: Any) -> Iterator[None]:
+def trainable(model: Any | None, clip: Any) -> Iterator[None]:
     """Load MODEL and CLIP wholly and let gradients pass through both, to inputs and not to weights.
 
     Ends inference mode, which ComfyUI runs nodes under. The weights keep their values to the bit.
+    Without a MODEL whoever runs the CLIP looks for interrupts.
     """
     training = hasattr(management, "in_training")  # hosts of late 2026 stream weights otherwise
     with contextlib.ExitStack() as stack:
@@ -26,16 +28,23 @@ def trainable(model: Any, clip: Any) -> Iterator[None]:
             management.in_training = True
             stack.callback(setattr, management, "in_training", before)
         load(model, clip)
-        stack.enter_context(_copied_before_norms(clip.cond_stage_model))
-        stack.enter_context(_interruptible(model.model, clip.cond_stage_model))
+        networks = [one.model for one in _patchers(model, clip)]
+        stack.enter_context(_copied_before_norms(*networks))
+        if model is not None:
+            stack.enter_context(_interruptible(*networks))
         yield
 
 
-def load(model: Any, clip: Any) -> None:
+def load(model: Any | None, clip: Any) -> None:
     """Have both networks wholly on their device, as ordinary tensors."""
-    management.load_models_gpu([model, clip.patcher], force_full_load=True)
-    leave_inference(model.model)
-    leave_inference(clip.cond_stage_model)
+    patchers = _patchers(model, clip)
+    management.load_models_gpu(patchers, force_full_load=True)
+    for patcher in patchers:
+        leave_inference(patcher.model)
+
+
+def _patchers(model: Any | None, clip: Any) -> list[Any]:
+    return [clip.patcher] if model is None else [model, clip.patcher]
 
 
 def leave_inference(root: nn.Module) -> None:
@@ -54,10 +63,11 @@ def leave_inference(root: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _copied_before_norms(root: nn.Module) -> Iterator[None]:
-    """Give the layer norms of ComfyUI's CLIP layers a copy of their input.
+def _copied_before_norms(*networks: nn.Module) -> Iterator[None]:
+    """Give the norms over states of tokens a copy of their input.
 
-    A CLIP layer adds its residuals in place, onto the very tensor that its norm keeps for backward.
+    Layers of CLIP, T5 and Flux add their residuals in place, onto the very tensor that a norm keeps
+    for backward. Those of a U-Net, over groups of channels, do not.
     """
 
     def copied(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -65,8 +75,9 @@ def _copied_before_norms(root: nn.Module) -> Iterator[None]:
 
     norms = [
         module
-        for name, module in root.named_modules()
-        if name.endswith(("layer_norm1", "layer_norm2"))
+        for network in networks
+        for module in network.modules()
+        if "Norm" in type(module).__name__ and not isinstance(module, nn.GroupNorm)
     ]
     handles = [norm.register_forward_pre_hook(copied) for norm in norms]
     try:
@@ -74,6 +85,23 @@ def _copied_before_norms(root: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def differentiable() -> contextlib.AbstractContextManager[object]:
+    """Run what the host wrote for inference alone with gradients, where they are recorded."""
+    return _ReturnsOuts() if torch.is_grad_enabled() else contextlib.nullcontext()
+
+
+class _ReturnsOuts(TorchFunctionMode):
+    """Copies into `out=` what a function gives: that has a gradient, and writing there has none."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        out = given.pop("out", None)
+        found = func(*args, **given)
+        return found if out is None else out.copy_(found)
 
 
 @contextlib.contextmanager

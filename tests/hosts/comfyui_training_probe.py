@@ -6,7 +6,6 @@ Everything runs inside inference mode, as ComfyUI runs its nodes.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,21 +22,25 @@ WANTED = sys.argv[4:]
 comfyui_setup.start(HOST, MODELS)
 sys.path.append(str(Path(__file__).parents[1] / "fixtures"))
 
+import comfy.model_sampling
+import comfy.samplers
 import comfy.sd
 import folder_paths
 import lesson_digest
 import torch
 from apl_comfy import nodes_train
-from apl_comfy.clips import apply_prefix, encode
+from apl_comfy.clips import apply_prefix
 from apl_comfy.training import run as training_run
+from apl_comfy.training.denoiser import ComfyDenoiser
+from apl_comfy.training.encoder import ComfyEncoder
 from apl_comfy.training.pictures import LatentSampler
-from apl_comfy.training.ports import ComfyDenoiser, ComfyEncoder
 from apl_comfy.training.run import Job, Watcher, new_folder, train
 from apl_comfy.training.trainable import trainable
+from comfyui_learning import encodes_as_the_host, gradient_against_differences, state, targets, tiny
 
 from apl_core.errors import ConfigError, HostError
 from apl_core.formats import read_prefix
-from apl_core.objective import Example, TargetBatch, compute_targets, per_example_loss
+from apl_core.objective import per_example_loss
 from apl_core.prefix import WIDTHS, Prefix, Rows
 from apl_core.training import batches, material
 from apl_core.training.config import PRESETS, TrainConfig, preset
@@ -77,64 +80,13 @@ def rows(*keys: str, count: int = 4, behind: int = 2) -> Rows:
         )
 
 
-def targets(encoder: ComfyEncoder, denoiser: ComfyDenoiser, texts: list[str]) -> TargetBatch:
-    """Random latents of 8 x 8 with their targets."""
-    generator = torch.Generator().manual_seed(1)
-    examples = [
-        Example("identity", torch.randn((4, 8, 8), generator=generator), text, "a person")
-        for text in texts
-    ]
-    t = torch.tensor([50, 600, 990][: len(texts)])
-    noise = torch.randn((len(texts), 4, 8, 8), generator=generator)
-    return compute_targets(encoder, denoiser, examples, t, noise, 0.5)
-
-
-def gradient_against_differences(
-    model: Any, clip: Any, keys: tuple[str, ...], texts: list[str]
-) -> None:
-    """The derivative along the gradient, against central differences of the loss."""
-    encoder, denoiser = ComfyEncoder(clip, 2), ComfyDenoiser(model, 2)
-    with trainable(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
-        given = targets(encoder, denoiser, texts)
-        start = rows(*keys)
-        live = {key: one.clone().requires_grad_() for key, one in start.vectors.items()}
-        per_example_loss(encoder, denoiser, given, Rows(live, start.behind)).sum().backward()
-        for key in keys:
-            slope = live[key].grad
-            assert slope is not None and bool((slope.abs().amax(1) > 0).all()), key
-            step = slope / slope.norm() * 2e-3
-
-            def loss(sign: int, key: str = key, step: Any = step) -> float:
-                moved = {**start.vectors, key: start.vectors[key] + sign * step}
-                with torch.no_grad():
-                    found = per_example_loss(encoder, denoiser, given, Rows(moved, start.behind))
-                return float(found.double().sum())
-
-            found = (loss(1) - loss(-1)) / (2 * float(step.norm()))
-            wrong = abs(found / float(slope.norm()) - 1)
-            assert wrong < 0.01, (key, found, float(slope.norm()))
-
-
 def check_gradient_against_finite_differences_sd15() -> None:
     model, clip, _ = sd15()
-    gradient_against_differences(model, clip, ("clip_l",), TEXTS[:2])
+    gradient_against_differences(model, clip, rows("clip_l"), TEXTS[:2])
 
 
 def check_gradient_against_finite_differences_sdxl() -> None:
-    gradient_against_differences(*sdxl(), ("clip_l", "clip_g"), TEXTS[1:2])
-
-
-def encodes_as_the_host(clip: Any, host: Any, texts: list[str], live: Rows | None) -> None:
-    """A batch of texts against the host one by one, pooled output included."""
-    found = ComfyEncoder(clip, 2).encode(texts, live)
-    for at, text in enumerate(texts):
-        states, facts = encode(host, text)[0]
-        part = found.cross[at : at + 1, : states.shape[1]]
-        torch.testing.assert_close(part, states, atol=1e-5, rtol=1e-4)
-        if hasattr(clip.cond_stage_model, "clip_g"):
-            assert found.pooled is not None
-            wanted = facts["pooled_output"]
-            torch.testing.assert_close(found.pooled[at : at + 1], wanted, atol=1e-5, rtol=1e-4)
+    gradient_against_differences(*sdxl(), rows("clip_l", "clip_g"), TEXTS[1:2])
 
 
 def check_encodes_as_the_host_sd15() -> None:
@@ -153,48 +105,13 @@ def check_encodes_as_the_host_sdxl() -> None:
 def check_predicts_the_networks_own_noise() -> None:
     model, clip, _ = sd15()
     clip.load_model()  # as training does: another check's prefix may still be on the network
-    encoder, denoiser = ComfyEncoder(clip, 4), ComfyDenoiser(model, 4)
+    encoder, denoiser = ComfyEncoder(clip), ComfyDenoiser(model, 4)
     conditioning = encoder.encode(TEXTS[:2], None)
     x_t = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(2))
     t = torch.tensor([3, 700])
     found = denoiser.predict_noise(x_t, t, conditioning)
     raw = model.model.diffusion_model(x_t, t.float(), context=conditioning.cross)
     torch.testing.assert_close(found, raw, atol=1e-3, rtol=1e-3)
-
-
-def state(*networks: Any) -> str:
-    """A hash over all weights, their names and whether they want gradients; and all hooks."""
-    digest = hashlib.sha256()
-    for network in networks:
-        for name, value in network.state_dict().items():
-            digest.update(name.encode() + value.cpu().numpy().tobytes())
-        for name, value in network.named_parameters():
-            digest.update(f"{name} {value.requires_grad}".encode())
-        for name, module in network.named_modules():
-            hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
-            digest.update(f"{name} {hooks} {module.training}".encode())
-    return digest.hexdigest()
-
-
-def tiny(**more: Any) -> Job:
-    """A job of a few steps on pictures of 64 x 64."""
-    config = TrainConfig.from_mapping(
-        {
-            "num_vectors": 4,
-            "num_suffix_vectors": 2,
-            "steps": 3,
-            "batch_identity": 2,
-            "batch_things": 1,
-            "batch_people": 1,
-            "micro_batch": 2,
-            "target_cache": 4,
-            "validate_every": 2,
-            "lr_warmup_steps": 0,
-            **more,
-        }
-    )
-    people = people_in("Ada Lovelace\nAlan Turing\nEmmy Noether\nGrace Hopper")
-    return Job(config, people, ["a cat"], ["a woman"], (64, 64), 1, 2, 5.0)
 
 
 def check_training_leaves_the_host_as_it_was() -> None:
@@ -304,10 +221,10 @@ def interrupted_at(network: Any, run: Any, backward: bool) -> tuple[int, int]:
 
 def check_an_interrupt_is_heard_between_blocks_forward_and_backward() -> None:
     model, clip, _ = sd15()
-    encoder, denoiser = ComfyEncoder(clip, 2), ComfyDenoiser(model, 2)
+    encoder, denoiser = ComfyEncoder(clip), ComfyDenoiser(model, 2)
     networks = clip.cond_stage_model, model.model
     with trainable(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
-        given = targets(encoder, denoiser, TEXTS[:2])
+        given = targets(encoder, denoiser, TEXTS[:2], (4, 8, 8))
         live = {key: one.requires_grad_() for key, one in rows("clip_l").vectors.items()}
 
         def run() -> None:
@@ -394,14 +311,14 @@ WIDGETS = {
     "STRING": "names things people run_name",
     "COMBO": "target preset",
     "INT": "vectors behind steps batch micro_batch seed width height pictures_per_name "
-    "picture_steps preview_every",
+    "picture_steps preview_every text_steps",
     "FLOAT": "rate cfg",
 }
 
 
 def check_inputs_are_only_appended() -> None:
     inputs = nodes_train.TrainPrefix.define_schema().inputs
-    assert " ".join(one.id for one in inputs) == f"{OLD} preset"
+    assert " ".join(one.id for one in inputs) == f"{OLD} preset text_steps"
     kinds = {name: kind for kind, names in WIDGETS.items() for name in names.split()}
     found = {one.id: one.get_io_type() for one in inputs if one.id in kinds}
     assert found == kinds, found
@@ -437,12 +354,34 @@ def check_a_rate_of_before_is_refused() -> None:
             nodes_train._config(node(rate=rate), None)
 
 
-def check_models_of_another_kind_are_refused() -> None:
+def check_models_that_draw_from_a_picture_are_refused() -> None:
     model = sd15()[0].clone()
-    flow = type("Flow", (comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST), {})
-    model.add_object_patch("model_sampling", flow())
-    with raises(HostError, "SDXL checkpoint"):
+    kinds = comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.IMG_TO_IMG_FLOW
+    model.add_object_patch("model_sampling", type("Flow", tuple(kinds), {})())
+    with raises(HostError, "connect a text-to-image model"):
         ComfyDenoiser(model, 1)
+
+
+def check_what_is_missing_is_said() -> None:
+    model, clip, vae = sd15()
+    watcher = Watcher(lambda *_: None, 1)
+    for given, said in (
+        ((model, None, vae), "no CLIP is connected"),
+        ((model, clip, None), "no VAE is connected"),
+        ((None, clip, vae), "set text_steps to learn on texts alone"),
+    ):
+        with raises(HostError, said):
+            train(tiny(), *given, new_folder(WORK, "missing"), watcher)
+
+
+def check_a_distilled_model_learns_at_the_levels_that_it_samples_at() -> None:
+    with recorded() as made, raises(Recorded):
+        job = replace(tiny(), cfg=1.0, steps=4)
+        train(job, *sd15(), new_folder(WORK, "few"), Watcher(lambda *_: None, 1))
+    sampling = sd15()[0].get_model_object("model_sampling")
+    wanted = comfy.samplers.calculate_sigmas(sampling, "normal", 4)[:-1].flip(0)
+    found = made[0].model.denoiser.schedule.alphas_cumprod
+    torch.testing.assert_close(found, 1 / (1 + wanted.square()))
 
 
 if __name__ == "__main__":

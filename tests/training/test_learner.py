@@ -12,14 +12,17 @@ from tiny_run import settings
 from tiny_train import stop_at
 
 from apl_core.captions import Names
+from apl_core.errors import ConfigError
 from apl_core.example_kinds import KINDS
 from apl_core.formats import read_prefix
 from apl_core.prefix import Prefix
 from apl_core.training.callbacks import Control, Event, Finished, Phase, Stepped, Validated
 from apl_core.training.folder import RunFolder
 from apl_core.training.learner import learner
+from apl_core.training.loop import Model
 from apl_core.training.material import Material, pictures_to_draw
 from apl_core.training.people import ListedPerson
+from apl_core.training.text_stage import FROM_TEXTS
 from apl_core.training.validation import PromptValidator
 from apl_core.training.verdict import verdict
 
@@ -78,6 +81,57 @@ def test_of_four_names_all_are_learned_and_the_card_says_nothing_of_them(tmp_pat
     assert prefix.card.names_trained == 4 and events[-1] == Finished(2, "steps")
     assert not any(key.startswith(("name_left", "drift")) for key in prefix.card.figures)
     assert "give five names or more" in verdict(prefix.card.figures)
+
+
+def on_texts_alone(folder: Path, stop: int, **changes: Any) -> tuple[Prefix, list[Event]]:
+    """A run on the tiny model's text encoder, stopped after a text step if it says so."""
+    config = settings(**{"steps": 0, "text_steps": 8, **changes})
+    run, events, control = RunFolder(folder), list[Event](), Control()
+    run.create(config)
+
+    def ask(event: Event) -> None:
+        if isinstance(event, Phase) and event.done == stop:
+            control.stop.set()
+
+    named = Model(MODEL.encoder, None, "tiny", "Tiny")
+    trainer = learner(
+        config,
+        named,
+        material(PEOPLE),
+        PEOPLE,
+        run,
+        callbacks=[events.append, ask],
+        control=control,
+    )
+    return trainer.run(), events
+
+
+def test_without_a_denoiser_texts_are_learned_from_and_nothing_is_claimed(tmp_path: Path) -> None:
+    prefix, events = on_texts_alone(tmp_path / "run", 0)
+    assert {e.name for e in events if isinstance(e, Phase)} == {FROM_TEXTS}
+    assert prefix.card.family == "Tiny" and prefix.card.names_trained == len(PEOPLE)
+    assert not prefix.card.figures
+    said = verdict(prefix.card.figures, prefix.card.recipe)
+    assert said.startswith("No picture had a part") and "experiment" in said
+    early, told = on_texts_alone(tmp_path / "early", 3)
+    assert [e.done for e in told if isinstance(e, Phase)] == [1, 2, 3]
+    assert early.digest != prefix.digest
+    again = learner(
+        settings(steps=0, text_steps=8),
+        Model(MODEL.encoder, None, "tiny", "Tiny"),
+        material(PEOPLE),
+        PEOPLE,
+        RunFolder(tmp_path / "early"),
+    ).run()
+    assert again.digest == early.digest
+
+
+@pytest.mark.parametrize("steps", [{"steps": 1, "text_steps": 1}, {"steps": 0, "text_steps": 0}])
+def test_without_a_denoiser_no_other_steps_can_be_learned(
+    steps: dict[str, int], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="learn without a denoiser"):
+        on_texts_alone(tmp_path / "run", 0, **steps)
 
 
 def test_a_run_that_is_not_validated_learns_from_the_same_names(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from tiny_model import TinySource, tiny_model
 from torch import Tensor
 
-from apl_core.alignment import chunk_places
+from apl_core.alignment import chunk_places, token_places
 from apl_core.objective import encode_unique
 from apl_core.prefix import Rows
 from apl_core.training.batches import BatchSampler, generator
@@ -87,3 +87,34 @@ def test_prompts_without_a_name_and_empty_targets_are_aligned_too() -> None:
     assert places_of(same, same, 0, 0) == list(range(77))
     empty = places_of(["ada"], [], 1, 1)
     assert empty[:5] == [0, 0, 1, 1, 1]  # the name is drawn to where an empty prompt ends
+
+
+def test_the_tokens_of_a_clip_chunk_are_aligned_as_its_places_are() -> None:
+    bos, eos, a, photo, of, ada, love, person, sea = 0, 9, 1, 2, 3, 4, 5, 6, 7
+    for front, behind in ((2, 1), (3, 0), (0, 2)):
+        for prompt, neutral in (
+            ([a, photo, of, ada, love, sea], [a, photo, of, a, person, sea]),
+            ([a, photo, of, ada], [a, photo]),
+            ([ada], []),
+        ):
+            rows = Rows({"pocket": torch.zeros(front + behind, 4)}, behind)
+            with_rows = [bos, *[None] * front, *prompt, *[None] * behind, eos]
+            plain = [bos, *neutral, eos]
+            found = token_places(
+                [*with_rows, *[eos] * (77 - len(with_rows))],
+                [*plain, *[eos] * (77 - len(plain))],
+                rows,
+                {eos},
+            )
+            words = [[str(one) for one in some] for some in (prompt, neutral)]
+            assert found == chunk_places(words[0], words[1], rows)
+
+
+def test_rows_inside_a_template_are_what_stands_around_the_text() -> None:
+    user, end, says, pad = 90, 91, 92, 0
+    rows = Rows({"pocket": torch.zeros(3, 4)}, 1)
+    prompt = [user, None, None, 1, 2, 3, None, end, says]
+    neutral = [user, 1, 5, 6, 3, end, says]
+    assert token_places(prompt, neutral, rows, {pad}) == [0, 0, 0, 1, 2, 4, 5, 5, 6]
+    bare = [None, None, 1, 2, None]  # nothing stands before the text, and nothing behind it
+    assert token_places(bare, [1, 2], rows, {pad}) == [0, 0, 0, 1, 1]
