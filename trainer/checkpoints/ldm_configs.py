@@ -85,9 +85,9 @@ def pooled_width(config: Mapping[str, Any]) -> int | None:
     return whole - _TIME_IDS * int(config["addition_time_embed_dim"])
 
 
-def vae_config(contents: Contents, scaling: float) -> dict[str, Any]:
+def vae_config(contents: Contents, scaling: float, prefix: str = VAE) -> dict[str, Any]:
     """Arguments for diffusers' AutoencoderKL; `scaling` is the latents' factor."""
-    shapes = {name.removeprefix(VAE): contents.shapes[name] for name in contents.names(VAE)}
+    shapes = {name.removeprefix(prefix): contents.shapes[name] for name in contents.names(prefix)}
     try:
         count = _count(shapes, r"encoder\.down\.(\d+)\.")
         widths = [shapes[f"encoder.down.{i}.block.0.conv2.weight"][0] for i in range(count)]

@@ -18,6 +18,7 @@ from . import (
     evaluate,
     fetch,
     generate,
+    import_files,
     inspect,
     pocket,
     train,
@@ -27,7 +28,21 @@ from . import (
 )
 from .arguments import Parser
 
-_GROUPS = (demo, dataset, fetch, train, ui, generate, evaluate, inspect, bench, verify, pocket, zoo)
+_GROUPS = (
+    demo,
+    dataset,
+    fetch,
+    import_files,
+    train,
+    ui,
+    generate,
+    evaluate,
+    inspect,
+    bench,
+    verify,
+    pocket,
+    zoo,
+)
 
 
 def parser() -> Parser:

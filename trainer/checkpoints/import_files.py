@@ -1,0 +1,344 @@
+"""Denoiser, text encoders and VAE in files of their own, as ComfyUI has them, made into a folder.
+
+What comes out is the folder of a diffusers pipeline, in half precision: every other command takes
+it. Weights are renamed by diffusers' own tables; scaled fp8 is turned back into numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.loaders import single_file_utils as renaming
+from torch import Tensor, nn
+
+from apl_core.errors import AplError, ConfigError
+from apl_core.metadata import printable
+from apl_core.prefix import WIDTHS
+
+from .ldm_configs import vae_config
+from .pipelines import FAMILIES, Family
+from .safetensors_index import Contents, refuse
+from .text_encoders import new_text_model, own_names, plain_names, text_config
+from .tokenizer import openai_tokenizer
+from .transformer_configs import TRANSFORMERS, Shapes, language_config, t5_config
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A transformer in a file: what tells it, its class, diffusers' table, and its noise levels."""
+
+    mark: str
+    network: str
+    rename: str
+    scheduler: Mapping[str, Any]
+    scaling: tuple[float, float] = (0.3611, 0.1159)
+
+
+def _dynamic(least: float, most: float, longest: int) -> Mapping[str, Any]:
+    return {
+        "use_dynamic_shifting": True,
+        "base_shift": least,
+        "max_shift": most,
+        "base_image_seq_len": 256,
+        "max_image_seq_len": longest,
+    }
+
+
+_SUFFIX = "_checkpoint_to_diffusers"
+_KINDS: Mapping[str, _Kind] = {
+    "SD 3.5": _Kind(
+        "joint_blocks.0.",
+        "SD3Transformer2DModel",
+        "convert_sd3_transformer" + _SUFFIX,
+        {"shift": 3.0},
+        (1.5305, 0.0609),
+    ),
+    "Flux.2 Klein 4B": _Kind(
+        "single_stream_modulation.lin",
+        "Flux2Transformer2DModel",
+        "convert_flux2_transformer" + _SUFFIX,
+        {"use_dynamic_shifting": True},
+    ),
+    "Chroma": _Kind(
+        "distilled_guidance_layer.",
+        "ChromaTransformer2DModel",
+        "convert_chroma_transformer" + _SUFFIX,
+        {"shift": 1.0},
+    ),
+    "Flux.1": _Kind(
+        "double_blocks.0.",
+        "FluxTransformer2DModel",
+        "convert_flux_transformer" + _SUFFIX,
+        _dynamic(0.5, 1.15, 4096),
+    ),
+    "Krea 2": _Kind(
+        "txtfusion.",
+        "Krea2Transformer2DModel",
+        "convert_krea2_transformer" + _SUFFIX,
+        _dynamic(0.5, 1.15, 6400),
+    ),
+    "Qwen-Image": _Kind(
+        "txt_norm.weight", "QwenImageTransformer2DModel", "", _dynamic(0.5, 0.9, 8192)
+    ),
+    "Z-Image": _Kind(
+        "cap_embedder.",
+        "ZImageTransformer2DModel",
+        "convert_z_image_transformer" + _SUFFIX,
+        {"shift": 3.0},
+    ),
+}
+"""In the order in which they are asked for: kin have marks in common."""
+
+_NETWORK = ("model.diffusion_model.", "transformer.")
+_KREA_LAYERS = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a model; `tokenizer` is that of its language model or T5."""
+
+    network: Path
+    texts: Sequence[Path]
+    vae: Path
+    tokenizer: Path
+
+
+def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _: None) -> str:
+    """Write the folder of a diffusers pipeline; its family. AplError if anything does not fit."""
+    contents = Contents.of(files.network, [files.network])
+    name = _family(contents)
+    kind = _KINDS[name]
+    say(f"{printable(files.network.name)}: the transformer of {name}")
+    network = _network(contents, kind)
+    texts = [_text(path) for path in files.texts]
+    family = _belonging(files, name, [key for key, _ in texts])
+    parts = {key: part for part, key in family.encoders.items()}
+    vae = _vae(files.vae, kind, name)
+    index: dict[str, Any] = {
+        "_class_name": family.pipeline,
+        "_diffusers_version": diffusers.__version__,
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "transformer": ["diffusers", kind.network],
+        "vae": ["diffusers", type(vae).__name__],
+    }
+    if name == "Krea 2":
+        index["text_encoder_select_layers"] = _KREA_LAYERS
+    if name in ("Krea 2", "Flux.2 Klein 4B"):
+        index["is_distilled"] = "base" not in files.network.name.lower()
+    out.mkdir(parents=True)
+    say("writing the transformer and the VAE")
+    network.save_pretrained(out / "transformer")
+    vae.save_pretrained(out / "vae")
+    diffusers.FlowMatchEulerDiscreteScheduler(**kind.scheduler).save_pretrained(out / "scheduler")
+    for key, model in texts:
+        say(f"writing the text encoder {key}")
+        part = parts[key]
+        words = part.replace("text_encoder", "tokenizer")
+        index |= {
+            part: ["transformers", type(model).__name__],
+            words: ["transformers", "PreTrainedTokenizerFast"],
+        }
+        model.save_pretrained(out / part)
+        _tokenizer(key, files.tokenizer).save_pretrained(out / words)
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return family.name
+
+
+def _family(contents: Contents) -> str:
+    bare = [_bare(name) for name in contents.shapes]
+    for name, kind in _KINDS.items():
+        if any(one.startswith(kind.mark) for one in bare):
+            return name
+    known = ", ".join(_KINDS)
+    raise refuse(
+        contents.path, "it is not a diffusion transformer that is known", f"known: {known}"
+    )
+
+
+def _bare(name: str) -> str:
+    for prefix in _NETWORK:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _belonging(files: Files, name: str, keys: list[str]) -> Family:
+    """The family of these text encoders: Klein's two differ in theirs."""
+    names = ("Flux.2 Klein 4B", "Flux.2 Klein 9B") if name.startswith("Flux.2") else (name,)
+    wanted = [family for family in FAMILIES if family.name in names]
+    for family in wanted:
+        if sorted(family.encoders.values()) == sorted(keys):
+            return family
+    needed = " or ".join(" + ".join(family.encoders.values()) for family in wanted)
+    raise ConfigError(
+        f"import {printable(files.network.name)}",
+        f"{name} reads its prompts with {needed}; given: {' + '.join(keys) or 'none'}",
+        "give a --text-encoder FILE for each",
+    )
+
+
+def _read(contents: Contents) -> Weights:
+    """All weights in bfloat16; scaled fp8 is multiplied by its scales. AplError for others."""
+    found = contents.load()
+    plain: Weights = {}
+    for name, value in found.items():
+        if name.endswith(_SCALES) or name.endswith(("scaled_fp8", ".comfy_quant")):
+            continue
+        if value.dtype in (torch.uint8, torch.int8) or value.dtype.itemsize < 1:
+            raise refuse(
+                contents.path,
+                f"{printable(name, 60)} is packed ({value.dtype})",
+                "give the bf16, fp16 or scaled fp8 file that it was made from",
+            )
+        stem = name.removesuffix(".weight")
+        scale = next((found[stem + end] for end in _SCALES if stem + end in found), None)
+        number = value.float() if scale is not None else value
+        if scale is not None:
+            number = number * scale.float().reshape(-1, *[1] * (number.dim() - 1))
+        plain[name] = number.to(torch.bfloat16)
+    return plain
+
+
+_SCALES = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale")
+
+
+def _network(contents: Contents, kind: _Kind) -> Any:
+    weights = {_bare(name): value for name, value in _read(contents).items()}
+    rename: Any = getattr(renaming, kind.rename) if kind.rename else dict
+    weights = rename(weights)
+    config = _worked_out(contents.path, "transformer", TRANSFORMERS[kind.network], weights)
+    with torch.device("meta"):
+        network = getattr(diffusers, kind.network).from_config(config)
+    return _filled(contents.path, "transformer", network, weights)
+
+
+def _worked_out(
+    path: Path, what: str, work: Callable[[Shapes], dict[str, Any]], weights: Weights
+) -> dict[str, Any]:
+    try:
+        return work({name: tuple(value.shape) for name, value in weights.items()})
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        found = f"weights of its {what} are missing ({printable(str(error), 80)})"
+        raise refuse(path, found, "download it again") from error
+
+
+def _filled(path: Path, what: str, model: Any, weights: Weights) -> Any:
+    """A model with these weights, every one in its place; AplError."""
+    try:
+        model.load_state_dict(weights, strict=True, assign=True)
+    except RuntimeError as error:
+        lines = str(error).split("\n")
+        raise refuse(
+            path,
+            f"its {what} is incomplete or of another build ({printable(lines[1].strip(), 120)})",
+            "give the file that ComfyUI's own examples name",
+        ) from error
+    return model
+
+
+def _text(path: Path) -> tuple[str, Any]:
+    """(key, model) of a text encoder in a file."""
+    weights = _read(Contents.of(path, [path]))
+    if "shared.weight" in weights or "encoder.embed_tokens.weight" in weights:
+        return _t5(path, weights)
+    if any(name.startswith("text_model.") for name in weights):
+        return _clip(path, weights)
+    return _language(path, weights)
+
+
+def _t5(path: Path, weights: Weights) -> tuple[str, Any]:
+    table = weights.pop("encoder.embed_tokens.weight", None)
+    if table is not None:
+        weights.setdefault("shared.weight", table)
+    config = _worked_out(path, "T5", t5_config, weights)
+    weights["encoder.embed_tokens.weight"] = weights["shared.weight"]
+    model = _empty(transformers.T5EncoderModel, config)
+    return "t5xxl", _filled(path, "T5", model, weights)
+
+
+def _clip(path: Path, weights: Weights) -> tuple[str, Any]:
+    plain = plain_names(weights)
+    config = _worked_out(path, "CLIP", lambda _: text_config(plain, quick=True), plain)
+    key = {WIDTHS[k]: k for k in ("clip_l", "clip_g")}.get(config["hidden_size"], "clip")
+    config["hidden_act"] = "quick_gelu" if key == "clip_l" else "gelu"
+    model = new_text_model(config, "text_projection.weight" in plain)
+    return key, _filled(path, "CLIP", model, own_names(model, plain))
+
+
+def _language(path: Path, weights: Weights) -> tuple[str, Any]:
+    """A Qwen; what it sees pictures with, and its output layer, are left away."""
+    read = {
+        name.removeprefix("model.").removeprefix("language_model."): value
+        for name, value in weights.items()
+        if not name.removeprefix("model.").startswith(("visual.", "lm_head."))
+    }
+    width = read["embed_tokens.weight"].shape[1] if "embed_tokens.weight" in read else 0
+    normed = "layers.0.self_attn.q_norm.weight" in read
+    pictures = any("visual." in name for name in weights)
+    keys = {(2560, True, False): "qwen3_4b", (4096, True, False): "qwen3_8b"}
+    keys |= {(3584, False, True): "qwen25_7b", (3584, False, False): "qwen25_7b"}
+    keys |= {(2560, True, True): "qwen3vl_4b"}
+    key = keys.get((width, normed, pictures))
+    if key is None:
+        raise refuse(path, "it is not a text encoder that is known", "give a Qwen, T5 or CLIP file")
+    config = _worked_out(path, key, lambda shapes: language_config(key, shapes), read)
+    kind = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(kind)
+    return key, _filled(path, key, model, read)
+
+
+def _empty(kind: Any, config: dict[str, Any]) -> nn.Module:
+    wanted = {name: value for name, value in config.items() if name != "model_type"}
+    with torch.device("meta"):
+        return kind(transformers.T5Config(**wanted))
+
+
+def _vae(path: Path, kind: _Kind, name: str) -> Any:
+    contents = Contents.of(path, [path])
+    weights = {n: v.float() for n, v in _read(contents).items()}
+    if name in ("Qwen-Image", "Krea 2"):
+        if "encoder.conv1.weight" in weights:  # in Wan's own names
+            weights = renaming.convert_wan_vae_to_diffusers(weights)
+        with torch.device("meta"):
+            vae = diffusers.AutoencoderKLQwenImage(
+                base_dim=weights["encoder.conv_in.weight"].shape[0]
+            )
+        return _filled(path, "VAE", vae, weights)
+    scaling, shift = kind.scaling
+    config = {**vae_config(contents, scaling, ""), "shift_factor": shift}
+    for side in ("quant_conv", "post_quant_conv"):
+        config[f"use_{side}"] = f"{side}.weight" in weights
+    renamed = renaming.convert_ldm_vae_checkpoint(dict(weights), config)
+    of = diffusers.AutoencoderKL
+    if name.startswith("Flux.2"):
+        of = diffusers.AutoencoderKLFlux2
+        config = {n: v for n, v in config.items() if n not in ("scaling_factor", "shift_factor")}
+        renamed |= {n: v for n, v in weights.items() if n.startswith("bn.")}
+    with torch.device("meta"):
+        vae = of.from_config(config)
+    return _filled(path, "VAE", vae, renamed)
+
+
+def _tokenizer(key: str, given: Path) -> Any:
+    if key.startswith("clip_"):
+        words = openai_tokenizer()
+        words.pad_token = "<|endoftext|>" if key == "clip_l" else "!"
+        return words
+    try:
+        return transformers.AutoTokenizer.from_pretrained(given, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise AplError(
+            f"read the tokenizer in {printable(str(given))}",
+            printable(str(error), 120),
+            "give a folder with the tokenizer of the language model: ComfyUI has them in "
+            "comfy/text_encoders/qwen25_tokenizer and t5_tokenizer",
+        ) from error
