@@ -91,11 +91,12 @@ class Sampler:
             return torch.stack([torch.randn(self.shape, generator=r) for r in randoms]).to(device)
 
         x = noise()
+        schedule = self.denoiser.schedule
         scheduler = DDIMScheduler(
-            num_train_timesteps=self.denoiser.schedule.steps,
-            trained_betas=_betas(self.denoiser.schedule.alphas_cumprod),
+            num_train_timesteps=schedule.steps,
+            trained_betas=_betas(schedule.alphas_cumprod),
             clip_sample=False,
-            set_alpha_to_one=False,
+            set_alpha_to_one=schedule.flow is not None,  # a flow ends without noise
             timestep_spacing="trailing",
         )
         scheduler.set_timesteps(self.steps)

@@ -118,7 +118,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 def test_pictures_are_the_pipelines_own(both: Any) -> None:
     """Transformer, noise levels, their shift, latents and VAE at once, from the same noise.
 
-    The sampler stops at a thousandth of noise, diffusers at none.
+    The sampler begins at 99.9 % of noise, diffusers at 100.
     """
     family, pipe, model = both
     text, more = TEXTS[0], PLAIN[family]
@@ -269,3 +269,37 @@ def test_names_in_prefix_out(family: str, tmp_path: Path, capsys: Any) -> None:
     drawn = ["generate", "--model", str(model), "--size", "64", "--steps", "1", "--count", "1"]
     drawn += ["--prefix", str(out / "prefix.safetensors"), "--out", str(tmp_path / "drawn.png")]
     assert main([*drawn, f"a photo of {NAMES[0]}"]) == 0
+
+
+def test_texts_alone_load_no_denoiser(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prefix for a model whose denoiser does not fit; it is called an experiment."""
+    model = tmp_path / "z"
+    pipeline("Z-Image").save_pretrained(model)
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+
+    def never(*_: Any) -> None:
+        raise AssertionError("a denoiser or VAE is loaded")
+
+    monkeypatch.setattr("apl_trainer.checkpoints.pipeline_load._network", never)
+    given = [
+        "train",
+        "--model",
+        str(model),
+        "--names",
+        str(tmp_path / "names.txt"),
+        "--texts-alone",
+    ]
+    given += ["--num-vectors", "4", "--num-suffix-vectors", "2", "--batch-identity", "2"]
+    given += ["--batch-things", "1", "--batch-people", "1", "--text-steps", "4", "--device", "cpu"]
+    assert main([*given, "--dry-run"]) == 0
+    assert "nothing is measured" in capsys.readouterr().out
+    assert main([*given, "--out", str(tmp_path / "run")]) == 0
+    assert "It is an experiment" in capsys.readouterr().out
+    prefix = read_prefix(tmp_path / "run" / "prefix.safetensors")
+    assert (prefix.family, prefix.n) == ("Z-Image", 4)
+    assert "texts alone" in prefix.card.recipe
+    assert not (tmp_path / "run" / "data").exists()
+    assert main([*given, "--size", "64", "--out", str(tmp_path / "other")]) == 2
+    assert "no picture has a part" in capsys.readouterr().err

@@ -112,8 +112,8 @@ def _preset_beside(found: PipelineInfo, gigabytes: int) -> MemoryPreset:
         f"train on {gigabytes} GB",
         f"the weights of {found.family} need {weights / 1e9:.0f} GB and an example about "
         f"{_ROOM / 1e9:.0f}: {found.text_bytes / 1e9:.0f} GB are the text encoder's",
-        "use a bigger card; or learn on texts alone, which loads the text encoder only: "
-        "--text-steps 125 --steps 0",
+        "use a bigger card; or learn on texts alone, which loads the text encoders only: "
+        "--texts-alone",
     )
 
 
@@ -168,11 +168,16 @@ class TrainingSetup:
         device: str | None = None,
         vram: int | None = None,
         size: int | None = None,
+        texts_alone: bool = False,
     ) -> TrainingSetup:
-        """Look at a checkpoint's names and shapes, and at the device; AplError."""
+        """Look at a checkpoint's names and shapes, and at the device; AplError.
+
+        With `texts_alone` only the text encoders have to fit.
+        """
         place = own_device(device)
         info = detect(path, prediction)
-        preset = preset_for(info, vram, place)
+        half = MemoryPreset() if place.type == "cuda" else CPU
+        preset = half if texts_alone else preset_for(info, vram, place)
         return TrainingSetup(info, place, preset, picture_size(info, preset, size))
 
     @property

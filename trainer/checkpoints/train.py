@@ -57,6 +57,7 @@ class CheckpointOrigin:
     device: str | None = None
     draw_steps: int = PICTURE_STEPS
     compile: bool = False
+    texts_alone: bool = False
 
     @property
     def people(self) -> tuple[ListedPerson, ...]:
@@ -71,7 +72,19 @@ class CheckpointOrigin:
         """Look at the checkpoint and the device; AplError."""
         prediction = cast("Prediction | None", self.prediction)
         return TrainingSetup.of(
-            Path(self.checkpoint), prediction, self.device, self.vram, self.size
+            Path(self.checkpoint), prediction, self.device, self.vram, self.size, self.texts_alone
+        )
+
+    def options(self, setup: TrainingSetup) -> Options:
+        """How the checkpoint is to be loaded."""
+        return Options(
+            None if self.tokenizer is None else Path(self.tokenizer),
+            self.clip_skip,
+            setup.info.prediction,
+            setup.dtype,
+            setup.text_dtype,
+            str(setup.device),
+            setup.size,
         )
 
     @staticmethod
@@ -109,15 +122,7 @@ class CheckpointRun:
     def load(self, say: Callable[[str], None]) -> CheckpointModel:
         """The run's model on its device, prepared for training."""
         origin, setup = self.origin, self.setup
-        options = Options(
-            None if origin.tokenizer is None else Path(origin.tokenizer),
-            origin.clip_skip,
-            setup.info.prediction,
-            setup.dtype,
-            setup.text_dtype,
-            str(setup.device),
-            setup.size,
-        )
+        options = origin.options(setup)
         if origin.compile:
             check_compiler(setup.device)
         model = load_detected(setup.info, options, say)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from apl_core.training.folder import RunFolder
 
 
+TEXT_STEPS = 200
+"""Steps of a run on texts alone, unless told."""
+
+
 def add(verbs: Verbs) -> None:
     """Add `train` and `resume`."""
     train = verb(
@@ -31,7 +35,10 @@ def add(verbs: Verbs) -> None:
     add_training(train, "print the settings and expected memory and time, and stop")
     train.add_argument("--data", type=Path, metavar="DIR", help="pictures with a metadata.jsonl")
     train.add_argument(
-        "--vram", type=int, choices=(4, 6, 8, 12, 24), help="preset for a card of GB"
+        "--vram",
+        type=int,
+        choices=(4, 6, 8, 12, 16, 24, 32, 48, 80, 96),
+        help="preset for a card of GB",
     )
     train.add_argument("--size", type=arguments.pixels, help="side of the pictures in pixels")
     train.add_argument(
@@ -48,7 +55,13 @@ def add(verbs: Verbs) -> None:
         "--device", default=None, help="cuda, cuda:1, cpu ... (the GPU if there is one)"
     )
     train.add_argument(
-        "--compile", action="store_true", help="let torch.compile build the U-Net's kernels first"
+        "--compile", action="store_true", help="let torch.compile build the denoiser's kernels"
+    )
+    train.add_argument(
+        "--texts-alone",
+        action="store_true",
+        help=f"load the text encoders only and learn on texts ({TEXT_STEPS} --text-steps): no "
+        "picture is drawn, and nothing is measured",
     )
     resume = verb(
         verbs,
@@ -67,14 +80,19 @@ def run_train(given: argparse.Namespace) -> int:
     from ..checkpoints.load import check_reading
     from ..checkpoints.presets import TrainingSetup, forecast
     from ..checkpoints.self_generated import jobs
+    from ..checkpoints.text_run import TextRun
     from ..checkpoints.train import CheckpointOrigin, CheckpointRun
     from ..checkpoints.training_data import read_data
     from ..names import read_people
 
     model, settings = checkpoint_of(given), settings_from(given)
+    if given.texts_alone:
+        settings = {"text_steps": TEXT_STEPS, **settings, "steps": 0}
     config = TrainConfig.from_mapping(settings)
     _check_data(given)
-    setup = TrainingSetup.of(model, given.prediction, given.device, given.vram, given.size)
+    setup = TrainingSetup.of(
+        model, given.prediction, given.device, given.vram, given.size, given.texts_alone
+    )
     config = setup.fitted(config, settings)
     described = config.target == "description"
     people = None if given.names is None else read_people(given.names, described)
@@ -86,6 +104,9 @@ def run_train(given: argparse.Namespace) -> int:
     check_reading(setup.info, given.tokenizer, given.clip_skip, texts)
     if given.dry_run:
         print(config.to_toml() + f"\n{setup.info.sentence}\nsize {setup.size}")
+        if given.texts_alone:
+            print("the denoiser is not loaded; no picture is drawn, and nothing is measured")
+            return 0
         print(forecast(setup, config).text(config, str(setup.device)))
         return 0
     if given.compile:
@@ -103,12 +124,22 @@ def run_train(given: argparse.Namespace) -> int:
         given.device,
         given.draw_steps or setup.info.steps,
         given.compile,
+        given.texts_alone,
     )
+    if given.texts_alone:
+        return begin(given, config, TextRun(origin, setup))
     return begin(given, config, CheckpointRun(origin, setup, work))
 
 
 def _check_data(given: argparse.Namespace) -> None:
     """ConfigError unless there is one kind of pictures to learn from, told nothing in vain."""
+    if given.texts_alone:
+        arguments.refuse_ignored(
+            given,
+            ("data", "per_name", "draw_steps", "vram", "size", "compile"),
+            "no picture has a part in a run on texts alone",
+            "leave it out, or leave --texts-alone out",
+        )
     if (given.data is None) == (given.names is None):
         raise ConfigError(
             "train on a checkpoint",
@@ -144,12 +175,14 @@ def run_resume(given: argparse.Namespace) -> int:
 
 def _run_in(folder: RunFolder) -> TrainingRun:
     """The run that a folder tells of, on the kind of model that it was begun on."""
+    from ..checkpoints.text_run import TextRun
     from ..checkpoints.train import CheckpointOrigin, CheckpointRun
     from ..pocket.model import load_pocket
     from ..pocket.train import PocketOrigin, PocketRun
 
     origin = CheckpointOrigin.of(folder)
     if origin is not None:
-        return CheckpointRun(origin, origin.setup())
+        kind = TextRun if origin.texts_alone else CheckpointRun
+        return kind(origin, origin.setup())
     pocket = PocketOrigin.of(folder)
     return PocketRun(pocket, load_pocket(Path(pocket.model)))

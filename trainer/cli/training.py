@@ -145,6 +145,6 @@ def learn(
         return 1
     print(f"{folder.prefix}\n  kept step {prefix.card.steps}")
     if "name_left" in prefix.card.figures or not prefix.card.figures:
-        print(f"  {verdict(prefix.card.figures)}")
+        print(f"  {verdict(prefix.card.figures, prefix.card.recipe)}")
     print(f"  measure it with: {run.measured_by(folder.prefix)}")
     return 0

@@ -85,7 +85,7 @@ def learn_checkpoint(
     if trainer.previewer is not None:
         trainer.previewer(prefix.rows(), folder / "sheet.png")
     kept = f"{prefix.n} vectors learned on {model.name}, kept at step {prefix.card.steps}."
-    return f"{kept} {verdict(prefix.card.figures)}"
+    return f"{kept} {verdict(prefix.card.figures, prefix.card.recipe)}"
 
 
 def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRun]:
