@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -29,17 +30,18 @@ class ComfyDenoiser:
 
     The host says how it mixes latents and noise, and what a network's output means; whatever that
     is, it is seen as a schedule whose variance stays 1. `levels` (T,) are the noise levels (the
-    host's sigmas) to learn at; without them all that the network was trained on. Without gradient
-    at most `at_once` latents run together.
+    host's sigmas) to learn at; without them all of the model's sampling object. Without gradient at
+    most `at_once` latents run together.
     """
 
     def __init__(self, model: Any, at_once: int, levels: Tensor | None = None) -> None:
         self.model, self.at_once = model, at_once
         sampling = model.get_model_object("model_sampling")
-        found = _trained_levels(model, sampling) if levels is None else levels
-        self._sigmas = torch.unique(found.detach().clone().float().cpu())
-        if is_flow(model):
-            self._sigmas = torch.unique(self._sigmas.clamp(max=FLOW[-1]))
+        found = getattr(sampling, "sigmas", None) if levels is None else levels
+        if found is None:
+            raise _unknown_noise(model)
+        most = MOST_NOISE if is_flow(model) else math.inf
+        self._sigmas = torch.unique(found.detach().clone().float().cpu().clamp(max=most))
         one = torch.ones_like(self._sigmas)
         self._signal, self._noise = (
             sampling.noise_scaling(self._sigmas, noise.clone(), (1 - noise).clone())
@@ -111,8 +113,8 @@ class ComfyDenoiser:
             return self.model.model.apply_model(x, sigma, transformer_options=options, **facts)
 
 
-FLOW = tuple(cast(Tensor, Schedule.rectified_flow().flow).tolist())
-"""Shares of noise that a flow is learned at: as in every other host, whatever its shift."""
+MOST_NOISE = 0.999
+"""Share of noise of a flow that is learned at: at 1 no noise prediction can be told."""
 
 
 def is_flow(model: Any) -> bool:
@@ -125,14 +127,6 @@ def sampled_levels(model: Any, scheduler: str, steps: int) -> Tensor:
     """The noise levels (T,) that a sampler visits: a distilled network knows no others."""
     sampling = model.get_model_object("model_sampling")
     return comfy.samplers.calculate_sigmas(sampling, scheduler, steps)[:-1]
-
-
-def _trained_levels(model: Any, sampling: Any) -> Tensor:
-    if is_flow(model):
-        return torch.tensor(FLOW)
-    if not hasattr(sampling, "sigmas"):
-        raise _unknown_noise(model)
-    return sampling.sigmas
 
 
 def _alike(facts: Sequence[Facts]) -> list[list[int]]:

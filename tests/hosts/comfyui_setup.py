@@ -21,6 +21,7 @@ def start(host: Path, models: Path) -> None:
     sys.argv = [sys.argv[0], "--cpu"]
     options: Any = importlib.import_module("comfy.options")
     options.enable_args_parsing()
+    importlib.import_module("utils.extra_config")  # as main.py, before nodes.py hides `utils`
     folder_paths: Any = importlib.import_module("folder_paths")
     for kind in ("checkpoints", "diffusion_models", "text_encoders", "vae"):
         folder_paths.add_model_folder_path(kind, str(models / kind), is_default=True)

@@ -116,6 +116,27 @@ def test_a_trained_prefix_is_shown_stored_and_used_at_once(host: Host) -> None:
     assert picture(host, applied(txt2img("a cat"), "run")) != before
 
 
+def on_texts(**more: Any) -> Graph:
+    """The same graph without a MODEL and a VAE."""
+    graph = training(**more)
+    for name in ("model", "vae"):
+        del graph["train"]["inputs"][name]
+    return graph
+
+
+def test_texts_alone_are_learned_from_without_a_model(host: Host) -> None:
+    done = host.run(on_texts(text_steps=2, run_name="texts"))
+    assert done.text("train").startswith("No picture had a part in this prefix")
+    assert not done.entry["outputs"]["train"].get("images")
+    stored = read_prefix(host.base / "models" / "apl" / "texts.safetensors")
+    assert stored.card.recipe.endswith("learned on texts alone") and not stored.card.figures
+    before = picture(host, txt2img("a cat"))
+    assert picture(host, applied(txt2img("a cat"), "texts")) != before
+    with pytest.raises(Refused) as refused:
+        host.run(on_texts(run_name="nothing"))
+    assert "set text_steps to learn on texts alone" in refused.value.nodes["train"]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
