@@ -182,6 +182,13 @@ def _add_pages(inner: Verbs) -> None:
         "write the table of settings in docs/training.md",
         "apl bench settings",
     )
+    verb(
+        inner,
+        "families",
+        run_families,
+        "count memory and time on today's families at their real sizes, into docs/training.md",
+        "apl bench families",
+    )
 
 
 def run_speed(given: argparse.Namespace) -> int:
@@ -334,6 +341,14 @@ def run_settings(given: argparse.Namespace) -> int:
     from .settings import run
 
     run(ROOT)
+    return 0
+
+
+def run_families(given: argparse.Namespace) -> int:
+    """Run `bench families`."""
+    from .families import run
+
+    print(run(ROOT, (512, 1024), _say), end="")
     return 0
 
 

@@ -51,8 +51,8 @@ PRESETS_XL: Mapping[int, MemoryPreset] = {
     12: MemoryPreset(micro=1),
     24: MemoryPreset(micro=8),
 }
-_ROOM = 4e9
-"""Bytes beside a transformer's weights for an example of 1024 pixels with checkpointing."""
+_SIDE, _ROOM = 512, 2e9
+"""Side of the pictures that a transformer learns from, and bytes for one beside its weights."""
 
 _TEXT = 128
 """Tokens of a text that is filled up to no length, as a dry run counts them."""
@@ -107,7 +107,7 @@ def _preset_beside(found: PipelineInfo, gigabytes: int) -> MemoryPreset:
     weights = found.network_bytes + found.text_bytes
     examples = int((gigabytes * 1e9 - weights) // _ROOM)
     if examples >= 1:
-        return MemoryPreset(micro=examples)
+        return MemoryPreset(micro=examples, size=_SIDE)
     raise ConfigError(
         f"train on {gigabytes} GB",
         f"the weights of {found.family} need {weights / 1e9:.0f} GB and an example about "

@@ -1,0 +1,143 @@
+"""`apl bench families`: what a step on today's families needs, counted at their real sizes.
+
+Nothing is loaded and nothing computed: transformers and text encoders are built on the meta device,
+with the sizes of the released models, and every tensor and operation of an example is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from torch import nn
+
+from apl_core.prefix import WIDTHS
+from apl_core.training.config import TrainConfig
+from apl_trainer.checkpoints.cost import Cost, size_of, transformer_cost
+from apl_trainer.checkpoints.pipelines import FAMILIES, Family
+
+from .house import write_between
+
+Say = Callable[[str], None]
+
+_HALF = torch.bfloat16
+_RATE, _SHARE = 165e12, 0.4
+"""bf16 operations a second of an RTX 4090's matrix units by its maker, and the part taken here."""
+
+_TEXT = 128
+"""Tokens of a text that is filled up to no length."""
+
+_KLEIN = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24}
+_NETWORKS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "Z-Image": ("ZImageTransformer2DModel", {}),
+    "Qwen-Image": ("QwenImageTransformer2DModel", {}),
+    "Krea 2": ("Krea2Transformer2DModel", {}),
+    "Flux.2 Klein 4B": (
+        "Flux2Transformer2DModel",
+        {**_KLEIN, "joint_attention_dim": 3 * 2560, "guidance_embeds": False},
+    ),
+    "Flux.1": ("FluxTransformer2DModel", {"guidance_embeds": True}),
+    "Chroma": ("ChromaTransformer2DModel", {}),
+    "SD 3.5": (
+        "SD3Transformer2DModel",
+        {
+            "num_layers": 38,
+            "num_attention_heads": 38,
+            "caption_projection_dim": 2432,
+            "pos_embed_max_size": 192,
+            "qk_norm": "rms_norm",
+        },
+    ),
+}
+"""Class, and what differs from its defaults, of each transformer: SD 3.5 is the large one."""
+
+
+def _qwen(width: int, inner: int, layers: int, heads: int, kept: int) -> dict[str, Any]:
+    return {
+        "vocab_size": 151936,
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kept,
+        "head_dim": 128,
+    }
+
+
+_LANGUAGE: Mapping[str, dict[str, Any]] = {
+    "qwen3_4b": _qwen(2560, 9728, 36, 32, 8),
+    "qwen3vl_4b": _qwen(2560, 9728, 36, 32, 8),
+    "qwen25_7b": _qwen(3584, 18944, 28, 28, 4),
+}
+_T5: dict[str, Any] = {
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+}
+_CLIP: Mapping[str, dict[str, Any]] = {
+    "clip_l": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12},
+    "clip_g": {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32},
+}
+
+
+def text_model(key: str) -> nn.Module:
+    """A text encoder of the released size on the meta device; Qwen2.5's as Qwen3 of its size."""
+    with torch.device("meta"):
+        if key in _CLIP:
+            return transformers.CLIPTextModel(transformers.CLIPTextConfig(**_CLIP[key]))
+        if key == "t5xxl":
+            config = transformers.T5Config(**_T5, feed_forward_proj="gated-gelu")
+            return transformers.T5EncoderModel(config)
+        return transformers.Qwen3Model(transformers.Qwen3Config(**_LANGUAGE[key]))
+
+
+def cost_of(family: Family, size: int) -> tuple[int, int, Cost]:
+    """Bytes of the transformer and of the text encoders, and the cost of one example."""
+    name, config = _NETWORKS[family.name]
+    with torch.device("meta"):
+        network: nn.Module = getattr(diffusers, name)(**config)
+    words = sum(size_of(text_model(key), _HALF) for key in family.encoders.values())
+    template = family.template
+    layers = len(template.layers) or 12  # Krea 2's pipeline has twelve
+    width = layers * WIDTHS[family.key]
+    side = size // family.pixels
+    pooled = sum(_CLIP[key]["hidden_size"] for key in family.clips.values())
+    shape = (1, family.channels, side, side)
+    text = (template.fill or _TEXT, width)
+    cost = transformer_cost(network, family.call, shape, text, pooled, _HALF, checkpointing=True)
+    return size_of(network, _HALF), words, cost
+
+
+def table(sizes: tuple[int, ...], say: Say) -> str:
+    """Lines of Markdown: GiB and hours for each family and size of the pictures."""
+    config = TrainConfig()
+    lines = [
+        "| family | pixels | transformer | text encoders | one example | together | standard run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for family in FAMILIES:
+        if family.name not in _NETWORKS:
+            continue
+        for size in sizes:
+            say(f"{family.name} at {size}")
+            network, words, cost = cost_of(family, size)
+            flops = config.samples * (cost.forward + cost.backward)
+            flops += config.num_targets * cost.forward
+            gib = [part / 2**30 for part in (network, words, cost.peak)]
+            hours = flops / (_RATE * _SHARE) / 3600
+            cells = (family.name, str(size), *(f"{x:.1f}" for x in (*gib, sum(gib))))
+            lines.append(f"| {' | '.join(cells)} | {hours:.1f} h |")
+    return "\n".join(lines) + "\n"
+
+
+def run(root: Path, sizes: tuple[int, ...], say: Say) -> str:
+    """Write the table into docs/training.md."""
+    made = table(sizes, say)
+    write_between(root / "docs" / "training.md", "families", made)
+    return made
