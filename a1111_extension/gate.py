@@ -66,6 +66,8 @@ class Gate:
 
     def run(self, model: Any) -> Run:
         """An encoding with the prefix for a checkpoint in every text; AplErrors."""
+        if model is None:
+            raise _bare()
         self._require_fit(model)
         one = self.of(model)
         rows, reading = one.prefix.rows(self.host.device()), self.host.reading(model)

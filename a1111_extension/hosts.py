@@ -24,7 +24,7 @@ _A1111_ENGINES: Mapping[str, str] = MappingProxyType(
         "FrozenCLIPEmbedderForSDXLWithCustomWords": "clip_l",
         "FrozenOpenCLIPEmbedderWithCustomWords": "clip_h",
         "FrozenOpenCLIPEmbedder2WithCustomWords": "clip_g",
-        # reForge: ComfyUI's encoders in A1111's wrapper (read in its modules_forge, never run)
+        # reForge: ComfyUI's encoders in A1111's wrapper
         "CLIP_SD_15_L": "clip_l",
         "CLIP_SD_XL_L": "clip_l",
         "CLIP_SD_21_H": "clip_h",
@@ -32,6 +32,9 @@ _A1111_ENGINES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+
+_REFORGE = "modules_forge.forge_clip"
+"""reForge's own wrappers of text encoders."""
 
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 """Numbers that can be read; those of quantized tables are packed."""
@@ -120,13 +123,20 @@ class A1111:
             )
 
 
+class ReForge(A1111):
+    """reForge: A1111's modules over ComfyUI's networks, which do not learn where they are."""
+
+    name = "reForge"
+    lends_its_model = False
+
+
 def choose_host() -> Host:
     """The webui that this process is; HostError if it is none whose text engine is known."""
     # Forge keeps an empty modules/sd_hijack_clip.py, so its own engine has to be asked for first
     if forge.is_here():
         return forge.Forge()
     if exists("modules.sd_hijack_clip"):
-        return A1111()
+        return ReForge() if exists(_REFORGE) else A1111()
     raise HostError(
         "load APL Prefix",
         "this webui has neither A1111's nor Forge's text engine",

@@ -56,6 +56,7 @@ def test_a_misfit_is_told_with_the_name_that_was_chosen() -> None:
     [
         ({"modules.sd_hijack_clip"}, "A1111"),
         ({"backend", "modules.sd_hijack_clip"}, "A1111"),
+        ({"modules.sd_hijack_clip", "modules_forge.forge_clip"}, "reForge"),
         (set[str](), "neither A1111's nor Forge's"),
     ],
 )
@@ -66,7 +67,7 @@ def test_a_webui_is_known_or_told(
         return ModuleSpec(name, None) if name in modules else None
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-    if found == "A1111":
+    if found in ("A1111", "reForge"):
         assert hosts.choose_host().name == found
     else:
         with pytest.raises(HostError, match=found):

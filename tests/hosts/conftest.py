@@ -50,6 +50,12 @@ def a1111(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
 
 
 @pytest.fixture(scope="session")
+def reforge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
+    """reForge for the whole session."""
+    yield from running("reforge", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
     """Forge for the whole session."""
     yield from running("forge", tmp_path_factory)

@@ -1,4 +1,4 @@
-"""Write small random checkpoints that Forge and Forge Neo take for SD 1.5 and, by name, for SDXL.
+"""Write small random checkpoints that a Forge takes for SD 1.5 and, by name, for SDXL.
 
 Run by the host's Python, because the network classes are its own:
 ``venv/bin/python forge_checkpoint.py FORGE OUT.safetensors``; ``sdxl.safetensors`` is for SDXL.
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from a1111_checkpoint import CLIP_L, write_hub
 from comfyui_checkpoint import SD15_UNET, SDXL_UNET, prefixed, random_weights
+from comfyui_checkpoint import VAE as LDM_VAE
 from transformers import CLIPTextConfig, CLIPTextModel
 
 NOT_THERE = ("image_size", "legacy")
@@ -84,8 +85,17 @@ def open_clip(weights: dict) -> dict:
     return named
 
 
-def parts(forge: Path, xl: bool) -> dict:
-    """The weights of a checkpoint of SD 1.5 or SDXL; the networks are those of the host."""
+def networks(forge: Path, unet: dict) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The host's own U-Net and VAE, without numbers."""
+    if (forge / "ldm_patched").is_dir():  # reForge has ComfyUI's
+        sys.argv[1:], sys.path[:0] = ["--always-cpu"], [str(forge)]
+        from ldm_patched.ldm.models.autoencoder import AutoencoderKL
+        from ldm_patched.ldm.modules.diffusionmodules.openaimodel import UNetModel
+        from ldm_patched.modules.ops import disable_weight_init
+
+        with torch.device("meta"):
+            network = UNetModel(**unet, operations=disable_weight_init, device="meta")
+            return network, AutoencoderKL(ddconfig=LDM_VAE, embed_dim=4)
     packages = forge / "packages_3rdparty"
     sys.argv[1:] = ["--always-cpu"]  # Forge reads the command line of whoever imports it
     if not packages.is_dir():
@@ -94,10 +104,14 @@ def parts(forge: Path, xl: bool) -> dict:
     from backend.nn.unet import IntegratedUNet2DConditionModel
     from backend.nn.vae import IntegratedAutoencoderKL
 
-    unet = XL_UNET if xl else SD15_UNET
     with torch.device("meta"):
         told = {name: value for name, value in unet.items() if name not in NOT_THERE}
-        network, vae = IntegratedUNet2DConditionModel(**told), IntegratedAutoencoderKL(**VAE)
+        return IntegratedUNet2DConditionModel(**told), IntegratedAutoencoderKL(**VAE)
+
+
+def parts(forge: Path, xl: bool) -> dict:
+    """The weights of a checkpoint of SD 1.5 or SDXL."""
+    network, vae = networks(forge, XL_UNET if xl else SD15_UNET)
     weights = {
         **prefixed("model.diffusion_model.", random_weights(network, 1)),
         **prefixed("first_stage_model.", random_weights(vae, 2)),

@@ -1,4 +1,4 @@
-"""A real Forge, or Forge Neo, on the CPU: what is different from starting an A1111."""
+"""A real Forge, reForge or Forge Neo, on the CPU: what is different from starting an A1111."""
 
 from __future__ import annotations
 
@@ -65,6 +65,21 @@ class Forge(Webui):
     def random(self) -> Path:
         """The folder with the random checkpoint."""
         return models(self.name.lower(), self.source)
+
+
+@dataclass
+class ReForge(Webui):
+    """One running reForge: A1111's page and text side over ComfyUI's networks."""
+
+    name: ClassVar[str] = "reForge"
+    options: ClassVar[Sequence[str]] = (
+        *("--skip-torch-cuda-test", "--always-cpu", "--skip-version-check", "--no-hashing"),
+        *("--skip-prepare-environment", "--no-download-sd-model", "--api"),
+    )
+
+    def random(self) -> Path:
+        """The folder with the random checkpoint."""
+        return models("reforge", self.source)
 
 
 @dataclass

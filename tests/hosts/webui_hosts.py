@@ -9,10 +9,15 @@ import a1111_host
 import forge_host
 from a1111_host import Webui
 
-KINDS: dict[str, type[Webui]] = {"a1111": Webui, "forge": forge_host.Forge, "neo": forge_host.Neo}
+KINDS: dict[str, type[Webui]] = {
+    "a1111": Webui,
+    "reforge": forge_host.ReForge,
+    "forge": forge_host.Forge,
+    "neo": forge_host.Neo,
+}
 INSTALLED = {name: host for name in KINDS if (host := a1111_host.installed(name))}
 
-FORGES = [name for name in INSTALLED if name != "a1111"]
+FORGES = [name for name in INSTALLED if name in ("forge", "neo")]
 
 
 def new(name: str, data: Path, *arguments: Any, **more: Any) -> Webui:

@@ -26,7 +26,10 @@ def add(verbs: Verbs) -> None:
     )
     added.add_argument("url", metavar="URL", help="address of the server, http://HOST:PORT")
     added.add_argument(
-        "--host", choices=("comfyui", "a1111", "forge", "neo"), required=True, help="what it is"
+        "--host",
+        choices=("comfyui", "a1111", "forge", "reforge", "neo"),
+        required=True,
+        help="what it is",
     )
     added.add_argument("--trace", type=Path, help="the file that the server's APL_TRACE names")
     secret = added.add_mutually_exclusive_group()
