@@ -89,6 +89,9 @@ def networks(forge: Path, unet: dict) -> tuple[torch.nn.Module, torch.nn.Module]
     """The host's own U-Net and VAE, without numbers."""
     if (forge / "ldm_patched").is_dir():  # reForge has ComfyUI's
         sys.argv[1:], sys.path[:0] = ["--always-cpu"], [str(forge)]
+        from ldm_patched.modules import options
+
+        options.enable_args_parsing()
         from ldm_patched.ldm.models.autoencoder import AutoencoderKL
         from ldm_patched.ldm.modules.diffusionmodules.openaimodel import UNetModel
         from ldm_patched.modules.ops import disable_weight_init

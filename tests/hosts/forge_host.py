@@ -77,6 +77,14 @@ class ReForge(Webui):
         *("--skip-prepare-environment", "--no-download-sd-model", "--api"),
     )
 
+    def __enter__(self) -> ReForge:
+        self.data.mkdir(parents=True, exist_ok=True)
+        settings = self.data / "config.json"
+        if not settings.exists():  # its own way to show latents asks the network for a file
+            settings.write_text(json.dumps({"show_progress_type": self.quick_preview}))
+        super().__enter__()
+        return self
+
     def random(self) -> Path:
         """The folder with the random checkpoint."""
         return models("reforge", self.source)

@@ -12,6 +12,7 @@ import pytest
 HOSTS = {
     "A1111": [a1111_host.installed("a1111")],
     "Forge": [a1111_host.installed("forge")],
+    "reForge": [a1111_host.installed("reforge")],
     "Neo": [a1111_host.installed("neo")],
     "ComfyUI": comfyui_host.installed(),
 }
