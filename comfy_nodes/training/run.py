@@ -37,6 +37,9 @@ from .pictures import LatentSampler, save, scheduler_of, sheet
 from .source import given_picture, kind_of
 from .trainable import load, trainable
 
+NO_GRADIENT = ("does not require grad", "no autograd formula")
+"""What PyTorch says where the host's own functions cannot be learned through."""
+
 LOOKED_AT = 3
 """Names in a preview."""
 
@@ -130,6 +133,15 @@ def train(
         if error.__cause__ is None or not out_of_memory(error.__cause__):
             raise
         why = error
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in NO_GRADIENT):
+            raise
+        raise HostError(
+            "train a prefix",
+            "no gradient comes through these weights: they are packed, or an attention without "
+            "gradients reads them (SageAttention, FlashAttention of some versions)",
+            "load files with fp8, fp16 or bf16 weights, and start ComfyUI with PyTorch's attention",
+        ) from error
     management.unload_all_models()  # as ComfyUI itself does where memory runs out
     raise HostError(
         "train a prefix",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import comfy.model_management as management
@@ -89,19 +89,45 @@ def _copied_before_norms(*networks: nn.Module) -> Iterator[None]:
 
 def differentiable() -> contextlib.AbstractContextManager[object]:
     """Run what the host wrote for inference alone with gradients, where they are recorded."""
-    return _ReturnsOuts() if torch.is_grad_enabled() else contextlib.nullcontext()
+    return _Differentiable() if torch.is_grad_enabled() else contextlib.nullcontext()
 
 
-class _ReturnsOuts(TorchFunctionMode):
-    """Copies into `out=` what a function gives: that has a gradient, and writing there has none."""
+class _Differentiable(TorchFunctionMode):
+    """Copies into `out=` what a function gives: that has a gradient, and writing there has none.
+
+    Late ComfyUI 0.8 turns positions by an operator of its own that has no gradient either.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
+        if isinstance(func, _OPERATORS) and (rotated := _ROTATIONS.get(_plain_name(func))):
+            return rotated(*args, **given)
         out = given.pop("out", None)
         found = func(*args, **given)
         return found if out is None else out.copy_(found)
+
+
+def _rotated(x: Tensor, freqs_cis: Tensor) -> Tensor:
+    """Pairs of numbers (..., 2 d) turned by matrices (..., d, 2, 2)."""
+    pairs = x.to(freqs_cis.dtype).unflatten(-1, (-1, 1, 2))
+    return (freqs_cis * pairs).sum(-1).flatten(-2).to(x.dtype)
+
+
+def _both_rotated(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tensor]:
+    return _rotated(xq, freqs_cis), _rotated(xk, freqs_cis)
+
+
+_OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
+_ROTATIONS: Mapping[str, Callable[..., Any]] = {
+    "comfy_kitchen.apply_rope": _both_rotated,
+    "comfy_kitchen.apply_rope1": _rotated,
+}
+
+
+def _plain_name(operator: object) -> str:
+    return str(operator).removesuffix(".default")
 
 
 @contextlib.contextmanager

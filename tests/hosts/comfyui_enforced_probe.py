@@ -31,6 +31,7 @@ from apl_core.errors import AplError, FitError, HostError, LibraryError, PromptE
 
 if True:  # behind the start, which makes the host's modules importable
     from apl_comfy import clips, families, gate
+    from apl_comfy.training.encoder import ComfyEncoder
     from comfy import sd1_clip
 
 from apl_core.formats import write_prefix
@@ -74,6 +75,14 @@ def check_an_empty_text_has_the_rows_too() -> None:
         clip, px = built(family.name), prefix(family)
         found = found_states(family, stock(clip, ""))
         close(found, EXPECTED[family.name](family, px, ""), family.name)
+
+
+def check_nothing_is_learned_behind_an_enforced_prefix() -> None:
+    for family in enforced_here():
+        encoder = ComfyEncoder(built(family.name))
+        for rows in (None, prefix(family).rows()):
+            with raises(AplError, "on this server"):
+                encoder.encode([PROMPTS[1]], rows)
 
 
 def check_a_family_without_a_prefix_is_refused() -> None:

@@ -65,7 +65,7 @@ def gradient_against_differences(
                 return float(found.double().sum())
 
             found = [(loss(far) - loss(-far)) / (2 * far) for far in (2e-3, 1e-2, 5e-2)]
-            assert min(abs(one / long - 1) for one in found) < 0.01, (key, found, long)
+            assert min(abs(one / long - 1) for one in found) < 0.02, (key, found, long)
 
 
 def encodes_as_the_host(clip: Any, host: Any, texts: Sequence[str], live: Rows | None) -> None:

@@ -374,6 +374,22 @@ def check_what_is_missing_is_said() -> None:
             train(tiny(), *given, new_folder(WORK, "missing"), watcher)
 
 
+def check_weights_without_gradients_are_told() -> None:
+    clip = sd15()[1]
+
+    def detached(_: Any, __: Any, outputs: Any) -> Any:
+        return tuple(one.detach() if isinstance(one, torch.Tensor) else one for one in outputs)
+
+    handle = clip.cond_stage_model.clip_l.transformer.register_forward_hook(detached)
+    try:
+        with raises(HostError, "load files with fp8, fp16 or bf16 weights"):
+            folder = new_folder(WORK, "packed")
+            job = tiny(steps=0, text_steps=1)
+            train(job, None, clip, None, folder, Watcher(lambda *_: None, 1))
+    finally:
+        handle.remove()
+
+
 def check_a_distilled_model_learns_at_the_levels_that_it_samples_at() -> None:
     with recorded() as made, raises(Recorded):
         job = replace(tiny(), cfg=1.0, steps=4)
