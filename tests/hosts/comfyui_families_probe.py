@@ -6,6 +6,7 @@ of comfyui_families.py that this host has is compared with transformers' own mod
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import sys
@@ -14,11 +15,13 @@ from typing import Any
 
 import comfyui_setup
 import torch
+import transformers
 from comfyui_expected import (
     EXPECTED,
     LUMINA,
     PROMPTS,
     TREE,
+    _model,
     built,
     by_hand,
     close,
@@ -40,10 +43,12 @@ if True:  # behind the references, which make the host's modules importable
     import comfyui_families
     from apl_comfy import clips, families, nodes_prefix
 
+    import apl_hosting as hosting
+
 from apl_core.errors import FitError, HostError, PromptError
 from apl_core.families import TABLE
 from apl_core.metadata import PrefixCard
-from apl_core.prefix import Prefix
+from apl_core.prefix import Prefix, Rows
 
 
 def check_a_host_that_scales_rows_is_refused() -> None:
@@ -52,6 +57,39 @@ def check_a_host_that_scales_rows_is_refused() -> None:
         px = Prefix({"gemma2_2b": torch.zeros(4, 2304)}, 1, PrefixCard(family="Lumina 2"))
         with raises(HostError, "update ComfyUI"):
             clips.apply_prefix(clip, px)
+
+
+def check_apl_train_reads_texts_as_the_host_does() -> None:
+    """What a prefix is learned on by the command line is what this host will infer with it."""
+    hosting.load(comfyui_setup.REPOSITORY / "trainer", "apl_trainer")
+    pipelines = importlib.import_module("apl_trainer.checkpoints.pipelines")
+    language = importlib.import_module("apl_trainer.models.language")
+    compared = set()
+    for family in here():
+        kind = next((one for one in pipelines.FAMILIES if one.name == family.name), None)
+        if kind is None:
+            continue
+        clip, model = built(family.name), copy.deepcopy(_model(family))
+        host = getattr(clip.cond_stage_model, kind.key).transformer.get_input_embeddings()
+        table = torch.nn.Embedding.from_pretrained(host.weight.detach().float())
+        model.set_input_embeddings(table)
+        folder = "t5_tokenizer" if kind.key == "t5xxl" else "qwen25_tokenizer"
+        words = transformers.AutoTokenizer.from_pretrained(str(TREE / folder))
+        layers = tuple(range(2, 36, 3)) if family.name == "Krea 2" else kind.layers
+        template = dataclasses.replace(kind.template, layers=layers)
+        if kind.cuts:
+            cut = len(words(template.before, add_special_tokens=False).input_ids)
+            template = dataclasses.replace(template, cut=cut)
+        encoder = language.LanguageEncoder(kind.key, model, words, template)
+        px = prefix(family)
+        rows = Rows({kind.key: px.vectors[kind.key]}, px.behind)
+        for text in (PROMPTS[0], PROMPTS[1], PROMPTS[3], PROMPTS[4]):
+            for held, given in ((clip, None), (clips.apply_prefix(clip, px), rows)):
+                found = encoder.encode([text], given).cross
+                wanted = stock(held, text)[0][0][:, -found.shape[1] :]
+                close(found, wanted, f"{family.name} {text[:9]!r} {given is None}")
+        compared.add(family.name)
+    assert "Qwen-Image" in compared and "Flux.1" in compared, compared
 
 
 def check_a_quantized_table_is_not_known() -> None:

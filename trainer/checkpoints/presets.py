@@ -51,7 +51,7 @@ PRESETS_XL: Mapping[int, MemoryPreset] = {
     12: MemoryPreset(micro=1),
     24: MemoryPreset(micro=8),
 }
-_SIDE, _ROOM = 512, 2e9
+_SIDE, _ROOM = 512, 1.5e9
 """Side of the pictures that a transformer learns from, and bytes for one beside its weights."""
 
 _TEXT = 128

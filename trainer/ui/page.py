@@ -31,8 +31,9 @@ _TICK = (
 _ABOUT = {
     "pocket": "Cartoon faces of people who do not exist. A prefix is learned and measured on this "
     "machine in minutes; nothing is downloaded.",
-    "checkpoint": "A Stable Diffusion checkpoint of yours. It draws the pictures to learn from "
-    "itself, and nothing of it is changed. Not yet tried on pretrained weights.",
+    "checkpoint": "A checkpoint of yours, or the folder of a diffusers pipeline. It draws the "
+    "pictures to learn from itself, and nothing of it is changed. Not yet tried on pretrained "
+    "weights.",
 }
 _EMPTY = {
     "pocket": "One name a line. Left empty, the model's own names are taken.",
