@@ -17,7 +17,7 @@ from apl_core.prefix import Prefix
 
 
 def reforge_engine(name: str, width: int) -> Any:
-    """One of reForge's encoders, written from what was read in its modules_forge, never run.
+    """One of reForge's encoders, written from what was read in its modules_forge.
 
     A1111's wrapper around ComfyUI's CLIP: the table lies where transformers has it, for OpenCLIP's
     towers too, and reForge puts A1111's EmbeddingsWithFixes over it.

@@ -3,6 +3,7 @@
 import base64
 import gc
 import hashlib
+import importlib.util
 import re
 import sys
 from contextlib import contextmanager
@@ -28,6 +29,10 @@ try:
 except ImportError:
     from modules.sd_hijack_clip import TextConditionalModel as Engine
 
+_REFORGE = bool(
+    importlib.util.find_spec("modules_forge")
+    and importlib.util.find_spec("modules_forge.forge_clip")
+)
 SEEN = []
 START = {"inner": False, "trouble": None, "watch": True, "digest": False, "late": ""}
 STATE = dict(START)
@@ -242,7 +247,8 @@ class Probe(webui_scripts.Script):
             do_not_save_grid=True,
             extra_generation_params=p.extra_generation_params if hands_on else {},
         )
-        inner.scripts = None
+        # reForge asks every pass for its scripts
+        inner.scripts = webui_scripts.ScriptRunner() if _REFORGE else None
         processing.process_images(inner)
 
 
