@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import comfy.model_patcher
@@ -195,7 +196,7 @@ NETWORKS = {
 def model_of(name: str, dtype: torch.dtype = torch.float32) -> Any:
     """A MODEL as ComfyUI's loaders make it, with random weights."""
     network = NETWORKS[name]
-    config = getattr(comfy.supported_models, network.kind)(network.sizes)
+    config = getattr(comfy.supported_models, network.kind)(_known(network.sizes))
     config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
     model = config.get_model({}, "")
     weights = model.diffusion_model.state_dict()
@@ -204,6 +205,16 @@ def model_of(name: str, dtype: torch.dtype = torch.float32) -> Any:
     kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     cpu = torch.device("cpu")
     return kind(model, load_device=cpu, offload_device=cpu)
+
+
+def _known(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Those of a network's sizes that this host's class has."""
+    module = {"flux": "flux.Flux", "flux2": "flux.Flux", "chroma": "chroma.Chroma"}
+    if sizes.get("image_model") not in module:
+        return sizes
+    package, _, kind = module[sizes["image_model"]].partition(".")
+    params = getattr(importlib.import_module(f"comfy.ldm.{package}.model"), f"{kind}Params")
+    return {k: v for k, v in sizes.items() if k == "image_model" or k in params.__annotations__}
 
 
 def _random(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
@@ -226,7 +237,8 @@ def _autoencoder(latents: str) -> nn.Module:
         wan: Any = importlib.import_module("comfy.ldm.wan.vae")
         sizes = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
         steps = {"temperal_downsample": [False, True, True], "dropout": 0.0}
-        return wan.WanVAE(dim=8, z_dim=16, **sizes, **steps)
+        read = "decoder.head.0.gamma" in Path(str(comfy.sd.__file__)).read_text("utf-8")
+        return wan.WanVAE(dim=8 if read else 96, z_dim=16, **sizes, **steps)
     kl: Any = importlib.import_module("comfy.ldm.models.autoencoder")
     channels = int(latents.removeprefix("kl"))
     config = {**VAE, "z_channels": channels, "batch_norm_latent": channels == 32}
