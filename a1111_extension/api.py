@@ -78,7 +78,7 @@ def _enforced() -> dict[str, Any]:
     if len(closed.prefixes) > 1:
         said["enforced"] = config.enforced() or first.name
     families = {
-        one.family: {"prefix": one.name, "hash": one.digest[:10]}
+        one.family: {"prefix": one.name, "hash": one.digest[:10], "digest": one.digest}
         for one in closed.prefixes.values()
     }
     return {**said, "usable": True, "families": families}

@@ -97,8 +97,9 @@ class TraceWriter:
 class Chunk:
     """One chunk of a text as it reached an encoder.
 
-    `words` counts places that are neither BOS, EOS, padding nor a known prefix; `carried` maps the
-    digest of each prefix that stands whole around all words to the places of its rows.
+    `words` counts places that are neither BOS, EOS, padding, a template nor a known prefix;
+    `carried` maps the digest of each prefix that stands whole around all words to the places of
+    its rows.
     """
 
     encoder: str
@@ -106,9 +107,13 @@ class Chunk:
     carried: Mapping[str, Sequence[int]]
 
 
-def describe(embedded: Tensor, end: int, prefixes: Sequence[Prefix]) -> Chunk:
-    """What a chunk holds, from its embedded tokens (places, width) and the place of its first EOS.
+def describe(
+    embedded: Tensor, end: int, prefixes: Sequence[Prefix], start: int = 1, encoder: str = ""
+) -> Chunk:
+    """What a chunk holds, from its embedded tokens (places, width) and where its text stands.
 
+    The text stands from `start` up to the place `end`: in CLIP, up to the first EOS. `encoder` is
+    the name of the encoder's rows in a prefix; it is told by the width where it is left out.
     Compares rows bit for bit with those of `prefixes`, in the dtype of the encoder's embeddings.
     """
     from .prefix import WIDTHS
@@ -117,28 +122,29 @@ def describe(embedded: Tensor, end: int, prefixes: Sequence[Prefix]) -> Chunk:
     width = int(rows.shape[-1])
     found: dict[str, tuple[list[int], list[int]]] = {}
     for prefix in prefixes:
-        key = next((key for key in prefix.vectors if WIDTHS[key] == width), None)
-        if key is not None:
-            front = _find(rows, prefix.front(key), last=False)
-            back = _find(rows, prefix.back(key), last=True)
+        own = [key for key in prefix.vectors if WIDTHS[key] == width and encoder in ("", key)]
+        for key in own[:1]:
+            front = _find(rows, prefix.front(key), start, last=False)
+            back = _find(rows, prefix.back(key), start, last=True)
             if front is not None and back is not None:
                 found[prefix.digest] = front, back
     taken = {place for places in found.values() for part in places for place in part}
-    words = [place for place in range(1, int(rows.shape[0])) if place not in taken]
+    words = [place for place in range(start, int(rows.shape[0])) if place not in taken]
     carried = {
         digest: [*front, *back]
         for digest, (front, back) in found.items()
         if not words or (all(p < words[0] for p in front) and all(p > words[-1] for p in back))
     }
-    names = [key for key, known in WIDTHS.items() if known == width]
+    names = [encoder] if encoder else [key for key, known in WIDTHS.items() if known == width]
     return Chunk(names[0] if names else str(width), len(words), carried)
 
 
-def chunk_facts(chunk: Chunk, request: str) -> dict[str, Any]:
-    """The fields of a line of kind "chunk"."""
+def chunk_facts(chunk: Chunk, request: str, family: str = "") -> dict[str, Any]:
+    """The fields of a line of kind "chunk"; `family` of the model, where the host knows it."""
     return {
         "request": request,
         "side": "unknown",  # earlier versions guessed it; every chunk has to carry the prefix
+        "family": family,
         "encoder": chunk.encoder,
         "words": chunk.words,
         "carried": {digest: list(places) for digest, places in chunk.carried.items()},
@@ -209,16 +215,16 @@ class Tally:
         return {"since": self.since, "pictures": self.pictures, "refused": self.refused}
 
 
-def _find(rows: Tensor, block: Tensor, last: bool) -> list[int] | None:
-    """Places behind BOS where `block` stands in one piece; [] for an empty block, None for none."""
+def _find(rows: Tensor, block: Tensor, start: int, last: bool) -> list[int] | None:
+    """Places of a text where `block` stands in one piece; [] for an empty block, None for none."""
     n = int(block.shape[0])
     if not n:
         return []
     block = block.to(rows.dtype)
-    starts = range(1, int(rows.shape[0]) - n + 1)
-    for start in reversed(starts) if last else starts:
-        if bool((rows[start : start + n] == block).all()):
-            return list(range(start, start + n))
+    starts = range(start, int(rows.shape[0]) - n + 1)
+    for first in reversed(starts) if last else starts:
+        if bool((rows[first : first + n] == block).all()):
+            return list(range(first, first + n))
     return None
 
 

@@ -167,6 +167,16 @@ class Turn:
                 return found if all(_is(chunk[at], row) for at, row in found.items()) else {}
         return {}
 
+    def text(self, chunk: Sequence[Any]) -> tuple[int, int]:
+        """Where the user's text stands, rows included; everything outside of any template."""
+        first, last = self._span(chunk)
+        inside = list(chunk[first:last])
+        for before, after in self._around:
+            end = len(inside) - len(after)
+            if len(before) <= end and inside[: len(before)] == before and inside[end:] == after:
+                return first + len(before), first + end
+        return first, last
+
     @cached_property
     def _around(self) -> list[tuple[list[int], list[int]]]:
         """Tokens (before, after) of each template."""

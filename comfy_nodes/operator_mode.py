@@ -42,7 +42,7 @@ class OperatorMode:
         """What `GET /apl/status` says of the prefixes; the digest is that of the first."""
         digest = next(iter(self.prefixes))
         by_family = {
-            one.family: {"prefix": one.name, "hash": one.digest[:10]}
+            one.family: {"prefix": one.name, "hash": one.digest[:10], "digest": one.digest}
             for one in self.prefixes.values()
         }
         said = {"enforced": self.name, "digest": digest, "hash": digest[:10], "usable": True}

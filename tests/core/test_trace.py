@@ -71,6 +71,19 @@ def test_two_prefixes_stand_in_each_other() -> None:
     assert not describe(rows, end, [own]).carried  # an unknown row before it counts as a word
 
 
+def test_a_text_in_a_template_is_looked_at_where_it_stands() -> None:
+    one = prefix(4, 2)
+    front, back = one.front("pocket"), one.back("pocket")
+    rows, end = embedded(WORDS[:3], front, WORDS, back, WORDS[3:])
+    chunk = describe(rows, end - 3, [one], 4, "pocket")
+    assert (chunk.words, list(chunk.carried)) == (6, [one.digest])
+    assert not describe(rows, end, [one], 4, "pocket").carried  # words behind it
+    assert not describe(rows, end - 3, [one], 3, "pocket").carried  # a word in front of it
+    assert not describe(rows, end - 3, [one], 4, "minilm").carried  # another encoder as wide
+    first = describe(torch.cat([front, WORDS, back]), 10, [one], 0, "pocket")
+    assert first.words == 6 and first.carried == {one.digest: [0, 1, 8, 9]}
+
+
 def written(path: Path, count: int = 3) -> None:
     writer = TraceWriter(path, KEY)
     for number in range(count):

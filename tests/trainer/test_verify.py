@@ -21,6 +21,7 @@ from apl_trainer.verify.proof import Verdict, assess, failures, table
 
 CASE = Case("plain", ({},))
 PICTURE = (b"a picture",)
+ONLY = {"": DIGEST}
 
 
 def line(request: str = "r", words: int = 5, **more: Any) -> dict[str, Any]:
@@ -46,7 +47,7 @@ TRACED: dict[str, tuple[list[dict[str, Any]], str]] = {
 @pytest.mark.parametrize("name", TRACED)
 def test_every_traced_chunk_of_a_request_has_to_carry_the_prefix(name: str) -> None:
     lines, wanted = TRACED[name]
-    verdict = assess(CASE, [Answer("r", PICTURE)], lines, DIGEST)
+    verdict = assess(CASE, [Answer("r", PICTURE)], lines, ONLY)
     assert verdict.result == wanted
     assert bool(failures([verdict])) == (wanted == "LEAK")
 
@@ -68,29 +69,42 @@ JUDGED: dict[str, tuple[Look, list[dict[str, Any]] | None, str]] = {
 def test_pictures_and_trace_have_to_agree(name: str) -> None:
     seen, lines, wanted = JUDGED[name]
     bare = [Answer("b", PICTURE)]
-    assert assess(CASE, [Answer("r", PICTURE)], lines, DIGEST, bare, [seen]).result == wanted
+    assert assess(CASE, [Answer("r", PICTURE)], lines, ONLY, bare, [seen]).result == wanted
 
 
 def test_no_picture_is_no_leak_and_no_proof() -> None:
-    verdict = assess(CASE, [Answer("r", refusal="no")], [line(**BARE)], DIGEST)
+    verdict = assess(CASE, [Answer("r", refusal="no")], [line(**BARE)], ONLY)
     assert (verdict.result, verdict.detail) == ("refused", "no")
     assert "not one picture" in failures([verdict])[0]
     assert not failures([verdict, Verdict("x", "covered", 1, 1)])
     none = [Answer("b", refusal="no")]
     looks = [Look(UNSEEN)]
-    assert assess(CASE, [Answer("r")], [], DIGEST, none, looks).result == "failed"
-    assert assess(CASE, [Answer("r", lost=True)], [], DIGEST, none, looks).result == "no answer"
+    assert assess(CASE, [Answer("r")], [], ONLY, none, looks).result == "failed"
+    assert assess(CASE, [Answer("r", lost=True)], [], ONLY, none, looks).result == "no answer"
 
 
 def test_one_of_two_users_without_it_is_a_leak() -> None:
     answers = [Answer("a", PICTURE), Answer("b", PICTURE)]
-    assert assess(CASE, answers, [line("a"), line("b")], DIGEST).result == "traced"
-    assert assess(CASE, answers, [line("a"), line("b", **BARE)], DIGEST).result == "LEAK"
-    assert assess(CASE, answers, [line("a")], DIGEST).result == "LEAK"
+    assert assess(CASE, answers, [line("a"), line("b")], ONLY).result == "traced"
+    assert assess(CASE, answers, [line("a"), line("b", **BARE)], ONLY).result == "LEAK"
+    assert assess(CASE, answers, [line("a")], ONLY).result == "LEAK"
 
 
 def test_a_picture_has_to_say_it() -> None:
-    assert assess(CASE, [Answer("r", PICTURE, says=False)], [line()], DIGEST).result == "LEAK"
+    assert assess(CASE, [Answer("r", PICTURE, says=False)], [line()], ONLY).result == "LEAK"
+
+
+def test_a_text_of_a_family_has_to_carry_that_familys_prefix() -> None:
+    of = {"Z-Image": DIGEST, "Flux.2 Klein 4B": "e" * 64}
+    for family, wanted in (
+        ("Z-Image", "traced"),
+        ("Flux.2 Klein 4B", "LEAK"),
+        ("Chroma", "LEAK"),
+        ("", "traced"),  # a webui's trace names no family
+    ):
+        lines = [line(family=family)]
+        assert assess(CASE, [Answer("r", PICTURE)], lines, of).result == wanted, family
+    assert assess(CASE, [Answer("r", PICTURE)], [line(family="x")], ONLY).result == "traced"
 
 
 def test_the_table_has_a_line_for_every_request() -> None:

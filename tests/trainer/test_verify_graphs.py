@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from apl_trainer.verify.case import PERSON, SALT, Case
 from apl_trainer.verify.comfyui_generate import request
 from apl_trainer.verify.comfyui_matrix import Matrix
 from apl_trainer.verify.comfyui_nodes import Graph
+from apl_trainer.verify.comfyui_parts import Parts
 
 INT = ("INT", {"default": 1, "min": 1, "max": 64})
 FLOAT = ("FLOAT", {"default": 1.0, "min": -2.0, "max": 3.0})
@@ -183,3 +185,44 @@ def test_the_matrix_has_what_the_server_has_nodes_for() -> None:
         assert len(seeds) == 1, case.name
     named = [case for case in cases.values() if PERSON in str(case.bodies)]
     assert {case.name for case in cases.values()} - {case.name for case in named} == set()
+
+
+SIZES = ("width", "height", "batch_size")
+OWN: Graph = {
+    "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "z"}},
+    "2": {"class_type": "Shift", "inputs": {"model": ["1", 0], "shift": 3.0}},
+    "3": {"class_type": "CLIPLoader", "inputs": {"clip_name": "q"}},
+    "4": {"class_type": "VAELoader", "inputs": {"vae_name": "v"}},
+    "5": {"class_type": "APL_ApplyPrefix", "inputs": {"clip": ["3", 0], "prefix": ["9", 0]}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["5", 0], "text": "a"}},
+    "7": {"class_type": "EmptySD3LatentImage", "inputs": dict.fromkeys(SIZES, 1024)},
+    "8": {
+        "class_type": "KSampler",
+        "inputs": {"model": ["2", 0], "positive": ["6", 0], "latent_image": ["7", 0]},
+    },
+    "10": {"class_type": "VAEDecode", "inputs": {"samples": ["8", 0], "vae": ["4", 0]}},
+}
+
+
+def test_requests_are_drawn_with_the_loaders_of_another_graph() -> None:
+    parts = Parts.of(OWN)
+    assert set(parts.nodes) == {"own 1", "own 2", "own 3", "own 4"}
+    cases = Matrix(KNOWN, "tiny", 64, 1, "house").cases()
+    made = {case.name: parts.put(case) for case in cases}
+    plain = made["plain"]
+    assert plain is not None
+    graph = plain.bodies[0]["prompt"]
+    assert graph["pos"]["inputs"]["clip"] == ["own 3", 0]
+    assert graph["sampler"]["inputs"]["model"] == ["own 2", 0]
+    assert graph["own 2"]["inputs"]["model"] == ["own 1", 0]
+    assert graph["latent"] == {**OWN["7"], "inputs": {"width": 64, "height": 64, "batch_size": 1}}
+    assert made["encoder by index -2"] is None  # of one loader's outputs
+    told = json.dumps([case.bodies for case in made.values() if case])
+    assert '["model", ' not in told and "tiny" not in told
+
+
+@pytest.mark.parametrize("lost", ["6", "7", "8", "10"])
+def test_a_graph_without_a_part_is_refused_in_words(lost: str) -> None:
+    graph = {name: told for name, told in OWN.items() if name != lost}
+    with pytest.raises(HostError, match="it has no"):
+        Parts.of(graph)

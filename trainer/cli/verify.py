@@ -41,6 +41,12 @@ def add(verbs: Verbs) -> None:
     added.add_argument("--checkpoint", default="", help="ComfyUI: the checkpoint to draw with")
     added.add_argument("--graph", type=Path, help="ComfyUI: one more graph, in API format")
     added.add_argument(
+        "--model-graph",
+        type=Path,
+        help="ComfyUI: draw with the loaders of this text-to-image graph, in API format, and not "
+        "with a checkpoint",
+    )
+    added.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="this request alone; repeatable"
     )
     added.add_argument(
@@ -82,13 +88,15 @@ def run(given: argparse.Namespace) -> int:
     """Run `verify`; 1 if there is a leak."""
     from tqdm import tqdm
 
+    from ..verify.comfyui_parts import Parts
     from ..verify.proof import Proof, Verdict, counts, failures, table
     from ..verify.reference import Reference
 
     _check(given)
     graph = None if given.graph is None else _graph(given.graph)
-    server = _server(given, given.url, given.login, graph)
-    other = given.reference and _server(given, given.reference, given.reference_login, graph)
+    parts = None if given.model_graph is None else Parts.of(_graph(given.model_graph))
+    server = _server(given, given.url, given.login, graph, parts)
+    other = given.reference and _server(given, given.reference, given.reference_login, graph, parts)
     reference = Reference(other) if other else None
     proof = Proof(
         server, _reader(given), given.only, reference, given.generate, given.generate_seed
@@ -118,9 +126,13 @@ def _check(given: argparse.Namespace) -> None:
     if given.host != "comfyui":
         arguments.refuse_ignored(
             given,
-            ("checkpoint", "graph"),
+            ("checkpoint", "graph", "model_graph"),
             f"{given.host} draws with the checkpoint that it has loaded and knows no graphs",
             "leave it out",
+        )
+    if given.model_graph is not None:
+        arguments.refuse_ignored(
+            given, ("checkpoint",), "the model is that of --model-graph", "give one of the two"
         )
     if given.reference is None:
         arguments.refuse_ignored(
@@ -138,14 +150,14 @@ def _check(given: argparse.Namespace) -> None:
         )
 
 
-def _server(given: argparse.Namespace, url: str, login: str, graph: Any) -> Any:
+def _server(given: argparse.Namespace, url: str, login: str, graph: Any, parts: Any) -> Any:
     from ..verify.a1111 import WebuiServer
     from ..verify.comfyui import ComfyServer
     from ..verify.http import Client
 
     client = Client(url, login, given.timeout)
     if given.host == "comfyui":
-        return ComfyServer(client, given.checkpoint, graph, given.side, given.steps)
+        return ComfyServer(client, given.checkpoint, graph, parts, given.side, given.steps)
     return WebuiServer(client, given.side, given.steps)
 
 

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,6 +18,7 @@ from .case import PERSON, SALT, Answer, Body, Case
 from .comfyui_generate import request
 from .comfyui_matrix import Matrix
 from .comfyui_nodes import Graph, Nodes
+from .comfyui_parts import Parts
 from .http import Client, NoAnswer, status
 
 _TEXTS = ("text", "text_g", "text_l", "clip_l", "t5xxl", "prompt")
@@ -25,26 +26,34 @@ _TEXTS = ("text", "text_g", "text_l", "clip_l", "t5xxl", "prompt")
 
 @dataclass
 class ComfyServer:
-    """A ComfyUI by its address; `graph` is one more graph to try, in API format."""
+    """A ComfyUI by its address; `graph` is one more graph to try, in API format.
+
+    `parts` are the loaders of a model to draw with, where it is not a checkpoint.
+    """
 
     client: Client
     checkpoint: str = ""
     graph: Graph | None = None
+    parts: Parts | None = None
     side: int = 64
     steps: int = 2
     _name: str = field(default="", init=False)
-    _mark: str = field(default="", init=False)
+    _marks: list[bytes] = field(default_factory=list[bytes], init=False)
     _known: dict[str, Any] = field(default_factory=dict[str, Any], init=False)
 
     def status(self) -> Mapping[str, Any]:
         """What `GET /apl/status` answers."""
         said = status(self.client)
         self._name = str(said.get("enforced"))
-        self._mark = f"{self._name} {said.get('hash')}"
+        one = {"prefix": self._name, "hash": said.get("hash")}
+        marks = {f"{it['prefix']} {it['hash']}" for it in said.get("families", {"": one}).values()}
+        self._marks = [mark.encode() for mark in marks]
         return said
 
     def weights(self) -> Mapping[str, Any]:
         """The checkpoint that is drawn with, and what its file says of itself."""
+        if self.parts is not None:
+            return {"loaders": self.parts.nodes}
         name = self._drawn_with()
         where = f"/view_metadata/checkpoints?{urlencode({'filename': name})}"
         return {"checkpoint": name, "metadata": self.client.get(where)}
@@ -53,7 +62,7 @@ class ComfyServer:
         """Every case that this server has the nodes and files for; the plain one first."""
         found: list[Case] = []
         if self._drawn_with():
-            found += self._matrix().cases()
+            found += filter(None, map(self._loaded, self._matrix().cases()))
         if self.graph is not None:
             found.append(Case("your graph", ({"prompt": _named(self.graph)},)))
         if not found:
@@ -64,13 +73,15 @@ class ComfyServer:
 
     def textless(self) -> Case | None:
         """A request whose picture hangs on the weights alone."""
-        return self._matrix().textless() if self._drawn_with() else None
+        found = self._matrix().textless() if self._drawn_with() else None
+        return None if found is None else self._loaded(found)
 
     def generated(self, seed: int, number: int) -> Case:
         """Request `number` of a seed, of the server's nodes; HostError without a checkpoint."""
         if not self._drawn_with():
             raise HostError("make requests up", "the server has no checkpoint", "add one")
-        return request(self._nodes(), self._drawn_with(), self.side, seed, number)
+        case = request(self._nodes(), self._drawn_with(), self.side, seed, number)
+        return self._loaded(case) or self._stock(number)
 
     def send(self, case: Case) -> Sequence[Answer]:
         """Queue all graphs of a case, wait for each, then run those that follow."""
@@ -83,7 +94,19 @@ class ComfyServer:
             self._known = self.client.get("/object_info", {})
         return self._known
 
+    def _loaded(self, case: Case) -> Case | None:
+        """A request with the loaders that are drawn with; None if it makes no sense with them."""
+        return case if self.parts is None else self.parts.put(case)
+
+    def _stock(self, number: int) -> Case:
+        """The plain request in the place of one that was made up and cannot be sent."""
+        case = self._loaded(self._matrix().cases()[0])
+        assert case is not None, "the plain request has all links as they should be"
+        return replace(case, name=f"g{number}")
+
     def _drawn_with(self) -> str:
+        if self.parts is not None:
+            return "a model of its own"
         choices = Nodes(self._nodes()).choices("CheckpointLoaderSimple", "ckpt_name")
         return self.checkpoint or next(iter(choices), "")
 
@@ -118,7 +141,7 @@ class ComfyServer:
             if isinstance(one, dict) and "filename" in one
         ]
         images = tuple(self.client.ask(f"/view?{urlencode(one)}").data for one in files)
-        says = all(self._mark.encode() in image for image in images)
+        says = all(any(mark in image for mark in self._marks) for image in images)
         said = [
             str(what.get("exception_message", kind)).strip()
             for kind, what in (entry.get("status") or {}).get("messages", [])

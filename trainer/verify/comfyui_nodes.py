@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,8 @@ _FIXED = {
     "HOOKS": ("CreateHookLora", 0),
 }
 _DEPTH = 2
+GROWS, CHOICE = "COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3"
+"""Inputs that become several, and inputs whose value brings more inputs along."""
 
 
 class CannotFill(Exception):
@@ -62,6 +64,13 @@ class Nodes:
 
     def __contains__(self, name: str) -> bool:
         return name in self._known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def raw(self, name: str) -> Mapping[str, Any]:
+        """What the server says of a node."""
+        return self._known[name]
 
     def usable(self) -> list[str]:
         """Nodes to draw from, in alphabetic order."""
@@ -115,17 +124,24 @@ class Filler:
         self.nodes, self.graph, self.side = nodes, graph, side
         self._dice, self._bold = dice, bold
 
-    def add(self, name: str, given: Mapping[str, Any] | None = None, depth: int = 0) -> str:
-        """The id of a new node; CannotFill."""
+    def add(
+        self,
+        name: str,
+        given: Mapping[str, Any] | None = None,
+        depth: int = 0,
+        also: Collection[str] = (),
+    ) -> str:
+        """The id of a new node, which has all inputs of the types `also` too; CannotFill."""
         if name not in self.nodes:
             raise CannotFill(name)
         inputs = dict(given or {})
         for slot in self.nodes.slots(name):
             if slot.name in inputs:
                 continue
-            if slot.needed or (depth == 0 and self._dice.random() < self._bold / 2):
+            wanted = slot.kind in also or (depth == 0 and self._dice.random() < self._bold / 2)
+            if slot.needed or wanted:
                 try:
-                    inputs[slot.name] = self._value(slot, depth)
+                    inputs |= self._values(slot, depth, wanted)
                 except CannotFill:
                     if slot.needed:
                         raise
@@ -164,6 +180,26 @@ class Filler:
             return {"text": self.text()}
         side = {"width": self.side, "height": self.side, "batch_size": 1}
         return {slot.name: side[slot.name] for slot in self.nodes.slots(name) if slot.name in side}
+
+    def _values(self, slot: Slot, depth: int, wanted: bool) -> dict[str, Any]:
+        """What an input is given, by name: several of one that grows or brings others along."""
+        told = slot.limits or {}
+        if slot.kind == GROWS:
+            grown = told.get("template") or {}
+            (kind, *_), *_ = [*(grown.get("input") or {}).get("required", {}).values()] or [[""]]
+            count = max(int(grown.get("min", 0)), int(wanted))
+            names = grown.get("names") or [f"{grown.get('prefix', '')}{i}" for i in range(count)]
+            return {f"{slot.name}.{one}": self.link(kind, depth) for one in names[:count]}
+        if slot.kind == CHOICE:
+            choice = self._dice.choice(told.get("options") or [{}])
+            if not choice:
+                raise CannotFill(slot.name)
+            found: dict[str, Any] = {slot.name: choice["key"]}
+            for name, one in (choice["inputs"].get("required") or {}).items():
+                more = self._values(_slot(name, one, True), depth, False)
+                found |= {f"{slot.name}.{key}": value for key, value in more.items()}
+            return found
+        return {slot.name: self._value(slot, depth)}
 
     def _value(self, slot: Slot, depth: int) -> Any:
         if slot.kind == "COMBO":

@@ -61,7 +61,7 @@ class Proof:
         seed: int = 0,
     ) -> None:
         self.server, self.trace, self.reference = server, trace, reference
-        self.digest = _digest(server.status(), trace is not None)
+        self.digests = _digests(server.status(), trace is not None)
         self.ended = ""
         matrix = list(server.cases())
         self._plain = matrix[0]
@@ -105,7 +105,7 @@ class Proof:
         looks: list[Look] | None = None
         if reference is not None and drawn is not None:
             looks = reference.looks(case, answers, drawn)
-        return assess(case, answers, lines, self.digest, drawn, looks)
+        return assess(case, answers, lines, self.digests, drawn, looks)
 
     def _alive(self) -> bool:
         """Whether the servers still draw the plain request."""
@@ -118,13 +118,14 @@ def assess(
     case: Case,
     answers: Sequence[Answer],
     lines: Sequence[Mapping[str, Any]] | None,
-    digest: str,
+    digests: Mapping[str, str],
     bare: Sequence[Answer] | None = None,
     looks: Sequence[Look] | None = None,
 ) -> Verdict:
     """The worst that one of a case's answers proves.
 
-    `lines` are all trace lines since it was sent, `bare` what the reference answered, `looks` how
+    `lines` are all trace lines since it was sent, `digests` those of the enforced prefixes by the
+    family of their texts ("" of the only one), `bare` what the reference answered, `looks` how
     its pictures compare with each answer's; all None without a trace, without a reference.
     """
     pictures = sum(len(answer.pictures) for answer in answers)
@@ -146,7 +147,7 @@ def assess(
     faults = [
         fault
         for answer, own, one in zip(answers, chunks, seen, strict=True)
-        if answer.pictures and (fault := _leak(answer, own, lines is not None, one, digest))
+        if answer.pictures and (fault := _leak(answer, own, lines is not None, one, digests))
     ]
     if faults:
         words = "; ".join(dict.fromkeys(faults))
@@ -165,12 +166,14 @@ def assess(
     return said(UNPROVEN, "its metadata says so; there is no trace and no picture beside it")
 
 
-def _leak(answer: Answer, chunks: Sequence[Any], traced: bool, one: Look, digest: str) -> str:
+def _leak(
+    answer: Answer, chunks: Sequence[Any], traced: bool, one: Look, digests: Mapping[str, str]
+) -> str:
     """What is wrong with an answer that has pictures, in words; "" if nothing is."""
     if one.result == LIKE:
         how = "is" if one.distance == 0 else "is nearly"
         return f"a picture {how} the one that the reference draws"
-    naked = sum(digest not in chunk["carried"] for chunk in chunks)
+    naked = sum(_wanted(chunk, digests).isdisjoint(chunk["carried"]) for chunk in chunks)
     if naked:
         return f"{naked} of {len(chunks)} chunks reached an encoder without the prefix"
     if one.result == NO_TEXT:
@@ -178,6 +181,14 @@ def _leak(answer: Answer, chunks: Sequence[Any], traced: bool, one: Look, digest
     if traced and not chunks:
         return "a picture came, and no chunk of its text was traced"
     return "" if answer.says else "a picture does not say that it has the prefix"
+
+
+def _wanted(chunk: Mapping[str, Any], digests: Mapping[str, str]) -> set[str]:
+    """The digests one of which a chunk has to carry; of a host that names no family, any."""
+    family = chunk.get("family", "")
+    if family in digests:
+        return {digests[family]}
+    return set() if family and "" not in digests else set(digests.values())
 
 
 def _blocked(case: Case, answers: Sequence[Answer], bare: Sequence[Answer] | None) -> str:
@@ -198,7 +209,8 @@ def _chunks(answer: Answer, lines: Sequence[Mapping[str, Any]] | None) -> list[M
     ]
 
 
-def _digest(status: Mapping[str, Any], traced: bool) -> str:
+def _digests(status: Mapping[str, Any], traced: bool) -> dict[str, str]:
+    """Digests of the enforced prefixes by family; "" where there is but one."""
     name, digest = status.get("enforced"), status.get("digest")
     if not name or not digest:
         raise HostError(
@@ -214,7 +226,10 @@ def _digest(status: Mapping[str, Any], traced: bool) -> str:
             "it writes none",
             "start it with APL_TRACE and APL_TRACE_KEY, or leave --trace out",
         )
-    return str(digest)
+    families = status.get("families") or {}
+    if len(families) < 2:
+        return {"": str(digest)}
+    return {family: str(said["digest"]) for family, said in families.items()}
 
 
 def _is_number(name: str) -> bool:
