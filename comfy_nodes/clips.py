@@ -48,6 +48,11 @@ def apply_prefix(clip: Any, prefix: Prefix) -> Any:
     return patched
 
 
+def enforces(clip: Any) -> bool:
+    """Whether an operator's prefix stands in every text of this process."""
+    return any(_gated(tokenizer) for _, tokenizer in tokenizers(clip.tokenizer))
+
+
 def with_rows(tokenizer: Any, prefix: Prefix | Rows, family: Family = CLIP) -> Any:
     """A copy of a CLIP's tokenizer that puts the rows into every chunk of every encoder."""
     outer = held_tokenizer(tokenizer)
@@ -144,8 +149,10 @@ def _weights_alone(asked: str) -> HostError:
 
 
 def _has(tokenizer: Any, prefix: Prefix) -> bool:
-    if getattr(getattr(type(tokenizer), METHOD), GATE, False):
-        return True
-    return any(
+    return _gated(tokenizer) or any(
         isinstance(one, Prefix) and one.digest == prefix.digest for one in prefixes_of(tokenizer)
     )
+
+
+def _gated(tokenizer: Any) -> bool:
+    return bool(getattr(getattr(type(tokenizer), METHOD), GATE, False))

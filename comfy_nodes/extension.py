@@ -6,6 +6,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import files, queue_hook
+from .nodes_before_after import BeforeAfter
 from .nodes_identity import IdentityCheck
 from .nodes_prefix import ApplyPrefix, LoadPrefix, PrefixConditioning, PrefixInfo
 from .nodes_train import TrainPrefix
@@ -18,7 +19,7 @@ class AplExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes."""
         prefixes = [PrefixConditioning, ApplyPrefix, LoadPrefix, PrefixInfo]
-        return [*prefixes, TrainPrefix, IdentityCheck, Refused]
+        return [*prefixes, BeforeAfter, TrainPrefix, IdentityCheck, Refused]
 
 
 def start() -> AplExtension:

@@ -27,9 +27,10 @@ OWN = frozenset(
         "APL_PrefixConditioning",
         "APL_PrefixInfo",
         "APL_IdentityCheck",
+        "APL_BeforeAfter",
     }
 )
-"""Our nodes that make no picture of their own."""
+"""Our nodes that make no picture which the gate has not seen the text of."""
 
 _HOST = Path(nodes.__file__).resolve().parent
 _HERE = Path(__file__).resolve().parent

@@ -15,7 +15,7 @@ from comfyui_attacks import NAME, applied, attacks, sampled
 from comfyui_host import Graph, Host, Refused, txt2img, txt2img_sdxl
 from lora_file import write_lora
 from PIL import Image
-from test_comfyui_server import prefix
+from test_comfyui_server import compared, prefix
 
 from apl_core.formats import write_prefix
 
@@ -257,6 +257,16 @@ def test_no_message_names_a_folder_of_the_server(enforcing: Host) -> None:
     with pytest.raises(Refused) as refused:
         enforcing.queue(graph)
     assert str(enforcing.base) not in str(refused.value.answer)
+
+
+def test_before_and_after_draws_no_picture_without_the_prefix(enforcing: Host, free: Host) -> None:
+    entry = enforcing.run(compared(prompt=NAME, file="own")).entry["outputs"]
+    files = [enforcing.view(entry[f"save{at}"]["images"][0]) for at in range(3)]
+    pictures = {Image.open(io.BytesIO(one)).convert("RGB").tobytes() for one in files}
+    assert len(pictures) == 1
+    assert all("house" in Image.open(io.BytesIO(one)).info["APL"] for one in files)
+    covered, _ = drawn(enforcing, txt2img(NAME, seed=4))
+    assert pictures == {covered.astype("uint8").tobytes()}
 
 
 def test_sdxl_is_covered_in_both_encoders(source: Path, free: Host, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import comfyui_host
+import comfyui_thin
+import numpy as np
 import pytest
 import torch
 from comfyui_attacks import applied
-from comfyui_examples import completed, examples, on_random_weights, to_workflow
+from comfyui_examples import completed, examples, on_random_weights, runs_on, to_workflow
 from comfyui_host import Graph, Host, Refused, txt2img, txt2img_sdxl
 from PIL import Image
 from safetensors.torch import save_file
@@ -33,6 +35,7 @@ NODES = (
     "APL_PrefixInfo",
     "APL_TrainPrefix",
     "APL_IdentityCheck",
+    "APL_BeforeAfter",
 )
 """Public ids: they never change."""
 
@@ -59,6 +62,8 @@ def host(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
     write_prefix(prefix("clip_l", behind=4), folder / "my-prefix.safetensors")
     write_prefix(prefix("clip_l", "clip_g", behind=4), folder / "my-sdxl-prefix.safetensors")
     (folder / "broken.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    comfyui_thin.write_prefixes(base)
+    comfyui_thin.pack(base)
     with Host(source, base) as running:
         yield running
 
@@ -303,8 +308,11 @@ def test_example_workflows_hold_their_graph_and_run(host: Host, name: str) -> No
     info = host.get("/object_info")
     stored = host.get(f"/api/workflow_templates/apl-prefix/{name}.json")
     graph = EXAMPLES[name]
+    thin = on_random_weights(graph)
+    if not runs_on({**graph, **thin}, info):
+        pytest.skip("this ComfyUI does not know the family")
     assert content(stored) == content(to_workflow(graph, info)), "run comfyui_examples.py again"
-    assert host.run(on_random_weights(completed(graph, info))).images()
+    assert host.run(completed(thin, info)).images()
 
 
 def content(workflow: dict[str, Any]) -> list[Any]:
@@ -312,6 +320,40 @@ def content(workflow: dict[str, Any]) -> list[Any]:
     parts = ("id", "type", "widgets_values")
     nodes = [[node[part] for part in parts] for node in workflow["nodes"]]
     return [nodes, [link[1:4] for link in workflow["links"]]]
+
+
+def compared(file: str = "bracket", **inputs: Any) -> Graph:
+    """A graph with APL Before and After, all of whose pictures are saved."""
+    graph = applied(txt2img(PROMPT, seed=4), file)
+    plain = {"model": graph["model"], "load": graph["load"]}
+    told = {"prompt": PROMPT, "negative": "", "seed": 4, "steps": 3, "cfg": 7.0}
+    wires = {name: ["model", at] for at, name in enumerate(("model", "clip", "vae"))}
+    sizes = {"width": 64, "height": 64, "sampler_name": "euler", "scheduler": "normal"}
+    taken = {**wires, "prefix": ["load", 0], **told, **sizes, **inputs}
+    plain["both"] = {"class_type": "APL_BeforeAfter", "inputs": taken}
+    for at in range(3):
+        saved = {"images": ["both", at], "filename_prefix": f"{uuid.uuid4().hex}"}
+        plain[f"save{at}"] = {"class_type": "SaveImage", "inputs": saved}
+    return plain
+
+
+def test_before_and_after_are_the_pictures_of_two_stock_graphs(host: Host) -> None:
+    entry = host.run(compared()).entry["outputs"]
+    pngs = [host.view(entry[f"save{at}"]["images"][0]) for at in range(3)]
+    both, before, after = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in pngs)
+    assert (both == np.concatenate([before, after], axis=1)).all()
+    stock = txt2img(PROMPT, seed=4)
+    assert before.tobytes() == picture(host, stock)
+    assert after.tobytes() == picture(host, applied(stock, "bracket"))
+    assert before.tobytes() != after.tobytes()
+    assert all("apl_prefixes" not in Image.open(io.BytesIO(png)).info for png in pngs)
+
+
+def test_before_and_after_wants_a_clip_without_the_prefix(host: Host) -> None:
+    graph = {**compared(clip=["apply", 0]), "apply": applied(txt2img(PROMPT), "bracket")["apply"]}
+    with pytest.raises(Refused) as refused:
+        host.run(graph)
+    assert "has this prefix already" in refused.value.nodes["both"]
 
 
 def identity(text: str, other: str) -> Graph:
