@@ -1,6 +1,6 @@
 """The example workflows: their graphs, and how ComfyUI's page writes such a graph down.
 
-``python comfyui_examples.py`` runs every graph on the first installed ComfyUI (random weights) and
+``python comfyui_examples.py`` runs every graph on the newest installed ComfyUI (random weights) and
 writes `example_workflows/NAME.json` with a picture of the graph and of what it made.
 """
 
@@ -9,15 +9,20 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import comfyui_host
+import comfyui_thin
 from comfyui_host import Graph, Host, txt2img, txt2img_sdxl
 from PIL import Image, ImageDraw, ImageFont
+
+from apl_trainer.verify.comfyui_nodes import node as box
 
 FOLDER = comfyui_host.REPOSITORY / "example_workflows"
 PROMPT = "a portrait of Ada Lovelace in a garden, (smiling:1.1)"
@@ -33,6 +38,88 @@ TITLES = {
     "save_plain": "Without the prefix",
 }
 """Titles of nodes by their name in a graph; others keep the title of their kind."""
+
+NOTE = """Choose your own prefix in **APL Load Prefix**: `{file}` stands for it, and Run stops there
+until you do. There is none to download; the repository's docs/learn.md says how to learn one.
+
+{more}"""
+"""Stands beside every graph, so that it is read before Run."""
+
+RANDOM = "The picture of this graph was made with random weights: it shows the graph, not a result."
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A family's text-to-image graph as ComfyUI's own templates have it, and its files."""
+
+    family: str
+    unet: str
+    clip: tuple[str, str]
+    vae: str
+    latent: str = "EmptySD3LatentImage"
+    shift: float | None = None
+    steps: int = 8
+    cfg: float = 1.0
+    sampler: str = "euler"
+    side: int = 1024
+
+    def graph(self) -> Graph:
+        """The graph, without a prefix."""
+        graph = txt2img(PROMPT, negative=NEGATIVE, seed=7, steps=self.steps)
+        graph["model"] = box("UNETLoader", unet_name=self.unet, weight_dtype="default")
+        graph["clip"] = box("CLIPLoader", clip_name=self.clip[0], type=self.clip[1])
+        graph["vae"] = box("VAELoader", vae_name=self.vae)
+        model = ["model", 0]
+        if self.shift is not None:
+            graph["shift"] = box("ModelSamplingAuraFlow", model=model, shift=self.shift)
+            model = ["shift", 0]
+        graph["pos"]["inputs"]["clip"] = graph["neg"]["inputs"]["clip"] = ["clip", 0]
+        if self.cfg == 1:  # a distilled model reads no negative prompt
+            graph["neg"] = box("ConditioningZeroOut", conditioning=["pos", 0])
+        sizes = {"width": self.side, "height": self.side, "batch_size": 1}
+        graph["latent"] = box(self.latent, **sizes)
+        graph["decode"]["inputs"]["vae"] = ["vae", 0]
+        more = {"cfg": self.cfg, "sampler_name": self.sampler, "scheduler": "simple"}
+        graph["sampler"]["inputs"].update(model=model, **more)
+        return graph
+
+
+FAMILIES = {
+    "z_image": Loaded(
+        "Z-Image",
+        "z_image_turbo_bf16.safetensors",
+        ("qwen_3_4b.safetensors", "lumina2"),
+        "ae.safetensors",
+        shift=3.0,
+        sampler="res_multistep",
+    ),
+    "qwen_image": Loaded(
+        "Qwen-Image",
+        "qwen_image_fp8_e4m3fn.safetensors",
+        ("qwen_2.5_vl_7b_fp8_scaled.safetensors", "qwen_image"),
+        "qwen_image_vae.safetensors",
+        shift=3.1,
+        steps=20,
+        cfg=4.0,
+        side=1328,
+    ),
+    "krea_2": Loaded(
+        "Krea 2",
+        "krea2_turbo_int8_convrot.safetensors",
+        ("qwen3vl_4b_fp8_scaled.safetensors", "krea2"),
+        "qwen_image_vae.safetensors",
+        latent="EmptyLatentImage",
+    ),
+    "flux2_klein": Loaded(
+        "Flux.2 Klein 4B",
+        "flux-2-klein-4b.safetensors",
+        ("qwen_3_4b.safetensors", "flux2"),
+        "flux2-vae.safetensors",
+        latent="EmptyFlux2LatentImage",
+        steps=4,
+    ),
+}
+"""Examples of newer families by name."""
 
 
 def examples() -> dict[str, Graph]:
@@ -77,19 +164,39 @@ def examples() -> dict[str, Graph]:
     clip = conditioned.pop("apply")["inputs"]["clip"]
     inputs = {"clip": clip, "prefix": ["load", 0], "text": PROMPT, "start": 0.0, "end": 1.0}
     conditioned["pos"] = {"class_type": "APL_PrefixConditioning", "inputs": inputs}
+    compared: Graph = {
+        "model": plain["model"],
+        "load": box("APL_LoadPrefix", file="my-prefix"),
+        "both": box(
+            "APL_BeforeAfter",
+            **{name: ["model", at] for at, name in enumerate(("model", "clip", "vae"))},
+            prefix=["load", 0],
+            prompt=PROMPT,
+            negative=NEGATIVE,
+            seed=7,
+            width=512,
+            height=512,
+        ),
+        "save": box("SaveImage", images=["both", 0], filename_prefix="apl-both"),
+    }
     return {
         "txt2img": prefixed(plain),
         "conditioning": conditioned,
         "before_after": both,
-        "sdxl": prefixed(xl),
+        "before_after_node": compared,
+        "sdxl": prefixed(xl, "my-sdxl-prefix"),
         "training": training,
+        **{
+            name: prefixed(loaded.graph(), f"my-{name.replace('_', '-')}-prefix")
+            for name, loaded in FAMILIES.items()
+        },
     }
 
 
-def prefixed(graph: Graph) -> Graph:
+def prefixed(graph: Graph, file: str = "my-prefix") -> Graph:
     """The graph with a loaded prefix applied to the CLIP of its positive text."""
     own = copy.deepcopy(graph)
-    own["load"] = {"class_type": "APL_LoadPrefix", "inputs": {"file": "my-prefix"}}
+    own["load"] = box("APL_LoadPrefix", file=file)
     inputs = {"clip": own["pos"]["inputs"]["clip"], "prefix": ["load", 0]}
     own["apply"] = {"class_type": "APL_ApplyPrefix", "inputs": inputs}
     own["pos"]["inputs"]["clip"] = ["apply", 0]
@@ -99,7 +206,13 @@ def prefixed(graph: Graph) -> Graph:
 def on_random_weights(graph: Graph) -> Graph:
     """The same graph on the random checkpoints, small and short."""
     own = copy.deepcopy(graph)
-    if own["model"]["inputs"]["ckpt_name"] == SDXL:
+    unet = own["model"]["inputs"].get("unet_name")
+    loaded = next((one for one in FAMILIES.values() if one.unet == unet), None)
+    if loaded is not None:
+        for name, kind in (("model", "TestModel"), ("clip", "TestClip"), ("vae", "TestVae")):
+            own[name] = box(kind, family=loaded.family)
+        own["load"]["inputs"]["file"] = comfyui_thin.file_of(loaded.family)
+    elif own["model"]["inputs"]["ckpt_name"] == SDXL:
         for node, entry in txt2img_sdxl("").items():
             if node in ("model", "clip", "vae"):
                 own[node] = entry
@@ -107,20 +220,27 @@ def on_random_weights(graph: Graph) -> Graph:
             for slot, link in entry["inputs"].items():
                 if isinstance(link, list) and link[0] == "model" and link[1]:
                     entry["inputs"][slot] = [("clip", "vae")[link[1] - 1], 0]
-        own["load"]["inputs"]["file"] = "my-sdxl-prefix"
     else:
         own["model"]["inputs"]["ckpt_name"] = "random_sd15.safetensors"
-    small = {"width": 64, "height": 64}
+    side = 64 if loaded is None else 256
+    small = {"width": side, "height": side}
     for entry in own.values():
-        if entry["class_type"] == "EmptyLatentImage":
+        if "width" in entry["inputs"]:
             entry["inputs"].update(small)
-        if entry["class_type"] == "KSampler":
+        if "cfg" in entry["inputs"]:
             entry["inputs"]["steps"] = 4
         if entry["class_type"] == "APL_TrainPrefix":
             few = {"steps": 4, "batch": 3, "picture_steps": 2, "pictures_per_name": 1}
             texts = {"things": "a cat", "people": "a woman", "preview_every": 0}
             entry["inputs"].update(small | few | texts)
     return own
+
+
+def runs_on(graph: Graph, info: Mapping[str, Any]) -> bool:
+    """Whether a host has all nodes of a graph, and the family that it draws with."""
+    here = info["TestClip"]["input"]["required"]["family"][0]
+    wanted = [one["inputs"]["family"] for one in graph.values() if one["class_type"] == "TestClip"]
+    return all(one["class_type"] in info for one in graph.values()) and set(wanted) <= set(here)
 
 
 def completed(graph: Graph, info: Mapping[str, Any]) -> Graph:
@@ -195,6 +315,7 @@ def to_workflow(graph: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
         )
     for number, source, slot, *_ in links:
         nodes[source - 1]["outputs"][slot]["links"].append(number)
+    nodes += [note(graph, len(nodes) + 1)] if "load" in graph else []
     return {
         "last_node_id": len(nodes),
         "last_link_id": len(links),
@@ -207,22 +328,46 @@ def to_workflow(graph: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def note(graph: Graph, number: int) -> dict[str, Any]:
+    """A note of the page's own, which no host runs, above the graph."""
+    names = ("ckpt_name", "unet_name", "clip_name", "vae_name")
+    files = [one["inputs"].get(name) for one in graph.values() for name in names]
+    wanted = ", ".join(f"`{one}`" for one in files if one)
+    more = f"Files of the model: {wanted}. Choose your own where they are others.\n\n{RANDOM}"
+    text = NOTE.format(file=graph["load"]["inputs"]["file"], more=more)
+    return {
+        "id": number,
+        "type": "MarkdownNote",
+        "title": "Before you run",
+        "pos": [40, -220],
+        "size": [2 * COLUMN, 220],
+        "flags": {},
+        "order": number - 1,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "properties": {},
+        "widgets_values": [text],
+    }
+
+
 def title(graph: Graph, node: str, info: Mapping[str, Any]) -> str:
     """What stands above a node: for prompts and pictures which of them it is."""
-    kind: str = info[graph[node]["class_type"]]["display_name"]
+    name = graph[node]["class_type"]
+    kind: str = info[name]["display_name"] or name
     return TITLES.get(node, kind) if "pos" in graph else kind
 
 
 def layout(graph: Graph, info: Mapping[str, Any]) -> dict[str, tuple[int, int, int, int]]:
     """(x, y, width, height) of every node: a column per distance from the first nodes.
 
-    Prompts stand in one column, the positive one above the negative one.
+    The positive prompt stands left of the negative one.
     """
     depth: dict[str, int] = {}
 
     def of(node: str) -> int:
-        if node in ("neg", "plain"):
-            return of("pos")
+        if node in ("neg", "plain") and "pos" in graph:
+            return of("pos") + (node == "neg")
         if node not in depth:
             wires = [v[0] for v in graph[node]["inputs"].values() if isinstance(v, list)]
             depth[node] = 1 + max((of(one) for one in wires), default=-1)
@@ -281,8 +426,18 @@ def drawn(graph: Graph, info: Mapping[str, Any], made: Mapping[str, Image.Image]
     return image
 
 
+def newest() -> Path:
+    """The newest installed ComfyUI."""
+
+    def version(host: Path) -> list[int]:
+        text = (host / "comfyui_version.py").read_text(encoding="utf-8")
+        return [int(part) for part in re.findall(r"\d+", text.partition("=")[2])]
+
+    return max(comfyui_host.installed(), key=version)
+
+
 def main() -> None:
-    """Run all examples and write their files."""
+    """Run all examples, or those that are named, and write their files."""
     from test_comfyui_server import prefix
 
     from apl_core.formats import write_prefix
@@ -292,9 +447,12 @@ def main() -> None:
         folder.mkdir(parents=True)
         write_prefix(prefix("clip_l", behind=5), folder / "my-prefix.safetensors")
         write_prefix(prefix("clip_l", "clip_g", behind=5), folder / "my-sdxl-prefix.safetensors")
-        with Host(comfyui_host.installed()[0], Path(base)) as host:
+        comfyui_thin.write_prefixes(Path(base))
+        comfyui_thin.pack(Path(base))
+        with Host(newest(), Path(base)) as host:
             info = host.get("/object_info")
-            for name, graph in examples().items():
+            chosen = sys.argv[1:] or list(examples())
+            for name, graph in ((one, examples()[one]) for one in chosen):
                 entry = host.run(on_random_weights(completed(graph, info))).entry["outputs"]
                 made = {
                     node: Image.open(io.BytesIO(host.view(out["images"][0])))
