@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 import transformers
-from comfyui_started import HOST, WORK
+from comfyui_started import WORK
 from torch import Tensor
 
 if True:  # behind the start, which makes the host's modules importable
     import comfyui_families
     import nodes
     from apl_comfy import families
-    from comfyui_families import FAMILIES, Thin
+    from comfyui_families import TREE, Thin, thin
 
 from apl_core.metadata import PrefixCard
 from apl_core.prefix import WIDTHS, Prefix
 
-TREE = HOST / "comfy" / "text_encoders"
 PROMPTS = (
     "a",
     "a photo of Ada Lovelace in front of a red house",
@@ -38,33 +36,6 @@ def built(name: str) -> Any:
     if name == "HiDream I1":
         comfyui_families.llama_tokenizer(WORK)
     return comfyui_families.clip_of(thin(name))
-
-
-def thin(name: str) -> Thin:
-    """A family's description."""
-    return next(one for one in FAMILIES if one.name == name)
-
-
-def here() -> Iterator[Thin]:
-    """The families that this ComfyUI has."""
-    wanted = os.environ.get("FAMILIES", "")
-    for one in FAMILIES:
-        if wanted and one.name not in wanted.split(","):
-            continue
-        module = TREE / f"{one.module}.py"
-        if not module.exists() or f"class {one.tokenizer}" not in module.read_text("utf-8"):
-            continue
-        old = not (TREE / "bpe_tokenizer.py").exists()
-        if old and one.name in ("HiDream I1", "Flux.2 dev", "ERNIE"):
-            continue  # older hosts read these tokenizers with transformers of their time
-        if one.name == "Lumina 2" and not scales_what_it_looks_up():
-            continue
-        yield one
-
-
-def scales_what_it_looks_up() -> bool:
-    """Whether this host scales Gemma's embeddings where it looks them up, and not all of them."""
-    return "ScaledEmbedding" in (TREE / "llama.py").read_text("utf-8")
 
 
 def prefix(family: Thin, count: int = 6, behind: int = 2, seed: int = 0) -> Prefix:

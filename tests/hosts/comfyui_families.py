@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import importlib
+import inspect
 import io
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+TREE = Path(inspect.getfile(comfy.sd)).parent / "text_encoders"
 ONE_HEAD = {"num_attention_heads": 1, "num_key_value_heads": 1, "intermediate_size": 8}
 
 
@@ -260,6 +263,33 @@ def llama_tokenizer(folder: Path) -> None:
         (),
         {"from_pretrained": staticmethod(lambda _path, **_: bpe.from_tokenizer_json(str(folder)))},
     )
+
+
+def thin(name: str) -> Thin:
+    """A family's description."""
+    return next(one for one in FAMILIES if one.name == name)
+
+
+def here() -> Iterator[Thin]:
+    """The families that this ComfyUI has."""
+    wanted = os.environ.get("FAMILIES", "")
+    for one in FAMILIES:
+        if wanted and one.name not in wanted.split(","):
+            continue
+        module = TREE / f"{one.module}.py"
+        if not module.exists() or f"class {one.tokenizer}" not in module.read_text("utf-8"):
+            continue
+        old = not (TREE / "bpe_tokenizer.py").exists()
+        if old and one.name in ("HiDream I1", "Flux.2 dev", "ERNIE"):
+            continue  # older hosts read these tokenizers with transformers of their time
+        if one.name == "Lumina 2" and not scales_what_it_looks_up():
+            continue
+        yield one
+
+
+def scales_what_it_looks_up() -> bool:
+    """Whether this host scales Gemma's embeddings where it looks them up, and not all of them."""
+    return "ScaledEmbedding" in (TREE / "llama.py").read_text("utf-8")
 
 
 def clip_of(thin: Thin) -> Any:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import comfyui_thin
 import pytest
 from comfyui_host import Graph, Host, Refused, txt2img
 from lora_file import write_lora
@@ -21,6 +22,7 @@ from test_comfyui_server import applied, conditioned, pixels, prefix
 from apl_core.formats import write_prefix
 
 HERE = Path(__file__).parent
+FAMILIES = ("Z-Image", "Qwen-Image", "Krea 2", "Flux.2 Klein 4B", "Flux.1", "Lumina 2")
 MAN, LONG = "a photo of a man", " ".join(f"man {number}" for number in range(90))
 EMPHASIS = "a (photo:1.3) of a ((man)) [here]"
 
@@ -40,6 +42,8 @@ def host(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
     pack.mkdir(parents=True)
     shutil.copy(HERE / "comfyui_residue_pack.py", pack / "__init__.py")
     shutil.copy(HERE / "host_residue.py", pack)
+    comfyui_thin.pack(base)
+    comfyui_thin.write_prefixes(base, FAMILIES)
     with Host(source, base) as running:
         yield running
 
@@ -130,6 +134,24 @@ WRONG = {"missing", "broken", "another family", "spelled end", "fails behind it"
 SAME = (("front", "our node"), ("empty", "empty, off"))
 
 
+def of_family(family: str, with_prefix: bool) -> Graph:
+    """A graph that ends at the conditioning of a text by a family's own text encoder."""
+    graph = text()
+    graph["model"] = {"class_type": "TestClip", "inputs": {"family": family}}
+    graph["pos"]["inputs"]["clip"] = ["model", 0]
+    return applied(graph, comfyui_thin.file_of(family)) if with_prefix else graph
+
+
+def families(host: Host) -> dict[str, Callable[[], Graph]]:
+    """Graphs of the newer families that a host has, with and without the prefix."""
+    told = host.get("/object_info/TestClip")["TestClip"]["input"]["required"]["family"][0]
+    found: dict[str, Callable[[], Graph]] = {}
+    for family in [one for one in FAMILIES if one in told]:
+        found[family] = lambda family=family: of_family(family, True)
+        found[f"{family}, off"] = lambda family=family: of_family(family, False)
+    return found
+
+
 def answer(host: Host, graph: Graph) -> str:
     """What a graph gave: digests, a picture's pixels, or which node refused."""
     if "save" in graph:
@@ -151,7 +173,11 @@ def state(host: Host) -> dict[str, object]:
 
 
 def test_mixed_runs_leave_nothing_and_are_never_mixed_up(host: Host) -> None:
-    kinds = {name: (lambda make=make: answer(host, make())) for name, make in GRAPHS.items()}
+    newer = families(host)
+    for make in newer.values():  # a thin model is built when it is asked for first
+        answer(host, make())
+    makers = {**GRAPHS, **newer}
+    kinds = {name: (lambda make=make: answer(host, make())) for name, make in makers.items()}
     found = check(
         host.source.name,
         kinds,
@@ -160,4 +186,5 @@ def test_mixed_runs_leave_nothing_and_are_never_mixed_up(host: Host) -> None:
         WRONG,
         SAME,
     )
+    assert len(newer) >= 4  # Qwen-Image and Flux.1 at least
     assert found.one("both in one graph") == f"{found.one('bracket')} {found.one('off')}"
