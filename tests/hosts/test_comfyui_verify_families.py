@@ -76,7 +76,9 @@ def test_the_matrix_on_a_model_of_a_family(
     said += ["--trace", str(traced.base / "trace.jsonl"), "--key", KEY, "--side", "256"]
     said += ["--model-graph", str(file), *(f"--only={one}" for one in only)]
     code = main(said)
-    rows = {row["case"]: row for row in json.loads(capsys.readouterr().out)["verdicts"]}
+    told = capsys.readouterr()
+    assert told.out, told.err
+    rows = {row["case"]: row for row in json.loads(told.out)["verdicts"]}
     results = {case: row["result"] for case, row in rows.items()}
     assert code == 0, rows
     assert {one for one in only if results[one] == "covered"} == set(only) - set(REFUSED), results

@@ -72,9 +72,11 @@ class ComfyServer:
         return found
 
     def textless(self) -> Case | None:
-        """A request whose picture hangs on the weights alone."""
-        found = self._matrix().textless() if self._drawn_with() else None
-        return None if found is None else self._loaded(found)
+        """A request whose picture hangs on the weights alone.
+
+        None with loaders of its own: in a language model zeros for more tokens draw otherwise.
+        """
+        return self._matrix().textless() if self._drawn_with() and self.parts is None else None
 
     def generated(self, seed: int, number: int) -> Case:
         """Request `number` of a seed, of the server's nodes; HostError without a checkpoint."""
