@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ FAMILIES = ("Z-Image", "Qwen-Image")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def written(request: Any, tmp_path_factory: Any) -> Any:
+def written(request: Any, tmp_path_factory: Any) -> Iterator[Any]:
     """(family, pipeline with weights that bf16 holds, folder with its files)."""
     folder = tmp_path_factory.mktemp("files")
     pipe = pipeline(request.param)
@@ -36,7 +38,8 @@ def written(request: Any, tmp_path_factory: Any) -> Any:
     vae = ldm_vae(pipe.vae) if z_image else pipe.vae.state_dict()
     stored(vae, folder / "vae.safetensors")
     pipe.tokenizer.save_pretrained(folder / "words")
-    return request.param, pipe, folder
+    yield request.param, pipe, folder
+    shutil.rmtree(folder)  # disks of CI machines are small
 
 
 def words(pipe: Any) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -32,13 +33,14 @@ EMPTY = ""
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def both(request: Any, tmp_path_factory: Any) -> Any:
+def both(request: Any, tmp_path_factory: Any) -> Iterator[Any]:
     """(family, diffusers' pipeline, the same folder loaded by this project)."""
     family = request.param
     folder = tmp_path_factory.mktemp("pipelines") / family.replace(" ", "-")
     pipe = pipeline(family)
     pipe.save_pretrained(folder)
-    return family, pipe, load_checkpoint(folder)
+    yield family, pipe, load_checkpoint(folder)
+    shutil.rmtree(folder)  # disks of CI machines are small
 
 
 def of_diffusers(family: str, pipe: Any, texts: list[str]) -> list[tuple[Tensor, Tensor | None]]:
