@@ -55,9 +55,12 @@ class TimedTrainer:
             self._load()
 
     def run(self, loss_of: Callable[[torch.Generator], Tensor]) -> None:
-        """Train until the time is spent; `loss_of` draws a batch and gives its loss."""
+        """Train until the time is spent; `loss_of` draws a batch and gives its loss.
+
+        The process's own time counts: beside other work a build takes longer and is not worse.
+        """
         bar = tqdm(total=round(self.seconds), initial=round(self.spent), desc=self.name, unit="s")
-        saved = last = time.monotonic()
+        saved, last = time.monotonic(), time.process_time()
         random = torch.Generator().manual_seed(self.steps)
         self.module.train()
         while self.spent < self.seconds:
@@ -75,13 +78,13 @@ class TimedTrainer:
                 optimizer.step()
             self.steps += 1
             self._follow()
-            now = time.monotonic()
-            self.spent, last = self.spent + now - last, now
+            worked = time.process_time()
+            self.spent, last = self.spent + worked - last, worked
             bar.n = min(round(self.spent), bar.total)
             bar.set_postfix(step=self.steps, loss=f"{loss.item():.4f}")
-            if now - saved > _SAVE_EVERY:
+            if time.monotonic() - saved > _SAVE_EVERY:
                 self._save()
-                saved = now
+                saved = time.monotonic()
         self._save()
         bar.close()
         self.module.load_state_dict(self.average)

@@ -12,17 +12,7 @@ from typing import Any
 
 import comfyui_setup
 import torch
-from comfyui_expected import (
-    EXPECTED,
-    PROMPTS,
-    built,
-    close,
-    found_states,
-    here,
-    places,
-    prefix,
-    stock,
-)
+from comfyui_expected import EXPECTED, PROMPTS, built, close, found_states, places, prefix, stock
 from comfyui_setup import raises
 from comfyui_started import WORK
 
@@ -33,6 +23,7 @@ if True:  # behind the start, which makes the host's modules importable
     from apl_comfy import clips, families, gate
     from apl_comfy.training.encoder import ComfyEncoder
     from comfy import sd1_clip
+    from comfyui_families import here
 
 from apl_core.formats import write_prefix
 from apl_core.library import Library

@@ -27,10 +27,8 @@ from comfyui_expected import (
     close,
     filled,
     found_states,
-    here,
     places,
     prefix,
-    scales_what_it_looks_up,
     stock,
     t5,
     weighted,
@@ -42,6 +40,7 @@ from torch import Tensor
 if True:  # behind the references, which make the host's modules importable
     import comfyui_families
     from apl_comfy import clips, families, nodes_prefix
+    from comfyui_families import here, scales_what_it_looks_up
 
     import apl_hosting as hosting
 

@@ -17,7 +17,7 @@ from typing import Any
 import comfyui_setup
 import torch
 from comfyui_expected import built as _built
-from comfyui_expected import here, prefix
+from comfyui_expected import prefix
 from comfyui_setup import raises
 from comfyui_started import WORK
 
@@ -32,7 +32,7 @@ if True:  # behind the start, which makes the host's modules importable
     from apl_comfy.training.pictures import LatentSampler, scheduler_of
     from apl_comfy.training.run import Job, Trained, Watcher, new_folder, train
     from apl_comfy.training.trainable import trainable
-    from comfyui_families import Thin
+    from comfyui_families import Thin, here
     from comfyui_learning import (
         encodes_as_the_host,
         gradient_against_differences,
