@@ -127,6 +127,7 @@ def test_what_does_not_belong_is_refused(written: Any, tmp_path: Path, capsys: A
             family,
         ),
         ([w.replace(network, network[:-9]) for w in given(folder, tmp_path / "d")], "there is no"),
+        (["import", "qwen_image_edit.safetensors", *given(folder, tmp_path / "e")[2:]], "edits"),
     ):
         assert main(wrong) != 0
         assert said in capsys.readouterr().err

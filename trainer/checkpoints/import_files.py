@@ -7,6 +7,7 @@ it. Weights are renamed by diffusers' own tables; scaled fp8 is turned back into
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +113,18 @@ class Files:
     tokenizer: Path
 
 
-def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _: None) -> str:
-    """Write the folder of a diffusers pipeline; its family. AplError if anything does not fit."""
+def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _: None) -> None:
+    """Write the folder of a diffusers pipeline; AplError if anything does not fit.
+
+    A killed import leaves `OUT.part`, which the next one replaces.
+    """
+    if "edit" in files.network.name.lower():
+        raise refuse(
+            files.network,
+            "its name says that it edits pictures: a face in them comes from there, and no prefix "
+            "of a prompt reaches it",
+            "give the model that draws from a prompt alone",
+        )
     contents = Contents.of(files.network, [files.network])
     name = _family(contents)
     kind = _KINDS[name]
@@ -134,11 +145,13 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
         index["text_encoder_select_layers"] = _KREA_LAYERS
     if name in ("Krea 2", "Flux.2 Klein 4B"):
         index["is_distilled"] = "base" not in files.network.name.lower()
-    out.mkdir(parents=True)
+    tokenizers = {key: _tokenizer(key, files.tokenizer) for key, _ in texts}
+    made = out.with_name(f"{out.name}.part")  # under its own name when it is whole
+    shutil.rmtree(made, ignore_errors=True)
     say("writing the transformer and the VAE")
-    network.save_pretrained(out / "transformer")
-    vae.save_pretrained(out / "vae")
-    diffusers.FlowMatchEulerDiscreteScheduler(**kind.scheduler).save_pretrained(out / "scheduler")
+    network.save_pretrained(made / "transformer")
+    vae.save_pretrained(made / "vae")
+    diffusers.FlowMatchEulerDiscreteScheduler(**kind.scheduler).save_pretrained(made / "scheduler")
     for key, model in texts:
         say(f"writing the text encoder {key}")
         part = parts[key]
@@ -147,10 +160,10 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
             part: ["transformers", type(model).__name__],
             words: ["transformers", "PreTrainedTokenizerFast"],
         }
-        model.save_pretrained(out / part)
-        _tokenizer(key, files.tokenizer).save_pretrained(out / words)
-    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    return family.name
+        model.save_pretrained(made / part)
+        tokenizers[key].save_pretrained(made / words)
+    (made / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    made.rename(out)
 
 
 def _family(contents: Contents) -> str:
@@ -190,7 +203,7 @@ def _read(contents: Contents) -> Weights:
     found = contents.load()
     plain: Weights = {}
     for name, value in found.items():
-        if name.endswith(_SCALES) or name.endswith(("scaled_fp8", ".comfy_quant")):
+        if name.endswith(_LEFT):
             continue
         if value.dtype in (torch.uint8, torch.int8) or value.dtype.itemsize < 1:
             raise refuse(
@@ -207,7 +220,9 @@ def _read(contents: Contents) -> Weights:
     return plain
 
 
-_SCALES = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale")
+_SCALES = (".scale_weight", ".weight_scale")
+_LEFT = (*_SCALES, ".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant")
+"""What stands beside quantized weights."""
 
 
 def _network(contents: Contents, kind: _Kind) -> Any:
