@@ -95,7 +95,7 @@ def differentiable() -> contextlib.AbstractContextManager[object]:
 class _Differentiable(TorchFunctionMode):
     """Copies into `out=` what a function gives: that has a gradient, and writing there has none.
 
-    Late ComfyUI 0.8 turns positions by an operator of its own that has no gradient either.
+    Late ComfyUI 0.8 and ERNIE's network turn positions by operators that have no gradient either.
     """
 
     def __torch_function__(
@@ -115,14 +115,25 @@ def _rotated(x: Tensor, freqs_cis: Tensor) -> Tensor:
     return (freqs_cis * pairs).sum(-1).flatten(-2).to(x.dtype)
 
 
-def _both_rotated(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tensor]:
-    return _rotated(xq, freqs_cis), _rotated(xk, freqs_cis)
+def _halves_rotated(x: Tensor, freqs_cis: Tensor) -> Tensor:
+    """The same where a pair is a number of the first half and one of the second."""
+    pairs = x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+    return _rotated(pairs, freqs_cis).unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+
+
+def _both(rotated: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    def turned(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tensor]:
+        return rotated(xq, freqs_cis), rotated(xk, freqs_cis)
+
+    return turned
 
 
 _OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 _ROTATIONS: Mapping[str, Callable[..., Any]] = {
-    "comfy_kitchen.apply_rope": _both_rotated,
+    "comfy_kitchen.apply_rope": _both(_rotated),
     "comfy_kitchen.apply_rope1": _rotated,
+    "comfy_kitchen.apply_rope_split_half": _both(_halves_rotated),
+    "comfy_kitchen.apply_rope_split_half1": _halves_rotated,
 }
 
 
