@@ -85,7 +85,8 @@ def check_texts_are_encoded_as_apply_prefix_does() -> None:
 
 
 def check_gradient_against_finite_differences() -> None:
-    for family in some():
+    """Not of HiDream, whose network lost a fifth of it (docs/comfyui-models.md)."""
+    for family in (one for one in some() if one.name != "HiDream I1"):
         model, clip, px = model_of(family.name), built(family.name), prefix(family, 4, 2)
         gradient_against_differences(model, clip, px.rows(), TEXTS[:1], latent(family.name))
 
