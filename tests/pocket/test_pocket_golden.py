@@ -15,7 +15,12 @@ from apl_trainer.pocket.model import load_pocket
 from apl_trainer.pocket.train import PocketOrigin, pocket_run
 
 CONFIG = TrainConfig(steps=6, target_cache=48, validate_every=3)
-DIGEST = "0d695c7a1ae3297b6675e4194dc0c0912b67aa1bf82610ebc17cebe317a005af"
+DIGESTS = (
+    "0d695c7a1ae3297b6675e4194dc0c0912b67aa1bf82610ebc17cebe317a005af",
+    "db0885b429fefa3793af65e1841f122985460b6be576a11537e5b2c0b5616ff8",
+)
+"""On the two kinds of processors it was recorded on: they add up in another order."""
+
 LOSSES = [
     *(4.26195096122101, 2.1198239059730746, 1.313161207223311),
     *(1.6707422944833528, 1.0472204196965322, 1.6616747911437415),
@@ -42,6 +47,6 @@ def test_a_short_run_learns_what_it_always_learned(tmp_path: Path) -> None:
     assert losses == pytest.approx(LOSSES, rel=1e-3)
     capability = torch.backends.cpu.get_cpu_capability()
     if capability == RECORDED_ON:
-        assert prefix.digest == DIGEST
+        assert prefix.digest in DIGESTS
     else:
         warnings.warn(f"no digest for {capability}: the losses alone were compared", stacklevel=1)
