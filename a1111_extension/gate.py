@@ -256,14 +256,6 @@ def _weighted(gate: Gate, original: Any) -> Any:
     return process_tokens
 
 
-def _words(_gate: Gate, original: Any) -> Any:
-    @wraps(original)
-    def tokenize(engine: Any, texts: Any, *more: Any) -> Any:
-        return turns.tokenized(original, engine, texts, *more)
-
-    return tokenize
-
-
 def _lines(gate: Gate, original: Any) -> Any:
     @wraps(original)
     def tokenize_line(engine: Any, line: str, *more: Any) -> Any:
@@ -290,7 +282,7 @@ def _watched(gate: Gate, original: Any) -> Any:
 
 
 _READING = {
-    "tokenize": _words,
+    "tokenize": turns.marking,
     "tokenize_line": _lines,
     "process_tokens": _chunks,
     "__init__": _watched,

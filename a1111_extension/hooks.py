@@ -159,14 +159,6 @@ def _tokens(host: Host, original: Any) -> Any:
     return process_tokens
 
 
-def _words(_host: Host, original: Any) -> Any:
-    @wraps(original)
-    def tokenize(engine: Any, texts: Any, *more: Any) -> Any:
-        return turns.tokenized(original, engine, texts, *more)
-
-    return tokenize
-
-
 def _lines(_host: Host, original: Any) -> Any:
     @wraps(original)
     def tokenize_line(engine: Any, line: str, *more: Any) -> Any:
@@ -190,7 +182,7 @@ def _chunks(_host: Host, original: Any) -> Any:
     return process_tokens
 
 
-_READING = {"tokenize": _words, "tokenize_line": _lines, "process_tokens": _chunks}
+_READING = {"tokenize": turns.marking, "tokenize_line": _lines, "process_tokens": _chunks}
 """What is wrapped of engines for language models and T5."""
 
 

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import wraps
 from typing import Any, cast
 
 import torch
@@ -63,6 +64,16 @@ def tokenized(original: Callable[..., Any], engine: Any, texts: Sequence[str], *
             "draw without reference pictures; no prefix reaches a face in a picture",
         )
     return [_turn(reader, text) for text in texts]
+
+
+def marking(_holder: object, original: Callable[..., Any]) -> Callable[..., Any]:
+    """What stands in for an engine's `tokenize`, whoever holds it: `tokenized`."""
+
+    @wraps(original)
+    def tokenize(engine: Any, texts: Any, *more: Any) -> Any:
+        return tokenized(original, engine, texts, *more)
+
+    return tokenize
 
 
 def _turn(reader: Reader, text: str) -> list[int]:

@@ -7,6 +7,7 @@ with the sizes of the released models, and every tensor and operation of an exam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,9 @@ import torch
 import transformers
 from torch import nn
 
-from apl_core.prefix import WIDTHS
 from apl_core.training.config import TrainConfig
 from apl_trainer.checkpoints.cost import Cost, size_of, transformer_cost
-from apl_trainer.checkpoints.pipelines import FAMILIES, Family
+from apl_trainer.checkpoints.pipelines import FAMILIES, KREA_LAYERS, Family
 
 from .house import write_between
 
@@ -27,9 +27,6 @@ Say = Callable[[str], None]
 _HALF = torch.bfloat16
 _RATE, _SHARE = 165e12, 0.4
 """bf16 operations a second of an RTX 4090's matrix units by its maker, and the part taken here."""
-
-_TEXT = 128
-"""Tokens of a text that is filled up to no length."""
 
 _KLEIN = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24}
 _NETWORKS: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -104,13 +101,9 @@ def cost_of(family: Family, size: int) -> tuple[int, int, Cost]:
         network: nn.Module = getattr(diffusers, name)(**config)
     words = sum(size_of(text_model(key), _HALF) for key in family.encoders.values())
     template = family.template
-    layers = len(template.layers) or 12  # Krea 2's pipeline has twelve
-    width = layers * WIDTHS[family.key]
-    side = size // family.pixels
-    pooled = sum(_CLIP[key]["hidden_size"] for key in family.clips.values())
-    shape = (1, family.channels, side, side)
-    text = (template.fill or _TEXT, width)
-    cost = transformer_cost(network, family.call, shape, text, pooled, _HALF, checkpointing=True)
+    if not template.layers:
+        template = replace(template, layers=KREA_LAYERS)
+    cost = transformer_cost(network, family, template, 1, size, _HALF, checkpointing=True)
     return size_of(network, _HALF), words, cost
 
 

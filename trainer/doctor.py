@@ -50,6 +50,7 @@ PACKAGES = (
     Package("numpy", "numpy", "1.26"),
     Package("diffusers", "diffusers", "0.31"),
     Package("transformers", "transformers", "4.46"),
+    Package("accelerate", "accelerate", "1.0"),
     Package("Pillow", "PIL", "9.5"),
     Package("tqdm", "tqdm", "4.65"),
     Package("jinja2", "jinja2", "3.1"),

@@ -236,3 +236,18 @@ def _pixels(png: bytes) -> bytes:
             data += png[place + 8 : place + 8 + length]
         place += 12 + length
     return data
+
+
+def checks(by: Path, script: str, *arguments: object) -> dict[str, bool]:
+    """What a script of this folder says, run by a host's Python."""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [str(part) for part in (python(by), here / script, *arguments)],
+        env=environment(by),
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])

@@ -21,6 +21,7 @@ import comfy.sd
 import sentencepiece
 import torch
 import transformers
+from thin_weights import draw
 from torch import Tensor, nn
 
 TREE = Path(inspect.getfile(comfy.sd)).parent / "text_encoders"
@@ -308,33 +309,16 @@ def clip_of(thin: Thin) -> Any:
     found = comfy.sd.CLIP(Target, tokenizer_data=thin.data(), model_options=options)
     generator = torch.Generator().manual_seed(sum(map(ord, thin.name)))
     for key in thin.sizes:
-        _draw(getattr(found.cond_stage_model, key).transformer, generator)
+        transformer = getattr(found.cond_stage_model, key).transformer
+        if hasattr(transformer, "visual"):
+            del transformer.visual  # reads pictures only
+        draw(transformer, transformer.get_input_embeddings(), generator)
     return found
 
 
 def made(module: Any, model: str) -> Any:
     """The class of a family's encoders: by name, or by the host's function that derives it."""
     return getattr(module, model[:-2])() if model.endswith("()") else getattr(module, model)
-
-
-def _draw(transformer: Any, generator: torch.Generator) -> None:
-    """Random weights that keep states of about the size that they came in with."""
-    if hasattr(transformer, "visual"):
-        del transformer.visual  # reads pictures only
-    table = transformer.get_input_embeddings()
-    for module in transformer.modules():
-        for name, value in list(module._parameters.items()):
-            if value is None or module is table:
-                continue
-            if value.dim() == 2:
-                drawn = torch.randn(value.shape, generator=generator) / value.shape[1] ** 0.5
-            else:
-                centre = float(name == "weight" and not getattr(module, "add", False))
-                drawn = centre + 0.1 * torch.randn(value.shape, generator=generator)
-            module._parameters[name] = nn.Parameter(drawn, requires_grad=False)
-    rows, width = table.weight.shape
-    line = torch.randn(rows + width, generator=generator) * 0.5
-    table.weight = nn.Parameter(line.as_strided((rows, width), (1, 1)), requires_grad=False)
 
 
 def reference(thin: Thin, clip: Any) -> nn.Module:

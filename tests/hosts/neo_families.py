@@ -18,6 +18,7 @@ from backend.nn.clip import IntegratedCLIP
 from backend.nn.llm import llama
 from backend.nn.t5 import IntegratedT5
 from backend.operations import using_forge_operations
+from thin_weights import draw
 from torch import nn
 
 FOLDER = huggingface.folder
@@ -161,27 +162,6 @@ def encoder(thin, drawn):
         sizes = dataclasses.replace(config(), num_hidden_layers=thin.layers, **ONE_HEAD)
         made.model = llama.Llama2_(sizes)
     return draw(made, made.model.embed_tokens, drawn)
-
-
-def draw(network, table, drawn):
-    """Random weights that keep states of about the size that they came in with."""
-    for module in network.modules():
-        for name, value in list(module._parameters.items()):
-            if value is None or module is table:
-                continue
-            if value.dim() == 2:
-                made = torch.randn(value.shape, generator=drawn) / value.shape[1] ** 0.5
-            else:
-                centre = float(name == "weight" and not getattr(module, "add", False))
-                made = centre + 0.1 * torch.randn(value.shape, generator=drawn)
-            module._parameters[name] = nn.Parameter(made, requires_grad=False)
-        for name, value in list(module._buffers.items()):
-            if value is not None and value.is_meta:
-                module._buffers[name] = torch.arange(value.shape[-1]).expand(value.shape)
-    rows, width = table.weight.shape
-    line = torch.randn(rows + width, generator=drawn) * 0.5
-    table.weight = nn.Parameter(line.as_strided((rows, width), (1, 1)), requires_grad=False)
-    return network.eval()
 
 
 def reference(thin, engine):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 
 import a1111_host
@@ -11,29 +9,13 @@ import lesson_digest
 import pytest
 import webui_hosts
 
-HERE = Path(__file__).parent
 HOST = webui_hosts.INSTALLED["a1111"]
-
-
-def checks(script: str, *arguments: object, by: Path = HOST) -> dict[str, bool]:
-    """What a script says, run by a host's Python."""
-    command = [a1111_host.python(by), HERE / script, *arguments]
-    done = subprocess.run(
-        [str(part) for part in command],
-        env=a1111_host.environment(by),
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize(("script", "least"), [("engines", 40), ("training_engines", 15)])
 def test_sd2_and_sdxl(script: str, least: int, tmp_path: Path) -> None:
     hub = a1111_host.models(HOST) / "hub"
-    found = checks(f"a1111_{script}.py", HOST, a1111_host.REPOSITORY, hub)
+    found = a1111_host.checks(HOST, f"a1111_{script}.py", HOST, a1111_host.REPOSITORY, hub)
     assert [name for name, holds in found.items() if not holds] == []
     assert len(found) > least
     if script == "training_engines":
@@ -49,6 +31,6 @@ def test_forge(name: str) -> None:
     models = a1111_host.models(HOST)
     given = (forge, a1111_host.REPOSITORY, models / "random.safetensors", models / "hub")
     by = HOST if name == "forge" else forge  # of Forge its tree is enough
-    found = checks("forge_engine.py", *given, by=by)
+    found = a1111_host.checks(by, "forge_engine.py", *given)
     assert [name for name, holds in found.items() if not holds] == []
     assert len(found) > 15

@@ -21,8 +21,10 @@ from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from apl_core.ports import Conditioning
+from apl_core.prefix import WIDTHS
 
-from ..models.transformer import Call
+from ..models.language import Template
+from .pipelines import Family
 
 
 @dataclass(frozen=True)
@@ -68,26 +70,6 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
-class _LeanAttention:
-    """Attention as a GPU's fused kernels do it, without the matrix of all weights."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        given = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-
-        def heads(values: Tensor) -> Tensor:
-            return values.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-
-        q, k, v = heads(attn.to_q(hidden_states)), heads(attn.to_k(given)), heads(attn.to_v(given))
-        fused = torch.ops.aten._scaled_dot_product_efficient_attention
-        return attn.to_out[0](fused(q, k, v, None, True)[0].transpose(1, 2).flatten(2))
-
-
 def unet_cost(
     unet: UNet2DConditionModel,
     batch: int,
@@ -103,8 +85,6 @@ def unet_cost(
     `unet` is on the meta device; `width` is the text's. With `weight_gradients` the frozen weights
     collect gradients as well, as the authors' code lets them.
     """
-    lean: Any = _LeanAttention()
-    unet.set_attn_processor(lean)
     network = cast(nn.Module, unet)
     network.to(dtype=dtype).eval().requires_grad_(weight_gradients)
     if checkpointing:
@@ -128,7 +108,7 @@ def unet_cost(
         found: Any = unet(x_t, t, cross, added_cond_kwargs=added)
         return found.sample
 
-    cost = counted(run)
+    cost = _counted(run)
     for parameter in unet.parameters():
         parameter.grad = None
     return cost
@@ -136,43 +116,49 @@ def unet_cost(
 
 def transformer_cost(
     network: nn.Module,
-    call: Call,
-    shape: tuple[int, int, int, int],
-    text: tuple[int, int],
-    pooled: int,
+    family: Family,
+    template: Template,
+    batch: int,
+    size: int,
     dtype: torch.dtype,
     checkpointing: bool,
 ) -> Cost:
-    """Cost of predicting noise for latents of a `shape` (B, C, h, w) and going back to the text.
+    """Cost of predicting noise for `batch` pictures of `size` pixels and going back to the text.
 
-    `network` is on the meta device; `text` are tokens and width of each text, `pooled` the width of
-    its pooled state, 0 without one.
+    `network`, a family's transformer, is on the meta device; `template` says how a text is read.
     """
     given: Any = network.to(dtype=dtype).eval().requires_grad_(False)
     if checkpointing:
         given.enable_gradient_checkpointing()
+    width = len(template.layers) * WIDTHS[family.key]
+    pooled = sum(WIDTHS[key] for key in family.clips.values())
     with torch.device("meta"):
-        x_t, noise = torch.empty(shape, dtype=dtype), torch.zeros(shape[0])
-        cross = torch.empty(shape[0], *text, dtype=dtype, requires_grad=True)
-        brief = torch.empty(shape[0], pooled, dtype=dtype) if pooled else None
+        x_t = torch.empty(batch, *family.latent_shape(size), dtype=dtype)
+        noise = torch.zeros(batch)
+        cross = torch.empty(batch, template.fill or _TEXT, width, dtype=dtype, requires_grad=True)
+        brief = torch.empty(batch, pooled, dtype=dtype) if pooled else None
     texts = Conditioning(cross, brief)
-    with _fused_attention():
-        return counted(lambda: call(given, x_t, noise, texts))
+    return _counted(lambda: family.call(given, x_t, noise, texts))
 
 
-def counted(run: Callable[[], Tensor]) -> Cost:
+_TEXT = 128
+"""Tokens of a text that is filled up to no length, as costs are counted."""
+
+
+def _counted(run: Callable[[], Tensor]) -> Cost:
     """Cost of a forward run and of the way back from what it gives.
 
-    Operations and bytes are counted one after the other: counting operations keeps tensors alive.
+    Bytes and operations are counted one after the other: counting operations keeps tensors alive,
+    and a second way back finds gradients that are there already.
     """
-    with FlopCounterMode(display=False) as flops:
-        out = run()
-        forward = flops.get_total_flops()
-        out.float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
-        backward = flops.get_total_flops() - forward
-    del out
-    with LiveBytes() as live:
-        run().float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
+    with _fused_attention():
+        with LiveBytes() as live:
+            run().float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
+        with FlopCounterMode(display=False) as flops:
+            out = run()
+            forward = flops.get_total_flops()
+            out.float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
+            backward = flops.get_total_flops() - forward
     return Cost(float(forward), float(backward), live.peak)
 
 

@@ -78,6 +78,11 @@ class CheckpointInfo:
     steps: int = 20
 
     @property
+    def card_family(self) -> str:
+        """What a prefix's card says of the family: nothing, its encoders tell it."""
+        return ""
+
+    @property
     def widths(self) -> dict[str, int]:
         """Width of the token embeddings of each encoder."""
         return {text.key: int(text.config["hidden_size"]) for text in self.texts}

@@ -6,6 +6,7 @@ it. Weights are renamed by diffusers' own tables; scaled fp8 is turned back into
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +18,15 @@ import diffusers
 import torch
 import transformers
 from diffusers.loaders import single_file_utils as renaming
-from torch import Tensor, nn
+from torch import Tensor
 
 from apl_core.errors import AplError, ConfigError
 from apl_core.metadata import printable
 from apl_core.prefix import WIDTHS
 
 from .ldm_configs import vae_config
-from .pipelines import FAMILIES, Family
+from .load import placed
+from .pipelines import FAMILIES, KREA_LAYERS, Family
 from .safetensors_index import Contents, refuse
 from .text_encoders import new_text_model, own_names, plain_names, text_config
 from .tokenizer import openai_tokenizer
@@ -100,7 +102,6 @@ _KINDS: Mapping[str, _Kind] = {
 """In the order in which they are asked for: kin have marks in common."""
 
 _NETWORK = ("model.diffusion_model.", "transformer.")
-_KREA_LAYERS = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35)
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
         "vae": ["diffusers", type(vae).__name__],
     }
     if name == "Krea 2":
-        index["text_encoder_select_layers"] = _KREA_LAYERS
+        index["text_encoder_select_layers"] = KREA_LAYERS
     if name in ("Krea 2", "Flux.2 Klein 4B"):
         index["is_distilled"] = "base" not in files.network.name.lower()
     tokenizers = {key: _tokenizer(key, files.tokenizer) for key, _ in texts}
@@ -205,7 +206,7 @@ def _read(contents: Contents) -> Weights:
     for name, value in found.items():
         if name.endswith(_LEFT):
             continue
-        if value.dtype in (torch.uint8, torch.int8) or value.dtype.itemsize < 1:
+        if value.dtype in (torch.uint8, torch.int8):
             raise refuse(
                 contents.path,
                 f"{printable(name, 60)} is packed ({value.dtype})",
@@ -213,10 +214,9 @@ def _read(contents: Contents) -> Weights:
             )
         stem = name.removesuffix(".weight")
         scale = next((found[stem + end] for end in _SCALES if stem + end in found), None)
-        number = value.float() if scale is not None else value
         if scale is not None:
-            number = number * scale.float().reshape(-1, *[1] * (number.dim() - 1))
-        plain[name] = number.to(torch.bfloat16)
+            value = value.float() * scale.float().reshape(-1, *[1] * (value.dim() - 1))
+        plain[name] = value.to(torch.bfloat16)
     return plain
 
 
@@ -247,16 +247,7 @@ def _worked_out(
 
 def _filled(path: Path, what: str, model: Any, weights: Weights) -> Any:
     """A model with these weights, every one in its place; AplError."""
-    try:
-        model.load_state_dict(weights, strict=True, assign=True)
-    except RuntimeError as error:
-        lines = str(error).split("\n")
-        raise refuse(
-            path,
-            f"its {what} is incomplete or of another build ({printable(lines[1].strip(), 120)})",
-            "give the file that ComfyUI's own examples name",
-        ) from error
-    return model
+    return placed(path, what, model, weights, "give the file that ComfyUI's own examples name")
 
 
 def _text(path: Path) -> tuple[str, Any]:
@@ -305,16 +296,15 @@ def _language(path: Path, weights: Weights) -> tuple[str, Any]:
     if key is None:
         raise refuse(path, "it is not a text encoder that is known", "give a Qwen, T5 or CLIP file")
     config = _worked_out(path, key, lambda shapes: language_config(key, shapes), read)
-    kind = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
-    with torch.device("meta"):
-        model = transformers.AutoModel.from_config(kind)
+    model = _empty(transformers.AutoModel.from_config, config)
     return key, _filled(path, key, model, read)
 
 
-def _empty(kind: Any, config: dict[str, Any]) -> nn.Module:
-    wanted = {name: value for name, value in config.items() if name != "model_type"}
+def _empty(kind: Any, config: dict[str, Any]) -> Any:
+    """A text model without its weights, on the meta device."""
+    made = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
     with torch.device("meta"):
-        return kind(transformers.T5Config(**wanted))
+        return kind(made)
 
 
 def _vae(path: Path, kind: _Kind, name: str) -> Any:
@@ -345,7 +335,7 @@ def _vae(path: Path, kind: _Kind, name: str) -> Any:
 
 def _tokenizer(key: str, given: Path) -> Any:
     if key.startswith("clip_"):
-        words = openai_tokenizer()
+        words = copy.deepcopy(openai_tokenizer())  # others share it
         words.pad_token = "<|endoftext|>" if key == "clip_l" else "!"
         return words
     try:

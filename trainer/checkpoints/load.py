@@ -24,10 +24,10 @@ from ..models.clip_text import ClipTower, ids_of
 from ..models.unet import UnetDenoiser
 from ..models.vae import VaeLatents
 from .detect import CheckpointInfo, Network, Text, detect
-from .loaded import CheckpointModel, Info, Options
-from .pipeline_load import check_pipeline_texts, load_pipeline, refuse_clip_skip
+from .loaded import CheckpointModel, Encoder, Info, Options
+from .pipeline_load import check_pipeline_texts, load_encoder, load_pipeline, refuse_clip_skip
 from .pipelines import PipelineInfo
-from .safetensors_index import refuse, sound
+from .safetensors_index import FIX, refuse, sound
 from .text_encoders import new_text_model, own_names, plain_names
 from .tokenizer import find_tokenizer
 
@@ -58,17 +58,27 @@ def load_detected(
     with sound(found.path):
         if isinstance(found, PipelineInfo):
             return load_pipeline(found, options)
-        towers = [load_tower(found, text, options) for text in found.texts]
+        encoder = load_texts(found, options)
         weights = _unet_weights(found.unet, options.dtype)
         unet = fill(found.path, "U-Net", empty(UNet2DConditionModel, found.unet), weights)
         vae = fill(found.path, "VAE", empty(AutoencoderKL, found.vae), _vae_weights(found.vae))
         denoiser = UnetDenoiser(unet, schedule_of(found), found.prediction)
-    networks: list[nn.Module] = [unet, vae, *(tower.module for tower in towers)]
+    networks: list[nn.Module] = [unet, vae]
     for network in networks:
         network.eval().requires_grad_(False).to(options.device)
     latents = VaeLatents(vae)
     denoiser.pixels = latents.pixels
-    return CheckpointModel(found, ReferenceEncoder(towers), denoiser, latents)
+    return CheckpointModel(found, encoder, denoiser, latents)
+
+
+def load_texts(found: Info, options: Options) -> Encoder:
+    """The text encoders of a recognized checkpoint alone, frozen, on their device."""
+    if isinstance(found, PipelineInfo):
+        return load_encoder(found, options)
+    towers = [load_tower(found, text, options) for text in found.texts]
+    for tower in towers:
+        tower.module.eval().requires_grad_(False).to(options.device)
+    return ReferenceEncoder(towers)
 
 
 def schedule_of(found: CheckpointInfo) -> Schedule:
@@ -162,16 +172,26 @@ def check_reading(
 
 
 def fill(path: Path, what: str, model: Filled, weights: Mapping[str, Tensor]) -> Filled:
-    """Put weights into an empty module; AplError if one is missing, left over or misshapen."""
-    try:
-        model.load_state_dict(dict(weights), strict=True, assign=True)
-    except RuntimeError as error:
-        fault = printable(str(error).split("\n")[1].strip(), 120)
-        raise refuse(path, f"its {what} is incomplete or of another build ({fault})") from error
+    """Put weights into an empty module, its places too; AplError as `placed`."""
+    placed(path, what, model, weights)
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta:  # not stored with the weights: the places 0, 1, 2 ... of a chunk
             owner, _, last = name.rpartition(".")
             assert last == "position_ids", name
             places = torch.arange(buffer.shape[-1]).expand(buffer.shape)
             cast(Any, model.get_submodule(owner)).register_buffer(last, places, persistent=False)
+    return model
+
+
+def placed(
+    path: Path, what: str, model: Filled, weights: Mapping[str, Tensor], fix: str = FIX
+) -> Filled:
+    """Put weights into an empty module; AplError if one is missing, left over or misshapen."""
+    try:
+        model.load_state_dict(dict(weights), strict=True, assign=True)
+    except RuntimeError as error:
+        fault = printable(str(error).split("\n")[1].strip(), 120)
+        raise refuse(
+            path, f"its {what} is incomplete or of another build ({fault})", fix
+        ) from error
     return model

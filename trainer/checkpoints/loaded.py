@@ -63,7 +63,7 @@ class CheckpointModel:
     @property
     def family(self) -> str:
         """Its family as a prefix's card says it; empty where the encoders alone tell it."""
-        return self.recognized.family if isinstance(self.recognized, PipelineInfo) else ""
+        return self.recognized.card_family
 
     def latent_shape(self, size: int | None = None) -> tuple[int, int, int]:
         """(C, h, w) of a picture of `size` pixels, the family's own by default."""

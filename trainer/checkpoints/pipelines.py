@@ -69,6 +69,11 @@ class Family:
         """The CLIP encoders by their parts of the folder."""
         return {part: key for part, key in self.encoders.items() if key != self.key}
 
+    def latent_shape(self, size: int) -> tuple[int, int, int]:
+        """(C, h, w) of a picture of `size` pixels."""
+        side = size // self.pixels
+        return self.channels, side, side
+
     @property
     def template(self) -> Template:
         """How the language model or T5 is read; T5 ends a text by itself, and sees padding."""
@@ -119,7 +124,12 @@ class PipelineInfo:
 
     @property
     def family(self) -> str:
-        """Its name, as on a prefix's card."""
+        """Its name."""
+        return self.kind.name
+
+    @property
+    def card_family(self) -> str:
+        """What a prefix's card says of the family: one text encoder serves several."""
         return self.kind.name
 
     @property
@@ -153,11 +163,6 @@ class PipelineInfo:
         layers = template.layers or tuple(self.index["text_encoder_select_layers"])
         return replace(template, layers=layers)
 
-    def latent_shape(self, size: int) -> tuple[int, int, int]:
-        """(C, h, w) of a picture of `size` pixels."""
-        side = size // self.kind.pixels
-        return self.kind.channels, side, side
-
     def schedule(self, size: int | None = None) -> Schedule:
         """Its noise levels for pictures of `size` pixels, those of a distilled model alone."""
         shift = self._shift(((size or self.size) // _TOKEN) ** 2)
@@ -184,6 +189,9 @@ class PipelineInfo:
 
 _TOKEN = 16
 """Pixels on a side of a picture for one token of it, in every family."""
+
+KREA_LAYERS = tuple(range(2, 36, 3))
+"""Layers that Krea 2 reads; a folder says them itself."""
 
 _KREA_DISTILLED = 1.15
 """mu of a distilled Krea 2 at every size, as its pipeline has it."""

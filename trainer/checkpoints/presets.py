@@ -54,9 +54,6 @@ PRESETS_XL: Mapping[int, MemoryPreset] = {
 _SIDE, _ROOM = 512, 1.5e9
 """Side of the pictures that a transformer learns from, and bytes for one beside its weights."""
 
-_TEXT = 128
-"""Tokens of a text that is filled up to no length, as a dry run counts them."""
-
 
 def own_device(asked: str | None) -> torch.device:
     """The device asked for, else this process's GPU, else the CPU; ConfigError if it is none."""
@@ -251,14 +248,13 @@ def _of_unet(found: CheckpointInfo, setup: TrainingSetup, micro: int) -> tuple[i
 
 
 def _of_pipeline(found: PipelineInfo, setup: TrainingSetup, micro: int) -> tuple[int, Cost]:
-    network, template = empty_network(found), found.template
     share = setup.dtype.itemsize / torch.bfloat16.itemsize
     cost = transformer_cost(
-        network,
-        found.kind.call,
-        (micro, *found.latent_shape(setup.size)),
-        (template.fill or _TEXT, len(template.layers) * found.widths[found.kind.key]),
-        sum(found.widths[key] for key in found.kind.clips.values()),
+        empty_network(found),
+        found.kind,
+        found.template,
+        micro,
+        setup.size,
         setup.dtype,
         setup.preset.checkpointing,
     )

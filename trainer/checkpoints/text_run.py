@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from apl_core.encoding import ReferenceEncoder
 from apl_core.prefix import Prefix
 from apl_core.training.callbacks import Callback, Control
 from apl_core.training.config import TrainConfig
@@ -17,10 +16,8 @@ from apl_core.training.learner import learner
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.material import Material, pictures_to_draw
 
-from .load import load_tower
+from .load import load_texts
 from .loaded import Encoder
-from .pipeline_load import load_encoder
-from .pipelines import PipelineInfo
 from .presets import TrainingSetup
 from .safetensors_index import sound
 from .train import CheckpointOrigin
@@ -40,16 +37,10 @@ class TextRun:
 
     def load(self, say: Callable[[str], None]) -> Encoder:
         """The text encoders, frozen, on the run's device."""
-        found, device = self.setup.info, str(self.setup.device)
+        found = self.setup.info
         say(f"{found.sentence}; the text encoders alone")
-        options = self.origin.options(self.setup)
         with sound(found.path):
-            if isinstance(found, PipelineInfo):
-                return load_encoder(found, options)
-            towers = [load_tower(found, text, options) for text in found.texts]
-        for tower in towers:
-            tower.module.eval().requires_grad_(False).to(device)
-        return ReferenceEncoder(towers)
+            return load_texts(found, self.origin.options(self.setup))
 
     def trainer(
         self,
@@ -62,12 +53,11 @@ class TextRun:
     ) -> Trainer:
         """A trainer of the text stage."""
         found, people = self.setup.info, self.origin.people
-        family = found.family if isinstance(found, PipelineInfo) else ""
         model.check(person.name for person in people)
         pictures = pictures_to_draw(people, self.origin.per_name, config.seed)
         return learner(
             config,
-            Model(model, None, found.path.stem, family),
+            Model(model, None, found.path.stem, found.card_family),
             Material(pictures, lambda _: torch.zeros(1, 1, 1)),
             people,
             folder,
@@ -78,5 +68,4 @@ class TextRun:
 
     def measured_by(self, prefix: Path) -> str:
         """The command that measures a prefix of this run."""
-        model = f"--model {self.origin.checkpoint}"
-        return f"apl evaluate --prefix {prefix} {model} --names FILE --out DIR"
+        return self.origin.measured_by(prefix)

@@ -87,6 +87,13 @@ class CheckpointOrigin:
             setup.size,
         )
 
+    def measured_by(self, prefix: Path) -> str:
+        """The command that measures a prefix of the run."""
+        data = self.data
+        made = data is not None and (Path(data) / "manifest.json").is_file()
+        whom = f"--data {data}" if made else "--names FILE"  # `apl dataset`'s has groups
+        return f"apl evaluate --prefix {prefix} --model {self.checkpoint} {whom} --out DIR"
+
     @staticmethod
     def of(folder: RunFolder) -> CheckpointOrigin | None:
         """Read `origin.json`; None if the run is on a pocket model, RunError if it is broken."""
@@ -201,11 +208,7 @@ class CheckpointRun:
 
     def measured_by(self, prefix: Path) -> str:
         """The command that measures a prefix of this run."""
-        data = self.origin.data
-        made = data is not None and (Path(data) / "manifest.json").is_file()
-        whom = f"--data {data}" if made else "--names FILE"  # `apl dataset`'s has groups
-        model = f"--model {self.origin.checkpoint}"
-        return f"apl evaluate --prefix {prefix} {model} {whom} --out DIR"
+        return self.origin.measured_by(prefix)
 
 
 def listed_in(rows: Sequence[CaptionedPicture]) -> tuple[ListedPerson, ...]:

@@ -70,6 +70,7 @@ class LanguageEncoder:
         self._before, self._after = (
             self._ids(words) for words in (template.before, template.after)
         )
+        self._special = frozenset(tokenizer.all_special_ids)
         self._pad = tokenizer.pad_token_id
 
     def _ids(self, text: str) -> list[int]:
@@ -147,7 +148,7 @@ class LanguageEncoder:
     def _placed(self, text: str, rows: Rows | None) -> list[int]:
         """Token ids of a text in its template, with marks where rows stand."""
         ids = self._ids(self.template.lead + text) if text.strip() else self._ids(text)
-        refuse_special(self.tokenizer, ids)
+        refuse_special(self._special, ids)
         front, behind = row_marks(ids, rows)
         return [*self._before, *front, *ids, *behind, *self._after]
 
@@ -184,9 +185,9 @@ class LanguageEncoder:
         return torch.cat(states, -1)
 
 
-def refuse_special(tokenizer: Any, ids: Sequence[int]) -> None:
-    """PromptError if a text's tokens have one among them that ends it or opens a turn."""
-    if not set(tokenizer.all_special_ids).isdisjoint(ids):
+def refuse_special(special: frozenset[int], ids: Sequence[int]) -> None:
+    """PromptError if a text's tokens have a special one among them: it ends it or opens a turn."""
+    if not special.isdisjoint(ids):
         raise PromptError(
             "encode this prompt",
             "it spells out a token at which the text encoder ends a text or begins a turn",
