@@ -33,12 +33,19 @@ class Library:
     """Prefix files under some root folders, by name; the first root that has a name wins.
 
     A name is the file's real one below its root, with "/" and without the suffix. `tell` gets one
-    sentence for each file that is left out of the list, once a process.
+    sentence for each file that is left out of the list, once a process. `add` tells a user how a
+    prefix gets into the folders.
     """
 
-    def __init__(self, roots: Sequence[Path], tell: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        tell: Callable[[str], object] | None = None,
+        *,
+        add: str = "put its file there, or learn one with `apl train`",
+    ) -> None:
         self.roots: tuple[Path, ...] = tuple(Path(root) for root in roots)
-        self._tell = tell
+        self._tell, self._add = tell, add
 
     @property
     def folders(self) -> str:
@@ -106,12 +113,13 @@ class Library:
         gone = ", ".join(f"{spelled(file)} ({why})" for file, why in left_out[:2])
         more = f"; left out there: {gone}" + ", ..." * (len(left_out) > 2) if gone else ""
         if not names:
-            fix = "train one with `apl train`, or put a prefix file there"
-            return _error(name, f"there is no prefix yet in {self.folders}{more}", fix)
+            return _error(name, f"there is no prefix yet in {self.folders}{more}", self._add)
         near = difflib.get_close_matches(bare, names, n=3, cutoff=0.4)
         fix = f"choose one that is there, e.g. {spelled(names[0])}"
         if near:
-            fix = "did you mean " + " or ".join(map(spelled, near)) + "?"
+            fix = f"did you mean {' or '.join(map(spelled, near))}? If not, {self._add}"
+        elif name:
+            fix = f"{fix}; or {self._add}"
         said = f"there is none in {self.folders}{more}" if name else "no name is given"
         return _error(name, said, fix)
 

@@ -11,6 +11,7 @@ import folder_paths
 from apl_core.library import SUFFIX, Library
 
 KIND = "apl"
+ADD = "put its file there, or learn one with APL Train Prefix"
 LOG = logging.getLogger("apl")
 
 
@@ -25,4 +26,4 @@ def register() -> None:
 def library() -> Library:
     """All prefixes that this ComfyUI can see."""
     folders = [Path(folder) for folder in folder_paths.get_folder_paths(KIND)]
-    return Library(folders, tell=LOG.warning)
+    return Library(folders, tell=LOG.warning, add=ADD)

@@ -54,13 +54,14 @@ class LoadPrefix(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        """True, or one sentence that says what is wrong with the file; None comes from a link."""
-        try:
-            if file is not None:
-                library().load(file)
-        except AplError as error:
-            return str(error)
+    def validate_inputs(cls, file: str | None) -> bool:
+        """True; LibraryError or PrefixFileError for a file that cannot be read.
+
+        ComfyUI's page shows what is raised here at once, and hides a sentence that is returned.
+        None comes from a link.
+        """
+        if file is not None:
+            library().load(file)
         return True
 
     @classmethod

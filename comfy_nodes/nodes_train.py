@@ -75,17 +75,17 @@ class TrainPrefix(io.ComfyNode):
         names: Sequence[str] | str | None = None,
         target: Sequence[str] | str | None = None,
         run_name: Sequence[str] | str | None = None,
-    ) -> bool | str:
-        """True, or what is wrong with the names or the run's name; None comes from a link."""
+    ) -> bool:
+        """True; ConfigError for the names or the run's name, which the page shows at once.
+
+        None comes from a link.
+        """
         given = [one if isinstance(one, str) or not one else one[0] for one in (names, target)]
-        try:
-            if all(isinstance(one, str) for one in given):
-                names, target = given
-                people_in(names, described=target == "description")  # pyright: ignore[reportArgumentType]
-            if run_name:
-                new_folder(Path(), run_name if isinstance(run_name, str) else run_name[0])
-        except ConfigError as error:
-            return str(error)
+        if all(isinstance(one, str) for one in given):
+            names, target = given
+            people_in(names, described=target == "description")  # pyright: ignore[reportArgumentType]
+        if run_name:
+            new_folder(Path(), run_name if isinstance(run_name, str) else run_name[0])
         return True
 
     @classmethod

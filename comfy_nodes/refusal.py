@@ -6,6 +6,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 
+class Refusal(Exception):
+    """A whole sentence that says why a graph is not run."""
+
+
 class Refused(io.ComfyNode):
     """Stands for a graph that this server does not run; its validation gives the reason."""
 
@@ -24,11 +28,11 @@ class Refused(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, refused: str | None) -> str:
-        """The reason, always."""
-        return refused or "this graph is not run"
+    def validate_inputs(cls, refused: str | None) -> bool:
+        """Refusal with the reason, always: the page shows what is raised here at once."""
+        raise Refusal(refused or "this graph is not run")
 
     @classmethod
     def execute(cls, refused: str) -> io.NodeOutput:
         """Nothing comes here; validation has refused."""
-        raise ValueError(refused)
+        raise Refusal(refused)
