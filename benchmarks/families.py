@@ -6,7 +6,7 @@ with the sizes of the released models, and every tensor and operation of an exam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import transformers
 from torch import nn
 
 from apl_core.training.config import TrainConfig
-from apl_trainer.checkpoints.cost import Cost, size_of, transformer_cost
+from apl_trainer.checkpoints.cost import Cost, transformer_cost
 from apl_trainer.checkpoints.pipelines import FAMILIES, KREA_LAYERS, Family
+from apl_trainer.checkpoints.quantize import Quantize, bytes_of, whole_block
 
 from .house import write_between
 
@@ -94,37 +95,53 @@ def text_model(key: str) -> nn.Module:
         return transformers.Qwen3Model(transformers.Qwen3Config(**_LANGUAGE[key]))
 
 
-def cost_of(family: Family, size: int) -> tuple[int, int, Cost]:
-    """Bytes of the transformer and of the text encoders, and the cost of one example."""
+def networks_of(family: Family) -> list[nn.Module]:
+    """The transformer and the text encoders on the meta device, the language model last."""
     name, config = _NETWORKS[family.name]
     with torch.device("meta"):
         network: nn.Module = getattr(diffusers, name)(**config)
-    words = sum(size_of(text_model(key), _HALF) for key in family.encoders.values())
+    return [network, *map(text_model, family.encoders.values())]
+
+
+def cost_of(family: Family, networks: Sequence[nn.Module], size: int) -> Cost:
+    """The cost of one example."""
     template = family.template
     if not template.layers:
         template = replace(template, layers=KREA_LAYERS)
-    cost = transformer_cost(network, family, template, 1, size, _HALF, checkpointing=True)
-    return size_of(network, _HALF), words, cost
+    network, language = networks[0], networks[-1]
+    return transformer_cost(network, language, family, template, 1, size, _HALF, checkpointing=True)
+
+
+def together(networks: Sequence[nn.Module], cost: Cost, kind: Quantize | None) -> float:
+    """GiB of all weights and one example."""
+    weights = sum(bytes_of(one, _HALF, kind) for one in networks)
+    block = max(whole_block(one, _HALF, kind) for one in networks)
+    return (weights + cost.peak + block) / 2**30
 
 
 def table(sizes: tuple[int, ...], say: Say) -> str:
     """Lines of Markdown: GiB and hours for each family and size of the pictures."""
     config = TrainConfig()
     lines = [
-        "| family | pixels | transformer | text encoders | one example | together | standard run |",
-        "|---|---|---|---|---|---|---|",
+        "| family | pixels | transformer | text encoders | example | together | int8, fp8 | nf4 "
+        "| standard run |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for family in FAMILIES:
         if family.name not in _NETWORKS:
             continue
+        networks = networks_of(family)
+        network, *words = (bytes_of(one, _HALF) / 2**30 for one in networks)
         for size in sizes:
             say(f"{family.name} at {size}")
-            network, words, cost = cost_of(family, size)
+            cost = cost_of(family, networks, size)
             flops = config.samples * (cost.forward + cost.backward)
             flops += config.num_targets * cost.forward
-            gib = [part / 2**30 for part in (network, words, cost.peak)]
+            kinds: tuple[Quantize | None, ...] = (None, "int8", "nf4")
+            whole = (together(networks, cost, kind) for kind in kinds)
+            gib = [network, sum(words), cost.peak / 2**30, *whole]
             hours = flops / (_RATE * _SHARE) / 3600
-            cells = (family.name, str(size), *(f"{x:.1f}" for x in (*gib, sum(gib))))
+            cells = (family.name, str(size), *(f"{x:.1f}" for x in gib))
             lines.append(f"| {' | '.join(cells)} | {hours:.1f} h |")
     return "\n".join(lines) + "\n"
 

@@ -33,7 +33,8 @@ from apl_core.training.frozen import frozen
 from apl_core.training.initial import initial_rows
 from apl_core.training.parallel import Group
 from apl_core.training.step import gradient
-from apl_trainer.checkpoints.cost import matmul_rate, size_of, unet_cost
+from apl_trainer.checkpoints.cost import matmul_rate, unet_cost
+from apl_trainer.checkpoints.quantize import bytes_of
 from apl_trainer.models.clip_text import ClipTower
 from apl_trainer.models.unet import UnetDenoiser
 
@@ -239,7 +240,7 @@ def expected_peaks() -> dict[str, float]:
             unet = UNet2DConditionModel(**config)
         width = int(config["cross_attention_dim"])
         cost = unet_cost(unet, 1, side, torch.bfloat16, True, width)
-        whole = size_of(unet, torch.bfloat16) + _TEXT_BYTES[name] + cost.peak
+        whole = bytes_of(unet, torch.bfloat16) + _TEXT_BYTES[name] + cost.peak
         found[f"gib.expected_peak.{name}_{side * 8}"] = whole / 2**30
     return found
 

@@ -107,7 +107,7 @@ class RowsAtLayers(LanguageEncoder):
             return hook
 
         handles = [
-            self._blocks[entry].register_forward_pre_hook(replaced(group * scale))
+            self.reader.blocks[entry].register_forward_pre_hook(replaced(group * scale))
             for entry, group, scale in zip(self._entries, groups, self._scales, strict=True)
         ]
         try:

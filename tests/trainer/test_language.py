@@ -125,7 +125,7 @@ def test_an_empty_text_has_rows_only_if_they_are_everywhere() -> None:
 def test_gradients_reach_the_rows_and_nothing_else() -> None:
     one, given = encoder("bert"), rows()
     live = Rows({"smollm2": given.vectors["smollm2"].double().requires_grad_()}, 2)
-    one.model.double()
+    one.reader.model.double()
 
     def loss(values: Tensor) -> Tensor:
         return (one.encode(TEXTS[:2], Rows({"smollm2": values}, 2)).cross ** 3).mean()
@@ -134,7 +134,7 @@ def test_gradients_reach_the_rows_and_nothing_else() -> None:
     whole.backward()
     gradient = live.vectors["smollm2"].grad
     assert gradient is not None and bool((gradient.abs().amax(1) > 0).all())
-    assert not any(weight.requires_grad for weight in one.model.parameters())
+    assert not any(weight.requires_grad for weight in one.reader.model.parameters())
     step = torch.zeros_like(live.vectors["smollm2"])
     step[3, 5] = 1e-5
     with torch.no_grad():

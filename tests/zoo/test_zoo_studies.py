@@ -83,7 +83,7 @@ def test_a_learned_word_stands_where_a_name_would_inside_of_the_prefix() -> None
 
     parts = [ids("[CLS]"), prefix.front("minilm"), ids("a photo of"), word.vectors["minilm"]]
     parts += [ids("in a hat"), prefix.back("minilm"), ids("[SEP]")]
-    wanted = encoder.model(inputs_embeds=torch.cat(parts)[None]).last_hidden_state
+    wanted = encoder.reader.model(inputs_embeds=torch.cat(parts)[None]).last_hidden_state
     torch.testing.assert_close(found.cross, wanted, atol=1e-5, rtol=1e-4)
 
 

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from apl_core.ports import Conditioning
 from apl_core.prefix import WIDTHS
 
-from ..models.language import Template
+from ..models.language import Reader, Template
 from .pipelines import Family
 
 
@@ -116,6 +116,7 @@ def unet_cost(
 
 def transformer_cost(
     network: nn.Module,
+    language: nn.Module,
     family: Family,
     template: Template,
     batch: int,
@@ -123,22 +124,29 @@ def transformer_cost(
     dtype: torch.dtype,
     checkpointing: bool,
 ) -> Cost:
-    """Cost of predicting noise for `batch` pictures of `size` pixels and going back to the text.
+    """Cost of reading `batch` texts, predicting noise for as many pictures of `size` pixels, and
+    going back to the rows.
 
-    `network`, a family's transformer, is on the meta device; `template` says how a text is read.
+    `network`, a family's transformer, and `language`, its language model or T5, are on the meta
+    device; `template` says how a text is read. CLIP beside T5 is not counted.
     """
     given: Any = network.to(dtype=dtype).eval().requires_grad_(False)
     if checkpointing:
         given.enable_gradient_checkpointing()
-    width = len(template.layers) * WIDTHS[family.key]
+    reading = language.to(dtype=dtype).eval().requires_grad_(False)
+    reader = Reader(reading, template.layers, checkpointing)
     pooled = sum(WIDTHS[key] for key in family.clips.values())
     with torch.device("meta"):
         x_t = torch.empty(batch, *family.latent_shape(size), dtype=dtype)
         noise = torch.zeros(batch)
-        cross = torch.empty(batch, template.fill or _TEXT, width, dtype=dtype, requires_grad=True)
+        places = batch, template.fill or _TEXT, WIDTHS[family.key]
+        text = torch.empty(*places, dtype=dtype, requires_grad=True)
         brief = torch.empty(batch, pooled, dtype=dtype) if pooled else None
-    texts = Conditioning(cross, brief)
-    return _counted(lambda: family.call(given, x_t, noise, texts))
+
+    def run() -> Tensor:
+        return family.call(given, x_t, noise, Conditioning(reader.states(text, None), brief))
+
+    return _counted(run)
 
 
 _TEXT = 128
@@ -179,11 +187,6 @@ def _fused_attention() -> Iterator[None]:
         yield
     finally:
         nn.functional.scaled_dot_product_attention = usual
-
-
-def size_of(module: nn.Module, dtype: torch.dtype) -> int:
-    """Bytes of a module's weights in a dtype."""
-    return sum(p.numel() for p in module.parameters()) * dtype.itemsize
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 0) -> float:

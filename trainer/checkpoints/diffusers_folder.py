@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -91,25 +90,13 @@ def _transformer(path: Path, name: str, index: dict[str, Any]) -> PipelineInfo:
     if kind is None:
         raise refuse(path, f"its text encoder is {width} wide, which is no {NAMES[name]}'s")
     contents = Contents.of(path, weight_files(path, "transformer", "diffusion_pytorch_model"))
-    texts = [Contents.of(path, weight_files(path, p, "model")) for p in kind.encoders]
+    for encoder in kind.encoders:
+        Contents.of(path, weight_files(path, encoder, "model"))  # refused now, not after an hour
     network = _json(path, "transformer/config.json")
     schedule = _json(path, "scheduler/scheduler_config.json")
     levels = kind.distilled if _distilled(path, name, index, network) else 0
     stored = stored_as(contents, "")
-    words = sum(_bytes(one) for one in texts)
-    return PipelineInfo(path, kind, stored, index, schedule, _bytes(contents), words, levels)
-
-
-_UNREAD = ("visual.", "lm_head.")
-"""Parts of a language model that no prompt needs."""
-
-
-def _bytes(contents: Contents) -> int:
-    """Of weights in half precision."""
-    shapes = contents.shapes.items()
-    return sum(
-        2 * math.prod(shape) for name, shape in shapes if not any(p in name for p in _UNREAD)
-    )
+    return PipelineInfo(path, kind, stored, index, schedule, levels)
 
 
 _DISTILLED = ("turbo", "schnell", "lightning", "distilled")

@@ -27,6 +27,7 @@ from .detect import CheckpointInfo, Network, Text, detect
 from .loaded import CheckpointModel, Encoder, Info, Options
 from .pipeline_load import check_pipeline_texts, load_encoder, load_pipeline, refuse_clip_skip
 from .pipelines import PipelineInfo
+from .quantize import Quantize, check_quantize
 from .safetensors_index import FIX, refuse, sound
 from .text_encoders import new_text_model, own_names, plain_names
 from .tokenizer import find_tokenizer
@@ -58,6 +59,7 @@ def load_detected(
     with sound(found.path):
         if isinstance(found, PipelineInfo):
             return load_pipeline(found, options)
+        refuse_quantize(found, options.quantize)
         encoder = load_texts(found, options)
         weights = _unet_weights(found.unet, options.dtype)
         unet = fill(found.path, "U-Net", empty(UNet2DConditionModel, found.unet), weights)
@@ -79,6 +81,17 @@ def load_texts(found: Info, options: Options) -> Encoder:
     for tower in towers:
         tower.module.eval().requires_grad_(False).to(options.device)
     return ReferenceEncoder(towers)
+
+
+def refuse_quantize(found: Info, kind: Quantize | None) -> None:
+    """ConfigError where quantizing is asked for in vain, or its library is missing."""
+    if kind is not None and not isinstance(found, PipelineInfo):
+        raise ConfigError(
+            f"quantize {found.family} to {kind}",
+            "its weights are small beside what learning takes",
+            "leave --quantize out; --vram 4 to 8 saves memory otherwise",
+        )
+    check_quantize(kind)
 
 
 def schedule_of(found: CheckpointInfo) -> Schedule:

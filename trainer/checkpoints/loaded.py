@@ -17,6 +17,7 @@ from ..models.vae import VaeLatents
 from ..sampling import Sampler
 from .family import CheckpointInfo
 from .pipelines import PipelineInfo
+from .quantize import Quantize
 
 Info = CheckpointInfo | PipelineInfo
 """What was found out about a checkpoint."""
@@ -27,6 +28,8 @@ class Options:
     """How a checkpoint is to be loaded; `clip_skip` counts as hosts do, 1 being the last layer.
 
     `size` of the pictures in pixels, the family's own by default: noise levels may depend on it.
+    `quantize` the frozen blocks of a pipeline; `checkpointing` computes its language model again on
+    the way back.
     """
 
     tokenizer: Path | None = None
@@ -36,6 +39,8 @@ class Options:
     text_dtype: torch.dtype = torch.float32
     device: str = "cpu"
     size: int | None = None
+    quantize: Quantize | None = None
+    checkpointing: bool = False
 
 
 class Encoder(TextEncoderPort, Protocol):

@@ -25,17 +25,17 @@ from ..models.transformer import FlowDenoiser
 from ..models.vae import latents_of
 from .loaded import CheckpointModel, Encoder, Options
 from .pipelines import PipelineInfo
+from .quantize import check_quantize, quantize
 from .safetensors_index import refuse
 
 
 def load_pipeline(found: PipelineInfo, options: Options) -> CheckpointModel:
     """Load a folder of a diffusers pipeline; AplError if anything of it does not fit."""
     refuse_clip_skip(found, options.clip_skip)
+    check_quantize(options.quantize)
     encoder = load_encoder(found, options)
-    network = _network(found, "transformer", options.dtype)
-    vae = _network(found, "vae", torch.float32)
-    for module in (network, vae):
-        module.to(options.device)
+    network = _placed(_network(found, "transformer", options.dtype), options)
+    vae = _network(found, "vae", torch.float32).to(options.device)
     denoiser = FlowDenoiser(network, found.schedule(options.size), found.kind.call)
     return CheckpointModel(found, encoder, denoiser, latents_of(vae))
 
@@ -76,21 +76,18 @@ def check_pipeline_texts(found: PipelineInfo, tokenizer: Path | None, texts: Ite
 
 def _language(found: PipelineInfo, options: Options) -> LanguageEncoder:
     key, folder = found.kind.key, found.path / found.kind.part
-    kind: Any = transformers.T5EncoderModel if key == "t5xxl" else transformers.AutoModel
-    model = _text_model(found, kind, folder, options)
+    model = _placed(_text_model(found, found.kind.part, options.text_dtype), options)
     tokenizer = _tokenizer(options.tokenizer or _beside(folder))
     template = found.template
     if found.kind.cuts:
         before = tokenizer(template.before, add_special_tokens=False).input_ids
         template = replace(template, cut=len(before))
-    return LanguageEncoder(key, model, tokenizer, template)
+    return LanguageEncoder(key, model, tokenizer, template, checkpointing=options.checkpointing)
 
 
 def _tower(found: PipelineInfo, part: str, key: str, pools: bool, options: Options) -> ClipTower:
-    kind = transformers.CLIPTextModel if pools else transformers.CLIPTextModelWithProjection
-    folder = found.path / part
-    model = _text_model(found, kind, folder, options)
-    tokenizer = _tokenizer(_beside(folder))
+    model = _text_model(found, part, options.text_dtype).to(options.device)
+    tokenizer = _tokenizer(_beside(found.path / part))
     pad = tokenizer.eos_token_id if key == "clip_l" else 0
     return ClipTower(key, model, tokenizer, pad, skip=0 if pools else 1, pools=pools)
 
@@ -109,11 +106,25 @@ def _tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def _text_model(found: PipelineInfo, kind: Any, folder: Path, options: Options) -> nn.Module:
+def _text_model(found: PipelineInfo, part: str, dtype: torch.dtype) -> nn.Module:
     """A frozen text model; of one that sees pictures, the part that reads."""
-    model = _read(found, kind, folder, options.text_dtype)
-    model = getattr(model, "language_model", model)
-    return model.eval().requires_grad_(False).to(options.device)
+    model = _read(found, _text_kind(found, part), found.path / part, dtype)
+    return getattr(model, "language_model", model).eval().requires_grad_(False)
+
+
+def _text_kind(found: PipelineInfo, part: str) -> Any:
+    """The class of transformers that a text encoder is of."""
+    if part in found.kind.clips:
+        alone = list(found.kind.clips.values()) == ["clip_l"]
+        return transformers.CLIPTextModel if alone else transformers.CLIPTextModelWithProjection
+    return transformers.T5EncoderModel if found.kind.key == "t5xxl" else transformers.AutoModel
+
+
+def _placed(module: nn.Module, options: Options) -> nn.Module:
+    """A network on its device, in fewer bits if asked."""
+    if options.quantize is None:
+        return module.to(options.device)
+    return quantize(module, options.quantize, options.device)
 
 
 def _network(found: PipelineInfo, part: str, dtype: torch.dtype) -> nn.Module:
@@ -126,6 +137,18 @@ def empty_network(found: PipelineInfo) -> nn.Module:
     kind = _kind(found, "transformer")
     with torch.device("meta"):
         return kind.from_config(kind.load_config(found.path / "transformer"))
+
+
+def empty_texts(found: PipelineInfo) -> dict[str, nn.Module]:
+    """The text encoders by their keys, without their weights, on the meta device."""
+    made: dict[str, nn.Module] = {}
+    for part, key in found.kind.encoders.items():
+        kind = _text_kind(found, part)
+        config = transformers.AutoConfig.from_pretrained(found.path / part, local_files_only=True)
+        with torch.device("meta"):
+            whole: Any = getattr(kind, "from_config", kind)(config)
+        made[key] = getattr(whole, "language_model", whole)
+    return made
 
 
 def _kind(found: PipelineInfo, part: str) -> Any:

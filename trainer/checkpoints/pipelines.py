@@ -107,8 +107,7 @@ FAMILIES: Sequence[Family] = (
 class PipelineInfo:
     """A folder of a diffusers pipeline that can be used, and all that is needed to load it.
 
-    `levels` is the number of noise levels that a distilled model is sampled at, else 0. Bytes are
-    those of the transformer and of the text encoders in half precision.
+    `levels` is the number of noise levels that a distilled model is sampled at, else 0.
     """
 
     path: Path
@@ -116,8 +115,6 @@ class PipelineInfo:
     stored: str
     index: Mapping[str, Any]
     scheduler: Mapping[str, Any]
-    network_bytes: int
-    text_bytes: int
     levels: int = 0
     prediction: Prediction = "flow"
     size: int = 1024

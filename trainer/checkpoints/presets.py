@@ -15,12 +15,13 @@ from apl_core.metadata import printable
 from apl_core.schedule import Prediction
 from apl_core.training.config import TrainConfig
 
-from .cost import Cost, matmul_rate, size_of, transformer_cost, unet_cost
+from .cost import Cost, matmul_rate, transformer_cost, unet_cost
 from .detect import CheckpointInfo, detect
-from .load import empty
+from .load import empty, refuse_quantize
 from .loaded import Info
-from .pipeline_load import empty_network
+from .pipeline_load import empty_network, empty_texts
 from .pipelines import PipelineInfo
+from .quantize import Quantize, bytes_of, whole_block
 from .safetensors_index import sound
 from .text_encoders import new_text_model
 
@@ -81,13 +82,15 @@ def _try(device: torch.device) -> None:
         raise ConfigError(f"set device {device}", found, "give cuda or cpu") from error
 
 
-def preset_for(found: Info, vram: int | None, device: torch.device) -> MemoryPreset:
+def preset_for(
+    found: Info, vram: int | None, device: torch.device, quantize: Quantize | None = None
+) -> MemoryPreset:
     """The preset of `--vram`, else of the GPU's own memory; ConfigError if the model is too big."""
     if vram is None and device.type != "cuda":
         return CPU
     gigabytes = vram or int(torch.cuda.get_device_properties(device).total_memory / 1e9 + 0.5)
     if isinstance(found, PipelineInfo):
-        return _preset_beside(found, gigabytes)
+        return _preset_beside(found, gigabytes, quantize)
     table = PRESETS_XL if found.family == "SDXL" else PRESETS
     fitting = [size for size in table if size <= gigabytes]
     if not fitting:
@@ -99,18 +102,21 @@ def preset_for(found: Info, vram: int | None, device: torch.device) -> MemoryPre
     return table[max(fitting)]
 
 
-def _preset_beside(found: PipelineInfo, gigabytes: int) -> MemoryPreset:
-    """What fits beside a transformer and its text encoders in half precision."""
-    weights = found.network_bytes + found.text_bytes
+def _preset_beside(found: PipelineInfo, gigabytes: int, quantize: Quantize | None) -> MemoryPreset:
+    """What fits beside a transformer and its text encoders in half precision, or in fewer bits."""
+    networks = [empty_network(found), *empty_texts(found).values()]
+    sizes = [bytes_of(network, torch.bfloat16, quantize) for network in networks]
+    weights, words = sum(sizes), sum(sizes[1:])
     examples = int((gigabytes * 1e9 - weights) // _ROOM)
     if examples >= 1:
         return MemoryPreset(micro=examples, size=_SIDE)
     raise ConfigError(
         f"train on {gigabytes} GB",
         f"the weights of {found.family} need {weights / 1e9:.0f} GB and an example about "
-        f"{_ROOM / 1e9:.0f}: {found.text_bytes / 1e9:.0f} GB are the text encoder's",
-        "use a bigger card; or learn on texts alone, which loads the text encoders only: "
-        "--texts-alone",
+        f"{_ROOM / 1e9:.0f}: {words / 1e9:.0f} GB are the text encoder's",
+        "use a bigger card"
+        + (", or weights in fewer bits: --quantize int8, or nf4" if quantize is None else "")
+        + "; or learn on texts alone, which loads the text encoders only: --texts-alone",
     )
 
 
@@ -157,6 +163,7 @@ class TrainingSetup:
     device: torch.device
     preset: MemoryPreset
     size: int
+    quantize: Quantize | None = None
 
     @staticmethod
     def of(
@@ -166,6 +173,7 @@ class TrainingSetup:
         vram: int | None = None,
         size: int | None = None,
         texts_alone: bool = False,
+        quantize: Quantize | None = None,
     ) -> TrainingSetup:
         """Look at a checkpoint's names and shapes, and at the device; AplError.
 
@@ -174,8 +182,9 @@ class TrainingSetup:
         place = own_device(device)
         info = detect(path, prediction)
         half = MemoryPreset() if place.type == "cuda" else CPU
-        preset = half if texts_alone else preset_for(info, vram, place)
-        return TrainingSetup(info, place, preset, picture_size(info, preset, size))
+        refuse_quantize(info, quantize)
+        preset = half if texts_alone else preset_for(info, vram, place, quantize)
+        return TrainingSetup(info, place, preset, picture_size(info, preset, size), quantize)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -221,7 +230,7 @@ class Forecast:
 def forecast(setup: TrainingSetup, config: TrainConfig) -> Forecast:
     """Counted on the meta device; the time is that of this machine's measured matrix products.
 
-    The text encoder's and the VAE's own work is small beside the denoiser's and not counted.
+    CLIP's and the VAE's own work is small beside the denoiser's and not counted.
     """
     found, device, dtype = setup.info, setup.device, setup.dtype
     micro = min(config.micro_batch or config.batch, config.batch)
@@ -240,7 +249,7 @@ def _of_unet(found: CheckpointInfo, setup: TrainingSetup, micro: int) -> tuple[i
     """Bytes of the weights, and the cost of a micro-batch."""
     unet = empty(UNet2DConditionModel, found.unet)
     texts = [new_text_model(text.config, text.projected) for text in found.texts]
-    weights = size_of(unet, setup.dtype) + sum(size_of(m, setup.text_dtype) for m in texts)
+    weights = bytes_of(unet, setup.dtype) + sum(bytes_of(m, setup.text_dtype) for m in texts)
     side = setup.size // 2 ** (len(found.vae.config["block_out_channels"]) - 1)
     width = sum(found.widths.values())
     checkpointing = setup.preset.checkpointing
@@ -248,9 +257,13 @@ def _of_unet(found: CheckpointInfo, setup: TrainingSetup, micro: int) -> tuple[i
 
 
 def _of_pipeline(found: PipelineInfo, setup: TrainingSetup, micro: int) -> tuple[int, Cost]:
-    share = setup.dtype.itemsize / torch.bfloat16.itemsize
+    network, texts = empty_network(found), empty_texts(found)
+    networks = [network, *texts.values()]
+    weights = sum(bytes_of(one, setup.dtype, setup.quantize) for one in networks)
+    block = max(whole_block(one, setup.dtype, setup.quantize) for one in networks)
     cost = transformer_cost(
-        empty_network(found),
+        network,
+        texts[found.kind.key],
         found.kind,
         found.template,
         micro,
@@ -258,7 +271,7 @@ def _of_pipeline(found: PipelineInfo, setup: TrainingSetup, micro: int) -> tuple
         setup.dtype,
         setup.preset.checkpointing,
     )
-    return int(share * (found.network_bytes + found.text_bytes)), cost
+    return weights, replace(cost, peak=cost.peak + block)
 
 
 def _words(seconds: float) -> str:

@@ -31,6 +31,7 @@ from .load import load_detected
 from .loaded import CheckpointModel, Options
 from .presets import TrainingSetup
 from .previews import Previews
+from .quantize import Quantize
 from .self_generated import draw_data, jobs
 from .training_data import LatentCache, PlainSource, heldout_names, material_of, read_data
 
@@ -58,6 +59,7 @@ class CheckpointOrigin:
     draw_steps: int = PICTURE_STEPS
     compile: bool = False
     texts_alone: bool = False
+    quantize: str | None = None
 
     @property
     def people(self) -> tuple[ListedPerson, ...]:
@@ -72,7 +74,13 @@ class CheckpointOrigin:
         """Look at the checkpoint and the device; AplError."""
         prediction = cast("Prediction | None", self.prediction)
         return TrainingSetup.of(
-            Path(self.checkpoint), prediction, self.device, self.vram, self.size, self.texts_alone
+            Path(self.checkpoint),
+            prediction,
+            self.device,
+            self.vram,
+            self.size,
+            self.texts_alone,
+            cast("Quantize | None", self.quantize),
         )
 
     def options(self, setup: TrainingSetup) -> Options:
@@ -85,6 +93,8 @@ class CheckpointOrigin:
             setup.text_dtype,
             str(setup.device),
             setup.size,
+            setup.quantize,
+            setup.preset.checkpointing,
         )
 
     def measured_by(self, prefix: Path) -> str:

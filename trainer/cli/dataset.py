@@ -244,11 +244,19 @@ def _real(given: argparse.Namespace) -> tuple[GenerationTools, Encoder]:
     faces, attributes = required_readers(choices)
     dtypes = drawing_dtypes(found, given.half)
     options = Options(
-        given.tokenizer, given.clip_skip, given.prediction, *dtypes, device=device, size=size
+        given.tokenizer,
+        given.clip_skip,
+        given.prediction,
+        *dtypes,
+        device=device,
+        size=size,
+        quantize=given.quantize,
     )
     model = load_checkpoint(given.model, options, tqdm_write)
     skip = "" if given.clip_skip is None else f", clip skip {given.clip_skip}"
-    reading = f"predicts {found.prediction}, {str(dtypes[0]).removeprefix('torch.')}{skip}"
+    fewer = "" if given.quantize is None else f", quantized to {given.quantize}"
+    dtype = str(dtypes[0]).removeprefix("torch.")
+    reading = f"predicts {found.prediction}, {dtype}{fewer}{skip}"
     return real_tools(model, book, choices, faces, attributes, reading), model.encoder
 
 

@@ -91,7 +91,13 @@ def run_train(given: argparse.Namespace) -> int:
     config = TrainConfig.from_mapping(settings)
     _check_data(given)
     setup = TrainingSetup.of(
-        model, given.prediction, given.device, given.vram, given.size, given.texts_alone
+        model,
+        given.prediction,
+        given.device,
+        given.vram,
+        given.size,
+        given.texts_alone,
+        given.quantize,
     )
     config = setup.fitted(config, settings)
     described = config.target == "description"
@@ -125,6 +131,7 @@ def run_train(given: argparse.Namespace) -> int:
         given.draw_steps or setup.info.steps,
         given.compile,
         given.texts_alone,
+        given.quantize,
     )
     if given.texts_alone:
         return begin(given, config, TextRun(origin, setup))

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from apl_core.alignment import same_words
 from apl_core.encoding import embed, refuse_misfit, row_marks
@@ -49,24 +50,55 @@ class Template:
     lead: str = ""
 
 
-class LanguageEncoder:
-    """A TextEncoderPort over one frozen transformer with relative or absolute positions.
+class Reader:
+    """The layers of one frozen transformer up to the last that is read; the model stays as it is.
 
-    The model stays as it is; layers behind the last one that is read are not run. With `hidden` the
-    rows' own states are taken out again: a denoiser sees as many tokens as without a prefix.
+    With `checkpointing` the way back computes each layer again instead of keeping what it made.
     """
 
     def __init__(
-        self, key: str, model: nn.Module, tokenizer: Any, template: Template, hidden: bool = False
+        self, model: nn.Module, layers: Sequence[int], checkpointing: bool = False
+    ) -> None:
+        self._all = len(_blocks(model)[2])
+        self._layers = [n if n >= 0 else self._all + 1 + n for n in layers]
+        self.checkpointing = checkpointing
+        self.model = _shortened(model, max(self._layers), checkpointing)
+        _, name, self.blocks = _blocks(self.model)
+        self.causal = name == "layers"
+        takes = inspect.signature(self.model.forward).parameters
+        self._cache = "cache" if "cache" in takes else "past_key_values"
+
+    def states(self, embeddings: Tensor, mask: Tensor | None, cache: Any = None) -> Tensor:
+        """States (B, N, width * layers) behind the chosen layers, of embeddings (B, N, width)."""
+        model: Any = self.model
+        more = {} if cache is None else {self._cache: cache, "use_cache": True}
+        with _outputs(self.blocks) as behind:
+            out = model(inputs_embeds=embeddings, attention_mask=mask, **more)
+        found = [
+            out.last_hidden_state if number == self._all else behind[number - 1]
+            for number in self._layers
+        ]
+        return torch.cat(found, -1)
+
+
+class LanguageEncoder:
+    """A TextEncoderPort over one frozen transformer with relative or absolute positions.
+
+    With `hidden` the rows' own states are taken out again: a denoiser sees as many tokens as
+    without a prefix. `checkpointing` as in `Reader`.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        model: nn.Module,
+        tokenizer: Any,
+        template: Template,
+        hidden: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         self.key, self.tokenizer, self.template, self.hidden = key, tokenizer, template, hidden
-        self._all = len(_blocks(model)[2])
-        self._layers = [n if n >= 0 else self._all + 1 + n for n in template.layers]
-        self.model = _shortened(model, max(self._layers))
-        _, name, self._blocks = _blocks(self.model)
-        takes = inspect.signature(self.model.forward).parameters
-        self._causal = name == "layers"
-        self._cache = "cache" if "cache" in takes else "past_key_values"
+        self.reader = Reader(model, template.layers, checkpointing)
         self._before, self._after = (
             self._ids(words) for words in (template.before, template.after)
         )
@@ -84,11 +116,11 @@ class LanguageEncoder:
     @property
     def modules(self) -> Sequence[nn.Module]:
         """The transformer."""
-        return [self.model]
+        return [self.reader.model]
 
     def token_embedding(self, key: str) -> Tensor:
         """The token-embedding table (vocabulary, width)."""
-        model: Any = self.model
+        model: Any = self.reader.model
         return model.get_input_embeddings().weight
 
     def pieces(self, text: str) -> list[str]:
@@ -154,7 +186,8 @@ class LanguageEncoder:
 
     def _shared(self, placed: Sequence[Sequence[int]]) -> int:
         """How many tokens all texts begin with, the template's and the rows, if they run once."""
-        if not self._causal or len(placed) < 2:
+        again = self.reader.checkpointing and torch.is_grad_enabled()
+        if again or not self.reader.causal or len(placed) < 2:  # a cache is filled only once
             return 0
         alike = (len(set(some)) == 1 for some in zip(*placed, strict=False))
         count = len(list(itertools.takewhile(bool, alike)))
@@ -164,25 +197,14 @@ class LanguageEncoder:
         """States (B, N, width * layers) behind the chosen layers."""
         given = None if bool(mask.all()) else mask.long()
         if not shared:
-            return self._read(embeddings, given)
+            return self.reader.states(embeddings, given)
         from transformers import DynamicCache
 
         cache = DynamicCache()
-        front = self._read(embeddings[:1, :shared], None, cache)
+        front = self.reader.states(embeddings[:1, :shared], None, cache)
         cache.batch_repeat_interleave(len(embeddings))
-        rest = self._read(embeddings[:, shared:], given, cache)
+        rest = self.reader.states(embeddings[:, shared:], given, cache)
         return torch.cat([front.expand(len(embeddings), -1, -1), rest], 1)
-
-    def _read(self, embeddings: Tensor, mask: Tensor | None, cache: Any = None) -> Tensor:
-        model: Any = self.model
-        more = {} if cache is None else {self._cache: cache, "use_cache": True}
-        with _outputs(self._blocks) as behind:
-            out = model(inputs_embeds=embeddings, attention_mask=mask, **more)
-        states = [
-            out.last_hidden_state if number == self._all else behind[number - 1]
-            for number in self._layers
-        ]
-        return torch.cat(states, -1)
 
 
 def refuse_special(special: frozenset[int], ids: Sequence[int]) -> None:
@@ -208,11 +230,12 @@ def _blocks(model: Any) -> tuple[nn.Module, str, nn.ModuleList]:
     )
 
 
-def _shortened(model: nn.Module, count: int) -> nn.Module:
+def _shortened(model: nn.Module, count: int, checkpointing: bool) -> nn.Module:
     """The first `count` layers of a model, with the weights that it has."""
     inner, name, blocks = _blocks(model)
     short = _copied(inner)
-    setattr(short, name, nn.ModuleList(list(blocks)[:count]))
+    kept = list(blocks)[:count]
+    setattr(short, name, nn.ModuleList(map(checkpoint_wrapper, kept) if checkpointing else kept))
     if inner is model:
         return short
     whole: Any = _copied(model)

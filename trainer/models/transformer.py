@@ -48,7 +48,7 @@ class FlowDenoiser:
 
     def output(self, x_t: Tensor, noise: Tensor, texts: Conditioning) -> Tensor:
         """What the network says (B, C, H, W), in float32, of x_t with a share `noise` (B,)."""
-        dtype = next(self.network.parameters()).dtype
+        dtype = next(p.dtype for p in self.network.parameters() if p.is_floating_point())
         pooled = None if texts.pooled is None else texts.pooled.to(dtype)
         given = Conditioning(texts.cross.to(dtype), pooled, texts.mask)
         return self._call(self.network, x_t.to(dtype), noise.float(), given).float()
