@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 from slim_checkpoints import FAMILIES, pipeline, write_file
 
@@ -161,6 +162,36 @@ def test_it_says_what_it_recognized(written: dict[str, Path]) -> None:
     )
     assert "SD 2.x (clip_h 1024), diffusers folder" in said["sd2 folder"]
     assert "SDXL (clip_l 768 + clip_g 1280), single file" in said["sdxl file"]
+
+
+def test_a_flow_is_predicted_as_diffusers_steps_it(tmp_path: Path) -> None:
+    """An SDXL that learned by rectified flow: said by its scheduler, or by the user of a file."""
+    pipe = pipe_of("sdxl")
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    flowing = pipeline("sdxl")
+    flowing.register_modules(scheduler=scheduler)
+    flowing.save_pretrained(tmp_path / "flow")
+    file = write_file("sdxl", pipe, tmp_path / "flow.safetensors")
+    assert detect(file).prediction == "eps" and detect(file, "flow").prediction == "flow"
+    model = load_checkpoint(tmp_path / "flow")
+    assert (model.recognized.prediction, model.recognized.shift) == ("flow", 3.0)
+    random = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(1, 4, 16, 16, generator=random) for _ in range(2))
+    texts, steps = model.encoder.encode(["a red circle"], None), torch.tensor([700])
+    x_t = model.denoiser.schedule.q_sample(clean, noise, steps)
+    eps = model.denoiser.predict_noise(x_t, steps, texts)
+    # the same place on the path, by diffusers' scheduler: x_t, its time, and a step to no noise
+    sigma = float(model.denoiser.schedule.flow[steps])
+    torch.testing.assert_close(scheduler.scale_noise(clean, scheduler.timesteps[:1], noise), noise)
+    torch.testing.assert_close(x_t, sigma * noise + (1 - sigma) * clean)
+    side = 16.0 * model.latents.pixels
+    sizes = torch.tensor([[side, side, 0, 0, side, side]])
+    added = {"text_embeds": texts.pooled, "time_ids": sizes}
+    velocity = flowing.unet(x_t, 1000 * sigma, texts.cross, added_cond_kwargs=added).sample
+    scheduler.set_timesteps(sigmas=[sigma])
+    scheduler.sigmas = torch.tensor([sigma, 0.0])  # it has shifted the given one once more
+    ended = scheduler.step(velocity, scheduler.timesteps[0], x_t).prev_sample
+    torch.testing.assert_close((x_t - sigma * eps) / (1 - sigma), ended, atol=1e-4, rtol=1e-4)
 
 
 def test_v_prediction_is_found(written: dict[str, Path], tmp_path: Path) -> None:

@@ -120,6 +120,8 @@ def _prediction(contents: Contents, family: str) -> Prediction:
     said = contents.metadata.get("modelspec.prediction_type", "").lower()
     if "v_pred" in contents.shapes or said in ("v", "v_prediction"):
         return "v"
+    if said in ("flow", "rectified_flow"):
+        return "flow"
     if "edm_mean" in contents.shapes or said == "edm":
         raise refuse(contents.path, "it is trained on another noise schedule (EDM)", FIX)
     last = f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias"

@@ -29,7 +29,11 @@ TEXT_PARTS = ("text_encoder", "text_encoder_2")
 _PIPELINES = ("StableDiffusion", "StableDiffusionXL")
 _ENDINGS = ("Pipeline", "Img2ImgPipeline")
 _FROM_PICTURES = ("Edit", "Inpaint", "Kontext", "Fill", "ControlNet", "Redux", "Omni", "Upscale")
-_PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
+_PREDICTIONS: dict[str, Prediction] = {
+    "epsilon": "eps",
+    "v_prediction": "v",
+    "flow_prediction": "flow",
+}
 
 
 def detect_folder(path: Path, prediction: Prediction | None) -> CheckpointInfo | PipelineInfo:
@@ -56,7 +60,9 @@ def detect_folder(path: Path, prediction: Prediction | None) -> CheckpointInfo |
         raise refuse(
             path, f"its noise schedule is {printable(str(scheduler['beta_schedule']), 40)}"
         )
-    kind = _PREDICTIONS.get(str(scheduler.get("prediction_type", "epsilon")))
+    flows = str(scheduler.get("_class_name")).startswith("FlowMatch")
+    usual = "flow_prediction" if flows else "epsilon"
+    kind = _PREDICTIONS.get(str(scheduler.get("prediction_type", usual)))
     if kind is None and prediction is None:
         said = printable(str(scheduler["prediction_type"]), 40)
         raise refuse(path, f"its U-Net predicts {said}", "say what it is with --prediction")
@@ -76,6 +82,7 @@ def detect_folder(path: Path, prediction: Prediction | None) -> CheckpointInfo |
         stored_as(unet.contents, ""),
         betas,
         bool(scheduler.get("rescale_betas_zero_snr")),
+        float(scheduler.get("shift") or scheduler.get("flow_shift") or 1.0),
     )
 
 

@@ -62,7 +62,7 @@ class Network:
 class CheckpointInfo:
     """A checkpoint that can be used, and all that is needed to load it.
 
-    `guidance` and `steps` are those that it is sampled with.
+    `guidance` and `steps` are those that it is sampled with; `shift` is that of a flow's levels.
     """
 
     path: Path
@@ -74,6 +74,7 @@ class CheckpointInfo:
     stored: str
     betas: tuple[int, float, float] = BETAS
     zero_snr: bool = False
+    shift: float = 1.0
     guidance: float = 7.0
     steps: int = 20
 

@@ -96,6 +96,8 @@ def refuse_quantize(found: Info, kind: Quantize | None) -> None:
 
 def schedule_of(found: CheckpointInfo) -> Schedule:
     """The noise levels that a checkpoint was trained on."""
+    if found.prediction == "flow":
+        return Schedule.rectified_flow(shift=found.shift)
     schedule = Schedule.scaled_linear(*found.betas)
     return schedule.to_zero_snr() if found.zero_snr else schedule
 

@@ -85,7 +85,9 @@ def _add_reading(verb: argparse._ActionsContainer) -> None:  # pyright: ignore[r
         help="as hosts count it; 1 is the last",
     )
     verb.add_argument(
-        "--prediction", choices=("eps", "v"), help="prediction type (detected if not given)"
+        "--prediction",
+        choices=("eps", "v", "flow"),
+        help="prediction type (detected if not given; flow: a rectified-flow SDXL)",
     )
     verb.add_argument(
         "--quantize",

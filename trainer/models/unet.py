@@ -15,7 +15,7 @@ from apl_core.schedule import Prediction, Schedule
 
 
 class UnetDenoiser:
-    """Noise predictions of a conditional U-Net that predicts eps, v or x0.
+    """Noise predictions of a conditional U-Net that predicts eps, v, x0 or a flow's velocity.
 
     An SDXL U-Net is told the size of the picture, `pixels` times that of the latent, and gets the
     pooled text beside the hidden states.
@@ -39,9 +39,10 @@ class UnetDenoiser:
     def predict_noise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """Noise prediction (B, C, H, W) in float32."""
         dtype = self.unet.dtype
-        cross = conditioning.cross.to(dtype)
+        cross, flow = conditioning.cross.to(dtype), self.schedule.flow
+        time = t if flow is None else 1000 * flow.to(t.device)[t]
         given: Any = self.unet(
-            x_t.to(dtype), t, cross, added_cond_kwargs=self._added(x_t, conditioning)
+            x_t.to(dtype), time, cross, added_cond_kwargs=self._added(x_t, conditioning)
         )
         return self.schedule.to_eps(given.sample.float(), x_t, t, self.kind)
 
