@@ -50,6 +50,7 @@ _NETWORKS: Mapping[str, tuple[str, dict[str, Any]]] = {
             "qk_norm": "rms_norm",
         },
     ),
+    "Lumina 2": ("Lumina2Transformer2DModel", {"cap_feat_dim": 2304}),
 }
 """Class, and what differs from its defaults, of each transformer: SD 3.5 is the large one."""
 
@@ -92,6 +93,8 @@ def text_model(key: str) -> nn.Module:
         if key == "t5xxl":
             config = transformers.T5Config(**_T5, feed_forward_proj="gated-gelu")
             return transformers.T5EncoderModel(config)
+        if key == "gemma2_2b":
+            return transformers.Gemma2Model(transformers.Gemma2Config())
         return transformers.Qwen3Model(transformers.Qwen3Config(**_LANGUAGE[key]))
 
 

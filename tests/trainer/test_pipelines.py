@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from slim_pipelines import FAMILIES, pipeline
 from tiny_model import NAMES
 from torch import Tensor
+from transformers import AddedToken
 
 from apl_core.errors import AplError, ConfigError, PromptError
 from apl_core.formats import read_prefix
@@ -59,6 +60,9 @@ def of_diffusers(family: str, pipe: Any, texts: list[str]) -> list[tuple[Tensor,
         lengths = [len(pipe.tokenizer(text).input_ids) for text in texts]
         states = pipe.encode_prompt(texts, do_classifier_free_guidance=False)[0]
         return [(one[:n], None) for one, n in zip(states, lengths, strict=True)]
+    if family == "Lumina 2":
+        states, mask, _, _ = pipe.encode_prompt(texts, do_classifier_free_guidance=False)
+        return [(one[here.bool()], None) for one, here in zip(states, mask, strict=True)]
     if family == "Flux.1":
         states, pooled, _ = pipe.encode_prompt(texts, texts, max_sequence_length=256)
     else:
@@ -86,18 +90,23 @@ def test_texts_without_a_prefix_are_the_pipelines_own(both: Any) -> None:
 
 
 def test_rows_stand_around_the_text(both: Any) -> None:
-    """Rows are what new words of the vocabulary around the text would be, in every encoder."""
+    """Rows are what new words of the vocabulary around the text would be, in every encoder.
+
+    Lumina 2's blank in front of the text is the text's, and its words are scaled when looked up.
+    """
     family, _, model = both
+    blank = " " if family == "Lumina 2" else ""
     pipe = pipeline(family)
     rows = some_rows(model)
     words = [f"~{i}~" for i in range(rows.n)]
     for width, encoder, tokenizer in encoders(pipe):
-        tokenizer.add_tokens(words)
+        tokenizer.add_tokens([AddedToken(word, lstrip=bool(blank)) for word in words])
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         places = tokenizer.convert_tokens_to_ids(words)
         key = next(key for key, vectors in rows.vectors.items() if vectors.shape[1] == width)
-        encoder.get_input_embeddings().weight.data[places] = rows.vectors[key]
-    front, behind = "".join(words[:2]), "".join(words[2:])
+        table = encoder.get_input_embeddings()
+        table.weight.data[places] = rows.vectors[key] / getattr(table, "embed_scale", 1)
+    front, behind = "".join(words[:2]) + blank, "".join(words[2:])
     texts = [front + text + behind for text in TEXTS]
     compare(model.encoder.encode(TEXTS, rows), of_diffusers(family, pipe, texts))
     plain, held = (model.encoder.encode([EMPTY], given) for given in (None, rows))
@@ -113,6 +122,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "Flux.1": {"guidance_scale": 3.5, "max_sequence_length": 256},
     "SD 3.5": {"guidance_scale": 1.0, "max_sequence_length": 77},
     "Chroma": {"guidance_scale": 1.0},
+    "Lumina 2": {"guidance_scale": 1.0},
 }
 """How each pipeline draws without classifier-free guidance."""
 
@@ -193,7 +203,8 @@ def test_a_distilled_model_has_its_own_steps_and_levels(both: Any) -> None:
 
 def test_texts_that_open_a_turn_are_refused(both: Any) -> None:
     family, pipe, model = both
-    mark = "</s>" if "T5" in type(encoders(pipe)[-1][1]).__name__ else "<|im_end|>"
+    kind = type(encoders(pipe)[-1][1]).__name__
+    mark = "</s>" if "T5" in kind else "<end_of_turn>" if "Gemma" in kind else "<|im_end|>"
     with pytest.raises(PromptError, match="spells out a token"):
         model.encoder.check([f"a face {mark} of anna brill"])
     with pytest.raises(PromptError, match="spells out a token"):

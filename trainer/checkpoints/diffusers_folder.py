@@ -36,10 +36,15 @@ _PREDICTIONS: dict[str, Prediction] = {
 }
 
 
+_RENAMED = {"Lumina2Text2ImgPipeline": "Lumina2Pipeline"}
+"""Pipelines by the names that diffusers had for them before."""
+
+
 def detect_folder(path: Path, prediction: Prediction | None) -> CheckpointInfo | PipelineInfo:
     """Say what a diffusers folder holds; AplError if it cannot be used."""
     index = _json(path, "model_index.json")
     name = str(index.get("_class_name"))
+    name = _RENAMED.get(name, name)
     if name in NAMES:
         return _transformer(path, name, index)
     if any(word in name for word in _FROM_PICTURES):

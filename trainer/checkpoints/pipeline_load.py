@@ -109,7 +109,27 @@ def _tokenizer(folder: Path) -> Any:
 def _text_model(found: PipelineInfo, part: str, dtype: torch.dtype) -> nn.Module:
     """A frozen text model; of one that sees pictures, the part that reads."""
     model = _read(found, _text_kind(found, part), found.path / part, dtype)
-    return getattr(model, "language_model", model).eval().requires_grad_(False)
+    reading = getattr(model, "language_model", model).eval().requires_grad_(False)
+    if found.kind.key == "gemma2_2b":
+        _scale_table(found, reading)
+    return reading
+
+
+def _scale_table(found: PipelineInfo, model: Any) -> None:
+    """Scale a table of token embeddings once, instead of each time that a token is looked up.
+
+    Rows stand among what was looked up, and are not scaled (as in ComfyUI).
+    """
+    table = model.get_input_embeddings()
+    scale = getattr(table, "embed_scale", None)
+    if scale is None:  # transformers before 5 scales whatever it is given
+        raise refuse(
+            found.path,
+            f"transformers {transformers.__version__} scales a prefix's rows with the words",
+            "update it with `pip install -U transformers`",
+        )
+    table.weight.data *= scale.to(table.weight.dtype)
+    scale.fill_(1.0)
 
 
 def _text_kind(found: PipelineInfo, part: str) -> Any:

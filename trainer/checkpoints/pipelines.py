@@ -19,10 +19,20 @@ from apl_core.schedule import Prediction, Schedule
 
 from ..models.joint import Join, one_behind_the_other, pooled_alone
 from ..models.language import Template
-from ..models.transformer import Call, chroma, flux, flux2, krea2, qwen_image, sd3, z_image
+from ..models.transformer import (
+    Call,
+    chroma,
+    flux,
+    flux2,
+    krea2,
+    lumina2_velocity,
+    qwen_image,
+    sd3,
+    z_image,
+)
 
 _WRITTEN = {family.name: family for family in families.TABLE}
-_T5 = "t5xxl"
+_T5, _GEMMA = "t5xxl", "gemma2_2b"
 
 
 @dataclass(frozen=True)
@@ -76,10 +86,20 @@ class Family:
 
     @property
     def template(self) -> Template:
-        """How the language model or T5 is read; T5 ends a text by itself, and sees padding."""
+        """How the language model or T5 is read; T5 ends a text by itself, and sees padding.
+
+        Gemma's begins with a mark, and the blank in front of the text is the text's.
+        """
         before, after = _WRITTEN[self.name].around[0]
-        t5 = self.key == _T5
-        return Template(before, after + "</s>" * t5, self.layers, fill=self.fill, attends=t5)
+        t5, gemma = self.key == _T5, self.key == _GEMMA
+        return Template(
+            "<bos>" * gemma + before,
+            after + "</s>" * t5,
+            self.layers,
+            fill=self.fill,
+            attends=t5,
+            lead=" " * gemma,
+        )
 
 
 def _klein(name: str) -> Family:
@@ -100,6 +120,7 @@ FAMILIES: Sequence[Family] = (
     Family(
         "SD 3.5", "StableDiffusion3Pipeline", sd3, (-1,), 5.0, 28, 4, 77, join=one_behind_the_other
     ),
+    Family("Lumina 2", "Lumina2Pipeline", lumina2_velocity, (-2,), 4.0, 30),
 )
 
 

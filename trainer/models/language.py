@@ -130,13 +130,13 @@ class LanguageEncoder:
 
     def aligned(self, prompt: str, neutral: str, rows: Rows) -> list[int]:
         """For each state that a denoiser sees of a prefixed prompt, the one of the neutral one."""
-        said = self.pieces(neutral)
-        words = same_words(self.pieces(prompt), said)
+        said = self.pieces(self._led(neutral))
+        words = same_words(self.pieces(self._led(prompt)), said)
         start = len(self._before) - self.template.cut
         end = start + len(said)
         seen = not self.hidden
         front = [max(start - 1, 0)] * (rows.n - rows.behind) * seen
-        behind = [end] * rows.behind * seen
+        behind = [end if self._after else end - 1] * rows.behind * seen
         text = (start + i for i in words)
         places = [*range(start), *front, *text, *behind, *range(end, end + len(self._after))]
         fill, pad = self.template.fill - self.template.cut, end + len(self._after)
@@ -179,10 +179,13 @@ class LanguageEncoder:
 
     def _placed(self, text: str, rows: Rows | None) -> list[int]:
         """Token ids of a text in its template, with marks where rows stand."""
-        ids = self._ids(self.template.lead + text) if text.strip() else self._ids(text)
+        ids = self._ids(self._led(text))
         refuse_special(self._special, ids)
         front, behind = row_marks(ids, rows)
         return [*self._before, *front, *ids, *behind, *self._after]
+
+    def _led(self, text: str) -> str:
+        return self.template.lead + text if text.strip() else text
 
     def _shared(self, placed: Sequence[Sequence[int]]) -> int:
         """How many tokens all texts begin with, the template's and the rows, if they run once."""

@@ -55,8 +55,13 @@ class FlowDenoiser:
 
 
 def lumina2(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -> Tensor:
-    """Lumina 2's transformer; its time, and the sign of a velocity, run from noise to picture."""
+    """Lumina 2's transformer, whose time runs from noise to picture."""
     return network(x_t, 1 - noise, texts.cross, _mask(texts)).sample
+
+
+def lumina2_velocity(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -> Tensor:
+    """Lumina 2's transformer as it was released: the sign of its velocity runs as its time."""
+    return -lumina2(network, x_t, noise, texts)
 
 
 def pixart(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -> Tensor:
