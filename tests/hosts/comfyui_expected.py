@@ -329,6 +329,7 @@ EXPECTED = {
     "Krea 2": krea_2,
     "Mage-Flow": qwen_image,
     "Flux.2 Klein 4B": klein,
+    "Flux.2 Klein 9B": klein,
     "Flux.1": flux_1,
     "Chroma": chroma,
     "SD 3.5": sd_35,

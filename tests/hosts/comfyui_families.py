@@ -102,6 +102,16 @@ FAMILIES = (
         QWEN3,
     ),
     Thin(
+        "Flux.2 Klein 9B",
+        "flux",
+        "KleinTokenizer8B",
+        "klein_te(qwen3_8b)",
+        "qwen3_8b",
+        "Qwen3Model",
+        {"qwen3_8b": {**ONE_HEAD, "num_hidden_layers": 28}},
+        QWEN3,
+    ),
+    Thin(
         "Flux.1",
         "flux",
         "FluxTokenizer",
@@ -318,7 +328,11 @@ def clip_of(thin: Thin) -> Any:
 
 def made(module: Any, model: str) -> Any:
     """The class of a family's encoders: by name, or by the host's function that derives it."""
-    return getattr(module, model[:-2])() if model.endswith("()") else getattr(module, model)
+    name, derived, kind = model.rstrip(")").partition("(")
+    found = getattr(module, name)
+    if not derived:
+        return found
+    return found(model_type=kind) if kind else found()
 
 
 def reference(thin: Thin, clip: Any) -> nn.Module:

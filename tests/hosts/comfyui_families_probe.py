@@ -10,7 +10,8 @@ import copy
 import dataclasses
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +41,9 @@ from comfyui_started import WORK
 from torch import Tensor
 
 if True:  # behind the references, which make the host's modules importable
+    import comfy.hooks
+    import comfy.model_management
+    import comfy.sd
     import comfyui_families
     from apl_comfy import clips, families, nodes_prefix
     from comfyui_families import here, scales_what_it_looks_up
@@ -284,6 +288,91 @@ def check_a_lora_stays() -> None:
         assert same(before, after) and not same(before, bare), family.name
 
 
+HOOKED = ("Z-Image", "Qwen-Image", "Flux.1", "Lumina 2")
+"""Two templates, one of them cut; CLIP with T5; weights in the text."""
+
+
+def lora_of(family: Any) -> dict[str, Tensor]:
+    """A LoRA on two weights of a family's text encoder, as the host reads it from a file."""
+    weights = dict(built(family.name).cond_stage_model.named_parameters())
+    small = [k for k, v in weights.items() if v.dim() == 2 and v.numel() < 10**7]
+    generator = torch.Generator().manual_seed(5)
+    found: dict[str, Tensor] = {}
+    for name in [one for one in small if one.startswith(f"{family.key}.")][:2]:
+        rows, columns = weights[name].shape
+        key = f"text_encoders.{name.removesuffix('.weight')}"
+        found[f"{key}.lora_up.weight"] = torch.randn(rows, 1, generator=generator) * 0.3
+        found[f"{key}.lora_down.weight"] = torch.randn(1, columns, generator=generator) * 0.3
+    return found
+
+
+def with_lora(clip: Any, lora: dict[str, Tensor], strength: float) -> Any:
+    """The CLIP behind the host's LoRA loader."""
+    return comfy.sd.load_lora_for_models(None, clip, lora, 0, strength)[1]
+
+
+def check_lora_hooks_follow_their_schedule() -> None:
+    """Create Hook LoRA, two keyframes, and Set CLIP Hooks, on either side of Apply Prefix."""
+    nodes_hooks = importlib.import_module("comfy_extras.nodes_hooks")
+    frame = nodes_hooks.CreateHookKeyframe().create_hook_keyframe
+    (first,) = frame(strength_mult=1.0, start_percent=0.0)
+    (both,) = frame(strength_mult=0.5, start_percent=0.4, prev_hook_kf=first)
+    for family in (one for one in here() if one.name in HOOKED):
+        clip, px, lora = built(family.name), prefix(family), lora_of(family)
+        patched = clips.apply_prefix(clip, px)
+        bare, covered = stock(clip, PROMPTS[1]), stock(patched, PROMPTS[1])
+        wanted = [stock(with_lora(patched, lora, one), PROMPTS[1])[0][0] for one in (1.0, 0.5)]
+        group = comfy.hooks.create_hook_lora(lora=lora, strength_model=1.0, strength_clip=1.0)
+        group.set_keyframes_on_hooks(hook_kf=both)
+
+        def hooked(one: Any, scheduled: bool, group: Any = group) -> Any:
+            return nodes_hooks.SetClipHooks().apply_hooks(one, scheduled, True, group)[0]
+
+        for one in (hooked(patched, True), clips.apply_prefix(hooked(clip, True), px)):
+            found = stock(one, PROMPTS[1])
+            times = [(at["clip_start_percent"], at["clip_end_percent"]) for _, at in found]
+            assert times == [(0.0, 0.4), (0.4, 1.0)], (family.name, times)
+            for (states, facts), as_lora in zip(found, wanted, strict=True):
+                close(states, as_lora, family.name)
+                assert "hooks" in facts and not torch.equal(states, covered[0][0])
+        for one in (hooked(patched, False), clips.apply_prefix(hooked(clip, False), px)):
+            close(stock(one, PROMPTS[1])[0][0], wanted[0], family.name)
+        assert same(stock(patched, PROMPTS[1]), covered)
+        assert same(stock(clip, PROMPTS[1]), bare)
+
+
+@contextmanager
+def no_video_memory() -> Iterator[None]:
+    """The host as it is with --novram, on a processor: it leaves all weights where they are."""
+    management: Any = comfy.model_management
+    kept = management.vram_state, management.is_device_cpu
+    management.vram_state, management.is_device_cpu = management.VRAMState.NO_VRAM, lambda _: False
+    management.unload_all_models()
+    try:
+        yield
+    finally:
+        management.vram_state, management.is_device_cpu = kept
+        management.unload_all_models()
+
+
+def check_offloaded_weights_keep_the_prefix() -> None:
+    for family in (one for one in here() if one.name in HOOKED):
+        clip, px, lora = built(family.name), prefix(family), lora_of(family)
+        patched = clips.apply_prefix(clip, px)
+        changed = with_lora(patched, lora, 0.7)
+        bare, covered = stock(clip, PROMPTS[1]), stock(patched, PROMPTS[1])
+        wanted = stock(changed, PROMPTS[1])[0][0]
+        with no_video_memory():
+            for one, found in ((patched, covered), (clip, bare), (patched, covered)):
+                assert same(stock(one, PROMPTS[1]), found), family.name
+                assert clip.patcher.model.model_lowvram
+            close(stock(changed, PROMPTS[1])[0][0], wanted, family.name)
+            lost = clip.tokenize(PROMPTS[1])
+            with raises(HostError, "another node pack"):
+                patched.encode_from_tokens_scheduled(lost)
+        assert same(stock(patched, PROMPTS[1]), covered) and same(stock(clip, PROMPTS[1]), bare)
+
+
 def check_two_prefixes_stack() -> None:
     for family in here():
         clip, one, two = built(family.name), prefix(family), prefix(family, 5, 1, seed=3)
@@ -374,4 +463,4 @@ def check_info_names_the_family() -> None:
 
 if __name__ == "__main__":
     with torch.inference_mode():
-        comfyui_setup.report(comfyui_setup.checks_in(sys.modules[__name__]), WORK / "said.json")
+        comfyui_setup.report(comfyui_setup.chosen(sys.modules[__name__], WORK), WORK / "said.json")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +43,29 @@ def targets(
     return compute_targets(encoder, denoiser, examples, t, noise, 0.5)
 
 
+@contextmanager
+def kept_routing() -> Iterator[None]:
+    """Every mixture of experts (HiDream I1 has them) keeps the experts of its first call.
+
+    Which experts read a token changes in steps. No gradient sees a step, and a difference that
+    crosses one measures it.
+    """
+    gate: Any = importlib.import_module("comfy.ldm.hidream.model").MoEGate
+    own, kept = gate.forward, {}
+
+    def forward(self: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Any]:
+        chosen, _, loss = own(self, hidden_states)
+        chosen = kept.setdefault(self, chosen)
+        scores = torch.nn.functional.linear(hidden_states.flatten(0, 1), self.weight).softmax(-1)
+        return chosen, scores.gather(1, chosen), loss
+
+    gate.forward = forward
+    try:
+        yield
+    finally:
+        gate.forward = own
+
+
 def gradient_against_differences(
     model: Any, clip: Any, start: Rows, texts: Sequence[str], shape: Sequence[int] = (4, 8, 8)
 ) -> None:
@@ -51,21 +76,28 @@ def gradient_against_differences(
     encoder, denoiser = ComfyEncoder(clip), ComfyDenoiser(model, 2)
     with trainable(model, clip), frozen([*encoder.modules, *denoiser.modules]), torch.enable_grad():
         given = targets(encoder, denoiser, texts, shape)
-        live = {key: one.clone().requires_grad_() for key, one in start.vectors.items()}
-        per_example_loss(encoder, denoiser, given, Rows(live, start.behind)).sum().backward()
-        for key in live:
-            slope = live[key].grad
-            assert slope is not None and bool((slope.abs().amax(1) > 0).all()), key
-            long = float(slope.norm())
+        with kept_routing():
+            _slopes_against_differences(encoder, denoiser, given, start)
 
-            def loss(far: float, key: str = key, slope: Any = slope, long: float = long) -> float:
-                moved = {**start.vectors, key: start.vectors[key] + slope / long * far}
-                with torch.no_grad():
-                    found = per_example_loss(encoder, denoiser, given, Rows(moved, start.behind))
-                return float(found.double().sum())
 
-            found = [(loss(far) - loss(-far)) / (2 * far) for far in (2e-3, 1e-2, 5e-2)]
-            assert min(abs(one / long - 1) for one in found) < 0.02, (key, found, long)
+def _slopes_against_differences(
+    encoder: ComfyEncoder, denoiser: ComfyDenoiser, given: TargetBatch, start: Rows
+) -> None:
+    live = {key: one.clone().requires_grad_() for key, one in start.vectors.items()}
+    per_example_loss(encoder, denoiser, given, Rows(live, start.behind)).sum().backward()
+    for key in live:
+        slope = live[key].grad
+        assert slope is not None and bool((slope.abs().amax(1) > 0).all()), key
+        long = float(slope.norm())
+
+        def loss(far: float, key: str = key, slope: Any = slope, long: float = long) -> float:
+            moved = {**start.vectors, key: start.vectors[key] + slope / long * far}
+            with torch.no_grad():
+                found = per_example_loss(encoder, denoiser, given, Rows(moved, start.behind))
+            return float(found.double().sum())
+
+        found = [(loss(far) - loss(-far)) / (2 * far) for far in (2e-3, 1e-2, 5e-2)]
+        assert min(abs(one / long - 1) for one in found) < 0.02, (key, found, long)
 
 
 def encodes_as_the_host(clip: Any, host: Any, texts: Sequence[str], live: Rows | None) -> None:

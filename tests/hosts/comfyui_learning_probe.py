@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import comfyui_setup
@@ -85,8 +84,7 @@ def check_texts_are_encoded_as_apply_prefix_does() -> None:
 
 
 def check_gradient_against_finite_differences() -> None:
-    """Not of HiDream, whose network lost a fifth of it (docs/comfyui-models.md)."""
-    for family in (one for one in some() if one.name != "HiDream I1"):
+    for family in some():
         model, clip, px = model_of(family.name), built(family.name), prefix(family, 4, 2)
         gradient_against_differences(model, clip, px.rows(), TEXTS[:1], latent(family.name))
 
@@ -303,8 +301,5 @@ def without(network: Any, key: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    wanted = set(Path(WORK, "only.txt").read_text().split()) if (WORK / "only.txt").exists() else ()
     with torch.inference_mode():
-        checks = comfyui_setup.checks_in(sys.modules[__name__])
-        some_checks = {name: one for name, one in checks.items() if not wanted or name in wanted}
-        comfyui_setup.report(some_checks, WORK / "said.json")
+        comfyui_setup.report(comfyui_setup.chosen(sys.modules[__name__], WORK), WORK / "said.json")

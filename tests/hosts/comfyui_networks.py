@@ -110,6 +110,7 @@ NETWORKS = {
     ),
     "Mage-Flow": Network("MageFlow", {"image_model": "mage_flow", **BLOCKS}, "kl32"),
     "Flux.2 Klein 4B": Network("Flux2", {**FLUX2, "context_in_dim": 7680}, "kl32"),
+    "Flux.2 Klein 9B": Network("Flux2", {**FLUX2, "context_in_dim": 12288}, "kl32"),
     "Flux.2 dev": Network(
         "Flux2", {**FLUX2, "context_in_dim": 15360, "guidance_embed": True}, "kl32"
     ),

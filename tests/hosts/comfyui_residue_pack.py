@@ -91,7 +91,8 @@ def state():
 
 
 def described(clip):
-    tokenizers = [clip.tokenizer, clip.tokenizer.clip_l]
+    inner = [one for one in vars(clip.tokenizer).values() if hasattr(one, "embedding_size")]
+    tokenizers = [clip.tokenizer, *inner]
     parts = [residue.keys(one) for one in (clip, *tokenizers, clip.patcher, clip.cond_stage_model)]
     patcher = clip.patcher
     return [*parts, sorted(patcher.object_patches), len(patcher.patches), len(patcher.backup)]

@@ -59,3 +59,10 @@ def report(checks: Mapping[str, Callable[[], None]], out: Path) -> None:
 def checks_in(module: ModuleType) -> dict[str, Callable[[], None]]:
     """The functions named check_* of a module, in their order."""
     return {name: value for name, value in vars(module).items() if name.startswith("check_")}
+
+
+def chosen(module: ModuleType, work: Path) -> dict[str, Callable[[], None]]:
+    """The checks that WORK/only.txt names, or all where there is no such file."""
+    only = work / "only.txt"
+    names = set(only.read_text(encoding="utf-8").split()) if only.exists() else None
+    return {k: check for k, check in checks_in(module).items() if names is None or k in names}

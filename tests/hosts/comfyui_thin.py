@@ -17,6 +17,7 @@ ENCODERS: dict[str, tuple[str, ...]] = {
     "Krea 2": ("qwen3vl_4b",),
     "Mage-Flow": ("qwen3vl_4b",),
     "Flux.2 Klein 4B": ("qwen3_4b",),
+    "Flux.2 Klein 9B": ("qwen3_8b",),
     "Flux.1": ("clip_l", "t5xxl"),
     "Chroma": ("t5xxl",),
     "SD 3.5": ("clip_l", "clip_g", "t5xxl"),
@@ -30,7 +31,10 @@ ENCODERS: dict[str, tuple[str, ...]] = {
 }
 """Names of the encoders in a prefix's file, by family."""
 
-ALLOWED = "TestClip,TestModel,TestVae,TestTakes"
+FILES = {"PHOTOMAKER": "TestPhotoMaker", "GLIGEN": "TestGligen", "CLIP_VISION_OUTPUT": "TestVision"}
+"""The pack's nodes that stand for files, by what they give."""
+
+ALLOWED = ",".join(("TestClip", "TestModel", "TestVae", "TestTakes", *FILES.values()))
 """The pack's nodes, for APL_ENFORCE_NODES."""
 
 

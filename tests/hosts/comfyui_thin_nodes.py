@@ -10,7 +10,9 @@ import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
+import comfy.clip_vision
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
@@ -18,6 +20,7 @@ import comfy.model_patcher
 import comfy.supported_models
 import comfyui_families
 import torch
+from comfy_extras import nodes_photomaker
 from torch import nn
 
 ATTENTION = {"axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512]}
@@ -164,6 +167,46 @@ class TestVae(TestClip):
     GIVES = staticmethod(Preview)
 
 
+class TestPhotoMaker(TestModel):
+    """What the host's loader makes of a PhotoMaker file, with one layer and random weights."""
+
+    RETURN_TYPES = ("PHOTOMAKER",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {}}
+
+    def run(self) -> tuple[Any]:
+        sizes = nodes_photomaker.VISION_CONFIG_DICT
+        thin = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+        with patch.dict(sizes, thin):
+            made = nodes_photomaker.PhotoMakerIDEncoder()
+        generator = torch.Generator().manual_seed(0)
+        for weight in made.parameters():
+            weight.data.normal_(0, 0.02, generator=generator)
+        return (made,)
+
+
+class TestGligen(TestPhotoMaker):
+    """A file that its node hands on to the sampler as it is."""
+
+    RETURN_TYPES = ("GLIGEN",)
+
+    def run(self) -> tuple[Any]:
+        return (object(),)
+
+
+class TestVision(TestPhotoMaker):
+    """What a vision encoder's file says of a picture in LLaVA's way."""
+
+    RETURN_TYPES = ("CLIP_VISION_OUTPUT",)
+
+    def run(self) -> tuple[Any]:
+        seen = comfy.clip_vision.Output()
+        seen["mm_projected"] = torch.zeros(1, 576, 4096)
+        return (seen,)
+
+
 class Anything(str):
     """A type that takes all others."""
 
@@ -184,4 +227,6 @@ class TestTakes:
         return {"ui": {"text": [type(value).__name__]}}
 
 
-NODE_CLASS_MAPPINGS = {one.__name__: one for one in (TestClip, TestModel, TestVae, TestTakes)}
+FILES = (TestPhotoMaker, TestGligen, TestVision)
+NODES = (TestClip, TestModel, TestVae, TestTakes, *FILES)
+NODE_CLASS_MAPPINGS = {one.__name__: one for one in NODES}

@@ -22,7 +22,7 @@ from test_comfyui_server import applied, conditioned, pixels, prefix
 from apl_core.formats import write_prefix
 
 HERE = Path(__file__).parent
-FAMILIES = ("Z-Image", "Qwen-Image", "Krea 2", "Flux.2 Klein 4B", "Flux.1", "Lumina 2")
+FAMILIES = ("Z-Image", "Qwen-Image", "Flux.1", "Lumina 2")
 MAN, LONG = "a photo of a man", " ".join(f"man {number}" for number in range(90))
 EMPHASIS = "a (photo:1.3) of a ((man)) [here]"
 
@@ -44,6 +44,9 @@ def host(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
     shutil.copy(HERE / "host_residue.py", pack)
     comfyui_thin.pack(base)
     comfyui_thin.write_prefixes(base, FAMILIES)
+    for family in FAMILIES:
+        another = comfyui_thin.prefix(family, 5, 1)
+        write_prefix(another, folder / f"{comfyui_thin.file_of(family)}-2.safetensors")
     with Host(source, base) as running:
         yield running
 
@@ -134,21 +137,22 @@ WRONG = {"missing", "broken", "another family", "spelled end", "fails behind it"
 SAME = (("front", "our node"), ("empty", "empty, off"))
 
 
-def of_family(family: str, with_prefix: bool) -> Graph:
+def of_family(family: str, file: str = "") -> Graph:
     """A graph that ends at the conditioning of a text by a family's own text encoder."""
     graph = text()
     graph["model"] = {"class_type": "TestClip", "inputs": {"family": family}}
     graph["pos"]["inputs"]["clip"] = ["model", 0]
-    return applied(graph, comfyui_thin.file_of(family)) if with_prefix else graph
+    return applied(graph, file) if file else graph
 
 
 def families(host: Host) -> dict[str, Callable[[], Graph]]:
-    """Graphs of the newer families that a host has, with and without the prefix."""
+    """Graphs of the newer families that a host has, with a prefix, with another, and without."""
     told = host.get("/object_info/TestClip")["TestClip"]["input"]["required"]["family"][0]
     found: dict[str, Callable[[], Graph]] = {}
     for family in [one for one in FAMILIES if one in told]:
-        found[family] = lambda family=family: of_family(family, True)
-        found[f"{family}, off"] = lambda family=family: of_family(family, False)
+        file = comfyui_thin.file_of(family)
+        for name, chosen in ((family, file), (f"{family}, 2", f"{file}-2"), (f"{family}, off", "")):
+            found[name] = lambda family=family, chosen=chosen: of_family(family, chosen)
     return found
 
 
@@ -186,5 +190,5 @@ def test_mixed_runs_leave_nothing_and_are_never_mixed_up(host: Host) -> None:
         WRONG,
         SAME,
     )
-    assert len(newer) >= 4  # Qwen-Image and Flux.1 at least
+    assert len(newer) >= 6  # Qwen-Image and Flux.1 at least
     assert found.one("both in one graph") == f"{found.one('bracket')} {found.one('off')}"

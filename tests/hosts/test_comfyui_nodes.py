@@ -17,7 +17,7 @@ from typing import Any
 import comfyui_thin
 import pytest
 from comfyui_host import Graph, Host, Refused, txt2img, txt2img_sdxl
-from comfyui_thin import ALLOWED, file_of, prefix
+from comfyui_thin import ALLOWED, FILES, file_of, prefix
 from lora_file import write_lora
 
 from apl_core.trace import TraceReader
@@ -34,12 +34,12 @@ WALKED = ("Z-Image", "Qwen-Image", "Mage-Flow", "Flux.1", "SD 3.5", "Lumina 2", 
 WIDE = ("SD 1.x", "Z-Image", "Qwen-Image", "Flux.1", "SD 3.5")
 """Those that every node is given; the others go to the nodes that are named like them."""
 
+MADE_FOR = {"PhotoMakerEncode": "SDXL"}
+"""The family of a node that takes no other, where its name does not say so."""
+
 LEFT_OUT = {
     "CLIPTextEncodeHunyuanDiT": "Hunyuan-DiT's text encoder, which is of a family without prefixes",
-    "PhotoMakerEncode": "a PhotoMaker file",
-    "GLIGENTextBoxApply": "a GLIGEN file",
     "MiniMaxH3ReferenceToVideo, with pictures": "a video of five frames",
-    "TextEncodeHunyuanVideo_ImageToVideo": "what a vision encoder's file gives",
 }
 """Nodes that fail here with every text encoder, and what they want."""
 
@@ -105,8 +105,16 @@ class Walk:
         """A graph around a node, which takes this family's text encoder."""
         made: Graph = {"model": node("CheckpointLoaderSimple", ckpt_name="-")}
         filler = Filler(self.nodes, made, random.Random(name), bold=0.0)
-        short = {slot.name: 2 for slot in self.nodes.slots(name) if slot.name == "max_length"}
-        new = filler.add(name, short, also=("IMAGE", GROWS) if pictures else ())
+        given: dict[str, Any] = {}
+        for slot in self.nodes.slots(name):
+            if slot.name == "max_length":
+                given[slot.name] = 2
+            elif slot.kind in FILES:
+                made[f"file {slot.name}"] = node(FILES[slot.kind])
+                given[slot.name] = [f"file {slot.name}", 0]
+            elif slot.kind == "STRING" and "photomaker" in str(slot.limits):
+                given[slot.name] = "a photo of photomaker Ada Lovelace"
+        new = filler.add(name, given, also=("IMAGE", GROWS) if pictures else ())
         gives = self.nodes.gives(name)
         for output, kind in enumerate(gives):
             value: list[Any] = [new, output]
@@ -132,7 +140,8 @@ class Walk:
         for family in self.families:
             if family != "SD 1.x" and re.search("Merge|Save", name):
                 continue  # what it makes of a thin text encoder is as large as of a real one
-            if family not in WIDE and family.split()[0].replace("-", "") not in name:
+            named = MADE_FOR.get(name) == family or family.split()[0].replace("-", "") in name
+            if family not in WIDE and not named:
                 continue
             if pictures and family in ("SD 1.x", "Flux.1", "SD 3.5"):
                 continue  # these read no pictures

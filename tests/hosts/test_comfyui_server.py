@@ -101,9 +101,28 @@ def beside(graph: Graph, file: str = "front") -> Graph:
     return graph
 
 
+def by_family(family: str) -> Graph:
+    """A picture of a newer family's thin model."""
+    graph = txt2img(PROMPT, steps=2)
+    for name, kind in (("model", "TestModel"), ("clip", "TestClip"), ("vae", "TestVae")):
+        graph[name] = {"class_type": kind, "inputs": {"family": family}}
+    graph["pos"]["inputs"]["clip"] = graph["neg"]["inputs"]["clip"] = ["clip", 0]
+    graph["decode"]["inputs"]["vae"] = ["vae", 0]
+    return graph
+
+
 def test_without_our_nodes_the_picture_is_the_hosts_own(host: Host, tmp_path: Path) -> None:
+    told = host.get("/object_info/TestClip")["TestClip"]["input"]["required"]["family"][0]
+    graphs = {one: by_family(one) for one in ("Z-Image", "Qwen-Image") if one in told}
+    covered = {
+        one: picture(host, applied(graph, comfyui_thin.file_of(one)))
+        for one, graph in graphs.items()
+    }
+    comfyui_thin.pack(tmp_path)
     with Host(host.source, tmp_path, with_pack=False) as bare:
         assert picture(host, txt2img(PROMPT)) == picture(bare, txt2img(PROMPT))
+        for one, graph in graphs.items():  # also behind one with the prefix
+            assert picture(host, graph) == picture(bare, graph) != covered[one]
 
 
 def test_three_ways_make_the_same_picture(host: Host) -> None:
