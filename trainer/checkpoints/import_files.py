@@ -1,13 +1,15 @@
 """Denoiser, text encoders and VAE in files of their own, as ComfyUI has them, made into a folder.
 
-What comes out is the folder of a diffusers pipeline, in half precision: every other command takes
-it. Weights are renamed by diffusers' own tables; scaled fp8 is turned back into numbers.
+What comes out is the folder of a diffusers pipeline, in half precision but for the VAE: every other
+command takes it. Weights are renamed by diffusers' own tables; scaled fp8 is turned back into
+numbers.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -199,8 +201,8 @@ def _belonging(files: Files, name: str, keys: list[str]) -> Family:
     )
 
 
-def _read(contents: Contents) -> Weights:
-    """All weights in bfloat16; scaled fp8 is multiplied by its scales. AplError for others."""
+def _read(contents: Contents, dtype: torch.dtype = torch.bfloat16) -> Weights:
+    """All weights in a dtype; scaled fp8 is multiplied by its scales. AplError for others."""
     found = contents.load()
     plain: Weights = {}
     for name, value in found.items():
@@ -216,7 +218,7 @@ def _read(contents: Contents) -> Weights:
         scale = next((found[stem + end] for end in _SCALES if stem + end in found), None)
         if scale is not None:
             value = value.float() * scale.float().reshape(-1, *[1] * (value.dim() - 1))
-        plain[name] = value.to(torch.bfloat16)
+        plain[name] = value.to(dtype)
     return plain
 
 
@@ -227,12 +229,19 @@ _LEFT = (*_SCALES, ".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant")
 
 def _network(contents: Contents, kind: _Kind) -> Any:
     weights = {_bare(name): value for name, value in _read(contents).items()}
+    if kind.network in _SCALES_OF_NORMS:
+        weights = {_NORM.sub(r"\1.scale", name): value for name, value in weights.items()}
     rename: Any = getattr(renaming, kind.rename) if kind.rename else dict
     weights = rename(weights)
     config = _worked_out(contents.path, "transformer", TRANSFORMERS[kind.network], weights)
     with torch.device("meta"):
         network = getattr(diffusers, kind.network).from_config(config)
     return _filled(contents.path, "transformer", network, weights)
+
+
+_SCALES_OF_NORMS = ("FluxTransformer2DModel", "ChromaTransformer2DModel")
+_NORM = re.compile(r"((?:query|key)_norm|distilled_guidance_layer\.norms\.\d+)\.weight$")
+"""What a file that ComfyUI saved calls a norm's scale."""
 
 
 def _worked_out(
@@ -309,7 +318,7 @@ def _empty(kind: Any, config: dict[str, Any]) -> Any:
 
 def _vae(path: Path, kind: _Kind, name: str) -> Any:
     contents = Contents.of(path, [path])
-    weights = {n: v.float() for n, v in _read(contents).items()}
+    weights = _read(contents, torch.float32)  # as it runs
     if name in ("Qwen-Image", "Krea 2"):
         if "encoder.conv1.weight" in weights:  # in Wan's own names
             weights = renaming.convert_wan_vae_to_diffusers(weights)
