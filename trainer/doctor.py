@@ -55,6 +55,8 @@ PACKAGES = (
     Package("tqdm", "tqdm", "4.65"),
     Package("jinja2", "jinja2", "3.1"),
     Package("gradio", "gradio", without="`apl ui`, the web page", needed=False),
+    Package("torchao", "torchao", "0.15", "--quantize int8 and fp8", False),
+    Package("bitsandbytes", "bitsandbytes", "0.46", "--quantize nf4", False),
     Package(
         "open-clip-torch",
         "open_clip",
