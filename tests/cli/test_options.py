@@ -1,7 +1,10 @@
 """Options of every verb: what is out of range, cannot be written or would be ignored is exit 2."""
 
 import os
+import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -263,3 +266,10 @@ def test_shares_under_their_names_of_before(verb: str) -> None:
     assert (old.shard, old.num_shards) == (2, 3)
     usual = parser().parse_args(verb.split())
     assert (usual.shard, usual.num_shards) == (0, 1)
+
+
+def test_libraries_that_diffusers_imports_do_not_chatter() -> None:
+    """With what --quantize needs installed, they warn of kernels that nobody asked for."""
+    code = "from apl_trainer.cli import main; main(['doctor']); import diffusers.pipelines.flux"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not re.search("torchao|kernels|pytree", done.stderr), done.stderr
