@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from apl_core.errors import AplError
-from apl_core.prefix import Prefix
-from apl_core.tokens import room
 
-from . import config, gate, request
-from .hosts import Host, report
-from .refusal import public
+from . import config, request
+from .fit_line import fit_line
+from .hosts import Host
 from .steps import StepRange
-from .trainer_tab import ELEMENT
-from .webui import gradio, loaded_model, module
+from .webui import gradio, module
 
 log = logging.getLogger("apl")
 
 LABEL = "Anonymize faces"
-_PICTURES = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp")
-_PICTURE_BYTES = 512 * 1024
-_NONE_YET = (
-    "There is no prefix yet: a ticked box makes no picture.",
-    "A prefix is a small file that was learned to make faces anonymous; it goes before prompts.",
-    "Learn one in the tab APL Trainer, or put a file (.safetensors) into models/apl and refresh.",
-)
-_OPEN = "Open APL Trainer"
-_CLICK = f"document.querySelector('#tab_{ELEMENT}-button')?.click()"
 
 
 def build(script: Any, host: Host) -> list[Any]:
@@ -57,7 +42,7 @@ def build(script: Any, host: Host) -> list[Any]:
                 lambda: {"choices": _choices(config.library().names())},
                 elem_id("refresh"),
             )
-        line = gr.HTML(fit_line(host, chosen), elem_id=elem_id("fit"))
+        line = gr.HTML(lambda: fit_line(host, chosen), elem_id=elem_id("fit"))
         with gr.Row():
             start = _slider(
                 gr, "Anonymize from (share of the steps)", 0.0, elem_id("start"), locked
@@ -88,51 +73,6 @@ def _switch(gr: Any, elem_id: str, locked: str | None) -> Iterator[Any]:
 
 def _choices(names: list[str]) -> list[str]:
     return ["", *names]  # nothing chosen: the default of the settings
-
-
-def fit_line(host: Host, name: object, start: object = 0.0, end: object = 1.0) -> str:
-    """HTML: does the prefix fit the loaded checkpoint, and how much of text and steps is there."""
-    if not config.enforced() and not config.library().names():
-        return _none_yet()
-    try:
-        model, closed = loaded_model(), gate.running()
-        chosen = closed.of(model).name if closed else request.chosen(name)
-        path, prefix = config.library().resolve(chosen), config.library().load(chosen)
-        if model is None:
-            sentence, color = "No checkpoint is loaded yet.", "inherit"
-        else:
-            fit = report(host, prefix, model, fingerprints=True)
-            known = fit.same_encoder is not False
-            color = "inherit" if known else "darkorange"
-            sentence = f"{model.sd_checkpoint_info.name_for_extra}: {fit.sentence}"
-        lines = [_picture(path), _paragraph(sentence, color), _room(prefix)]
-    except AplError as error:
-        lines = [_paragraph(str(error), "crimson")]
-    return "".join([*lines, _part_of_the_steps(start, end)])
-
-
-def _none_yet() -> str:
-    """What a prefix is and where one comes from, with a button that opens the trainer's tab."""
-    lines = [_paragraph(sentence, "inherit") for sentence in _NONE_YET]
-    if not module("shared").cmd_opts.disable_extension_access:  # else there is no such tab
-        style = 'class="lg secondary gradio-button"'
-        lines.append(f'<button type="button" {style} onclick="{_CLICK}">{_OPEN}</button>')
-    return "".join(lines)
-
-
-def _room(prefix: Prefix) -> str:
-    if not all(key.startswith("clip_") for key in prefix.keys):
-        return ""  # language models read a text of any length
-    left = room(prefix.n)
-    about = f"Each chunk of the prompt has room for {left} tokens, not 75 as the counter shows."
-    return _paragraph(about, "inherit")
-
-
-def _part_of_the_steps(start: object, end: object) -> str:
-    if (start, end) == (0, 1):
-        return ""
-    about = f"Only from {start:.0%} to {end:.0%} of the steps; the others draw the bare prompt."
-    return _paragraph(about, "darkorange")
 
 
 def pasted_name(said: dict[str, Any]) -> str | None:
@@ -180,22 +120,3 @@ def _slider(gr: Any, label: str, value: float, elem_id: str, locked: str | None)
         elem_id=elem_id,
         interactive=not locked,
     )
-
-
-def _paragraph(sentence: str, color: str) -> str:
-    return f"<p style='color:{color}'>{html.escape(public(sentence))}</p>"
-
-
-def picture_of(path: Path) -> Path | None:
-    """The preview picture beside a prefix file."""
-    pictures = (path.with_name(path.stem + suffix) for suffix in _PICTURES)
-    return next((one for one in pictures if one.is_file()), None)
-
-
-def _picture(path: Path) -> str:
-    picture = picture_of(path)
-    if picture is None or picture.stat().st_size > _PICTURE_BYTES:
-        return ""
-    data = base64.b64encode(picture.read_bytes()).decode("ascii")
-    kind = "jpeg" if picture.suffix in (".jpg", ".jpeg") else picture.suffix[1:]
-    return f"<img alt='' style='max-height:8em' src='data:image/{kind};base64,{data}'>"

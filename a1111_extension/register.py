@@ -8,7 +8,7 @@ from typing import Any
 
 from apl_core.trace import TraceWriter
 
-from . import api, axes, cards, config, gate, hooks, lock, settings, tag, trainer_tab
+from . import api, axes, cards, config, fit_line, gate, hooks, lock, settings, tag, trainer_tab
 from .hosts import Host, choose_host
 from .webui import module
 
@@ -34,6 +34,7 @@ def start() -> Host:
         _on("app_started", lambda _demo, app: api.register(host, app))
     _on("ui_settings", settings.register)
     _on("before_ui", _before_ui)
+    _on("after_component", fit_line.follow(host))
     _on("ui_tabs", lambda: trainer_tab.build(host))
     return host
 

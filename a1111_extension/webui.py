@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -29,6 +31,31 @@ def loaded_model() -> Any | None:
     """The loaded checkpoint, or None; never starts loading one."""
     model = module("sd_models").model_data.sd_model
     return None if getattr(model, "sd_checkpoint_info", None) is None else model
+
+
+def awaited(checkpoint: object = None, modules: object = None) -> str | None:
+    """The checkpoint of the next picture, if the loaded one is another or is to be loaded anew.
+
+    `checkpoint` and `modules` (paths or names of text encoders and VAEs) are what the page's lists
+    show, which the webui may not have taken over yet; without them its settings are asked.
+    """
+    models, model = module("sd_models"), loaded_model()
+    asked = checkpoint or module("shared").opts.sd_model_checkpoint
+    info = models.get_closet_checkpoint_match(asked)
+    if model is None or info is None:
+        return None
+    same = info.filename == model.sd_checkpoint_info.filename
+    wanted = getattr(models.model_data, "forge_loading_parameters", None)
+    if wanted:
+        same = same and models.model_data.forge_hash == str(wanted)
+        if isinstance(modules, list):
+            held = wanted.get("additional_modules") or []
+            same = same and _file_names(held) == _file_names(modules)
+    return None if same else info.name_for_extra
+
+
+def _file_names(paths: Iterable[object]) -> list[str]:
+    return sorted(Path(str(one)).name for one in paths)
 
 
 def tag_words() -> set[str]:
