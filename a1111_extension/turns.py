@@ -105,16 +105,16 @@ def lines(run: Run, reader: Reader, line: str, original: Callable[..., Any], *mo
 def _dress(run: Run, reader: Reader, chunk: Any, head: list[int]) -> None:
     """Put rows around every text of a chunk, and take as much of its padding away."""
     pairs = list(zip(chunk.tokens, chunk.multipliers, strict=True))
-    spans = list(_spans([one for one, _ in pairs]))
-    if not spans and run.every_text:
+    texts = list(_marked([one for one, _ in pairs]))
+    if not texts and run.every_text:
         first = int(bool(pairs) and pairs[0][0] in reader.marks and pairs[0][0] not in reader.tail)
-        spans = [(first, first)]
-    for first, last in reversed(spans):
+        texts = [(first, first)]
+    for first, last in reversed(texts):
         front, back = _marks(run, reader)
         words = [pair for pair in pairs[first:last] if not isinstance(pair[0], Gap)]
         pairs[first:last] = [*_even(front), *words, *_even(back)]
-    if spans and head:
-        pairs[spans[0][0] : spans[0][0]] = _even(head)
+    if texts and head:
+        pairs[texts[0][0] : texts[0][0]] = _even(head)
     spare = len(pairs) - len(chunk.tokens)
     while spare > 0 and pairs[-1][0] in reader.pads:
         pairs.pop()
@@ -123,7 +123,7 @@ def _dress(run: Run, reader: Reader, chunk: Any, head: list[int]) -> None:
     chunk.multipliers = [one for _, one in pairs]
 
 
-def _spans(tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _marked(tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
     """(first, last) of every run of tokens that are of a text."""
     first = None
     for at, one in enumerate([*tokens, 0]):
@@ -182,7 +182,8 @@ def _require(reader: Reader, chunk: Sequence[int], run: Run) -> None:
     said = [one for one in chunk if _is_row(one) or one not in reader.pads | reader.marks]
     if not (run.every_text or any(map(_is_row, said))) and reader.is_blank(said):
         return  # an empty text has no template in some families
-    for text in _texts(reader, chunk):
+    for first, last in spans(reader, chunk):
+        text = chunk[first:last]
         rows = [one.at if isinstance(one, Mark) else None for one in text]
         if rows == [*range(cut), *[None] * (len(text) - n), *range(cut, n)]:
             continue
@@ -190,8 +191,11 @@ def _require(reader: Reader, chunk: Sequence[int], run: Run) -> None:
             raise bare()
 
 
-def _texts(reader: Reader, chunk: Sequence[int]) -> Iterator[list[int]]:
-    """The user's texts of a chunk, with their rows; HostError where another template stands."""
+def spans(reader: Reader, chunk: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(first place, place behind the last) of each of the user's texts in a chunk, with its rows.
+
+    HostError where another template stands.
+    """
     last, first = len(chunk), 0
     while last and chunk[last - 1] in reader.pads and not _is_row(chunk[last - 1]):
         last -= 1
@@ -209,7 +213,7 @@ def _texts(reader: Reader, chunk: Sequence[int]) -> Iterator[list[int]]:
         end = at
         while end < len(rest) and (_is_row(rest[end]) or rest[end] not in reader.controls):
             end += 1
-        yield rest[at:end]
+        yield first + at, first + end
         if end == len(rest):
             return
         at = _after(rest, end, reader.tail)
@@ -245,7 +249,8 @@ def _written(reader: Reader, tokens: Sequence[Sequence[int]], rows: Tensor) -> I
         done.append(True)
         return written
 
-    handle = reader.layer.register_forward_hook(write)
+    # before all other hooks: whoever watches the table shall see the rows
+    handle = reader.layer.register_forward_hook(write, prepend=True)
     token = _writing.set(True)
     try:
         yield

@@ -108,13 +108,19 @@ class Chunk:
 
 
 def describe(
-    embedded: Tensor, end: int, prefixes: Sequence[Prefix], start: int = 1, encoder: str = ""
+    embedded: Tensor,
+    end: int,
+    prefixes: Sequence[Prefix],
+    start: int = 1,
+    encoder: str = "",
+    scale: float = 1.0,
 ) -> Chunk:
     """What a chunk holds, from its embedded tokens (places, width) and where its text stands.
 
     The text stands from `start` up to the place `end`: in CLIP, up to the first EOS. `encoder` is
     the name of the encoder's rows in a prefix; it is told by the width where it is left out.
-    Compares rows bit for bit with those of `prefixes`, in the dtype of the encoder's embeddings.
+    Compares rows bit for bit with those of `prefixes`, in the dtype of the encoder's embeddings;
+    `scale` is what the encoder multiplies `embedded` by before it reads it.
     """
     from .prefix import WIDTHS
 
@@ -124,8 +130,8 @@ def describe(
     for prefix in prefixes:
         own = [key for key in prefix.vectors if WIDTHS[key] == width and encoder in ("", key)]
         for key in own[:1]:
-            front = _find(rows, prefix.front(key), start, last=False)
-            back = _find(rows, prefix.back(key), start, last=True)
+            front = _find(rows, prefix.front(key) / scale, start, last=False)
+            back = _find(rows, prefix.back(key) / scale, start, last=True)
             if front is not None and back is not None:
                 found[prefix.digest] = front, back
     taken = {place for places in found.values() for part in places for place in part}

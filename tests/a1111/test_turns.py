@@ -149,6 +149,21 @@ def test_every_turn_of_a_line_has_rows() -> None:
     assert chunk.multipliers[:6] == [1.2, 1.0, 1.0, 1.2, 1.0, 1.2]
 
 
+def test_whoever_watches_the_table_sees_texts_with_their_rows() -> None:
+    engine, seen = Engine(12), list[torch.Tensor]()
+    table = language.table_of(engine)
+    table.register_forward_hook(lambda _layer, _ids, found: seen.append(found))
+    reader, run = reader_of(engine), run_of(3, 1)
+    chunk = chunk_of(run, reader, "Ada*1|b")
+    turns.processed(run, reader, [chunk.tokens], [chunk.multipliers], Engine.process_tokens)
+    ids = list(map(int, chunk.tokens))
+    texts = [seen[0][0, first:last, 0].tolist() for first, last in turns.spans(reader, ids)]
+    assert [[*one[:2], one[-1]] for one in texts] == [[100.0, 101.0, 102.0]] * 2
+    assert [len(one) for one in texts] == [4, 4]
+    with pytest.raises(HostError):
+        list(turns.spans(reader, ids[1:]))
+
+
 def test_emphasis_is_for_the_text_alone() -> None:
     engine = Engine()
     reader, run = reader_of(engine), run_of(3, 1)

@@ -45,6 +45,14 @@ def test_a_whole_prefix_around_the_words_is_seen(behind: int) -> None:
     assert half.carried == {one.digest: places}
 
 
+def test_rows_are_found_where_the_encoder_scales_what_it_is_given() -> None:
+    one, scale = prefix(4, 1), 48.0
+    front, back = (part / scale for part in (one.front("pocket"), one.back("pocket")))
+    rows, end = embedded(front, WORDS, back)
+    assert describe(rows, end, [one], scale=scale).carried == {one.digest: [1, 2, 3, 10]}
+    assert not describe(rows, end, [one]).carried
+
+
 def test_what_is_not_the_whole_prefix_is_not_seen() -> None:
     one = prefix(4, 2)
     front, back = one.front("pocket"), one.back("pocket")

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from .case import NUMBER, PERSON, SALT, Case
+from .case import NUMBER, PERSON, SALT, SPELLED, Case
 
 Request = dict[str, Any]
 WHO = f"{PERSON} {SALT}"
@@ -99,6 +99,10 @@ class Matrix:
             "two batches": {"n_iter": 2},
             "clip skip": {"override_settings": {"CLIP_stop_at_last_layers": 2}},
             "no scripts": {"alwayson_scripts": {}},
+            **{
+                f"a turn or an end of {whose}": {"prompt": text.format(WHO)}
+                for whose, text in SPELLED.items()
+            },
             "wildcards": {"prompt": f"{WHO} {{a cat|a man}}, __somebody__"},
             "pasted parameters": {
                 "styles": [],  # without them Forge answers every infotext with an error
@@ -259,10 +263,11 @@ def axes(grid: Mapping[str, Any]) -> list[str]:
     return next((arg["choices"] for arg in grid["args"] if arg.get("choices")), [])
 
 
-def grid_of(grid: Mapping[str, Any], axis: str, values: str) -> Request:
-    """A grid along one axis."""
+def grid_of(grid: Mapping[str, Any], axis: str, values: str, *, cells: bool = False) -> Request:
+    """A grid along one axis; with `cells` its pictures come one by one, too."""
     plain: Request = {f"{one} type": 0 for one in "XYZ"} | {f"{one} values": "" for one in "XYZ"}
     plain |= {"Use text inputs instead of dropdowns": True, "Draw legend": False}
+    plain |= {"Include Sub Images": cells}
     given = {**plain, "X type": axes(grid).index(axis), "X values": values}
     return of_script(grid, given)
 
