@@ -114,6 +114,8 @@ class Webui(Server):
     pasting: ClassVar[dict[str, Any]] = {}
     quick_preview: ClassVar[str] = "Approx cheap"
     """Its way to show latents that needs no network."""
+    beside: ClassVar[Sequence[Path]] = ()
+    """Scripts of the tests that are extensions of their own."""
 
     source: Path
     data: Path
@@ -135,6 +137,10 @@ class Webui(Server):
             shutil.copy(RESIDUE, extensions / "apl-probe")
             for name in self.clones:
                 copy_extension(extensions / name)
+            for script in self.beside:
+                folder = extensions / script.stem / "scripts"
+                folder.mkdir(parents=True)
+                shutil.copy(script, folder)
         random = self.random()
         checkpoints = self.data / "models" / "Stable-diffusion"
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -186,7 +192,7 @@ class Webui(Server):
             login = base64.b64encode(self.login.encode()).decode()
             request.add_header("Authorization", f"Basic {login}")
         try:
-            with urllib.request.urlopen(request, timeout=300) as answer:
+            with urllib.request.urlopen(request, timeout=900) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise Refused(error.code, json.loads(error.read() or b"{}")) from None

@@ -14,6 +14,7 @@ from a1111_host import Webui
 from lora_file import write_lora
 
 from apl_core.formats import write_prefix
+from apl_core.metadata import PrefixCard
 from apl_core.prefix import Prefix
 from apl_trainer.cli import main
 
@@ -35,6 +36,12 @@ def random_prefix(seed: int, n: int, behind: int = 0, key: str = "clip_l") -> Pr
     width = {"clip_l": 768, "clip_h": 1024}[key]
     rows = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
     return Prefix({key: rows * 0.05}, behind)
+
+
+def zimage_prefix() -> Prefix:
+    """Six rows for Z-Image, two of them behind the text."""
+    rows = torch.randn(6, 2560, generator=torch.Generator().manual_seed(1))
+    return Prefix({"qwen3_4b": rows * 0.05}, 2, PrefixCard(family="Z-Image"))
 
 
 def running(name: str, factory: pytest.TempPathFactory) -> Iterator[Webui]:
@@ -79,20 +86,34 @@ def a_forge(request: pytest.FixtureRequest) -> Webui:
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture(scope="session", params=webui_hosts.NEWER)
+def newer(request: pytest.FixtureRequest) -> Webui:
+    """Each installed webui but A1111 in turn."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="module", params=comfyui_host.installed(), ids=lambda host: host.name)
 def source(request: pytest.FixtureRequest) -> Path:
     """Each installed ComfyUI in turn."""
     return request.param
 
 
-def enforcing(name: str, factory: pytest.TempPathFactory, *arguments: str) -> Webui:
-    """A webui that enforces a bracket of the operator's folder, asks for a login, and traces."""
+def enforcing(
+    name: str, factory: pytest.TempPathFactory, *arguments: str, kind: type[Webui] | None = None
+) -> Webui:
+    """A webui that enforces a prefix of the operator's folder, asks for a login, and traces.
+
+    It is a bracket for SD 1.x; a `kind` of Neo with Z-Image has a prefix for that, too.
+    """
     data, folder = supplied(factory.mktemp(name)), factory.mktemp("operator") / "prefixes"
     fill(folder)
     shutil.copy(folder / "bracket.safetensors", folder / "locked.safetensors")
+    if kind is not None:
+        write_prefix(zimage_prefix(), folder / "locked-zimage.safetensors")
     arguments += ("--api-auth", LOGIN, "--apl-enforce", "locked", "--apl-dir", str(folder))
     environment = {"APL_TRACE": str(data / "trace.jsonl"), "APL_TRACE_KEY": KEY}
-    return webui_hosts.new(name, data, arguments, env=environment, login=LOGIN)
+    start = kind or webui_hosts.KINDS[name]
+    return start(webui_hosts.INSTALLED[name], data, arguments, env=environment, login=LOGIN)
 
 
 def supplied(data: Path) -> Path:

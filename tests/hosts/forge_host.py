@@ -14,6 +14,10 @@ import host_server
 from a1111_host import Webui
 
 WRITER = Path(__file__).with_name("forge_checkpoint.py")
+THIN = Path(__file__).with_name("neo_thin.py")
+MODULES = {"text_encoder": "qwen3_4b.safetensors", "VAE": "ae.safetensors"}
+"""Files of a Z-Image beside its transformer, by their folder in Neo."""
+
 TOO_MUCH = ["forge_legacy_preprocessors", "sd_forge_controlnet"]
 """Built-in extensions that have nothing to do with us and want packages from the network."""
 
@@ -114,3 +118,32 @@ class Neo(Forge):
 
     def choosing(self, checkpoint: Path) -> list[str]:
         return []
+
+
+@dataclass
+class ZImage(Neo):
+    """Neo whose checkpoints are a thin Z-Image; "with_clip" is one of SD 1.x."""
+
+    beside: ClassVar[Sequence[Path]] = (THIN,)
+
+    def __enter__(self) -> ZImage:
+        checkpoints = self.data / "models" / "Stable-diffusion"
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        file = models("neo", self.source) / "random.safetensors"
+        (checkpoints / "with_clip.safetensors").symlink_to(file)
+        for folder, name in MODULES.items():
+            (self.data / "models" / folder).mkdir(parents=True, exist_ok=True)
+            (self.data / "models" / folder / name).symlink_to(self.random() / name)
+        super().__enter__()
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Text encoder and VAE are files of their own."""
+        files = [str(self.data / "models" / folder / name) for folder, name in MODULES.items()]
+        return {**super().settings(), "forge_additional_modules": sorted(files)}
+
+    def random(self) -> Path:
+        """The folder with transformer, text encoder and VAE."""
+        env = a1111_host.environment(self.source)
+        file = "random.safetensors"
+        return host_server.written("neo", THIN, self.source, env, file, file)

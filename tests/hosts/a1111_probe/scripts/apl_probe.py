@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import host_residue as residue  # copied here by a1111_host.py
 import modules.scripts as webui_scripts
@@ -131,6 +131,8 @@ def _trouble(which):
         ),
         "swallowing": lambda: _swallowing(request, texts),
         "ungated": lambda: _ungated(texts),
+        "turns": lambda: _bare_turns(),
+        "open turns": lambda: _bare_turns(lambda: None),
     }[which]()
 
 
@@ -182,6 +184,22 @@ def _ungated(texts):
         _replaced(texts, "process_tokens", _bare(texts.process_tokens)),
         _replaced(layer, "forward", layer.forward.__wrapped__),
     ):
+        yield
+
+
+@contextmanager
+def _bare_turns(check=None):
+    """Neo alone: the loaded checkpoint's language model reads texts as if there was no gate.
+
+    With another `check` its table of embeddings does not look whether they are covered, either.
+    """
+    held = vars(shared.sd_model).values()
+    kind = next(type(one) for one in held if hasattr(type(one), "tokenize_line"))
+    with ExitStack() as stack:
+        for name in ("tokenize", "tokenize_line", "process_tokens"):
+            stack.enter_context(_replaced(kind, name, _bare(getattr(kind, name))))
+        if check is not None:
+            stack.enter_context(_replaced(sys.modules["apl_a1111.turns"], "require_covered", check))
         yield
 
 
