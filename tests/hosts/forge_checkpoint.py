@@ -20,11 +20,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 NOT_THERE = ("image_size", "legacy")
 """What ComfyUI's U-Net is told and Forge's is not."""
 
-XL_UNET = {  # the depths of the way down and the width are what Neo looks at
+XL_UNET = {  # real depths: Neo looks at those of the way down, the trainer at all of them
     **SDXL_UNET,
     "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_middle": 1,
-    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
+    "transformer_depth_middle": 10,
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
 }
 VAE = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,

@@ -1,4 +1,4 @@
-"""A Forge or Neo that has a checkpoint of SDXL beside those of SD 1.x, and prefixes for it."""
+"""A newer webui with a checkpoint of SDXL beside those of SD 1.x, and prefixes for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forge and Neo, real, in a browser: tick, generate, paste, grid, cards, settings, an error."""
+"""Forge, Neo and reForge in a browser: tick, generate, paste, grid, cards, settings, an error."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from webui_page import (
 )
 
 
-def test_tick_generate_paste_and_an_error(a_forge: Webui) -> None:
-    require_browser(a_forge.name.lower())
-    drawn = a_forge.draw("a photo of a man", True, "front", 0.0, 0.5)
+def test_tick_generate_paste_and_an_error(newer: Webui) -> None:
+    require_browser(newer.name.lower())
+    drawn = newer.draw("a photo of a man", True, "front", 0.0, 0.5)
     with Browser(1400, 1400) as page:
-        opened(page, a_forge)
-        paste(page, a_forge.draw("a photo of a dog").infotext)
+        opened(page, newer)
+        paste(page, newer.draw("a photo of a dog").infotext)
         page.until(f"return document.querySelector('{PROMPT}').value === 'a photo of a dog'")
         assert "APL" not in generate(page, "Steps: 2")
         page.click(f"{BOX} .label-wrap")
@@ -43,10 +43,10 @@ def test_tick_generate_paste_and_an_error(a_forge: Webui) -> None:
         page.until(f"{CHOSEN} === 'front'")
         said = generate(page, "APL prefix: front")
         assert "APL steps: 0-0.5" in said
-        shot(page, a_forge, "accordion")
+        shot(page, newer, "accordion")
         paste(page, drawn.infotext.replace("APL prefix: front", "APL prefix: wrong_family"))
         page.until(f"{CHOSEN} === 'front'")  # the hash wins over a name
-        hash_of = {one["name"]: one.get("hash", "") for one in a_forge.get("/apl/prefixes")}
+        hash_of = {one["name"]: one.get("hash", "") for one in newer.get("/apl/prefixes")}
         said = drawn.infotext.replace("APL prefix: front", "APL prefix: wrong_family")
         paste(page, said.replace(hash_of["front"], "0000000000"))
         page.until(f"{CHOSEN} === 'wrong_family'")
@@ -54,21 +54,21 @@ def test_tick_generate_paste_and_an_error(a_forge: Webui) -> None:
         assert page.run(PICTURES) == 0
 
 
-def test_cards_grid_and_settings(a_forge: Webui) -> None:
-    require_browser(a_forge.name.lower())
+def test_cards_grid_and_settings(newer: Webui) -> None:
+    require_browser(newer.name.lower())
     with Browser(1400, 1400) as page:
-        opened(page, a_forge)
-        paste(page, a_forge.draw("a photo of a dog").infotext)  # the smallest picture
+        opened(page, newer)
+        paste(page, newer.draw("a photo of a dog").infotext)  # the smallest picture
         page.until(f"return document.querySelector('{PROMPT}').value === 'a photo of a dog'")
-        draw_a_grid(page, a_forge)
-        take_a_card(page, a_forge, cards=5)
-        open_the_settings(page, a_forge)
+        draw_a_grid(page, newer)
+        take_a_card(page, newer, cards=5)
+        open_the_settings(page, newer)
 
 
 def test_the_first_minute_leads_to_the_trainer(
-    a_forge: Webui, tmp_path_factory: pytest.TempPathFactory
+    newer: Webui, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    name = a_forge.name.lower()
+    name = newer.name.lower()
     require_browser(name)
     with (
         webui_hosts.new(name, tmp_path_factory.mktemp("empty")) as empty,

@@ -1,4 +1,4 @@
-"""Forge and Neo, real: SDXL's two encoders, switches between families, and operator mode."""
+"""Forge, Neo and reForge, real: SDXL, switches between families, and operator mode."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = ("plain", "empty", "BREAK", "emphasis")
 XL: dict[str, Any] = {"override_settings": {"sd_model_checkpoint": "sdxl"}}
 
 
-@pytest.fixture(scope="module", params=webui_hosts.FORGES)
+@pytest.fixture(scope="module", params=webui_hosts.NEWER)
 def webui(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Webui]:
@@ -114,7 +114,7 @@ def test_two_clients_of_two_families(webui: Webui) -> None:
         assert list(clients.map(draw, asks)) == want
 
 
-@pytest.fixture(scope="module", params=webui_hosts.FORGES)
+@pytest.fixture(scope="module", params=webui_hosts.NEWER)
 def operated(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Webui]:

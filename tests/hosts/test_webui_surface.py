@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from a1111_host import Answer, Refused, Webui
 
+from apl_trainer.verify.a1111_matrix import grid_of
+
 PROMPT = "a photo of a man"
 
 
@@ -56,11 +58,9 @@ def test_the_grid_has_our_axes(webui: Webui) -> None:
     ]
 
     def grid(axis: str, values: str) -> list[str]:
-        args = [labels.index(axis), values, [], 0, "", [], 0, "", []]
-        rest = [arg["value"] for arg in script["args"][len(args) :]]  # Neo has one more
-        args += [False, True, *rest[2:-1], True]
+        asked = grid_of(script, axis, values, cells=True)
         body = {"prompt": PROMPT, "steps": 2, "width": 64, "height": 64, "seed": 1}
-        body |= {"sampler_name": "Euler", "script_name": "x/y/z plot", "script_args": args}
+        body |= {"sampler_name": "Euler", **asked}
         body["alwayson_scripts"] = {"apl": {"args": [True, "other"]}}
         cells = webui.answer("/sdapi/v1/txt2img", body).images[-len(values.split(",")) :]
         return [Answer([cell], {}).pixels for cell in cells]

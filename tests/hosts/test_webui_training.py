@@ -12,13 +12,18 @@ import os
 import signal
 from pathlib import Path
 
-from a1111_host import Webui
+import pytest
+import webui_hosts
+from a1111_host import Refused, Webui
 from browser import Browser
-from trainer_page import learn, rows
+from conftest import furnished
+from sdxl_host import with_sdxl
+from trainer_page import finish, learn, opened, rows
 from webui_page import require_browser
 
 from apl_core.formats import read_prefix
 
+SDXL = {"override_settings": {"sd_model_checkpoint": "sdxl"}}
 LEARNING = {"apl_a1111.training.job", "apl_core.training.loop", "apl_trainer.checkpoints.load"}
 """Modules that a webui without a run has not loaded."""
 
@@ -59,3 +64,24 @@ def test_learn_from_the_tab_stop_resume_and_use(webui: Webui) -> None:
     found = {one["name"]: one for one in webui.get("/apl/prefixes")}
     assert "the encoder it was trained on" in found["short"]["fit"]
     (webui.prefixes / "short.safetensors").unlink()
+
+
+@pytest.mark.parametrize("name", webui_hosts.NEWER)
+def test_sdxl_is_learned_on_a_copy_and_used(name: str, tmp_path: Path) -> None:
+    require_browser(name)
+    data = furnished(tmp_path / "data")
+    with with_sdxl(name, data) as webui:
+        bare = webui.draw(**SDXL).pixels
+        try:
+            with Browser(1400, 1100) as page:
+                opened(page, webui)
+                finish(page, "big", "sdxl.safetensors")
+        finally:
+            abandon(webui, webui.data / "apl-runs")
+        prefix = read_prefix(webui.prefixes / "big.safetensors")
+        assert (prefix.family, prefix.n, prefix.behind) == ("SDXL", 4, 2)
+        assert webui.draw(**SDXL).pixels == bare
+        covered = webui.draw("a photo of a man", True, "big", **SDXL)
+        assert covered.pixels != bare and "APL prefix: big" in covered.infotext
+        with pytest.raises(Refused, match=r"it is for SDXL; the loaded checkpoint is SD 1.x"):
+            webui.draw("a photo of a man", True, "big")

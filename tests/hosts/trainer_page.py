@@ -9,6 +9,7 @@ from pathlib import Path
 
 from a1111_host import Webui
 from browser import Browser
+from webui_page import choose, load
 
 STATUS = "return document.querySelector('#apl_status').innerText"
 NOTICE = "return (document.querySelector('#apl_notice')?.innerText || '')"
@@ -24,14 +25,15 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 
 def opened(page: Browser, webui: Webui) -> None:
-    """Load the page and go to the tab."""
-    page.open(f"{webui.url}/?__theme=light")
+    """Load the page, go to the tab, and unfold its settings."""
+    load(page, webui)
     page.until("return document.querySelector('#apl_start') !== null")
     page.until(
         "const tab = [...document.querySelectorAll('#tabs > .tab-nav button')]"
         ".find(one => one.innerText.trim() === 'APL Trainer'); tab?.click();"
         "return document.querySelector('#apl_start').offsetParent !== null"
     )
+    page.run("document.querySelector('#apl_more .label-wrap').click()")
 
 
 def order(page: Browser, name: str, names: str, settings: str) -> None:
@@ -43,10 +45,20 @@ def order(page: Browser, name: str, names: str, settings: str) -> None:
     page.click("#apl_start")
 
 
+def finish(page: Browser, name: str, model: str = "") -> None:
+    """Learn for two steps, to the end, and use it."""
+    if model:
+        choose(page, model, "#apl_model")
+    order(page, name, NAMES, SETTINGS + "steps = 2\n")
+    page.until(f"{STATUS}.includes('{name}') && {STATUS[7:]}.includes('finished')", seconds=1800)
+    page.until("return document.querySelector('#apl_results img')?.naturalWidth > 100")
+    page.click("#apl_use")
+    page.until(f"{NOTICE}.includes('Copied to')")
+
+
 def learn(page: Browser, webui: Webui, runs: Path) -> None:
     """Refusals, a run that is looked at, stopped, resumed and stopped again, and one to its end."""
     opened(page, webui)
-    page.run("document.querySelector('#apl_more .label-wrap').click()")
     order(page, "../learned", NAMES, SETTINGS)
     page.until(f"{NOTICE}.includes('not a plain name')")
     order(page, "mine", "Ada Example\nada  example", SETTINGS)
@@ -70,8 +82,4 @@ def learn(page: Browser, webui: Webui, runs: Path) -> None:
     page.until(f"{STATUS}.includes('of 100000')")
     page.click("#apl_stop")
     page.until(f"{STATUS}.includes('stopped')")
-    order(page, "short", NAMES, SETTINGS + "steps = 2\n")
-    page.until(f"{STATUS}.includes('short') && {STATUS[7:]}.includes('finished')", seconds=900)
-    page.until("return document.querySelector('#apl_results img')?.naturalWidth > 100")
-    page.click("#apl_use")
-    page.until(f"{NOTICE}.includes('Copied to')")
+    finish(page, "short")

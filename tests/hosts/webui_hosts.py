@@ -17,6 +17,7 @@ KINDS: dict[str, type[Webui]] = {
 }
 INSTALLED = {name: host for name in KINDS if (host := a1111_host.installed(name))}
 
+NEWER = [name for name in INSTALLED if name != "a1111"]
 FORGES = [name for name in INSTALLED if name in ("forge", "neo")]
 
 
