@@ -349,6 +349,21 @@ def test_made_up_requests_are_the_same_for_a_seed_and_can_be_repeated(
     assert third != sent("--only", "g3", "--generate-seed", "1")
 
 
+def test_a_picture_may_name_the_prefix_of_any_enforced_family(covered: StandIn) -> None:
+    def status(last: str) -> dict[str, object]:
+        names = {"SD 1.x": ("first", "e" * 64), "SDXL": (last, DIGEST)}
+        families = {
+            family: {"prefix": name, "digest": digest, "hash": digest[:10]}
+            for family, (name, digest) in names.items()
+        }
+        first = {"enforced": "first", "digest": "e" * 64, "hash": "e" * 10, "trace": True}
+        return {**first, "families": families}
+
+    for last, code in (("house", 0), ("another", 1)):
+        covered.pages["/apl/status"] = status(last)
+        assert run(covered, "--only", "plain") == code
+
+
 def test_settings_that_a_case_changed_are_put_back(covered: StandIn, bare: StandIn) -> None:
     before = dict(covered.options)
     assert run(covered, "--reference", bare.url, "--only", "clip skip") == 0

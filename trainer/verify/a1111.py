@@ -30,7 +30,7 @@ class WebuiServer:
     client: Client
     side: int = 64
     steps: int = 2
-    _mark: str = field(default="", init=False)
+    _marks: list[str] = field(default_factory=list[str], init=False)
     _name: str = field(default="", init=False)
     _schema: Schema | None = field(default=None, init=False)
 
@@ -38,7 +38,9 @@ class WebuiServer:
         """What `GET /apl/status` answers."""
         said = status(self.client)
         self._name = str(said.get("enforced"))
-        self._mark = f"APL: {said.get('enforced')} {said.get('hash')}"
+        families = said.get("families") or {}
+        own = families.values() or [{"prefix": self._name, "hash": said.get("hash")}]
+        self._marks = [f"APL: {one['prefix']} {one['hash']}" for one in own]
         return said
 
     def weights(self) -> Mapping[str, Any]:
@@ -126,7 +128,8 @@ class WebuiServer:
             texts: list[str | None] = json.loads(reply.body["info"])["infotexts"]
         except (KeyError, TypeError, ValueError):
             texts = [""]
-        says = all(self._mark in one for one in texts if one is not None)  # grids can have none
+        known = [one for one in texts if one is not None]  # grids can have none
+        says = all(any(mark in one for mark in self._marks) for one in known)
         return Answer(request, pictures, says, "no picture")
 
     def _matrix(self) -> Matrix:
