@@ -86,6 +86,7 @@ class Host(Server):
     base: Path
     with_pack: bool = True
     packs: Sequence[Path] = ()
+    arguments: Sequence[str] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
 
     def __enter__(self) -> Host:
@@ -105,6 +106,7 @@ class Host(Server):
         command = [str(python(self.source)), "main.py", "--cpu", "--disable-auto-launch"]
         command += ["--listen", "127.0.0.1"]
         command += ["--base-directory", str(self.base), "--extra-model-paths-config", str(paths)]
+        command += self.arguments
         self.launch(command, self.source, environment(**self.env), self.base)
         return self
 

@@ -66,11 +66,12 @@ def network(root):
         if (count := sum(len(getattr(module, kind, None) or ()) for kind in HOOKS))
     }
     held = {name: [module.training, *keys(module)] for name, module in root.named_modules()}
-    weights = hashlib.sha256()
-    for name, value in root.named_parameters():
-        weights.update(f"{name} {value.requires_grad} {value.grad is None}".encode())
-        weights.update(_bytes(value.detach().cpu()))
-    return {"hooks": hooks, "held": held, "weights": weights.hexdigest()}
+    weights = {
+        name: f"{value.requires_grad} {value.grad is None} "
+        + hashlib.sha256(_bytes(value.detach().cpu())).hexdigest()
+        for name, value in root.named_parameters()
+    }
+    return {"hooks": hooks, "held": held, "weights": weights}
 
 
 def _bytes(value):

@@ -113,7 +113,8 @@ def check(
     way = [round(one) for one in found.memory]
     print(f"\n{name}: {found.runs} runs of {len(kinds)} kinds in {seconds:.0f} s;")
     print(f"memory on the way (MiB): {way}; grown by {found.growth:.1f} since its second quarter")
-    assert differences(before, after) == []
+    left = differences(before, after)
+    assert not left, "\n".join(left)
     assert found.mixed() == []
     assert {kind for kind in kinds if found.one(kind).startswith(REFUSED)} == wrong
     for one, other in same:
