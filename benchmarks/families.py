@@ -15,9 +15,12 @@ import diffusers
 import torch
 import transformers
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from apl_core.objective import Conditioning
+from apl_core.prefix import WIDTHS
 from apl_core.training.config import TrainConfig
-from apl_trainer.checkpoints.cost import Cost, transformer_cost
+from apl_trainer.checkpoints.cost import Cost, fused_attention, transformer_cost
 from apl_trainer.checkpoints.pipelines import FAMILIES, KREA_LAYERS, Family
 from apl_trainer.checkpoints.quantize import Quantize, bytes_of, whole_block
 
@@ -149,8 +152,47 @@ def table(sizes: tuple[int, ...], say: Say) -> str:
     return "\n".join(lines) + "\n"
 
 
+def step_operations(network: nn.Module, family: Family, tokens: int, size: int) -> int:
+    """Operations of a transformer, on the meta device, in one step by a text of `tokens`."""
+    width = len(family.template.layers or KREA_LAYERS) * WIDTHS[family.key]
+    pooled = sum(WIDTHS[key] for key in family.clips.values())
+    network.to(dtype=_HALF).eval()
+    with torch.device("meta"):
+        x_t, noise = torch.empty(1, *family.latent_shape(size), dtype=_HALF), torch.zeros(1)
+        states = torch.empty(1, tokens, width, dtype=_HALF)
+        brief = torch.empty(1, pooled, dtype=_HALF) if pooled else None
+    with torch.no_grad(), fused_attention(), FlopCounterMode(display=False) as found:
+        family.call(network, x_t, noise, Conditioning(states, brief))
+    return found.get_total_flops()
+
+
+def prefix_table(sizes: tuple[int, ...], say: Say) -> str:
+    """Lines of Markdown: what the rows of a prefix add to a step and to a picture, in percent."""
+    rows, steps, text = TrainConfig().num_vectors, 8, 128
+    each = "".join(f" a step at {size} |" for size in sizes)
+    lines = [f"| family |{each} its text, in {steps} steps at {sizes[-1]} |"]
+    lines.append("|---" * (len(sizes) + 2) + "|")
+    for family in FAMILIES:
+        if family.name not in _NETWORKS or family.template.fill:
+            continue
+        network, *_, language = networks_of(family)
+        reads = sum(one.numel() for one in language.parameters())
+        reads -= sum(one.weight.numel() for one in language.modules() if type(one) is nn.Embedding)
+        cells: list[str] = []
+        whole = 1
+        for size in sizes:
+            say(f"a prefix with {family.name} at {size}")
+            whole = step_operations(network, family, text, size)
+            more = step_operations(network, family, text + rows, size)
+            cells.append(f"{100 * (more / whole - 1):.2f} %")
+        cells.append(f"{100 * 2 * reads * rows / (steps * whole):.2f} %")
+        lines.append(f"| {family.name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def run(root: Path, sizes: tuple[int, ...], say: Say) -> str:
-    """Write the table into docs/training.md."""
-    made = table(sizes, say)
+    """Write the tables into docs/training.md and docs/comfyui-models.md."""
+    made, prefix = table(sizes, say), prefix_table(sizes, say)
     write_between(root / "docs" / "training.md", "families", made)
-    return made
+    write_between(root / "docs" / "comfyui-models.md", "prefix", prefix)
+    return f"{made}\n{prefix}"

@@ -159,7 +159,7 @@ def _counted(run: Callable[[], Tensor]) -> Cost:
     Bytes and operations are counted one after the other: counting operations keeps tensors alive,
     and a second way back finds gradients that are there already.
     """
-    with _fused_attention():
+    with fused_attention():
         with LiveBytes() as live:
             run().float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
         with FlopCounterMode(display=False) as flops:
@@ -171,7 +171,7 @@ def _counted(run: Callable[[], Tensor]) -> Cost:
 
 
 @contextmanager
-def _fused_attention() -> Iterator[None]:
+def fused_attention() -> Iterator[None]:
     """Attention as a GPU's fused kernels do it, without the matrix of all weights."""
 
     def fused(query: Tensor, key: Tensor, value: Tensor, *_: Any, **more: Any) -> Tensor:
