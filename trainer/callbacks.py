@@ -76,8 +76,9 @@ class StatusFile:
 
     A thread of its own writes at most twice a second, so that no step waits for the disk, and
     touches the file every two seconds: a reader can tell a busy run from one that was killed.
-    Keys: `state` (working, done, stopped, failed), `doing`, `done`, `total`, `step`, `steps`,
-    `previews`, `process`, `error`, `said`. A context manager; a status that cannot be written is
+    Keys: `state` (working, done, stopped, failed), `doing`, `done`, `total`, `pace` (seconds for
+    one of `total`, 0 while that is not known), `step`, `steps`, `previews`, `process`, `error`,
+    `said`. A context manager; a status that cannot be written is
     logged and does not end the run.
     """
 
@@ -87,6 +88,7 @@ class StatusFile:
         self._written: dict[str, Any] = {}
         self._lock, self._over = threading.Lock(), threading.Event()
         self._beaten, self._failed = 0.0, False
+        self._began, self._first = time.monotonic(), 0
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def __enter__(self) -> StatusFile:
@@ -119,8 +121,13 @@ class StatusFile:
 
     def say(self, doing: str, done: int = 0, total: int = 0, **more: int) -> None:
         """What is being done, outside of the loop too; no `total` where it is not known."""
+        now = time.monotonic()
         with self._lock:
-            self._said |= {"doing": doing, "done": done, "total": total, **more}
+            if doing != self._said.get("doing") or done < self._first:
+                self._began, self._first = now, done
+            done_here = done - self._first
+            pace = round((now - self._began) / done_here, 4) if done_here else 0.0
+            self._said |= {"doing": doing, "done": done, "total": total, "pace": pace, **more}
 
     def end(self, state: str, error: str = "", said: str = "") -> None:
         """How it ended: `done` and what came out, `stopped`, or `failed` and why."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from apl_core.ports import Conditioning, DenoiserPort, LatentPort, TextEncoderPo
 from apl_core.prefix import Rows
 
 Progress = Callable[[int, int], None]
+"""Told how many sampling steps are done, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +73,32 @@ class Sampler:
         for i, r in enumerate(requests):
             lengths = prompts[r.prompt].cross.shape[1], negatives[r.negative].cross.shape[1]
             groups.setdefault(lengths, []).append(i)
-        for members in groups.values():
-            for start in range(0, len(members), self.batch):
-                part = members[start : start + self.batch]
-                given = [requests[i] for i in part]
-                positive = Conditioning.join([prompts[r.prompt] for r in given])
-                negative = Conditioning.join([negatives[r.negative] for r in given])
-                drawn = self._ddim(positive, negative, [r.seed for r in given])
-                pictures |= dict(zip(part, drawn, strict=True))
-                if progress:
-                    progress(len(pictures), len(requests))
+        parts = [
+            members[start : start + self.batch]
+            for members in groups.values()
+            for start in range(0, len(members), self.batch)
+        ]
+        done = itertools.count(1)
+
+        def step() -> None:
+            if progress:
+                progress(next(done), len(parts) * self.steps)
+
+        for part in parts:
+            given = [requests[i] for i in part]
+            positive = Conditioning.join([prompts[r.prompt] for r in given])
+            negative = Conditioning.join([negatives[r.negative] for r in given])
+            drawn = self._ddim(positive, negative, [r.seed for r in given], step)
+            pictures |= dict(zip(part, drawn, strict=True))
         return torch.stack([pictures[i] for i in range(len(requests))])
 
-    def _ddim(self, positive: Conditioning, negative: Conditioning, seeds: list[int]) -> Tensor:
+    def _ddim(
+        self,
+        positive: Conditioning,
+        negative: Conditioning,
+        seeds: list[int],
+        told: Callable[[], None],
+    ) -> Tensor:
         device = self.denoiser.device
         randoms = [torch.Generator().manual_seed(s) for s in seeds]
 
@@ -110,6 +125,7 @@ class Sampler:
             fresh = noise() if self.eta else None
             moved: Any = scheduler.step(eps, int(step), x, self.eta, variance_noise=fresh)
             x = moved.prev_sample
+            told()
         return self.latents.decode(x)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from apl_core.errors import ConfigError, RunError
+from apl_core.formats import read_prefix
 from apl_core.prefix import Rows
 from apl_core.training.callbacks import Callback, Control, Event, Phase, Stepped, Validated
 from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig, preset
@@ -23,7 +25,7 @@ from apl_core.training.material import Material, pictures_to_draw
 from apl_core.training.people import ListedPerson, people_in
 from apl_core.training.verdict import in_short, verdict
 
-from ..hosts import Host
+from ..hosts import Host, report
 from ..webui import module
 from .material import make_latents, sample
 from .ports import HostDenoiser, HostEncoder, pictures, refuse_unfit
@@ -115,9 +117,47 @@ class TrainPlan:
             prefix.card.figures
         )
 
+    def draw(self, host: Host, folder: Path, status: Any) -> str:
+        """Draw a trial of this run into its folder, on the loaded checkpoint; AplErrors."""
+        from apl_trainer.ui.trial_job import draw_into
+
+        prefix = read_prefix(RunFolder(self.folder).prefix)
+        status.say("waiting for the webui's queue")
+        with module("call_queue").queue_lock, borrowed(host) as model, torch.no_grad():
+            report(host, prefix, model, fingerprints=True)
+            ports = HostEncoder(host, model, self.size), HostDenoiser(model)
+            draw_into(folder, status, self._painter(model, *ports), prefix.rows())
+        return f"{self.size} pixels, {self.draw_steps} steps, on the loaded checkpoint."
+
+    def _painter(self, model: Any, encoder: HostEncoder, denoiser: HostDenoiser) -> Any:
+        """What draws a trial without rows and with them."""
+        side, steps = self.size // _LATENT, self.draw_steps
+
+        def paint(trial: Any, rows: Rows, progress: Callable[[int, int], None]) -> list[Tensor]:
+            encoder.encode([trial.prompt], rows)  # refused before anything is drawn
+            latents = [
+                sample(
+                    encoder,
+                    denoiser,
+                    [trial.prompt],
+                    (4, side, side),
+                    trial.seed,
+                    used,
+                    steps,
+                    negative=trial.negative,
+                    tell=lambda done, _, before=before: progress(before + done, 2 * steps),
+                )
+                for before, used in ((0, None), (steps, rows))
+            ]
+            return [pictures(model, each) for each in latents]
+
+        return paint
+
     def _trainer(
         self, host: Host, model: Any, run: RunFolder, tell: Callback, control: Control
     ) -> Trainer:
+        from apl_trainer.ui.trial_job import between
+
         encoder, denoiser = HostEncoder(host, model, self.size), HostDenoiser(model)
         side = self.size // _LATENT
         shape, seed = (4, side, side), self.config.seed
@@ -151,6 +191,7 @@ class TrainPlan:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(path)
 
+        asked = between(run.path, self._painter(model, encoder, denoiser))
         return learner(
             self.config,
             Model(encoder, denoiser, model.sd_checkpoint_info.name_for_extra),
@@ -159,7 +200,7 @@ class TrainPlan:
             run,
             previewer=preview,
             callbacks=[tell],
-            control=control,
+            control=replace(control, between=asked),
         )
 
 

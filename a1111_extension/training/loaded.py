@@ -17,7 +17,7 @@ from ..hosts import Host
 from ..webui import loaded_model
 
 if TYPE_CHECKING:
-    from .job import TrainPlan
+    from apl_trainer.ui.reported import Work
 
 
 class OnLoaded:
@@ -31,21 +31,26 @@ class OnLoaded:
         """Begin or go on with the run in a folder; AplErrors for what cannot be, before it does."""
         if self._thread is not None and self._thread.is_alive():
             raise RunError("start a run", "another one is under way", "stop it or wait for it")
+        from apl_trainer.ui.trial import is_trial
+
         from .job import TrainPlan
 
-        plan = TrainPlan.of(folder, self._host, loaded_model())
-        self._thread = threading.Thread(target=self._run, args=(folder, plan), daemon=True)
+        trial = is_trial(folder)
+        plan = TrainPlan.of(folder.parent if trial else folder, self._host, loaded_model())
+        work = partial(plan.draw if trial else plan.learn, self._host)
+        self._thread = threading.Thread(target=self._run, args=(folder, work), daemon=True)
         self._thread.start()
         return os.getpid()
 
     def reap(self) -> None:
         """Nothing to take note of: a thread says in the folder how it ended."""
 
-    def _run(self, folder: Path, plan: TrainPlan) -> None:
-        from apl_trainer.ui import worker_main
+    def _run(self, folder: Path, work: Work) -> None:
+        from apl_trainer.ui.reported import reported
+        from apl_trainer.ui.run_status import LOG
 
-        with _told_in(folder / worker_main.LOG):
-            worker_main.run(folder, partial(plan.learn, self._host))
+        with _told_in(folder / LOG):
+            reported(folder, work)
 
 
 @contextlib.contextmanager

@@ -62,17 +62,24 @@ def sample(
     rows: Rows | None,
     steps: int,
     guidance: float = 7.0,
+    negative: str = "",
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """Latents (B, C, H, W) by DDIM without noise (arXiv 2010.02502, eq. 12) and guidance."""
+    """Latents (B, C, H, W) by DDIM without noise (arXiv 2010.02502, eq. 12) and guidance.
+
+    The rows stand in the negative prompt too if they are everywhere.
+    """
     random = torch.Generator().manual_seed(seed)
     x = torch.randn((len(texts), *shape), generator=random).to(denoiser.device)
-    positive, negative = encoder.encode(texts, rows), encoder.encode([""] * len(texts), None)
+    pushed = rows if rows is not None and rows.everywhere else None
+    positive, away = encoder.encode(texts, rows), encoder.encode([negative] * len(texts), pushed)
     kept = denoiser.schedule.alphas_cumprod.to(x.device)
     times = torch.linspace(len(kept) - 1, 0, steps + 1).round().long().tolist()
-    for now, after in itertools.pairwise(times):
+    for done, (now, after) in enumerate(itertools.pairwise(times), 1):
         t = torch.full((len(texts),), now, device=x.device)
-        bare = denoiser.predict_noise(x, t, negative)
+        bare = denoiser.predict_noise(x, t, away)
         eps = bare + guidance * (denoiser.predict_noise(x, t, positive) - bare)
         clean = (x - (1 - kept[now]).sqrt() * eps) / kept[now].sqrt()
         x = kept[after].sqrt() * clean + (1 - kept[after]).sqrt() * eps
+        tell(done, steps)
     return x.float()

@@ -119,11 +119,15 @@ Previewer = Callable[[Rows, Path], None]
 
 @dataclass(frozen=True)
 class Control:
-    """Requests to a running loop, from any thread; files of these names in the folder do too."""
+    """Requests to a running loop, from any thread; files of these names in the folder do too.
+
+    `between` is called after each step with the rows as they are, in the first process of a run.
+    """
 
     stop: Flag = field(default_factory=Flag)
     save: Flag = field(default_factory=Flag)
     preview: Flag = field(default_factory=Flag)
+    between: Callable[[Rows], None] = lambda rows: None
 
     def read(self, folder: Path) -> None:
         """Take over requests left as files `stop`, `save` or `preview` in a run folder."""

@@ -164,6 +164,9 @@ class Trainer:
                 self._save(progress)
             if self._asked("preview"):
                 self._preview(progress)
+            if self.group.rank == 0:
+                with torch.no_grad():
+                    self.control.between(progress.rows)
         return "steps"
 
     def _asked(self, what: Literal["stop", "save", "preview"]) -> bool:

@@ -17,13 +17,14 @@ from apl_a1111.hosts import A1111
 from apl_a1111.training import job
 from apl_a1111.training.job import TrainPlan
 from apl_a1111.training.loaded import OnLoaded
-from apl_a1111.training.material import make_latents
+from apl_a1111.training.material import make_latents, sample
 from apl_a1111.training.ports import refuse_unfit
 from slim_checkpoints import pipeline, write_file
 from torch import Tensor
 
 from apl_core.errors import AplError, ConfigError, HostError, RunError
 from apl_core.ports import Conditioning
+from apl_core.prefix import Rows
 from apl_core.schedule import Schedule
 from apl_core.training.config import PER_NAME, PICTURE_STEPS, PRESETS, TrainConfig, preset
 from apl_core.training.folder import RunFolder
@@ -93,6 +94,36 @@ def test_latents_are_made_once(tmp_path: Path) -> None:
         make_latents(
             tmp_path / "latents.safetensors", encoder, denoiser, shown[1:], SHAPE, 0, print, 20
         )
+
+
+def test_a_prompt_is_drawn_with_its_negative_and_tells_each_step() -> None:
+    read: list[tuple[str, object]] = []
+
+    class Reader(Encoder):
+        def encode(self, texts: list[str], rows: object) -> Conditioning:
+            read.append((texts[0], rows))
+            return super().encode(texts, rows)
+
+    encoder: Any = Reader()
+    told: list[tuple[int, int]] = []
+
+    def draw(rows: Rows | None, negative: str) -> Tensor:
+        told.clear()
+        given = encoder, Denoiser(), ["a photo of ada"], SHAPE, 7, rows, 3
+        return sample(*given, negative=negative, tell=lambda *at: told.append(at))
+
+    some = Rows({"clip_l": torch.zeros(1, 8)})
+    far, near = draw(None, "a very long negative prompt"), draw(some, "")
+    assert told == [(1, 3), (2, 3), (3, 3)] and not torch.equal(far, near)
+    draw(replace(some, everywhere=True), "hat")
+    assert [(text, rows is not None) for text, rows in read] == [
+        ("a photo of ada", False),
+        ("a very long negative prompt", False),
+        ("a photo of ada", True),
+        ("", False),
+        ("a photo of ada", True),
+        ("hat", True),
+    ]
 
 
 def loaded(
@@ -221,12 +252,11 @@ def test_models_that_cannot_be_trained_on(tmp_path: Path) -> None:
 def test_a_run_in_the_webui_tells_of_itself_in_its_folder(tmp_path: Path) -> None:
     """Whatever happens in the thread, the folder says it."""
 
-    class Broken:
-        def learn(self, host: object, folder: Path, status: object) -> None:
-            raise HostError("learn", "nothing", "do something else")
+    def broken(folder: Path, status: object) -> None:
+        raise HostError("learn", "nothing", "do something else")
 
     runner: Any = OnLoaded(SimpleNamespace())  # type: ignore[arg-type]
-    runner._run(tmp_path, Broken())
+    runner._run(tmp_path, broken)
     found = read_run(tmp_path)
     assert found.state == "failed" and "do something else" in found.error
     assert "do something else" in (tmp_path / "worker.log").read_text(encoding="utf-8")

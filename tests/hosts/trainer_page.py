@@ -56,6 +56,15 @@ def finish(page: Browser, name: str, model: str = "") -> None:
     page.until(f"{NOTICE}.includes('Copied to')")
 
 
+def tried(page: Browser, prompt: str, pictures: int) -> None:
+    """Ask for a prompt's pictures, while it learns and after, and see them."""
+    page.type("#apl_prompt textarea", prompt)
+    page.click("#apl_draw")
+    shown = f"document.querySelectorAll('#apl_trial img').length === {pictures}"
+    about = "document.querySelector('#apl_trial').innerText"
+    page.until(f"return {shown} && {about}.includes(arguments[0])", prompt, seconds=900)
+
+
 def learn(page: Browser, webui: Webui, runs: Path) -> None:
     """Refusals, a run that is looked at, stopped, resumed and stopped again, and one to its end."""
     opened(page, webui)
@@ -68,6 +77,10 @@ def learn(page: Browser, webui: Webui, runs: Path) -> None:
     page.until(f"{STATUS}.includes('of 100000')", seconds=900)
     page.click("#apl_preview")
     page.until("return document.querySelector('#apl_sheet img')?.naturalWidth > 100", seconds=900)
+    page.type("#apl_prompt textarea", "a photo of Ada Example <|endoftext|> smiling")
+    page.click("#apl_draw")
+    page.until("return document.querySelector('#apl_trial .apl-bad') !== null", seconds=900)
+    tried(page, "a photo of Ada Example, smiling", 2)
     if folder := os.environ.get("APL_SCREENSHOTS"):
         time.sleep(2)
         page.shot(Path(folder) / f"{webui.name.lower()}-trainer.png")
@@ -83,3 +96,4 @@ def learn(page: Browser, webui: Webui, runs: Path) -> None:
     page.click("#apl_stop")
     page.until(f"{STATUS}.includes('stopped')")
     finish(page, "short")
+    tried(page, "a photo of Bob Example", 2)

@@ -14,12 +14,29 @@ from slim_checkpoints import ldm_vae
 from slim_pipelines import pipeline
 from torch import Tensor, nn
 
+from apl_core.formats import read_prefix
 from apl_trainer.checkpoints.load import load_checkpoint
 from apl_trainer.checkpoints.transformer_configs import TRANSFORMERS
 from apl_trainer.cli import main
+from apl_trainer.ui.controller import Controller
+from apl_trainer.ui.model_index import ModelIndex
+from apl_trainer.ui.run_status import read_run
+from apl_trainer.ui.worker_main import run
 
 TEXTS = ["a portrait of anna brill, smiling", "a red circle"]
 FAMILIES = ("Z-Image", "Qwen-Image")
+LITTLE = "size = 64\nnum_vectors = 2\nnum_suffix_vectors = 1\nsteps = 1\nper_name = 1\n"
+LITTLE += "draw_steps = 1\nbatch_identity = 1\nbatch_things = 1\nbatch_people = 0\n"
+
+
+class Nobody:
+    """A runner that takes orders and leaves the work to the test."""
+
+    def start(self, folder: Path) -> int:
+        return 1
+
+    def reap(self) -> None:
+        return None
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -132,6 +149,39 @@ def test_what_does_not_belong_is_refused(written: Any, tmp_path: Path, capsys: A
         assert main(wrong) != 0
         assert said in capsys.readouterr().err
     assert not [path for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("written", FAMILIES[:1], indirect=True)
+def test_the_page_finds_the_pieces_makes_the_folder_and_learns(
+    written: Any, tmp_path: Path
+) -> None:
+    family, _, folder = written
+    index = ModelIndex(tmp_path / "runs", (folder.parent,))
+    desk = Controller(index, Nobody())
+    title = f"{folder.name}/network.safetensors"
+    found = desk.about(title)
+    assert found.said == family and all(titles for _, titles in found.pieces)
+    picked = [titles[0] for _, titles in found.pieces]
+    for name in ("one", "two"):
+        desk.start(title, "Ann Lee\nBo Li\nCy Mo\nDi Nu", "quick", LITTLE, name, False, *picked)
+        assert run(tmp_path / "runs" / name) == 0, read_run(tmp_path / "runs" / name)
+        (tmp_path / "runs" / name / "status.json").write_text('{"state": "done"}')
+    prefix = read_prefix(tmp_path / "runs" / "one" / "prefix.safetensors")
+    assert prefix.card.family == family
+    assert [path.name for path in (tmp_path / "runs" / "models").iterdir()] == ["network"]
+    assert "network" in index.models()
+
+
+def test_a_disk_without_room_is_told_before_weights_are_read(
+    written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    _, _, folder = written
+    room = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=10**6))
+    assert main(given(folder, tmp_path / "imported")) == 1
+    said = capsys.readouterr().err
+    assert "GB, and 0.0 are free" in said and "another disk" in said
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,25 @@ def test_the_status_file_follows_a_run(tmp_path: Path) -> None:
     assert "too &lt;bad&gt;" in markup.status(run) and "<bad>" not in markup.status(run)
 
 
+def test_each_stage_says_how_long_its_rest_will_take(controller: Controller) -> None:
+    said = {"state": "working", "doing": "latents", "done": 5, "total": 25, "process": os.getpid()}
+    told = markup.status(read_run(ended(controller, "one", **said, pace=2.0)))
+    assert "Encoding those pictures · 5 of 25 · about 40 s of this left" in told
+    for pace in (0, -1, None, "2", 1e300, True):
+        told = markup.status(read_run(ended(controller, "one", **said, pace=pace)))
+        assert "5 of 25" in told and "left" not in told
+
+
+def test_a_stage_is_as_fast_as_it_was(tmp_path: Path) -> None:
+    with StatusFile(tmp_path) as status:
+        paces: list[float] = []
+        for doing, done in (("pictures", 4), ("pictures", 6), ("latents", 1), ("latents", 2)):
+            status(Phase(doing, done, 9))
+            paces.append(status._said["pace"])  # pyright: ignore[reportPrivateUsage]
+            time.sleep(0.01)
+    assert [pace > 0 for pace in paces] == [False, True, False, True]
+
+
 def test_a_run_on_a_checkpoint_promises_figures_at_its_first_check(tmp_path: Path) -> None:
     run = RunStatus(tmp_path, "working")
     RunRequest("checkpoint", str(tmp_path / "model.safetensors"), ("Ada",), "standard").save(

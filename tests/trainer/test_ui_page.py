@@ -23,6 +23,7 @@ import browser
 import pytest
 from browser import Browser
 from slim_checkpoints import pipeline
+from slim_files import OTHERS, Z_IMAGE, written
 
 from apl_core.formats import read_prefix
 from apl_core.training.config import TrainConfig
@@ -64,6 +65,8 @@ def served(tmp_path: Path) -> Iterator[str]:
         str(port),
     ]
     pipeline("sd1").save_pretrained(tmp_path / "models" / "slim")
+    written(tmp_path / "models" / "z.safetensors", Z_IMAGE)
+    written(tmp_path / "models" / "sub" / "qwen_3_4b.safetensors", OTHERS["qwen3_4b"])
     log = tmp_path / "server.log"
     with log.open("wb") as stream:
         server = subprocess.Popen(command, stdout=stream, stderr=stream)
@@ -140,7 +143,34 @@ def test_from_the_empty_page_to_the_report(served: str, tmp_path: Path) -> None:
         page.click("#apl_use")
         page.until(f"{NOTICE}.includes('Copied to')")
         assert read_prefix(tmp_path / "apl" / "mine.safetensors").n == TrainConfig().num_vectors
+        page.click("#apl_draw")
+        page.until(f"{NOTICE}.includes('it is empty')")
+        page.type("#apl_prompt textarea", "a photo of a woman with a red hat")
+        page.type("#apl_seed input, #apl_seed textarea", "3")
+        page.click("#apl_draw")
+        page.until("return document.querySelectorAll('#apl_trial img').length === 2", seconds=600)
+        assert "--seed 3" in page.run("return document.querySelector('#apl_trial').innerText")
         shot(page, "finished")
+
+
+def test_a_transformer_asks_for_its_pieces_by_name(served: str) -> None:
+    with Browser(1280, 1000) as page:
+        opened(page, served)
+        page.until("return document.querySelector('#apl_status').innerText.includes('No run yet')")
+        about = "return document.querySelector('#apl_about').innerText"
+        piece = "return document.querySelector('#apl_piece_{} input')?.value"
+        page.press("#apl_model input", f"{ALL}z.safetensors{ENTER}")
+        page.until(f"{about}.includes('Z-Image')", seconds=60)
+        assert "VAE: ae.safetensors" in page.run(about)
+        page.until(piece.format(0) + " === 'sub/qwen_3_4b.safetensors'")
+        page.until(piece.format(1) + " === ''")
+        page.type("#apl_names textarea", "Ann Lee\nBo Li\nCy Mo\nDi Nu")
+        page.click("#apl_start")
+        page.until(f"{NOTICE}.includes('its VAE is missing')")
+        shot(page, "pieces")
+        page.press("#apl_model input", f"{ALL}slim{ENTER}")
+        page.until(f"{about}.includes('SD 1.x')", seconds=120)
+        page.until("return !document.querySelector('#apl_piece_0 input')?.offsetParent")
 
 
 def test_pictures_are_looked_at_before_a_checkpoint_learns(served: str, tmp_path: Path) -> None:

@@ -131,3 +131,6 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_words(tmp_path: Path) -> Non
     (tmp_path / "r" / "wanted.toml").write_text('per_name = "many"')
     assert run(tmp_path / "r") == 1
     assert "set per_name: many is not a number" in read_run(tmp_path / "r").error
+    (tmp_path / "r" / "wanted.toml").write_text('quantize = "int3"')
+    assert run(tmp_path / "r") == 1
+    assert "give one of int8, fp8, nf4" in read_run(tmp_path / "r").error

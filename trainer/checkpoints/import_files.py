@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from apl_core.prefix import WIDTHS
 
 from .ldm_configs import vae_config
 from .load import placed
+from .model_files import bare, language_name, refuse_edits, text_key, transformer_of
 from .pipelines import FAMILIES, KREA_LAYERS, Family
 from .safetensors_index import Contents, refuse
 from .text_encoders import new_text_model, own_names, plain_names, text_config
@@ -39,9 +41,8 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class _Kind:
-    """A transformer in a file: what tells it, its class, diffusers' table, and its noise levels."""
+    """A transformer in a file: its class, diffusers' table, and its noise levels."""
 
-    mark: str
     network: str
     rename: str
     scheduler: Mapping[str, Any]
@@ -61,49 +62,30 @@ def _dynamic(least: float, most: float, longest: int) -> Mapping[str, Any]:
 _SUFFIX = "_checkpoint_to_diffusers"
 _KINDS: Mapping[str, _Kind] = {
     "SD 3.5": _Kind(
-        "joint_blocks.0.",
         "SD3Transformer2DModel",
         "convert_sd3_transformer" + _SUFFIX,
         {"shift": 3.0},
         (1.5305, 0.0609),
     ),
-    "Flux.2 Klein 4B": _Kind(
-        "single_stream_modulation.lin",
+    "Flux.2 Klein": _Kind(
         "Flux2Transformer2DModel",
         "convert_flux2_transformer" + _SUFFIX,
         {"use_dynamic_shifting": True},
     ),
     "Chroma": _Kind(
-        "distilled_guidance_layer.",
-        "ChromaTransformer2DModel",
-        "convert_chroma_transformer" + _SUFFIX,
-        {"shift": 1.0},
+        "ChromaTransformer2DModel", "convert_chroma_transformer" + _SUFFIX, {"shift": 1.0}
     ),
     "Flux.1": _Kind(
-        "double_blocks.0.",
-        "FluxTransformer2DModel",
-        "convert_flux_transformer" + _SUFFIX,
-        _dynamic(0.5, 1.15, 4096),
+        "FluxTransformer2DModel", "convert_flux_transformer" + _SUFFIX, _dynamic(0.5, 1.15, 4096)
     ),
     "Krea 2": _Kind(
-        "txtfusion.",
-        "Krea2Transformer2DModel",
-        "convert_krea2_transformer" + _SUFFIX,
-        _dynamic(0.5, 1.15, 6400),
+        "Krea2Transformer2DModel", "convert_krea2_transformer" + _SUFFIX, _dynamic(0.5, 1.15, 6400)
     ),
-    "Qwen-Image": _Kind(
-        "txt_norm.weight", "QwenImageTransformer2DModel", "", _dynamic(0.5, 0.9, 8192)
-    ),
+    "Qwen-Image": _Kind("QwenImageTransformer2DModel", "", _dynamic(0.5, 0.9, 8192)),
     "Z-Image": _Kind(
-        "cap_embedder.",
-        "ZImageTransformer2DModel",
-        "convert_z_image_transformer" + _SUFFIX,
-        {"shift": 3.0},
+        "ZImageTransformer2DModel", "convert_z_image_transformer" + _SUFFIX, {"shift": 3.0}
     ),
 }
-"""In the order in which they are asked for: kin have marks in common."""
-
-_NETWORK = ("model.diffusion_model.", "transformer.")
 
 
 @dataclass(frozen=True)
@@ -121,16 +103,17 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
 
     A killed import leaves `OUT.part`, which the next one replaces.
     """
-    if "edit" in files.network.name.lower():
-        raise refuse(
-            files.network,
-            "its name says that it edits pictures: a face in them comes from there, and no prefix "
-            "of a prompt reaches it",
-            "give the model that draws from a prompt alone",
-        )
+    refuse_edits(files.network)
     contents = Contents.of(files.network, [files.network])
-    name = _family(contents)
+    name = transformer_of(contents.shapes)
+    if name is None:
+        raise refuse(
+            contents.path,
+            "it is not a diffusion transformer that is known",
+            f"known: {', '.join(_KINDS)}",
+        )
     kind = _KINDS[name]
+    _check_room(files, out)
     say(f"{printable(files.network.name)}: the transformer of {name}")
     network = _network(contents, kind)
     texts = [_text(path) for path in files.texts]
@@ -146,7 +129,7 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
     }
     if name == "Krea 2":
         index["text_encoder_select_layers"] = KREA_LAYERS
-    if name in ("Krea 2", "Flux.2 Klein 4B"):
+    if name in ("Krea 2", "Flux.2 Klein"):
         index["is_distilled"] = "base" not in files.network.name.lower()
     tokenizers = {key: _tokenizer(key, files.tokenizer) for key, _ in texts}
     made = out.with_name(f"{out.name}.part")  # under its own name when it is whole
@@ -169,27 +152,27 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
     made.rename(out)
 
 
-def _family(contents: Contents) -> str:
-    bare = [_bare(name) for name in contents.shapes]
-    for name, kind in _KINDS.items():
-        if any(one.startswith(kind.mark) for one in bare):
-            return name
-    known = ", ".join(_KINDS)
-    raise refuse(
-        contents.path, "it is not a diffusion transformer that is known", f"known: {known}"
+def _check_room(files: Files, out: Path) -> None:
+    """AplError where the disk has no room for the folder: told before weights are read."""
+    bytes_of = {**dict.fromkeys((files.network, *files.texts), 2), files.vae: 4}
+    needed = sum(
+        size * math.prod(shape)
+        for path, size in bytes_of.items()
+        for shape in Contents.of(path, [path]).shapes.values()
     )
-
-
-def _bare(name: str) -> str:
-    for prefix in _NETWORK:
-        name = name.removeprefix(prefix)
-    return name
+    there = next(folder for folder in out.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise AplError(
+            f"write the folder {printable(str(out))}",
+            f"it needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} are free on the disk",
+            "free some space, or name a folder on another disk",
+        )
 
 
 def _belonging(files: Files, name: str, keys: list[str]) -> Family:
     """The family of these text encoders: Klein's two differ in theirs."""
-    names = ("Flux.2 Klein 4B", "Flux.2 Klein 9B") if name.startswith("Flux.2") else (name,)
-    wanted = [family for family in FAMILIES if family.name in names]
+    wanted = [family for family in FAMILIES if family.name.startswith(name)]
     for family in wanted:
         if sorted(family.encoders.values()) == sorted(keys):
             return family
@@ -228,7 +211,7 @@ _LEFT = (*_SCALES, ".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant")
 
 
 def _network(contents: Contents, kind: _Kind) -> Any:
-    weights = {_bare(name): value for name, value in _read(contents).items()}
+    weights = {bare(name): value for name, value in _read(contents).items()}
     if kind.network in _SCALES_OF_NORMS:
         weights = {_NORM.sub(r"\1.scale", name): value for name, value in weights.items()}
     rename: Any = getattr(renaming, kind.rename) if kind.rename else dict
@@ -291,17 +274,11 @@ def _clip(path: Path, weights: Weights) -> tuple[str, Any]:
 def _language(path: Path, weights: Weights) -> tuple[str, Any]:
     """A Qwen; what it sees pictures with, and its output layer, are left away."""
     read = {
-        name.removeprefix("model.").removeprefix("language_model."): value
+        language_name(name): value
         for name, value in weights.items()
         if not name.removeprefix("model.").startswith(("visual.", "lm_head."))
     }
-    width = read["embed_tokens.weight"].shape[1] if "embed_tokens.weight" in read else 0
-    normed = "layers.0.self_attn.q_norm.weight" in read
-    pictures = any("visual." in name for name in weights)
-    keys = {(2560, True, False): "qwen3_4b", (4096, True, False): "qwen3_8b"}
-    keys |= {(3584, False, True): "qwen25_7b", (3584, False, False): "qwen25_7b"}
-    keys |= {(2560, True, True): "qwen3vl_4b"}
-    key = keys.get((width, normed, pictures))
+    key = text_key({name: tuple(value.shape) for name, value in weights.items()})
     if key is None:
         raise refuse(path, "it is not a text encoder that is known", "give a Qwen, T5 or CLIP file")
     config = _worked_out(path, key, lambda shapes: language_config(key, shapes), read)

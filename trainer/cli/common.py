@@ -211,8 +211,6 @@ def read_fitting(file: Path, model: PocketModel | CheckpointModel) -> Prefix:
 
 def refuse_unfit(prefix: Prefix, model: PocketModel | CheckpointModel) -> None:
     """FitError for a prefix that was made for another kind of model."""
-    from apl_core.fit import EncoderFace, check_fit, fingerprint
+    from .. import two_pictures
 
-    tables = {key: model.encoder.token_embedding(key) for key in model.encoder.widths}
-    faces = [EncoderFace(key, t.shape[1], fingerprint(t)) for key, t in tables.items()]
-    check_fit(prefix, faces, getattr(model, "family", ""))
+    two_pictures.refuse_unfit(prefix, model.encoder, getattr(model, "family", ""))

@@ -45,10 +45,12 @@ def add(verbs: Verbs) -> None:
 def run_generate(given: argparse.Namespace) -> int:
     """Draw prompts without and with the prefix."""
     import torch
+    from torch import Tensor
 
     from ..pocket.model import GUIDANCE, STEPS, PocketModel
     from ..report.sheet import png, sheet
     from ..sampling import Request
+    from ..two_pictures import draw_two
 
     arguments.refuse_idle_negative(given)
     model = load_any(given)
@@ -60,13 +62,13 @@ def run_generate(given: argparse.Namespace) -> int:
         sampler, scale = model.sampler(given.steps or STEPS, guidance), 3
     else:
         sampler, scale = model.sampler(given.steps, given.guidance, given.size), 1
-    rows, labels = [], []
+    rows: list[Tensor] = []
+    labels: list[str] = []
     for prompt in given.prompts:
         seeds = range(given.seed, given.seed + given.count)
         requests = [Request(prompt, seed, given.negative) for seed in seeds]
-        for used, label in ((None, "no prefix"), (prefix.rows(), "with prefix")):
-            rows.append(sampler.draw(requests, used))
-            labels.append(f"{prompt}\n\n{label}")
+        rows += draw_two(model.encoder, sampler, requests, prefix.rows())
+        labels += [f"{prompt}\n\n{label}" for label in ("no prefix", "with prefix")]
     png(sheet(rows, labels, scale=scale), given.out)
     print(given.out)
     return 0

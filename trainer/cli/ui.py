@@ -34,6 +34,14 @@ def add(verbs: Verbs) -> None:
         metavar="DIR",
         help="where a host looks for prefixes: the page's button puts them there",
     )
+    ui.add_argument(
+        "--imports",
+        type=arguments.out_folder,
+        default=None,
+        metavar="DIR",
+        help="where folders are made of a model's files (transformer, text encoder and VAE apart); "
+        "RUNS/models if not given",
+    )
     ui.add_argument("--host", default="127.0.0.1", help="address to serve on")
     ui.add_argument("--port", type=arguments.whole(1, 65535), default=7862, help="port to serve on")
 
@@ -51,6 +59,7 @@ def run(given: argparse.Namespace) -> int:
                 f"offer the models in {folder}", "there is no such folder", "give a folder"
             )
     apl_dir = None if given.apl_dir is None else given.apl_dir.resolve()
-    index = ModelIndex(given.runs.resolve(), tuple(given.models), apl_dir)
+    imports = None if given.imports is None else given.imports.resolve()
+    index = ModelIndex(given.runs.resolve(), tuple(given.models), apl_dir, imports=imports)
     serve(index, given.host, given.port, print)
     return 0

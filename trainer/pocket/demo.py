@@ -10,7 +10,7 @@ from pathlib import Path
 
 from apl_core.atomic import write_text
 from apl_core.prefix import Prefix
-from apl_core.training.callbacks import Callback, Control
+from apl_core.training.callbacks import Callback, Control, PhaseReport
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 
@@ -73,8 +73,12 @@ def learn_and_measure(
     control: Control,
     say: Callable[[str], None],
     workers: int | None = None,
+    tell: PhaseReport = lambda name, done, total: None,
 ) -> dict[str, float] | None:
-    """The same in a folder that has its settings already: begins a run there or goes on with it."""
+    """The same in a folder that has its settings already: begins a run there or goes on with it.
+
+    `tell` is told how far the measurement is.
+    """
     start, out = time.perf_counter(), folder.path
     processes = cores() if workers is None else 1
     prefix = run_multiprocess(model, config, folder, origin, callbacks, control, processes)
@@ -82,7 +86,7 @@ def learn_and_measure(
     if control.stop.is_set():
         return None
     with RenderPool(model.folder, EVALUATION_STEPS, workers) as renderer:
-        outcome = evaluate(model, renderer, prompts, prefix)
+        outcome = evaluate(model, renderer, prompts, prefix, tell)
     seconds = {"seconds.prefix_training": training, "seconds.total": time.perf_counter() - start}
     flat = outcome.flat | seconds
     write_text(out / "figures.json", json.dumps(flat, indent=1, sort_keys=True) + "\n")

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from apl_core.prefix import Prefix
+from apl_core.training.callbacks import PhaseReport
 
 from ..evaluation.before_after import save_before_after
 from ..evaluation.conditions import Condition, baselines, random_rows, reseeded
@@ -67,7 +68,11 @@ def _cell(found: dict[str, Mean], key: str) -> str:
 
 
 def evaluate(
-    model: PocketModel, renderer: RenderPool, prompts: PromptSet, prefix: Prefix
+    model: PocketModel,
+    renderer: RenderPool,
+    prompts: PromptSet,
+    prefix: Prefix,
+    tell: PhaseReport = lambda name, done, total: None,
 ) -> PocketEvaluation:
     """Draw with the prefix and with all baselines, and compute all figures."""
     learned = Condition(CONDITION_TITLES["prefix"], prefix.rows(), free=True, brief=False)
@@ -80,7 +85,12 @@ def evaluate(
     total = sum(len(requests) for requests, _ in jobs.values())
     with tqdm(total=total, desc="measuring", unit="picture") as bar:
         shots = {name: PendingImages(renderer.submit(*job)) for name, job in jobs.items()}
-        drawn = {name: shot.result(bar.update) for name, shot in shots.items()}
+
+        def advance(count: int) -> None:
+            bar.update(count)
+            tell("measuring", bar.n, total)
+
+        drawn = {name: shot.result(advance) for name, shot in shots.items()}
     found = {n: figures(drawn[n], c, prompts) for n, c in conditions.items()}
     asked = {n: c.prompts_of(prompts) for n, c in conditions.items()}
     return PocketEvaluation(found, _flat(found, drawn, prompts), drawn, prompts, asked)

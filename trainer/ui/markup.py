@@ -5,20 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from apl_core.errors import AplError
 from apl_core.training.config import SETTINGS, allowed
 from apl_core.training.verdict import in_short
 
 from ..evaluation.titles import FIGURE_TITLES
 from ..report.curves import effect_chart, loss_chart
 from ..report.templates import data_url, template
+from .controller import ModelFound
 from .review import DATA
 from .run_status import RunStatus, figures, newest_preview, rows, seconds_left
+from .trial import PICTURES, Trial, tried
 
 _SHEETS = 4
 _DOING = {
     "starting": "Starting",
     "saving": "Saving",
     "loading the model": "Loading the model",
+    "pictures": "Drawing the pictures to learn from",
+    "latents": "Encoding those pictures",
+    "validation targets": "Predicting what the checks compare with",
+    "teacher predictions": "Predicting what it learns from",
+    "learning from texts": "Learning from texts alone (text stage)",
+    "learning": "Learning",
+    "pictures without and with": "Drawing your prompt without and with the prefix",
+    "waiting for a step": "Waiting for the step under way",
     "measuring": "Drawing and measuring",
     "drawing": "Drawing the before/after sheet",
 }
@@ -32,6 +43,12 @@ def part(name: str, *values: Any) -> str:
 def notice(text: str, tone: str = "good") -> str:
     """One message; `tone` is good or bad."""
     return part("notice", text, tone)
+
+
+def model(found: ModelFound) -> str:
+    """What a chosen checkpoint is, and what of it is nowhere."""
+    missing = [piece.label for piece, titles in found.pieces if not titles]
+    return part("model", found.said, bool(found.pieces), missing)
 
 
 def settings_help() -> str:
@@ -53,7 +70,7 @@ def _progress(run: RunStatus) -> dict[str, Any]:
     metrics = rows(run.path)
     left = seconds_left(run, metrics)
     said = [doing, *([f"{run.done} of {run.total}"] if known else [])]
-    said += [f"about {duration(left)} of learning left"] if left else []
+    said += [f"about {duration(left)} of this left"] if left else []
     checks = [row for row in metrics if "score" in row]
     said += [in_short(checks[-1])] if checks else []
     share = min(100.0, 100 * run.done / run.total) if known else None
@@ -84,6 +101,20 @@ def preview(run: RunStatus | None) -> str:
     sheet = newest_preview(run.path) if run else None
     step = sheet.stem.removeprefix("step-").lstrip("0") if sheet else ""
     return part("preview", picture(sheet), step or "0")
+
+
+def trial(run: RunStatus | None) -> str:
+    """The pictures that were asked for last, how far they are, or why there are none."""
+    state = tried(run) if run else None
+    if run is None or state is None:
+        return part("trial", None, None, None, ())
+    try:
+        asked = Trial.of(state.path)
+    except AplError:  # it was spoilt by hand
+        return part("trial", None, None, None, ())
+    pictures = [picture(state.path / name) for name in PICTURES] if state.state == "done" else []
+    progress = _progress(state) if state.going else None
+    return part("trial", state, asked, progress, [one for one in pictures if one])
 
 
 def contact(run: RunStatus | None) -> str:

@@ -35,6 +35,9 @@ _ABOUT = {
     "pictures to learn from itself, and nothing of it is changed. Not yet tried on pretrained "
     "weights.",
 }
+_PIECES = 5
+"""Files beside a transformer's at most: three text encoders, a VAE and a tokenizer."""
+
 _EMPTY = {
     "pocket": "One name a line. Left empty, the model's own names are taken.",
     "checkpoint": "One name a line.",
@@ -62,6 +65,7 @@ class View:
             "preview": markup.preview(run),
             "results": markup.results(run, controller.index.apl_dir),
             "contact": markup.contact(run),
+            "trial": markup.trial(run),
             "described": _described(run),
             **_usable(run, controller.index.apl_dir),
         }
@@ -93,6 +97,7 @@ def _usable(run: RunStatus | None, apl_dir: Path | None) -> dict[str, bool]:
         "start": run is None or not run.going,
         "asks": asks,
         "looks": run is not None and run.state == "looking",
+        "tries": asks or (run is not None and not run.going and run.prefix is not None),
         "resume": run is not None and run.state in ("stopped", "failed", "broken") and run.began,
         "use": apl_dir is not None and run is not None and not run.going and run.prefix is not None,
     }
@@ -141,6 +146,21 @@ def build(gr: Any, controller: Controller) -> None:
             charts = html(markup.charts(None), elem_id="apl_charts")
             results = html(markup.results(None, None), elem_id="apl_results")
             use = gr.Button("Use it now", variant="primary", elem_id="apl_use", visible=False)
+            with gr.Column(visible=False) as tries:
+                prompt = gr.Textbox(
+                    label="Try it on my prompt",
+                    lines=2,
+                    max_lines=6,
+                    placeholder="a photo of ... smiling",
+                    elem_id="apl_prompt",
+                )
+                with gr.Row():
+                    negative = gr.Textbox(
+                        label="Negative prompt", max_lines=2, scale=3, elem_id="apl_negative"
+                    )
+                    seed = gr.Textbox(label="Seed", value="0", max_lines=1, elem_id="apl_seed")
+                    draw = gr.Button("Draw", elem_id="apl_draw")
+                trial = html(markup.trial(None), elem_id="apl_trial")
             sheet = html(markup.preview(None), elem_id="apl_sheet")
     outputs = [
         notice,
@@ -150,10 +170,12 @@ def build(gr: Any, controller: Controller) -> None:
         sheet,
         results,
         contact,
+        trial,
         described,
         start,
         asks,
         looks,
+        tries,
         resume,
         use,
         sent,
@@ -181,6 +203,7 @@ def build(gr: Any, controller: Controller) -> None:
     on(resume, controller.resume, [runs], moves=True)
     on(use, controller.use, [runs])
     on(learn, controller.learn, [runs, described], moves=True)
+    on(draw, controller.attempt, [runs, prompt, negative, seed])
     for button, what in ((stop, "stop"), (save, "save"), (shot, "preview")):
         on(button, partial(controller.ask, what), [runs])
 
@@ -198,7 +221,11 @@ def _order_form(gr: Any, html: Callable[..., Any], controller: Controller) -> li
     models = controller.index.models()
     title, first = next(iter(models.items()))
     model = gr.Dropdown(list(models), value=title, label="Model", elem_id="apl_model")
-    about = html(markup.part("about", _ABOUT[first.kind]))
+    about = html(markup.part("about", _ABOUT[first.kind]), elem_id="apl_about")
+    pieces = [
+        gr.Dropdown([], label="Piece", elem_id=f"apl_piece_{number}", visible=False)
+        for number in range(_PIECES)
+    ]
     names = gr.Textbox(
         label="Names to learn from",
         lines=7,
@@ -230,15 +257,34 @@ def _order_form(gr: Any, html: Callable[..., Any], controller: Controller) -> li
         )
         html(markup.settings_help())
 
-    def chosen(title: str) -> tuple[str, Any, Any, Any]:
+    def chosen(title: str) -> list[Any]:
         kind = controller.index.model(title).kind
-        return (
-            markup.part("about", _ABOUT[kind]),
+        real = kind != "pocket"
+        told, missing = markup.part("about", _ABOUT[kind]), []
+        if real and controller.index.looks:
+            try:
+                found = controller.about(title)
+                told, missing = markup.model(found) + told, list(found.pieces)
+            except AplError as error:
+                told = markup.notice(str(error), "bad")
+        return [
+            told,
             gr.update(placeholder=_EMPTY[kind]),
-            gr.update(visible=kind == "pocket"),
-            gr.update(visible=controller.index.looks and kind != "pocket"),
-        )
+            gr.update(visible=not real),
+            gr.update(visible=controller.index.looks and real),
+            *(_piece(gr, missing, number) for number in range(len(pieces))),
+        ]
 
-    model.change(chosen, [model], [about, names, fill, look], show_progress="hidden")
+    outputs = [about, names, fill, look, *pieces]
+    model.change(chosen, [model], outputs, show_progress="hidden")
     fill.click(controller.names_of, [model], [names], show_progress="hidden")
-    return [model, names, preset, settings, name, look]
+    return [model, names, preset, settings, name, look, *pieces]
+
+
+def _piece(gr: Any, missing: Sequence[tuple[Any, Sequence[str]]], number: int) -> Any:
+    """The update of a list to choose a piece from, which is not shown where there is none."""
+    if number >= len(missing):
+        return gr.update(choices=[], value=None, visible=False)
+    piece, titles = missing[number]
+    first = titles[0] if titles else None
+    return gr.update(choices=list(titles), value=first, label=piece.label, visible=True)

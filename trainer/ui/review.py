@@ -55,7 +55,7 @@ def reviewed(
         Choices(
             0,
             origin.draw_steps,
-            7.0,
+            model.recognized.guidance,
             size,
             4,
             book.negative,

@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from apl_core.errors import ConfigError, RunError
 from apl_core.metadata import printable
-from apl_core.training.callbacks import Callback, Control, Phase
+from apl_core.training.callbacks import Callback, Control, Phase, phase_report
 from apl_core.training.config import PER_NAME, TrainConfig, preset
 from apl_core.training.folder import RunFolder
 from apl_core.training.renamed import renamed
 from apl_core.training.verdict import verdict
 
 from ..settings import read_toml
+from .import_job import imported
 from .review import reviewed
 from .run_request import SETTINGS, RunRequest
+from .trial_job import between, painter
 
 if TYPE_CHECKING:
     from ..checkpoints.train import CheckpointRun
@@ -49,9 +51,18 @@ def learn_pocket(
     asked = training_people(people)[0][-names:]
     prompts = PromptSet.of(model.world, names, seeds, free)
     prompts = replace(prompts, trained=tuple(identity_prompts(model.world, asked, seeds)))
+    control = replace(control, between=between(folder, painter(model, model.sampler())))
     callback(Phase("drawing pictures to compare with", 0, 0))
     flat = learn_and_measure(
-        model, config, run, origin, prompts, [callback], control, lambda text: log.info("%s", text)
+        model,
+        config,
+        run,
+        origin,
+        prompts,
+        [callback],
+        control,
+        lambda text: log.info("%s", text),
+        tell=phase_report([callback]),
     )
     return None if flat is None else verdict(flat)
 
@@ -62,6 +73,7 @@ def learn_checkpoint(
     """Learn on a checkpoint, from pictures that it draws itself; None if stopped."""
     from ..checkpoints.train import CheckpointOrigin, CheckpointRun
 
+    order = imported(order, callback)
     place = RunFolder(folder)
     if place.config.is_file():
         config = TrainConfig.from_mapping(read_toml(place.config))
@@ -78,6 +90,8 @@ def learn_checkpoint(
     model = run.load(lambda text: log.info("%s", text))
     if order.look:
         run = replace(run, origin=reviewed(model, run.origin, folder, callback))
+    sampler = model.sampler(run.origin.draw_steps, size=run.setup.size)
+    control = replace(control, between=between(folder, painter(model, sampler)))
     trainer = run.trainer(model, config, place, [callback], control)
     prefix = trainer.run()
     if control.stop.is_set():
@@ -91,6 +105,7 @@ def learn_checkpoint(
 def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRun]:
     """Settings and material of a new run on a checkpoint; AplErrors before anything is loaded."""
     from ..checkpoints.presets import TrainingSetup
+    from ..checkpoints.quantize import Quantize
     from ..checkpoints.self_generated import jobs
     from ..checkpoints.train import CheckpointOrigin, CheckpointRun
 
@@ -98,20 +113,27 @@ def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRu
     if order.look:
         settings.setdefault("target", "description")
     size, per_name = settings.pop("size", None), settings.pop("per_name", PER_NAME)
-    draw_steps = settings.pop("draw_steps", None)
+    draw_steps, fewer = settings.pop("draw_steps", None), settings.pop("quantize", None)
+    if fewer not in (None, *get_args(Quantize)):
+        raise ConfigError(
+            f"set quantize to {printable(str(fewer), 40)}",
+            "there is no such kind",
+            f"give one of {', '.join(get_args(Quantize))}, or leave it out",
+        )
     for name, value in (("size", size), ("per_name", per_name), ("draw_steps", draw_steps)):
         if (type(value) is not int and not (value is None and name != "per_name")) or value == 0:
             raise ConfigError(
                 f"set {name}", f"{printable(str(value), 40)} is not a number", "give one"
             )
     config = TrainConfig.from_mapping(settings, preset(order.preset))
-    setup = TrainingSetup.of(Path(order.model), size=size)
+    setup = TrainingSetup.of(Path(order.model), size=size, quantize=fewer)
     origin = CheckpointOrigin(
         order.model,
         names=order.names,
         per_name=per_name,
         size=setup.size,
         draw_steps=draw_steps or setup.info.steps,
+        quantize=fewer,
     )
     work = jobs(origin.people, per_name, config.seed)
     return setup.fitted(config, settings), CheckpointRun(origin, setup, work)

@@ -25,6 +25,8 @@ class RunRequest:
     """A model, the names to learn from (None: the model's own), and a preset's key.
 
     `look`: on a checkpoint, somebody wants to see the pictures before they are learned from.
+    `pieces`: the model is a transformer's file, to be made whole with these (text encoders, VAE and
+    tokenizer), in a folder inside of `into`.
     """
 
     kind: Kind
@@ -32,6 +34,8 @@ class RunRequest:
     names: tuple[str, ...] | None
     preset: str
     look: bool = False
+    pieces: tuple[str, ...] | None = None
+    into: str = ""
 
     def save(self, folder: Path, settings: str) -> None:
         """Write the order and the typed settings into a folder, made if needed; RunError."""
@@ -58,7 +62,10 @@ class RunRequest:
             pocket = (Path(model) / "world.json").is_file()
             preset = str(said.get("preset", "standard"))
             look = said.get("look") is True and not pocket
-            return RunRequest("pocket" if pocket else "checkpoint", model, names, preset, look)
+            pieces = tuple(map(str, said["pieces"])) if said.get("pieces") else None
+            kind = "pocket" if pocket else "checkpoint"
+            into = str(said.get("into", ""))
+            return RunRequest(kind, model, names, preset, look, pieces, into)
         except (OSError, ValueError, KeyError, TypeError) as error:
             said = printable(str(error), 80)
             raise RunError(

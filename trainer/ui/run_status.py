@@ -40,6 +40,7 @@ class RunStatus:
     previews: int = 0
     said: str = ""
     error: str = ""
+    pace: float = 0.0
 
     @property
     def name(self) -> str:
@@ -79,6 +80,8 @@ def read_run(path: Path) -> RunStatus:
     told: dict[str, Any] = {
         n: _count(said.get(n)) for n in ("done", "total", "step", "steps", "previews")
     }
+    pace: Any = said.get("pace")
+    told["pace"] = max(0.0, float(pace)) if is_number(pace) else 0.0
     told |= {n: str(said.get(n) or "") for n in ("doing", "said", "error")}
     if state == "broken":
         told["error"] = _last_words(path)
@@ -110,11 +113,13 @@ def newest_preview(path: Path) -> Path | None:
 
 
 def seconds_left(run: RunStatus, metrics: list[dict[str, Any]]) -> float | None:
-    """How long the steps that are left will take, by the latest ones; None if nobody can know."""
-    spent = [row["seconds"] for row in metrics if is_number(row.get("seconds"))][-_RECENT:]
-    if not run.going or run.doing != "learning" or not spent:
+    """How long the rest of this stage will take by its own speed; None if nobody can know."""
+    if not run.going:
         return None
-    return (run.steps - run.step) * sum(spent) / len(spent)
+    spent = [row["seconds"] for row in metrics if is_number(row.get("seconds"))][-_RECENT:]
+    if run.doing == "learning" and spent:
+        return (run.steps - run.step) * sum(spent) / len(spent)
+    return max(0, run.total - run.done) * run.pace or None
 
 
 def _without_status(path: Path) -> RunStatus:
@@ -156,9 +161,15 @@ def _lives(path: Path, process: object) -> bool:
     return True
 
 
+def log_of(path: Path) -> Path:
+    """The log of the process that works in a folder: its own, or that of the run it is part of."""
+    own = path / LOG
+    return own if own.is_file() or not (path.parent / LOG).is_file() else path.parent / LOG
+
+
 def _last_words(path: Path) -> str:
     """The last line of a worker's log, and where the log lies."""
-    log = path / LOG
+    log = log_of(path)
     lines: list[str] = []
     with contextlib.suppress(OSError), log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - 4096))

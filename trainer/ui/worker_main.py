@@ -1,7 +1,7 @@
 """The process that does a run of the page: `python -m apl_trainer.ui.worker_main RUNFOLDER`.
 
-It tells what it does in the folder's `status.json` and takes requests as files; whatever the page
-or its server do meanwhile changes nothing.
+Given the folder of a trial it draws that. It tells what it does in the folder's `status.json` and
+takes requests as files; whatever the page or its server do meanwhile changes nothing.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from apl_core.errors import AplError
 from apl_core.training.callbacks import Control, Event, Finished
 
 from ..callbacks import LeaveBeforeLearning, StatusFile
-from .review import ReviewFirst
+from .reported import reported
 from .run_request import RunRequest
-from .run_status import LOG
-
-log = logging.getLogger("apl")
+from .trial import is_trial
 
 
 class WorkerCallbacks:
@@ -42,32 +39,13 @@ class WorkerCallbacks:
         return self._control.stop.is_set()
 
 
-def run(folder: Path, learn: Callable[[Path, StatusFile], str | None] | None = None) -> int:
-    """Do or go on with the run that was ordered in a folder; exit code 0, or 1 if it failed.
+def run(folder: Path) -> int:
+    """Do or go on with what was ordered in a folder; exit code 0, or 1 if it failed."""
+    if is_trial(folder):
+        from .trial_job import draw_trial
 
-    `learn` does what this process would do on its own model: a host does it on the loaded one.
-    """
-    with StatusFile(folder) as status:
-        try:
-            done = (learn or _learn)(folder, status)
-        except ReviewFirst as pause:
-            status.end("looking", said=str(pause))
-            return 0
-        except KeyboardInterrupt:
-            status.end("stopped")
-            return 0
-        except AplError as error:
-            log.error("%s", error)
-            status.end("failed", str(error))
-            return 1
-        except Exception as error:
-            log.exception("the run failed")
-            said = f"{type(error).__name__}: {error}"
-            where = (folder / LOG).resolve()
-            status.end("failed", f"Something unexpected: {said}\nThe log lies in {where}")
-            return 1
-        status.end("done" if done else "stopped", said=done or "")
-    return 0
+        return reported(folder, draw_trial)
+    return reported(folder, _learn)
 
 
 def _learn(folder: Path, status: StatusFile) -> str | None:
