@@ -29,6 +29,8 @@ _NONE_YET = (
 _OPEN = "Open APL Trainer"
 _CLICK = f"document.querySelector('#tab_{ELEMENT}-button')?.click()"
 _WHEN_LOADED = "is loaded with the next picture; whether this prefix fits it is looked at then."
+AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+"""How a line is written: in Neo the queue's overlay would stay on it."""
 _LAST = "footer"
 """The webui's component behind all others on its page."""
 _CHOOSERS = ("setting_sd_model_checkpoint", "setting_sd_modules")
@@ -59,7 +61,8 @@ def follow(host: Host) -> Callable[..., None]:
                 continue
             *said, line = (named[one] for one in ours)
             for source in (*choosers, *logs):
-                source.change(again, inputs=[*said, *choosers], outputs=[line])
+                given = [*said, *choosers]
+                source.change(again, given, [line], **AT_ONCE)
 
     return built
 

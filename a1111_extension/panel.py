@@ -10,7 +10,7 @@ from typing import Any
 from apl_core.errors import AplError
 
 from . import config, request
-from .fit_line import fit_line
+from .fit_line import AT_ONCE, fit_line
 from .hosts import Host
 from .steps import StepRange
 from .webui import gradio, module
@@ -42,7 +42,7 @@ def build(script: Any, host: Host) -> list[Any]:
                 lambda: {"choices": _choices(config.library().names())},
                 elem_id("refresh"),
             )
-        line = gr.HTML(lambda: fit_line(host, chosen), elem_id=elem_id("fit"))
+        line = gr.HTML(fit_line(host, chosen), elem_id=elem_id("fit"))
         with gr.Row():
             start = _slider(
                 gr, "Anonymize from (share of the steps)", 0.0, elem_id("start"), locked
@@ -52,7 +52,7 @@ def build(script: Any, host: Host) -> list[Any]:
     for component in said:
         component.do_not_save_to_config = True  # the page of settings holds the defaults
     for event in (refresh.click, *(component.change for component in said)):
-        event(lambda _on, *given: fit_line(host, *given), inputs=said, outputs=[line])
+        event(lambda _on, *given: fit_line(host, *given), said, [line], **AT_ONCE)
     script.infotext_fields = [] if locked else list(zip(said, _PASTED, strict=True))
     script.paste_field_names = [request.NAME, request.HASH, request.STEPS]
     return said

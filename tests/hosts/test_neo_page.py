@@ -71,10 +71,10 @@ def test_presets_change_the_family_under_a_ticked_box_and_extra_options_the_defa
         choose(page, "sd", PRESET)
         page.until(f"{CHECKPOINT}.includes('first')")
         says(page, "first is loaded with the next picture")
-        load(page, neo)  # what the line says is not what it once said
-        says(page, "first is loaded with the next picture")
+        load(page, neo)
         page.click(f"{BOX} .label-wrap")
         choose(page, "xl bracket")
+        says(page, "first is loaded with the next picture")
         generate(page, "it is for SDXL; the loaded checkpoint is SD 1.x", "a photo of a man")
         says(page, "this prefix is for SDXL; the loaded checkpoint is SD 1.x")
         assert page.run(PICTURES) == 0
