@@ -7,7 +7,6 @@ with the sizes of the released models, and every tensor and operation of an exam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from apl_core.training.config import TrainConfig
 from apl_trainer.checkpoints.cost import Cost, fused_attention, transformer_cost
 from apl_trainer.checkpoints.pipelines import FAMILIES, KREA_LAYERS, Family
 from apl_trainer.checkpoints.quantize import Quantize, bytes_of, whole_block
+from apl_trainer.models.language import Reader
 
 from .house import write_between
 
@@ -101,21 +101,20 @@ def text_model(key: str) -> nn.Module:
         return transformers.Qwen3Model(transformers.Qwen3Config(**_LANGUAGE[key]))
 
 
-def networks_of(family: Family) -> list[nn.Module]:
-    """The transformer and the text encoders on the meta device, the language model last."""
+def networks_of(family: Family) -> tuple[list[nn.Module], Reader]:
+    """The transformer and CLIPs on the meta device, and what reads with the language model."""
     name, config = _NETWORKS[family.name]
     with torch.device("meta"):
         network: nn.Module = getattr(diffusers, name)(**config)
-    return [network, *map(text_model, family.encoders.values())]
+    *clips, language = map(text_model, family.encoders.values())
+    reader = Reader(language, family.template.layers or KREA_LAYERS, checkpointing=True)
+    return [network, *clips], reader
 
 
-def cost_of(family: Family, networks: Sequence[nn.Module], size: int) -> Cost:
+def cost_of(family: Family, network: nn.Module, reader: Reader, size: int) -> Cost:
     """The cost of one example."""
     template = family.template
-    if not template.layers:
-        template = replace(template, layers=KREA_LAYERS)
-    network, language = networks[0], networks[-1]
-    return transformer_cost(network, language, family, template, 1, size, _HALF, checkpointing=True)
+    return transformer_cost(network, reader, family, template, 1, size, _HALF, checkpointing=True)
 
 
 def together(networks: Sequence[nn.Module], cost: Cost, kind: Quantize | None) -> float:
@@ -136,11 +135,12 @@ def table(sizes: tuple[int, ...], say: Say) -> str:
     for family in FAMILIES:
         if family.name not in _NETWORKS:
             continue
-        networks = networks_of(family)
+        networks, reader = networks_of(family)
+        networks.append(reader.model)
         network, *words = (bytes_of(one, _HALF) / 2**30 for one in networks)
         for size in sizes:
             say(f"{family.name} at {size}")
-            cost = cost_of(family, networks, size)
+            cost = cost_of(family, networks[0], reader, size)
             flops = config.samples * (cost.forward + cost.backward)
             flops += config.num_targets * cost.forward
             kinds: tuple[Quantize | None, ...] = (None, "int8", "nf4")

@@ -9,7 +9,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, T5Confi
 
 from apl_core.errors import FitError, PromptError
 from apl_core.prefix import Rows
-from apl_trainer.models.language import LanguageEncoder, Template
+from apl_trainer.models.language import LanguageEncoder, Reader, Template
 from apl_trainer.pocket.vocabulary import read_vocabulary
 from apl_trainer.run_paths import BUILT_IN
 
@@ -120,6 +120,23 @@ def test_an_empty_text_has_rows_only_if_they_are_everywhere() -> None:
     without, with_rows = one.encode([""], given), one.encode([""], Rows(given.vectors, 2, True))
     assert with_rows.cross.shape[1] == without.cross.shape[1] + 6
     torch.testing.assert_close(without.cross, one.encode([""], None).cross)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_what_is_computed_again_fills_no_cache(attention: str) -> None:
+    """Layers computed again on the way back see the text once, whatever attention is used."""
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    made = LlamaModel._from_config(
+        LlamaConfig(vocab_size=50, **sizes, **heads), attn_implementation=attention
+    )
+    made.eval().requires_grad_(False)
+    given, slopes = torch.randn(2, 10, 64), []
+    for checkpointing in (False, True):
+        live = given.clone().requires_grad_()
+        Reader(made, (-2,), checkpointing).states(live, None).square().sum().backward()
+        slopes.append(live.grad)
+    assert torch.equal(*slopes)
 
 
 def test_gradients_reach_the_rows_and_nothing_else() -> None:

@@ -22,10 +22,13 @@ from apl_core.errors import AplError, ConfigError, PromptError
 from apl_core.formats import read_prefix
 from apl_core.ports import Conditioning
 from apl_core.prefix import Rows
+from apl_core.training.config import TrainConfig
 from apl_trainer.checkpoints.detect import detect
 from apl_trainer.checkpoints.load import check_reading, load_checkpoint
 from apl_trainer.checkpoints.loaded import CheckpointModel
 from apl_trainer.checkpoints.pipelines import PipelineInfo
+from apl_trainer.checkpoints.presets import TrainingSetup, forecast
+from apl_trainer.checkpoints.quantize import bytes_of
 from apl_trainer.cli import main
 from apl_trainer.sampling import Request, Sampler
 
@@ -162,6 +165,17 @@ def test_it_says_what_it_recognized(both: Any) -> None:
     assert f": {family} (" in said and "diffusers folder, fp32, flow matching" in said
     assert ("distilled to 4 steps" in said) == (family == "Flux.2 Klein 4B")
     assert model.family == family
+
+
+def test_a_run_is_counted_before_anything_is_loaded(both: Any) -> None:
+    _, _, model = both
+    path = model.recognized.path
+    setup = TrainingSetup.of(path, device="cpu", size=128)
+    one, two = (forecast(setup, TrainConfig(micro_batch=micro)) for micro in (1, 2))
+    networks = [*model.encoder.modules, *model.denoiser.modules]
+    weights = sum(bytes_of(network, torch.float32) for network in networks)
+    assert one.weights == pytest.approx(weights, rel=0.02) and one.seconds > 0
+    assert two.working > 1.3 * one.working
 
 
 def sampler(model: CheckpointModel) -> Sampler:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import transformers
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -116,7 +117,7 @@ def unet_cost(
 
 def transformer_cost(
     network: nn.Module,
-    language: nn.Module,
+    reader: Reader,
     family: Family,
     template: Template,
     batch: int,
@@ -127,14 +128,13 @@ def transformer_cost(
     """Cost of reading `batch` texts, predicting noise for as many pictures of `size` pixels, and
     going back to the rows.
 
-    `network`, a family's transformer, and `language`, its language model or T5, are on the meta
+    `network`, a family's transformer, and `reader`, of its language model or T5, are on the meta
     device; `template` says how a text is read. CLIP beside T5 is not counted.
     """
     given: Any = network.to(dtype=dtype).eval().requires_grad_(False)
     if checkpointing:
         given.enable_gradient_checkpointing()
-    reading = language.to(dtype=dtype).eval().requires_grad_(False)
-    reader = Reader(reading, template.layers, checkpointing)
+    reader.model.to(dtype=dtype).eval().requires_grad_(False)
     pooled = sum(WIDTHS[key] for key in family.clips.values())
     with torch.device("meta"):
         x_t = torch.empty(batch, *family.latent_shape(size), dtype=dtype)
@@ -142,9 +142,11 @@ def transformer_cost(
         places = batch, template.fill or _TEXT, WIDTHS[family.key]
         text = torch.empty(*places, dtype=dtype, requires_grad=True)
         brief = torch.empty(batch, pooled, dtype=dtype) if pooled else None
+    reads_lengths = family.name == "Lumina 2"  # off a mask, which has to have numbers
+    mask = torch.ones(places[:2], dtype=torch.bool) if reads_lengths else None
 
     def run() -> Tensor:
-        return family.call(given, x_t, noise, Conditioning(reader.states(text, None), brief))
+        return family.call(given, x_t, noise, Conditioning(reader.states(text, None), brief, mask))
 
     return _counted(run)
 
@@ -159,7 +161,7 @@ def _counted(run: Callable[[], Tensor]) -> Cost:
     Bytes and operations are counted one after the other: counting operations keeps tensors alive,
     and a second way back finds gradients that are there already.
     """
-    with fused_attention():
+    with fused_attention(), texts_alone():
         with LiveBytes() as live:
             run().float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
         with FlopCounterMode(display=False) as flops:
@@ -168,6 +170,22 @@ def _counted(run: Callable[[], Tensor]) -> Cost:
             out.float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
             backward = flops.get_total_flops() - forward
     return Cost(float(forward), float(backward), live.peak)
+
+
+@contextmanager
+def texts_alone() -> Iterator[None]:
+    """One text in a sequence: transformers else looks for more of them, at numbers not there."""
+    masks: Any = getattr(transformers, "masking_utils", None)
+    name = "find_packed_sequence_indices"
+    usual = getattr(masks, name, None)
+    if usual is None:
+        yield
+        return
+    setattr(masks, name, lambda _: None)
+    try:
+        yield
+    finally:
+        setattr(masks, name, usual)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from apl_core.tokens import refuse_marks
 
 from ..models.clip_text import ClipTower, ids_of
 from ..models.joint import JointEncoder
-from ..models.language import LanguageEncoder, refuse_special
+from ..models.language import LanguageEncoder, Reader, refuse_special
 from ..models.transformer import FlowDenoiser
 from ..models.vae import latents_of
 from .loaded import CheckpointModel, Encoder, Options
@@ -159,8 +159,11 @@ def empty_network(found: PipelineInfo) -> nn.Module:
         return kind.from_config(kind.load_config(found.path / "transformer"))
 
 
-def empty_texts(found: PipelineInfo) -> dict[str, nn.Module]:
-    """The text encoders by their keys, without their weights, on the meta device."""
+def empty_texts(found: PipelineInfo, checkpointing: bool = False) -> tuple[list[nn.Module], Reader]:
+    """The CLIPs and what reads with the language model or T5, on the meta device without weights.
+
+    Layers behind the last one that is read are not in it.
+    """
     made: dict[str, nn.Module] = {}
     for part, key in found.kind.encoders.items():
         kind = _text_kind(found, part)
@@ -168,7 +171,8 @@ def empty_texts(found: PipelineInfo) -> dict[str, nn.Module]:
         with torch.device("meta"):
             whole: Any = getattr(kind, "from_config", kind)(config)
         made[key] = getattr(whole, "language_model", whole)
-    return made
+    language = made.pop(found.kind.key)
+    return list(made.values()), Reader(language, found.template.layers, checkpointing)
 
 
 def _kind(found: PipelineInfo, part: str) -> Any:

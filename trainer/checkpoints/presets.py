@@ -104,7 +104,8 @@ def preset_for(
 
 def _preset_beside(found: PipelineInfo, gigabytes: int, quantize: Quantize | None) -> MemoryPreset:
     """What fits beside a transformer and its text encoders in half precision, or in fewer bits."""
-    networks = [empty_network(found), *empty_texts(found).values()]
+    clips, reader = empty_texts(found)
+    networks = [empty_network(found), *clips, reader.model]
     sizes = [bytes_of(network, torch.bfloat16, quantize) for network in networks]
     weights, words = sum(sizes), sum(sizes[1:])
     examples = int((gigabytes * 1e9 - weights) // _ROOM)
@@ -257,13 +258,13 @@ def _of_unet(found: CheckpointInfo, setup: TrainingSetup, micro: int) -> tuple[i
 
 
 def _of_pipeline(found: PipelineInfo, setup: TrainingSetup, micro: int) -> tuple[int, Cost]:
-    network, texts = empty_network(found), empty_texts(found)
-    networks = [network, *texts.values()]
+    network, (clips, reader) = empty_network(found), empty_texts(found, setup.preset.checkpointing)
+    networks = [network, *clips, reader.model]
     weights = sum(bytes_of(one, setup.dtype, setup.quantize) for one in networks)
     block = max(whole_block(one, setup.dtype, setup.quantize) for one in networks)
     cost = transformer_cost(
         network,
-        texts[found.kind.key],
+        reader,
         found.kind,
         found.template,
         micro,

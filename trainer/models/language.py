@@ -67,11 +67,13 @@ class Reader:
         self.causal = name == "layers"
         takes = inspect.signature(self.model.forward).parameters
         self._cache = "cache" if "cache" in takes else "past_key_values"
+        self._alone = {"use_cache": False} if "use_cache" in takes else {}
 
     def states(self, embeddings: Tensor, mask: Tensor | None, cache: Any = None) -> Tensor:
         """States (B, N, width * layers) behind the chosen layers, of embeddings (B, N, width)."""
         model: Any = self.model
-        more = {} if cache is None else {self._cache: cache, "use_cache": True}
+        # a cache would be filled once more by what is computed again on the way back
+        more = self._alone if cache is None else {self._cache: cache, "use_cache": True}
         with _outputs(self.blocks) as behind:
             out = model(inputs_embeds=embeddings, attention_mask=mask, **more)
         found = [
