@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from apl_core.objective import Conditioning
 from apl_core.prefix import WIDTHS
 from apl_core.training.config import TrainConfig
-from apl_trainer.checkpoints.cost import Cost, fused_attention, transformer_cost
+from apl_trainer.checkpoints.cost import Cost, fused_attention, text_mask, transformer_cost
 from apl_trainer.checkpoints.pipelines import FAMILIES, KREA_LAYERS, Family
 from apl_trainer.checkpoints.quantize import Quantize, bytes_of, whole_block
 from apl_trainer.models.language import Reader
@@ -162,7 +162,8 @@ def step_operations(network: nn.Module, family: Family, tokens: int, size: int) 
         states = torch.empty(1, tokens, width, dtype=_HALF)
         brief = torch.empty(1, pooled, dtype=_HALF) if pooled else None
     with torch.no_grad(), fused_attention(), FlopCounterMode(display=False) as found:
-        family.call(network, x_t, noise, Conditioning(states, brief))
+        texts = Conditioning(states, brief, text_mask(family, 1, tokens))
+        family.call(network, x_t, noise, texts)
     return found.get_total_flops()
 
 
@@ -175,9 +176,10 @@ def prefix_table(sizes: tuple[int, ...], say: Say) -> str:
     for family in FAMILIES:
         if family.name not in _NETWORKS or family.template.fill:
             continue
-        network, *_, language = networks_of(family)
-        reads = sum(one.numel() for one in language.parameters())
-        reads -= sum(one.weight.numel() for one in language.modules() if type(one) is nn.Embedding)
+        (network, *_), reader = networks_of(family)
+        reads = sum(one.numel() for one in reader.model.parameters())
+        tables = (one for one in reader.model.modules() if isinstance(one, nn.Embedding))
+        reads -= sum(one.weight.numel() for one in tables)
         cells: list[str] = []
         whole = 1
         for size in sizes:

@@ -142,13 +142,17 @@ def transformer_cost(
         places = batch, template.fill or _TEXT, WIDTHS[family.key]
         text = torch.empty(*places, dtype=dtype, requires_grad=True)
         brief = torch.empty(batch, pooled, dtype=dtype) if pooled else None
-    reads_lengths = family.name == "Lumina 2"  # off a mask, which has to have numbers
-    mask = torch.ones(places[:2], dtype=torch.bool) if reads_lengths else None
+    mask = text_mask(family, *places[:2])
 
     def run() -> Tensor:
         return family.call(given, x_t, noise, Conditioning(reader.states(text, None), brief, mask))
 
     return _counted(run)
+
+
+def text_mask(family: Family, batch: int, tokens: int) -> Tensor | None:
+    """A mask with numbers for Lumina 2, which reads lengths of texts off it; None for others."""
+    return torch.ones(batch, tokens, dtype=torch.bool) if family.name == "Lumina 2" else None
 
 
 _TEXT = 128
