@@ -6,7 +6,7 @@ with the sizes of the released models, and every tensor and operation of an exam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ import transformers
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from apl_core.objective import Conditioning
 from apl_core.prefix import WIDTHS
 from apl_core.training.config import TrainConfig
-from apl_trainer.checkpoints.cost import Cost, fused_attention, text_mask, transformer_cost
+from apl_trainer.checkpoints.cost import TEXT, EmptyPipeline, fused_attention, transformer_cost
 from apl_trainer.checkpoints.pipelines import FAMILIES, KREA_LAYERS, Family
-from apl_trainer.checkpoints.quantize import Quantize, bytes_of, whole_block
+from apl_trainer.checkpoints.quantize import Quantize, bytes_of
 from apl_trainer.models.language import Reader
 
 from .house import write_between
@@ -101,27 +100,14 @@ def text_model(key: str) -> nn.Module:
         return transformers.Qwen3Model(transformers.Qwen3Config(**_LANGUAGE[key]))
 
 
-def networks_of(family: Family) -> tuple[list[nn.Module], Reader]:
-    """The transformer and CLIPs on the meta device, and what reads with the language model."""
+def empty_pipeline(family: Family) -> EmptyPipeline:
+    """Its networks of the released sizes on the meta device."""
     name, config = _NETWORKS[family.name]
     with torch.device("meta"):
         network: nn.Module = getattr(diffusers, name)(**config)
     *clips, language = map(text_model, family.encoders.values())
     reader = Reader(language, family.template.layers or KREA_LAYERS, checkpointing=True)
-    return [network, *clips], reader
-
-
-def cost_of(family: Family, network: nn.Module, reader: Reader, size: int) -> Cost:
-    """The cost of one example."""
-    template = family.template
-    return transformer_cost(network, reader, family, template, 1, size, _HALF, checkpointing=True)
-
-
-def together(networks: Sequence[nn.Module], cost: Cost, kind: Quantize | None) -> float:
-    """GiB of all weights and one example."""
-    weights = sum(bytes_of(one, _HALF, kind) for one in networks)
-    block = max(whole_block(one, _HALF, kind) for one in networks)
-    return (weights + cost.peak + block) / 2**30
+    return EmptyPipeline(family, network, clips, reader)
 
 
 def table(sizes: tuple[int, ...], say: Say) -> str:
@@ -135,57 +121,55 @@ def table(sizes: tuple[int, ...], say: Say) -> str:
     for family in FAMILIES:
         if family.name not in _NETWORKS:
             continue
-        networks, reader = networks_of(family)
-        networks.append(reader.model)
-        network, *words = (bytes_of(one, _HALF) / 2**30 for one in networks)
+        empty = empty_pipeline(family)
+        parts = bytes_of(empty.network, _HALF), empty.text_bytes(_HALF, None)
         for size in sizes:
             say(f"{family.name} at {size}")
-            cost = cost_of(family, networks[0], reader, size)
+            cost = transformer_cost(empty, 1, size, _HALF, checkpointing=True)
             flops = config.samples * (cost.forward + cost.backward)
             flops += config.num_targets * cost.forward
             kinds: tuple[Quantize | None, ...] = (None, "int8", "nf4")
-            whole = (together(networks, cost, kind) for kind in kinds)
-            gib = [network, sum(words), cost.peak / 2**30, *whole]
+            whole = (
+                empty.bytes(_HALF, kind) + cost.peak + empty.whole_block(_HALF, kind)
+                for kind in kinds
+            )
             hours = flops / (_RATE * _SHARE) / 3600
+            gib = (x / 2**30 for x in (*parts, cost.peak, *whole))
             cells = (family.name, str(size), *(f"{x:.1f}" for x in gib))
             lines.append(f"| {' | '.join(cells)} | {hours:.1f} h |")
     return "\n".join(lines) + "\n"
 
 
-def step_operations(network: nn.Module, family: Family, tokens: int, size: int) -> int:
-    """Operations of a transformer, on the meta device, in one step by a text of `tokens`."""
+def step_operations(empty: EmptyPipeline, tokens: int, size: int) -> int:
+    """Operations of the transformer in one step by a text of `tokens`."""
+    family = empty.family
     width = len(family.template.layers or KREA_LAYERS) * WIDTHS[family.key]
-    pooled = sum(WIDTHS[key] for key in family.clips.values())
-    network.to(dtype=_HALF).eval()
-    with torch.device("meta"):
-        x_t, noise = torch.empty(1, *family.latent_shape(size), dtype=_HALF), torch.zeros(1)
-        states = torch.empty(1, tokens, width, dtype=_HALF)
-        brief = torch.empty(1, pooled, dtype=_HALF) if pooled else None
+    step, states = empty.step(1, tokens, size, _HALF), torch.empty(1, tokens, width, device="meta")
     with torch.no_grad(), fused_attention(), FlopCounterMode(display=False) as found:
-        texts = Conditioning(states, brief, text_mask(family, 1, tokens))
-        family.call(network, x_t, noise, texts)
+        step(states.to(_HALF))
     return found.get_total_flops()
 
 
 def prefix_table(sizes: tuple[int, ...], say: Say) -> str:
     """Lines of Markdown: what the rows of a prefix add to a step and to a picture, in percent."""
-    rows, steps, text = TrainConfig().num_vectors, 8, 128
+    rows, steps = TrainConfig().num_vectors, 8
     each = "".join(f" a step at {size} |" for size in sizes)
     lines = [f"| family |{each} its text, in {steps} steps at {sizes[-1]} |"]
     lines.append("|---" * (len(sizes) + 2) + "|")
     for family in FAMILIES:
         if family.name not in _NETWORKS or family.template.fill:
             continue
-        (network, *_), reader = networks_of(family)
-        reads = sum(one.numel() for one in reader.model.parameters())
-        tables = (one for one in reader.model.modules() if isinstance(one, nn.Embedding))
+        empty = empty_pipeline(family)
+        reading = empty.reader.model
+        reads = sum(one.numel() for one in reading.parameters())
+        tables = (one for one in reading.modules() if isinstance(one, nn.Embedding))
         reads -= sum(one.weight.numel() for one in tables)
         cells: list[str] = []
         whole = 1
         for size in sizes:
             say(f"a prefix with {family.name} at {size}")
-            whole = step_operations(network, family, text, size)
-            more = step_operations(network, family, text + rows, size)
+            whole = step_operations(empty, TEXT, size)
+            more = step_operations(empty, TEXT + rows, size)
             cells.append(f"{100 * (more / whole - 1):.2f} %")
         cells.append(f"{100 * 2 * reads * rows / (steps * whole):.2f} %")
         lines.append(f"| {family.name} | {' | '.join(cells)} |")

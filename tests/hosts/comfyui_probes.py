@@ -18,10 +18,10 @@ def checks(probe: str) -> list[str]:
     return re.findall(r"^def (check_\w+)\(\) -> None:$", text, re.MULTILINE)
 
 
-def said(probe: str, host: Path, work: Path) -> dict[str, str]:
-    """What each check of the probe said on this host: empty, or a traceback."""
+def run(probe: str, host: Path, work: Path) -> subprocess.CompletedProcess[str]:
+    """Run a probe by a host's own Python."""
     command = [str(comfyui_host.python(host)), str(HERE / probe), str(host)]
-    done = subprocess.run(
+    return subprocess.run(
         [*command, str(comfyui_host.models(host)), str(work)],
         cwd=host,
         env=comfyui_host.environment(),
@@ -29,6 +29,11 @@ def said(probe: str, host: Path, work: Path) -> dict[str, str]:
         text=True,
         check=False,
     )
+
+
+def said(probe: str, host: Path, work: Path) -> dict[str, str]:
+    """What each check of the probe said on this host: empty, or a traceback."""
+    done = run(probe, host, work)
     out = work / "said.json"
     assert out.exists(), done.stderr[-3000:]
     return json.loads(out.read_text(encoding="utf-8"))

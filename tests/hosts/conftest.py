@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,19 @@ def verify(webui: Webui, *more: str) -> int:
     """`apl verify` against such a webui, which reads its trace."""
     trace = ["--trace", str(webui.data / "trace.jsonl"), "--key", KEY, "--login", LOGIN]
     return main(["verify", "--host", webui.name.lower(), webui.url, *trace, *more])
+
+
+def leak_is_told(
+    webui: Webui, trouble: str, capsys: pytest.CaptureFixture[str], *more: str
+) -> None:
+    """While the probe makes trouble, `apl verify` fails on a plain picture and says why."""
+    webui.probe(trouble=trouble)
+    try:
+        code = verify(webui, *more, "--only", "plain", "--json")
+    finally:
+        webui.probe()
+    said = json.loads(capsys.readouterr().out)
+    assert code == 1 and "without the prefix" in said["failures"][0]
 
 
 def furnished(data: Path) -> Path:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import comfyui_host
+import comfyui_probes
 import pytest
 import slim_pipelines
 import torch
@@ -18,7 +17,7 @@ from apl_core.ports import Conditioning
 from apl_trainer.checkpoints.load import load_checkpoint
 from apl_trainer.cli import main
 
-PROBE = Path(__file__).parent / "comfyui_import_probe.py"
+PROBE = "comfyui_import_probe.py"
 FAMILIES = ("Z-Image", "Qwen-Image", "Krea 2", "Flux.2 Klein 4B", "Flux.1", "Chroma", "SD 3.5")
 MADE = {
     "Krea 2": lambda: slim_pipelines._qwen3vl(36, 128),
@@ -31,15 +30,7 @@ MADE = {
 def files(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one host wrote."""
     work = tmp_path_factory.mktemp("files")
-    command = [str(comfyui_host.python(source)), str(PROBE), str(source)]
-    done = subprocess.run(
-        [*command, str(comfyui_host.models(source)), str(work)],
-        cwd=source,
-        env=comfyui_host.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = comfyui_probes.run(PROBE, source, work)
     assert done.returncode == 0, done.stderr[-3000:]
     return work
 

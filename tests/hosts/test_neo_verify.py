@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import webui_hosts
 from a1111_host import Webui
-from conftest import KEY, enforcing, supplied, verify, zimage_prefix
+from conftest import KEY, enforcing, leak_is_told, supplied, verify, zimage_prefix
 from forge_host import Neo, ZImage
 
 from apl_core.trace import TraceReader
@@ -86,11 +86,5 @@ def test_a_traced_text_says_its_family_and_where_the_rows_stand(zimage: Webui) -
 
 
 def test_an_open_gate_is_a_leak(zimage: Webui, capsys: pytest.CaptureFixture[str]) -> None:
-    zimage.probe(trouble="open turns")
-    try:
-        code = verify(zimage, *SMALL, "--only", "plain", "--json")
-    finally:
-        zimage.probe()
-    said = json.loads(capsys.readouterr().out)
-    assert code == 1 and "without the prefix" in said["failures"][0]
+    leak_is_told(zimage, "open turns", capsys, *SMALL)
     assert verify(zimage, *SMALL, "--only", "plain") == 0

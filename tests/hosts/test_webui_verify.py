@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import webui_hosts
 from a1111_host import Refused, Webui
-from conftest import LOGIN, enforcing, supplied, verify
+from conftest import LOGIN, enforcing, leak_is_told, supplied, verify
 
 from apl_trainer.cli import main
 
@@ -62,13 +62,7 @@ def test_a_picture_says_it_in_one_line(operated: Webui) -> None:
 
 def test_an_open_gate_is_a_leak(operated: Webui, capsys: pytest.CaptureFixture[str]) -> None:
     """An extension that takes the gate off: the trace, which is deeper, shows it."""
-    operated.probe(trouble="ungated")
-    try:
-        code = verify(operated, *SMALL, "--only", "plain", "--json")
-    finally:
-        operated.probe()
-    said = json.loads(capsys.readouterr().out)
-    assert code == 1 and "without the prefix" in said["failures"][0]
+    leak_is_told(operated, "ungated", capsys, *SMALL)
     lines = (operated.data / "trace.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["carried"] == {} and json.loads(lines[-1])["words"] > 3
     assert verify(operated, *SMALL, "--only", "plain") == 0

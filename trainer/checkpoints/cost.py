@@ -7,8 +7,8 @@ and every multiplication. What allocators waste and kernels need besides is not 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,8 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from apl_core.ports import Conditioning
 from apl_core.prefix import WIDTHS
 
-from ..models.language import Reader, Template
+from ..models.language import Reader
 from .pipelines import Family
+from .quantize import Quantize, bytes_of, whole_block
 
 
 @dataclass(frozen=True)
@@ -115,47 +116,64 @@ def unet_cost(
     return cost
 
 
+@dataclass(frozen=True)
+class EmptyPipeline:
+    """The networks of a pipeline on the meta device, without weights.
+
+    `reader` has the layers of the language model or T5 that are read; no CLIP is ever quantized.
+    """
+
+    family: Family
+    network: nn.Module
+    clips: Sequence[nn.Module]
+    reader: Reader
+
+    def text_bytes(self, dtype: torch.dtype, kind: Quantize | None) -> int:
+        """Bytes of the text encoders' weights."""
+        clips = sum(bytes_of(one, dtype) for one in self.clips)
+        return clips + bytes_of(self.reader.model, dtype, kind)
+
+    def bytes(self, dtype: torch.dtype, kind: Quantize | None) -> int:
+        """Bytes of all weights but the VAE's."""
+        return bytes_of(self.network, dtype, kind) + self.text_bytes(dtype, kind)
+
+    def whole_block(self, dtype: torch.dtype, kind: Quantize | None) -> int:
+        """Bytes of the biggest block that is quantized, as its products take it."""
+        return max(whole_block(one, dtype, kind) for one in (self.network, self.reader.model))
+
+    def step(self, batch: int, tokens: int, size: int, dtype: torch.dtype) -> Step:
+        """What predicts noise for `batch` pictures of `size` pixels from states (B, tokens, W)."""
+        network, family = self.network.to(dtype=dtype).eval().requires_grad_(False), self.family
+        pooled = sum(WIDTHS[key] for key in family.clips.values())
+        with torch.device("meta"):
+            x_t = torch.empty(batch, *family.latent_shape(size), dtype=dtype)
+            noise = torch.zeros(batch)
+            brief = torch.empty(batch, pooled, dtype=dtype) if pooled else None
+        reads_lengths = family.name == "Lumina 2"  # off a mask, which has to have numbers
+        mask = torch.ones(batch, tokens, dtype=torch.bool) if reads_lengths else None
+        return lambda states: family.call(network, x_t, noise, Conditioning(states, brief, mask))
+
+
+Step = Callable[[Tensor], Tensor]
+
+
 def transformer_cost(
-    network: nn.Module,
-    reader: Reader,
-    family: Family,
-    template: Template,
-    batch: int,
-    size: int,
-    dtype: torch.dtype,
-    checkpointing: bool,
+    empty: EmptyPipeline, batch: int, size: int, dtype: torch.dtype, checkpointing: bool
 ) -> Cost:
     """Cost of reading `batch` texts, predicting noise for as many pictures of `size` pixels, and
-    going back to the rows.
-
-    `network`, a family's transformer, and `reader`, of its language model or T5, are on the meta
-    device; `template` says how a text is read. CLIP beside T5 is not counted.
-    """
-    given: Any = network.to(dtype=dtype).eval().requires_grad_(False)
+    going back to the rows. CLIP beside T5 is not counted."""
+    given: Any = empty.network
     if checkpointing:
         given.enable_gradient_checkpointing()
-    reader.model.to(dtype=dtype).eval().requires_grad_(False)
-    pooled = sum(WIDTHS[key] for key in family.clips.values())
+    empty.reader.model.to(dtype=dtype).eval().requires_grad_(False)
+    tokens = empty.family.fill or TEXT
+    step = empty.step(batch, tokens, size, dtype)
     with torch.device("meta"):
-        x_t = torch.empty(batch, *family.latent_shape(size), dtype=dtype)
-        noise = torch.zeros(batch)
-        places = batch, template.fill or _TEXT, WIDTHS[family.key]
-        text = torch.empty(*places, dtype=dtype, requires_grad=True)
-        brief = torch.empty(batch, pooled, dtype=dtype) if pooled else None
-    mask = text_mask(family, *places[:2])
-
-    def run() -> Tensor:
-        return family.call(given, x_t, noise, Conditioning(reader.states(text, None), brief, mask))
-
-    return _counted(run)
+        text = torch.empty(batch, tokens, WIDTHS[empty.family.key], dtype=dtype, requires_grad=True)
+    return _counted(lambda: step(empty.reader.states(text, None)))
 
 
-def text_mask(family: Family, batch: int, tokens: int) -> Tensor | None:
-    """A mask with numbers for Lumina 2, which reads lengths of texts off it; None for others."""
-    return torch.ones(batch, tokens, dtype=torch.bool) if family.name == "Lumina 2" else None
-
-
-_TEXT = 128
+TEXT = 128
 """Tokens of a text that is filled up to no length, as costs are counted."""
 
 
@@ -165,7 +183,7 @@ def _counted(run: Callable[[], Tensor]) -> Cost:
     Bytes and operations are counted one after the other: counting operations keeps tensors alive,
     and a second way back finds gradients that are there already.
     """
-    with fused_attention(), texts_alone():
+    with fused_attention(), _texts_alone():
         with LiveBytes() as live:
             run().float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
         with FlopCounterMode(display=False) as flops:
@@ -176,24 +194,14 @@ def _counted(run: Callable[[], Tensor]) -> Cost:
     return Cost(float(forward), float(backward), live.peak)
 
 
-@contextmanager
-def texts_alone() -> Iterator[None]:
+def _texts_alone() -> AbstractContextManager[None]:
     """One text in a sequence: transformers else looks for more of them, at numbers not there."""
     masks: Any = getattr(transformers, "masking_utils", None)
     name = "find_packed_sequence_indices"
-    usual = getattr(masks, name, None)
-    if usual is None:
-        yield
-        return
-    setattr(masks, name, lambda _: None)
-    try:
-        yield
-    finally:
-        setattr(masks, name, usual)
+    return _replaced(masks, name, lambda _: None) if hasattr(masks, name) else nullcontext()
 
 
-@contextmanager
-def fused_attention() -> Iterator[None]:
+def fused_attention() -> AbstractContextManager[None]:
     """Attention as a GPU's fused kernels do it, without the matrix of all weights."""
 
     def fused(query: Tensor, key: Tensor, value: Tensor, *_: Any, **more: Any) -> Tensor:
@@ -203,12 +211,18 @@ def fused_attention() -> Iterator[None]:
         kernel = torch.ops.aten._scaled_dot_product_efficient_attention
         return kernel(query, key, value, None, True)[0]
 
-    usual = nn.functional.scaled_dot_product_attention
-    nn.functional.scaled_dot_product_attention = fused  # pyright: ignore[reportAttributeAccessIssue]
+    return _replaced(nn.functional, "scaled_dot_product_attention", fused)
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, stand_in: Any) -> Iterator[None]:
+    """Something else under a name of a module, for a while."""
+    usual = getattr(owner, name)
+    setattr(owner, name, stand_in)
     try:
         yield
     finally:
-        nn.functional.scaled_dot_product_attention = usual
+        setattr(owner, name, usual)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 0) -> float:

@@ -23,6 +23,7 @@ from ..models.joint import JointEncoder
 from ..models.language import LanguageEncoder, Reader, refuse_special
 from ..models.transformer import FlowDenoiser
 from ..models.vae import latents_of
+from .cost import EmptyPipeline
 from .loaded import CheckpointModel, Encoder, Options
 from .pipelines import PipelineInfo
 from .quantize import check_quantize, quantize
@@ -56,9 +57,8 @@ def load_encoder(found: PipelineInfo, options: Options) -> Encoder:
     language = _language(found, options)
     if kind.join is None:
         return language
-    pools = list(kind.clips.values()) == ["clip_l"]
-    towers = [_tower(found, part, key, pools, options) for part, key in kind.clips.items()]
-    return JointEncoder(ReferenceEncoder(towers), language, kind.join, behind=not pools)
+    towers = [_tower(found, part, key, options) for part, key in kind.clips.items()]
+    return JointEncoder(ReferenceEncoder(towers), language, kind.join, behind=not kind.pools)
 
 
 def check_pipeline_texts(found: PipelineInfo, tokenizer: Path | None, texts: Iterable[str]) -> None:
@@ -85,10 +85,10 @@ def _language(found: PipelineInfo, options: Options) -> LanguageEncoder:
     return LanguageEncoder(key, model, tokenizer, template, checkpointing=options.checkpointing)
 
 
-def _tower(found: PipelineInfo, part: str, key: str, pools: bool, options: Options) -> ClipTower:
+def _tower(found: PipelineInfo, part: str, key: str, options: Options) -> ClipTower:
     model = _text_model(found, part, options.text_dtype).to(options.device)
     tokenizer = _tokenizer(_beside(found.path / part))
-    pad = tokenizer.eos_token_id if key == "clip_l" else 0
+    pad, pools = tokenizer.eos_token_id if key == "clip_l" else 0, found.kind.pools
     return ClipTower(key, model, tokenizer, pad, skip=0 if pools else 1, pools=pools)
 
 
@@ -110,7 +110,7 @@ def _text_model(found: PipelineInfo, part: str, dtype: torch.dtype) -> nn.Module
     """A frozen text model; of one that sees pictures, the part that reads."""
     model = _read(found, _text_kind(found, part), found.path / part, dtype)
     reading = getattr(model, "language_model", model).eval().requires_grad_(False)
-    if found.kind.key == "gemma2_2b":
+    if found.kind.scaled:
         _scale_table(found, reading)
     return reading
 
@@ -135,8 +135,8 @@ def _scale_table(found: PipelineInfo, model: Any) -> None:
 def _text_kind(found: PipelineInfo, part: str) -> Any:
     """The class of transformers that a text encoder is of."""
     if part in found.kind.clips:
-        alone = list(found.kind.clips.values()) == ["clip_l"]
-        return transformers.CLIPTextModel if alone else transformers.CLIPTextModelWithProjection
+        pools = found.kind.pools
+        return transformers.CLIPTextModel if pools else transformers.CLIPTextModelWithProjection
     return transformers.T5EncoderModel if found.kind.key == "t5xxl" else transformers.AutoModel
 
 
@@ -152,18 +152,11 @@ def _network(found: PipelineInfo, part: str, dtype: torch.dtype) -> nn.Module:
     return _read(found, kind, found.path / part, dtype).eval().requires_grad_(False)
 
 
-def empty_network(found: PipelineInfo) -> nn.Module:
-    """The transformer without its weights, on the meta device."""
-    kind = _kind(found, "transformer")
+def empty_pipeline(found: PipelineInfo, checkpointing: bool = False) -> EmptyPipeline:
+    """Its networks on the meta device; with `checkpointing` the reader computes layers again."""
+    of_network = _kind(found, "transformer")
     with torch.device("meta"):
-        return kind.from_config(kind.load_config(found.path / "transformer"))
-
-
-def empty_texts(found: PipelineInfo, checkpointing: bool = False) -> tuple[list[nn.Module], Reader]:
-    """The CLIPs and what reads with the language model or T5, on the meta device without weights.
-
-    Layers behind the last one that is read are not in it.
-    """
+        network = of_network.from_config(of_network.load_config(found.path / "transformer"))
     made: dict[str, nn.Module] = {}
     for part, key in found.kind.encoders.items():
         kind = _text_kind(found, part)
@@ -171,8 +164,8 @@ def empty_texts(found: PipelineInfo, checkpointing: bool = False) -> tuple[list[
         with torch.device("meta"):
             whole: Any = getattr(kind, "from_config", kind)(config)
         made[key] = getattr(whole, "language_model", whole)
-    language = made.pop(found.kind.key)
-    return list(made.values()), Reader(language, found.template.layers, checkpointing)
+    reader = Reader(made.pop(found.kind.key), found.template.layers, checkpointing)
+    return EmptyPipeline(found.kind, network, list(made.values()), reader)
 
 
 def _kind(found: PipelineInfo, part: str) -> Any:

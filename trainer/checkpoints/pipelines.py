@@ -79,6 +79,16 @@ class Family:
         """The CLIP encoders by their parts of the folder."""
         return {part: key for part, key in self.encoders.items() if key != self.key}
 
+    @property
+    def pools(self) -> bool:
+        """Whether all that is read of CLIP is its pooled state."""
+        return self.join is pooled_alone
+
+    @property
+    def scaled(self) -> bool:
+        """Whether token embeddings are scaled where they are looked up, so that rows are not."""
+        return _WRITTEN[self.name].scaled
+
     def latent_shape(self, size: int) -> tuple[int, int, int]:
         """(C, h, w) of a picture of `size` pixels."""
         side = size // self.pixels

@@ -19,9 +19,9 @@ from .cost import Cost, matmul_rate, transformer_cost, unet_cost
 from .detect import CheckpointInfo, detect
 from .load import empty, refuse_quantize
 from .loaded import Info
-from .pipeline_load import empty_network, empty_texts
+from .pipeline_load import empty_pipeline
 from .pipelines import PipelineInfo
-from .quantize import Quantize, bytes_of, whole_block
+from .quantize import Quantize, bytes_of
 from .safetensors_index import sound
 from .text_encoders import new_text_model
 
@@ -104,10 +104,8 @@ def preset_for(
 
 def _preset_beside(found: PipelineInfo, gigabytes: int, quantize: Quantize | None) -> MemoryPreset:
     """What fits beside a transformer and its text encoders in half precision, or in fewer bits."""
-    clips, reader = empty_texts(found)
-    networks = [empty_network(found), *clips, reader.model]
-    sizes = [bytes_of(network, torch.bfloat16, quantize) for network in networks]
-    weights, words = sum(sizes), sum(sizes[1:])
+    empty, half = empty_pipeline(found), torch.bfloat16
+    weights, words = empty.bytes(half, quantize), empty.text_bytes(half, quantize)
     examples = int((gigabytes * 1e9 - weights) // _ROOM)
     if examples >= 1:
         return MemoryPreset(micro=examples, size=_SIDE)
@@ -258,21 +256,11 @@ def _of_unet(found: CheckpointInfo, setup: TrainingSetup, micro: int) -> tuple[i
 
 
 def _of_pipeline(found: PipelineInfo, setup: TrainingSetup, micro: int) -> tuple[int, Cost]:
-    network, (clips, reader) = empty_network(found), empty_texts(found, setup.preset.checkpointing)
-    networks = [network, *clips, reader.model]
-    weights = sum(bytes_of(one, setup.dtype, setup.quantize) for one in networks)
-    block = max(whole_block(one, setup.dtype, setup.quantize) for one in networks)
-    cost = transformer_cost(
-        network,
-        reader,
-        found.kind,
-        found.template,
-        micro,
-        setup.size,
-        setup.dtype,
-        setup.preset.checkpointing,
-    )
-    return weights, replace(cost, peak=cost.peak + block)
+    dtype, kind, checkpointing = setup.dtype, setup.quantize, setup.preset.checkpointing
+    empty = empty_pipeline(found, checkpointing)
+    cost = transformer_cost(empty, micro, setup.size, dtype, checkpointing)
+    peak = cost.peak + empty.whole_block(dtype, kind)
+    return empty.bytes(dtype, kind), replace(cost, peak=peak)
 
 
 def _words(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from apl_core.errors import ConfigError, RunError
 from apl_core.metadata import printable
@@ -105,7 +105,7 @@ def learn_checkpoint(
 def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRun]:
     """Settings and material of a new run on a checkpoint; AplErrors before anything is loaded."""
     from ..checkpoints.presets import TrainingSetup
-    from ..checkpoints.quantize import Quantize
+    from ..checkpoints.quantize import KINDS
     from ..checkpoints.self_generated import jobs
     from ..checkpoints.train import CheckpointOrigin, CheckpointRun
 
@@ -114,11 +114,11 @@ def _ordered(folder: Path, order: RunRequest) -> tuple[TrainConfig, CheckpointRu
         settings.setdefault("target", "description")
     size, per_name = settings.pop("size", None), settings.pop("per_name", PER_NAME)
     draw_steps, fewer = settings.pop("draw_steps", None), settings.pop("quantize", None)
-    if fewer not in (None, *get_args(Quantize)):
+    if fewer not in (None, *KINDS):
         raise ConfigError(
             f"set quantize to {printable(str(fewer), 40)}",
             "there is no such kind",
-            f"give one of {', '.join(get_args(Quantize))}, or leave it out",
+            f"give one of {', '.join(KINDS)}, or leave it out",
         )
     for name, value in (("size", size), ("per_name", per_name), ("draw_steps", draw_steps)):
         if (type(value) is not int and not (value is None and name != "per_name")) or value == 0:
