@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +21,14 @@ from apl_core.atomic import write_text
 from apl_core.training.callbacks import (
     Control,
     Event,
+    Extended,
     Finished,
     Phase,
     Previewed,
     Stepped,
     Validated,
 )
-from apl_core.training.verdict import in_short
+from apl_core.training.verdict import goes_on, in_short
 
 from .run_paths import STATUS
 
@@ -52,6 +54,8 @@ class ProgressBar:
             self._open("learning", event.steps, event.step)
         elif isinstance(event, Validated):
             self._found = in_short(event.figures)
+        elif isinstance(event, Extended):
+            tqdm.write(goes_on(event), sys.stderr)
         elif isinstance(event, Finished):
             self.close()
 
@@ -66,6 +70,7 @@ class ProgressBar:
             self.close()
             self._bar = tqdm(total=total, initial=max(done - 1, 0), desc=name, unit="step")
             self._name = name
+        self._bar.total = total
         self._bar.update(done - self._bar.n)
         if name == "learning":
             self._bar.set_postfix_str(", ".join(filter(None, (self._loss, self._found))))

@@ -24,7 +24,7 @@ def workers_context() -> SpawnContext | ForkServerContext:
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.pocket.train"])
+    context.set_forkserver_preload([f"{__package__}.workers_preload"])
     forkserver.ensure_running()
     return context
 
@@ -36,6 +36,9 @@ def workers_pool(count: int) -> ProcessPoolExecutor:
 
 def begin() -> None:
     """Set a worker process up: one thread, and no life after its parent."""
+    from .quiet import quiet
+
+    quiet()
     import torch
 
     torch.set_num_threads(1)

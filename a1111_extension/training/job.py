@@ -16,14 +16,22 @@ from torch import Tensor
 from apl_core.errors import ConfigError, RunError
 from apl_core.formats import read_prefix
 from apl_core.prefix import Rows
-from apl_core.training.callbacks import Callback, Control, Event, Phase, Stepped, Validated
+from apl_core.training.callbacks import (
+    Callback,
+    Control,
+    Event,
+    Extended,
+    Phase,
+    Stepped,
+    Validated,
+)
 from apl_core.training.config import PER_NAME, PICTURE_STEPS, TrainConfig, preset
 from apl_core.training.folder import RunFolder
 from apl_core.training.learner import learner
 from apl_core.training.loop import Model, Trainer
 from apl_core.training.material import Material, pictures_to_draw
 from apl_core.training.people import ListedPerson, people_in
-from apl_core.training.verdict import in_short, verdict
+from apl_core.training.verdict import goes_on, in_short, verdict
 
 from ..hosts import Host, report
 from ..webui import module
@@ -213,6 +221,8 @@ def _show(event: Event, control: Control) -> None:
     elif isinstance(event, Stepped):
         state.job_no, state.job_count = event.step, event.steps
         state.textinfo = f"APL: step {event.step} of {event.steps}, loss {event.loss:.3g}"
+    elif isinstance(event, Extended):
+        state.textinfo = f"APL: {goes_on(event)}"
     elif isinstance(event, Validated):
         state.textinfo = f"APL: step {event.step}, {in_short(event.figures)}"
     if state.interrupted or state.stopping_generation:

@@ -45,6 +45,15 @@ class Validated:
 
 
 @dataclass(frozen=True)
+class Extended:
+    """Too much of names is left after `step` steps: the rate rises again, up to `steps`."""
+
+    step: int
+    steps: int
+    name_left: float
+
+
+@dataclass(frozen=True)
 class Saved:
     """The run can be resumed from this step."""
 
@@ -68,7 +77,7 @@ class Finished:
     why: str
 
 
-Event = Phase | Stepped | Validated | Saved | Previewed | Finished
+Event = Phase | Stepped | Validated | Extended | Saved | Previewed | Finished
 Callback = Callable[[Event], None]
 
 PhaseReport = Callable[[str, int, int], None]

@@ -105,6 +105,14 @@ class TrainConfig:
         4096,
     )
     steps: int = setting("optimizer", 375, "Training steps; 0: the text stage alone", 0, 10_000_000)
+    max_steps: int = setting(
+        "optimizer",
+        0,
+        "Where more than a twentieth of names is left after `steps`, the rate rises again and the "
+        "run goes on to this step; 0: it ends",
+        0,
+        10_000_000,
+    )
     optimizer: str = setting(
         "optimizer", "muon", "What moves the vectors", choices=("adam", "muon")
     )
@@ -209,9 +217,12 @@ class TrainConfig:
 
         `base` replaces the defaults of the recipe `apl`, for models that learn better otherwise.
         `micro_batch` may be "auto", which is 0: all at once, and fewer when memory runs out.
-        Names of an earlier version are read, and told.
+        Given `steps` are all there are, unless `max_steps` is given too. Names of an earlier
+        version are read, and told.
         """
         given = renamed(given)
+        if "steps" in given:
+            given.setdefault("max_steps", 0)
         if given.get("micro_batch") == "auto":
             given["micro_batch"] = 0
         problems = _type_faults(given)
@@ -235,7 +246,9 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "quick": Preset("Quick look: 125 steps", {"steps": 125}),
-    "standard": Preset("Standard: 375 steps", {}),
+    "standard": Preset(
+        "Standard: 375 steps, up to 1,125 while names are left", {"max_steps": 1125}
+    ),
     "thorough": Preset(
         "Thorough: up to 1,250 steps, until nothing more is gained", {"steps": 1250}
     ),

@@ -25,6 +25,7 @@ from .callbacks import (
     Callback,
     Control,
     Event,
+    Extended,
     Finished,
     Phase,
     Previewed,
@@ -46,7 +47,7 @@ from .scale import embedding_lengths
 from .schedules import learning_rate, set_rate
 from .step import clip, gradient
 from .text_stage import text_stage
-from .verdict import TEXTS_ALONE
+from .verdict import ENOUGH, TEXTS_ALONE
 
 log = logging.getLogger("apl")
 
@@ -144,8 +145,9 @@ class Trainer:
 
     def _steps(self, progress: Progress, batches: BatchSampler) -> str:
         config = self.config
-        while progress.step < config.steps:
-            if self.validator and 0 < config.patience <= progress.without_gain:
+        while progress.step < progress.span(config)[1] or self._extended(progress):
+            patient = progress.extended or config.patience == 0
+            if self.validator and not patient and config.patience <= progress.without_gain:
                 return "no gain"
             if self.group.rank == 0:
                 with self.folder.told("read requests in"):
@@ -156,8 +158,9 @@ class Trainer:
             loss, losses, rate = self._step(progress, batches)
             progress.step += 1
             spent = time.perf_counter() - began
-            self._tell(Stepped(progress.step, config.steps, loss, losses, rate, spent))
-            last = progress.step == config.steps
+            end = progress.span(config)[1]
+            self._tell(Stepped(progress.step, end, loss, losses, rate, spent))
+            last = progress.step == end
             if config.validate_every and (progress.step % config.validate_every == 0 or last):
                 self._check(progress)
             if self._asked("save") or progress.step % config.save_every == 0:
@@ -168,6 +171,20 @@ class Trainer:
                 with torch.no_grad():
                     self.control.between(progress.rows)
         return "steps"
+
+    def _extended(self, progress: Progress) -> bool:
+        """Begin a second schedule if the first one left more than enough of names.
+
+        A warm restart (arXiv 1608.03983): what a run of half as many steps missed is learned at a
+        high rate. Patience does not count in it, for scores are worse while the rate is high.
+        """
+        config, left = self.config, progress.name_left()
+        wanted = not progress.extended and 0 < config.steps < config.max_steps and left > ENOUGH
+        wanted = bool(self.group.agree(wanted))
+        if wanted:
+            progress.extended = True
+            self._tell(Extended(progress.step, config.max_steps, left))
+        return wanted
 
     def _asked(self, what: Literal["stop", "save", "preview"]) -> bool:
         flag = getattr(self.control, what)
@@ -197,7 +214,8 @@ class Trainer:
         gradients = {k: v.grad for k, v in rows.vectors.items() if v.grad is not None}
         self.group.add_up(list(gradients.values()))
         tries = progress.backtracking
-        rate = learning_rate(config, progress.step, config.steps) * tries.share
+        begin, end = progress.span(config)
+        rate = learning_rate(config, progress.step - begin, end - begin) * tries.share
         set_rate(progress.optimizer, rate, self._lengths)
         error = free_error(losses, config.weights)
         finite = all(bool(torch.isfinite(g).all()) for g in gradients.values())

@@ -36,6 +36,7 @@ class Progress:
     lowest: ValidationResult = field(default_factory=lambda: ValidationResult(math.inf, {}))
     without_gain: int = 0
     unit: float = 1.0
+    extended: bool = False
 
     @staticmethod
     def begin(rows: Rows, config: TrainConfig, device: torch.device, unit: float = 1.0) -> Progress:
@@ -48,6 +49,15 @@ class Progress:
         scale = 1024.0 if config.mixed_precision == "fp16" else 1.0
         rows = Rows(leaves, config.num_suffix_vectors)
         return Progress(rows, optimizer, Backtracking(config.backtrack), scale=scale, unit=unit)
+
+    def span(self, config: TrainConfig) -> tuple[int, int]:
+        """First step, and the end, of the schedule that the run is in: its first or its second."""
+        return (config.steps, config.max_steps) if self.extended else (0, config.steps)
+
+    def name_left(self) -> float:
+        """What the best rows leave of names; nan where that was not measured on a known one."""
+        figures = self.best_figures
+        return figures.get("name_left", math.nan) if figures.get("names_known", 1) else math.nan
 
     def validated(self, result: ValidationResult) -> bool:
         """Keep the rows as the best so far, unless the lowest score seen beats theirs.
@@ -83,6 +93,7 @@ class Progress:
             "best_figures": self.best_figures,
             "lowest": [self.lowest.score, *self.lowest.each] if self.best else None,
             "without_gain": self.without_gain,
+            "extended": self.extended,
             "share": self.backtracking.share,
             "lowest_free": self.backtracking.lowest,
         }
@@ -148,6 +159,7 @@ class Progress:
         progress.best_step = int(numbers["best_step"])
         progress.best_figures = {k: float(v) for k, v in numbers["best_figures"].items()}
         progress.without_gain = int(numbers["without_gain"])
+        progress.extended = bool(numbers.get("extended", False))
         if "share" in numbers:  # states of earlier versions had none of it
             progress.backtracking = Backtracking(
                 config.backtrack, float(numbers["share"]), numbers["lowest_free"], before

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-ENOUGH = 0.1
-"""A prefix that leaves more of names that nothing was learned from is called an experiment."""
+if TYPE_CHECKING:
+    from .callbacks import Extended
+
+ENOUGH = 0.05
+"""A prefix that leaves more of names that nothing was learned from is called an experiment.
+
+A run that may take longer goes on where it has left more.
+"""
 
 TEXTS_ALONE = "learned on texts alone"
 """Stands in the card's recipe of a prefix that no denoiser had a part in."""
@@ -20,6 +27,14 @@ def in_short(figures: Mapping[str, float]) -> str:
     if drifts:
         shown.append(f"drift {max(drifts):.0%}")
     return ", ".join(shown)
+
+
+def goes_on(event: Extended) -> str:
+    """Why a run takes longer than it was to, in words."""
+    return (
+        f"{event.name_left:.0%} of a name is left after {event.step} steps, more than "
+        f"{ENOUGH:.0%}: on to step {event.steps:,}"
+    )
 
 
 def verdict(figures: Mapping[str, float], recipe: str = "") -> str:

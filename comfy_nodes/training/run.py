@@ -19,7 +19,7 @@ from apl_core.errors import ConfigError, HostError, RunError
 from apl_core.example_kinds import Kind, Target
 from apl_core.formats import write_prefix
 from apl_core.prefix import Prefix, Rows
-from apl_core.training.callbacks import Control, Event, Phase, Stepped, Validated
+from apl_core.training.callbacks import Control, Event, Extended, Phase, Stepped, Validated
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.learner import learner
@@ -28,7 +28,7 @@ from apl_core.training.material import Material, Picture, pictures_to_draw
 from apl_core.training.micro import out_of_memory
 from apl_core.training.people import ListedPerson
 from apl_core.training.text_stage import FROM_TEXTS
-from apl_core.training.verdict import in_short, verdict
+from apl_core.training.verdict import goes_on, in_short, verdict
 
 from ..families import family_of
 from .denoiser import ComfyDenoiser, sampled_levels
@@ -90,6 +90,9 @@ class Watcher:
             self.picture()
         elif isinstance(event, Phase) and event.name == FROM_TEXTS:
             self.picture()
+        elif isinstance(event, Extended):
+            self.total += event.steps - event.step
+            self.said(goes_on(event))
         elif isinstance(event, Validated) and (found := in_short(event.figures)):
             self.said(f"step {event.step}: {found}")
 
@@ -182,7 +185,7 @@ def _train(
             config, every = job.config, job.preview_every
             if isinstance(event, Stepped) and every and event.step % every == 0:
                 own = config.validate_every and event.step % config.validate_every == 0
-                if not own and event.step < config.steps:
+                if not own and event.step < event.steps:
                     control.preview.set()
 
         name = f"ComfyUI {type(model.model).__name__}"

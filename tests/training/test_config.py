@@ -236,12 +236,14 @@ def test_nothing_is_measured_and_no_patience_is_asked_for() -> None:
 
 def test_presets_are_the_recipe_for_more_or_fewer_steps() -> None:
     configs = {key: preset(key) for key in PRESETS}
-    assert configs["standard"] == TrainConfig()
+    assert configs["standard"] == TrainConfig(max_steps=1125)
+    given = TrainConfig.from_mapping({"steps": 40}, configs["standard"])
+    assert (given.steps, given.max_steps) == (40, 0), "so many were asked for, and no more"
     steps = [config.steps for config in configs.values()]
     assert list(configs) == ["quick", "standard", "thorough"] and steps == sorted(set(steps))
     for key, config in configs.items():
         changed = {name for name in FIELDS if getattr(config, name) != FIELDS[name]}
-        assert changed <= {"steps", "validate_every"}, "a preset says how long to learn"
+        assert changed <= {"steps", "max_steps", "validate_every"}, "a preset says how long to learn"
         assert f"{config.steps:,} steps" in PRESETS[key].title
         assert TrainConfig.from_mapping(tomllib.loads(config.to_toml())) == config
         assert 0 < config.validate_every <= config.steps, "nothing is measured before the end"

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from apl_core.prefix import Prefix, Rows
 from apl_core.training.callbacks import (
     Control,
     Event,
+    Extended,
     Finished,
     Phase,
     Previewed,
@@ -33,6 +35,8 @@ from apl_core.training.callbacks import (
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.loop import Model, Trainer
+from apl_core.training.schedules import learning_rate
+from apl_core.training.verdict import ENOUGH
 
 
 def run_of(config: TrainConfig, folder: Path, **more: Any) -> list[Event]:
@@ -134,6 +138,63 @@ def test_early_stop_keeps_the_best_and_stays_stopped(tmp_path: Path) -> None:
     trainer.run()
     assert [e for e in events if not isinstance(e, Saved)] == [Finished(10, "no gain")]
     assert ((tmp_path / "prefix.safetensors").read_bytes(), timeless(tmp_path)) == before
+
+
+def leaving(left: float, known: float = 1.0) -> Callable[[Rows], ValidationResult]:
+    """A validator of a prefix that leaves so much of names, however it is learned."""
+    judge = TinyJudge(MODEL)
+
+    def validator(rows: Rows) -> ValidationResult:
+        return ValidationResult(judge(rows).score, {"name_left": left, "names_known": known})
+
+    return validator
+
+
+def learned(folder: Path, config: TrainConfig, validator: Any, stop: int = 0) -> list[Event]:
+    """Start the run in `folder`, or go on with it, as far as a step if it is to stop there."""
+    events, control, run = list[Event](), Control(), RunFolder(folder)
+    if not run.config.exists():
+        run.create(config)
+    hear = [events.append, stop_at(control, stop)]
+    Trainer(config, MODEL, TinySource(), run, validator, callbacks=hear, control=control).run()
+    return events
+
+
+def test_a_run_that_leaves_too_much_of_names_goes_on(tmp_path: Path) -> None:
+    """A second schedule begins: the rate rises again, and falls over as many steps as are left."""
+    config = settings(steps=8, max_steps=22, validate_every=5, patience=1, lr_warmup_steps=2)
+    events = learned(tmp_path, config, leaving(ENOUGH + 0.01))
+    steps = [e for e in events if isinstance(e, Stepped)]
+    assert [e.steps for e in steps] == [8] * 8 + [22] * 14 and steps[-1].step == 22
+    assert [e for e in events if isinstance(e, Extended)] == [Extended(8, 22, ENOUGH + 0.01)]
+    rates = [e.learning_rate for e in steps]
+    assert rates[:8] == [learning_rate(config, step, 8) for step in range(8)]
+    assert rates[8:] == [learning_rate(config, step, 14) for step in range(14)]
+    assert [e.step for e in events if isinstance(e, Validated)] == [5, 8, 10, 15, 20, 22]
+    assert events[-1] == Finished(22, "steps")
+
+
+@pytest.mark.parametrize(
+    "validator",
+    [leaving(ENOUGH - 0.01), leaving(0.9, known=0), TinyJudge(MODEL), None],
+    ids=["little is left", "nobody is known", "another measure", "no measure"],
+)
+def test_a_run_ends_where_nothing_says_that_names_are_left(validator: Any, tmp_path: Path) -> None:
+    events = learned(tmp_path, settings(steps=4, max_steps=12), validator)
+    assert events[-1] == Finished(4, "steps")
+    assert not [e for e in events if isinstance(e, Extended)]
+
+
+@pytest.mark.parametrize("step", [3, 6, 8, 13])
+def test_a_run_that_goes_on_resumes_exactly(step: int, tmp_path: Path) -> None:
+    config, judge = settings(steps=6, max_steps=18, validate_every=3), leaving(0.5)
+    learned(tmp_path / "straight", config, judge)
+    learned(tmp_path / "cut", config, judge, stop=step)
+    assert timeless(tmp_path / "cut")[-1]["step"] == step
+    learned(tmp_path / "cut", config, judge)
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "straight")
+    straight = RunFolder(tmp_path / "straight").prefix.read_bytes()
+    assert RunFolder(tmp_path / "cut").prefix.read_bytes() == straight
 
 
 def test_a_later_step_is_kept_where_luck_explains_the_difference(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from apl_core.errors import ConfigError
 from apl_core.metadata import printable
 from apl_core.schedule import Prediction
 from apl_core.training.config import TrainConfig
+from apl_core.training.verdict import ENOUGH
 
 from .cost import Cost, matmul_rate, transformer_cost, unet_cost
 from .detect import CheckpointInfo, detect
@@ -223,6 +224,12 @@ class Forecast:
             f"expected time: {_words(self.seconds)} for {config.steps} steps of {config.batch} "
             f"({self.flops / 1e12:.0f} TFLOP at {self.rate / 1e9:.0f} GFLOP/s on {device})",
         ]
+        if config.max_steps > config.steps > 0:
+            longest = _words(self.seconds * config.max_steps / config.steps)
+            pieces.append(
+                f"if more than {ENOUGH:.0%} of names is left then: up to {config.max_steps:,} "
+                f"steps, {longest}"
+            )
         return "\n".join(pieces)
 
 

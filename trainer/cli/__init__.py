@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from apl_core import __version__
 from apl_core.errors import AplError, ConfigError
 
+from ..quiet import quiet
 from . import (
     bench,
     dataset,
@@ -45,10 +46,6 @@ _GROUPS = (
 )
 
 
-_CHATTER = ("torchao", "bitsandbytes", "diffusers.quantizers", "torch.utils._pytree")
-"""Libraries that warn, when diffusers imports them, of kernels that nothing here needs."""
-
-
 def parser() -> Parser:
     """All verbs with their options."""
     top = Parser(
@@ -66,8 +63,7 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake ends in one readable error, never in a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    for library in _CHATTER:
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet()
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         given = parser().parse_args(words, argparse.Namespace(words=words))

@@ -127,7 +127,7 @@ def write_report(
         "Everything": f"{flat['seconds.total']:.0f} s",
         "Picture change on name-free prompts": f"{flat['drift.change']:.4f} (mean square); another "
         f"seed changes {flat['drift.change_of_seed']:.4f}",
-        "Steps": str(config.steps),
+        "Kept step": str(prefix.card.steps),
         "Again": f"apl demo --seed {config.seed}",
     }
     write_intervals(out, detailed(model, outcome), facts)
@@ -149,4 +149,4 @@ def write_report(
 
 def small(config: TrainConfig) -> TrainConfig:
     """A smoke test: a few steps and pictures, result not usable."""
-    return replace(config, steps=4, target_cache=72, validate_every=4)
+    return replace(config, steps=4, max_steps=0, target_cache=72, validate_every=4)

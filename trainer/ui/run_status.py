@@ -125,7 +125,7 @@ def seconds_left(run: RunStatus, metrics: list[dict[str, Any]]) -> float | None:
 def _without_status(path: Path) -> RunStatus:
     metrics = rows(path)
     step = max((_count(row["step"]) for row in metrics), default=0)
-    steps = _steps(path)
+    steps = _steps(path, step)
     if (path / "figures.json").is_file() or (steps and step >= steps and _prefix_there(path)):
         state = "done"
     elif time.time() - _changed(path / "metrics.jsonl") < _FOREIGN:
@@ -139,13 +139,14 @@ def _prefix_there(path: Path) -> bool:
     return (path / "prefix.safetensors").is_file()
 
 
-def _steps(path: Path) -> int:
+def _steps(path: Path, step: int) -> int:
+    found: dict[str, int] = {}
     with contextlib.suppress(OSError, ValueError):
         for line in read_text(path / "config.toml").splitlines():
             name, _, value = line.partition("=")
-            if name.strip() == "steps":
-                return _count(int(value))
-    return 0
+            if name.strip() in ("steps", "max_steps"):
+                found[name.strip()] = _count(int(value))
+    return found.get("max_steps", 0) if step > found.get("steps", 0) else found.get("steps", 0)
 
 
 def _lives(path: Path, process: object) -> bool:
