@@ -243,7 +243,9 @@ def test_presets_are_the_recipe_for_more_or_fewer_steps() -> None:
     assert list(configs) == ["quick", "standard", "thorough"] and steps == sorted(set(steps))
     for key, config in configs.items():
         changed = {name for name in FIELDS if getattr(config, name) != FIELDS[name]}
-        assert changed <= {"steps", "max_steps", "validate_every"}, "a preset says how long to learn"
+        assert changed <= {"steps", "max_steps", "validate_every"}, (
+            "a preset says how long to learn"
+        )
         assert f"{config.steps:,} steps" in PRESETS[key].title
         assert TrainConfig.from_mapping(tomllib.loads(config.to_toml())) == config
         assert 0 < config.validate_every <= config.steps, "nothing is measured before the end"

@@ -8,7 +8,7 @@ and SDXL have heads of 64 channels and linear layers there.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .safetensors_index import Contents, refuse
@@ -41,15 +41,6 @@ def _unet_config(contents: Contents, shapes: Mapping[str, tuple[int, ...]]) -> d
             continue
         channels = shapes[f"input_blocks.{block}.0.out_layers.3.weight"][0]
         levels[-1].append((channels, _depth(shapes, f"input_blocks.{block}.1.")))
-    middle = _depth(shapes, "middle_block.1.")
-    regular = all(len(set(level)) == 1 and len(level) == len(levels[0]) for level in levels)
-    deepest = levels[-1][0][1]
-    if not regular or not middle or deepest not in (0, middle):
-        raise refuse(
-            contents.path,
-            "its U-Net is a pruned one (blocks of one level differ)",
-            "give it as a diffusers folder, which says how it is built",
-        )
     widths = [level[0][0] for level in levels]
     depths = [level[0][1] for level in levels]
     linear = any(name.endswith("proj_in.weight") and len(s) == 2 for name, s in shapes.items())
@@ -61,7 +52,7 @@ def _unet_config(contents: Contents, shapes: Mapping[str, tuple[int, ...]]) -> d
         "layers_per_block": len(levels[0]),
         "down_block_types": ["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in depths],
         "up_block_types": ["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in reversed(depths)],
-        "transformer_layers_per_block": [d or middle for d in depths],
+        **_transformers(contents, shapes, levels),
         "cross_attention_dim": crossed[1],
         "attention_head_dim": [max(w // _HEAD_WIDTH, 1) for w in widths] if linear else _FEW_HEADS,
         "use_linear_projection": linear,
@@ -75,6 +66,45 @@ def _unet_config(contents: Contents, shapes: Mapping[str, tuple[int, ...]]) -> d
     elif crossed[1] == 1024:
         config["upcast_attention"] = True  # SD 2.1 overflows in fp16 without
     return config
+
+
+def _transformers(
+    contents: Contents,
+    shapes: Mapping[str, tuple[int, ...]],
+    levels: Sequence[Sequence[tuple[int, int]]],
+) -> dict[str, Any]:
+    """How deep attention is: alike in all blocks of a level, or as somebody has pruned them."""
+    each, middle = len(levels[0]), _depth(shapes, "middle_block.1.")
+    down = [[depth for _, depth in level] for level in levels]
+    count = _count(shapes, r"output_blocks\.(\d+)\.")
+    every = [_depth(shapes, f"output_blocks.{n}.1.") for n in range(count)]
+    up = [every[i : i + each + 1] for i in range(0, count, each + 1)]
+    alike = all(len({w for w, _ in level}) == 1 and len(level) == each for level in levels)
+    whole = [[depths[0]] * each for depths in down], [[depths[0]] * (each + 1) for depths in down]
+    if alike and middle and (down, up[::-1]) == whole and down[-1][0] in (0, middle):
+        return {"transformer_layers_per_block": [depths[0] or middle for depths in down]}
+    known = [_one(depths) for depths in down], [_one(depths) for depths in up]
+    paired = [bool(any(d)) for d in reversed(down)] == [bool(any(d)) for d in up]
+    halves = any(0 in depths and any(depths) for depths in (*down, *up))
+    if not alike or not paired or halves or middle not in (0, known[0][-1]):
+        raise refuse(
+            contents.path,
+            "its U-Net is pruned in another way than those that are known",
+            "give it as a diffusers folder, which says how it is built",
+        )
+    config: dict[str, Any] = {
+        "transformer_layers_per_block": known[0],
+        "reverse_transformer_layers_per_block": known[1],
+    }
+    if not middle:
+        kept = any(name.startswith("middle_block.") for name in shapes)
+        config["mid_block_type"] = "UNetMidBlock2D" if kept else None
+    return config
+
+
+def _one(depths: list[int]) -> int | list[int]:
+    """One number where all blocks of a level are as deep, 1 where they have no attention."""
+    return (depths[0] or 1) if len(set(depths)) == 1 else depths
 
 
 def pooled_width(config: Mapping[str, Any]) -> int | None:
