@@ -273,7 +273,7 @@ def pieces_of(family: Thin) -> Callable[[str], list[int]]:
 
 def flux_2(family: Thin, px: Prefix | None, text: str) -> Tensor:
     """What Flux.2's denoiser reads: three layers joined."""
-    mistral = _tekken(family)
+    mistral = tekken_of(family)
     before, after = FLUX_2.split("{}")
     parts = [1, *mistral(before)], mistral(unescaped(text)), mistral(after)
     found = encoded(family, px, parts, as_it_is)
@@ -287,14 +287,15 @@ FLUX_2 = (
 )
 
 
-def _tekken(family: Thin) -> Callable[[str], list[int]]:
+def tekken_of(family: Thin) -> Callable[[str], list[int]]:
+    """Tokens of a text by the family's own small tokenizer of Mistral's kind."""
     inner = next(one for _, one in families.tokenizers(built(family.name).tokenizer))
     return lambda text: list(inner.tokenizer(text)["input_ids"])
 
 
 def ernie(family: Thin, px: Prefix | None, text: str) -> Tensor:
     """What ERNIE's denoiser reads: layer -2, the text behind BOS."""
-    parts = [1], _tekken(family)(unescaped(text)), []
+    parts = [1], tekken_of(family)(unescaped(text)), []
     return encoded(family, px, parts, as_it_is)[-2]
 
 

@@ -34,6 +34,7 @@ from comfyui_expected import (
     prefix,
     stock,
     t5,
+    tekken_of,
     weighted,
 )
 from comfyui_setup import raises
@@ -80,11 +81,12 @@ def check_apl_train_reads_texts_as_the_host_does() -> None:
         weights = host.weight.detach().float() * (2304**0.5 if lumina else 1)
         model.set_input_embeddings(torch.nn.Embedding.from_pretrained(weights))
         folder = "t5_tokenizer" if kind.key == "t5xxl" else "qwen25_tokenizer"
-        words = (
-            Pieces(family)
-            if lumina
-            else transformers.AutoTokenizer.from_pretrained(str(TREE / folder))
-        )
+        if lumina:
+            words = Pieces(pieces_of(family), "<bos>", 2, (0, 1, 2), 0)
+        elif family.name == "Flux.2 dev":
+            words = Pieces(tekken_of(family), "<s>", 1, tuple(range(20)), 11)
+        else:
+            words = transformers.AutoTokenizer.from_pretrained(str(TREE / folder))
         written = next(one for one in TABLE if one.name == family.name).written
         layers = tuple(range(2, 36, 3)) if family.name == "Krea 2" else kind.layers
         template = dataclasses.replace(kind.template, layers=layers)
@@ -100,21 +102,23 @@ def check_apl_train_reads_texts_as_the_host_does() -> None:
                 wanted = stock(held, written(text))[0][0][:, -found.shape[1] :]
                 close(found, wanted, f"{family.name} {text[:9]!r} {given is None}")
         compared.add(family.name)
-    newest = {"Lumina 2"} if scales_what_it_looks_up() else set[str]()
+    newest = {"Lumina 2", "Flux.2 dev"} if scales_what_it_looks_up() else set[str]()
     assert {"Qwen-Image", "Flux.1", *newest} <= compared, compared
 
 
+@dataclasses.dataclass(frozen=True)
 class Pieces:
-    """A thin family's own sentencepiece model, as a tokenizer of transformers."""
+    """A thin family's own tokens, as a tokenizer of transformers; a mark begins a text."""
 
-    pad_token_id, all_special_ids = 0, (0, 1, 2)
-
-    def __init__(self, family: Any) -> None:
-        self._ids = pieces_of(family)
+    ids: Callable[[str], list[int]]
+    mark: str
+    first: int
+    all_special_ids: tuple[int, ...]
+    pad_token_id: int
 
     def __call__(self, text: str, **_: Any) -> Any:
-        begins = text.startswith("<bos>")
-        return SimpleNamespace(input_ids=[2] * begins + self._ids(text.removeprefix("<bos>")))
+        begins = [self.first] * text.startswith(self.mark)
+        return SimpleNamespace(input_ids=[*begins, *self.ids(text.removeprefix(self.mark))])
 
 
 def check_a_quantized_table_is_not_known() -> None:

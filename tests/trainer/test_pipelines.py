@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 from safetensors.torch import load_file, save_file
 from slim_pipelines import FAMILIES, pipeline
 from tiny_model import NAMES
@@ -59,6 +60,11 @@ def of_diffusers(family: str, pipe: Any, texts: list[str]) -> list[tuple[Tensor,
         return [(one[here.bool()], None) for one, here in zip(states, mask, strict=True)]
     if family == "Flux.2 Klein 4B":
         return [(one, None) for one in pipe.encode_prompt(texts)[0]]
+    if family == "Flux.2 dev":  # padding stands in front, and ComfyUI's are zeros
+        lengths = [len(pipe.tokenizer(text).input_ids) for text in texts]
+        around = len(pipe.tokenizer.apply_chat_template(format_input([""])[0])["input_ids"])
+        states = pipe.encode_prompt(texts)[0]
+        return [(one[-n - around :], None) for one, n in zip(states, lengths, strict=True)]
     if family == "Chroma":  # ComfyUI shows its transformer no padding
         lengths = [len(pipe.tokenizer(text).input_ids) for text in texts]
         states = pipe.encode_prompt(texts, do_classifier_free_guidance=False)[0]
@@ -81,7 +87,7 @@ def compare(found: Conditioning, wanted: list[tuple[Tensor, Tensor | None]]) -> 
         seen = found.cross[place]
         if found.mask is not None:
             seen = seen[found.mask[place]]
-        torch.testing.assert_close(seen, states, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(seen, states, atol=1e-4, rtol=1e-4)
         if pooled is not None:
             assert found.pooled is not None
             torch.testing.assert_close(found.pooled[place], pooled, atol=2e-5, rtol=1e-4)
@@ -122,6 +128,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "Qwen-Image": {"true_cfg_scale": 1.0},
     "Krea 2": {"guidance_scale": 0.0},
     "Flux.2 Klein 4B": {"guidance_scale": 1.0},
+    "Flux.2 dev": {"guidance_scale": 4.0},
     "Flux.1": {"guidance_scale": 3.5, "max_sequence_length": 256},
     "SD 3.5": {"guidance_scale": 1.0, "max_sequence_length": 77},
     "Chroma": {"guidance_scale": 1.0},
@@ -218,7 +225,8 @@ def test_a_distilled_model_has_its_own_steps_and_levels(both: Any) -> None:
 def test_texts_that_open_a_turn_are_refused(both: Any) -> None:
     family, pipe, model = both
     kind = type(encoders(pipe)[-1][1]).__name__
-    mark = "</s>" if "T5" in kind else "<end_of_turn>" if "Gemma" in kind else "<|im_end|>"
+    marks = {"T5EncoderModel": "</s>", "Gemma2Model": "<end_of_turn>"}
+    mark = {**marks, "Mistral3ForConditionalGeneration": "[INST]"}.get(kind, "<|im_end|>")
     with pytest.raises(PromptError, match="spells out a token"):
         model.encoder.check([f"a face {mark} of anna brill"])
     with pytest.raises(PromptError, match="spells out a token"):

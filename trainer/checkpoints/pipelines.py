@@ -24,6 +24,7 @@ from ..models.transformer import (
     chroma,
     flux,
     flux2,
+    flux2_dev,
     krea2,
     lumina2_velocity,
     qwen_image,
@@ -32,7 +33,9 @@ from ..models.transformer import (
 )
 
 _WRITTEN = {family.name: family for family in families.TABLE}
-_T5, _GEMMA = "t5xxl", "gemma2_2b"
+_T5 = "t5xxl"
+_BEGINS = {"gemma2_2b": "<bos>", "mistral3_24b": "<s>"}
+"""The mark that begins every text of a language model, of those that have one."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,12 @@ class Family:
     def template(self) -> Template:
         """How the language model or T5 is read; T5 ends a text by itself, and sees padding.
 
-        Gemma's begins with a mark, and the blank in front of the text is the text's.
+        Of Gemma's the blank in front of the text is the text's.
         """
         before, after = _WRITTEN[self.name].around[0]
-        t5, gemma = self.key == _T5, self.key == _GEMMA
+        t5, gemma = self.key == _T5, self.key == "gemma2_2b"
         return Template(
-            "<bos>" * gemma + before,
+            _BEGINS.get(self.key, "") + before,
             after + "</s>" * t5,
             self.layers,
             fill=self.fill,
@@ -114,10 +117,10 @@ class Family:
 
 def _klein(name: str) -> Family:
     layers = (9, 18, 27)
-    return Family(
-        name, "Flux2KleinPipeline", flux2, layers, 4.0, 28, 4, 512, channels=128, pixels=16
-    )
+    return Family(name, _KLEIN, flux2, layers, 4.0, 28, 4, 512, channels=128, pixels=16)
 
+
+_KLEIN, _FLUX2 = "Flux2KleinPipeline", "Flux2Pipeline"
 
 FAMILIES: Sequence[Family] = (
     Family("Z-Image", "ZImagePipeline", z_image, (-2,), 5.0, 28),
@@ -125,6 +128,7 @@ FAMILIES: Sequence[Family] = (
     Family("Krea 2", "Krea2Pipeline", krea2, (), 5.5, 28, cuts=True),
     _klein("Flux.2 Klein 4B"),
     _klein("Flux.2 Klein 9B"),
+    Family("Flux.2 dev", _FLUX2, flux2_dev, (10, 20, 30), 1.0, 28, channels=128, pixels=16),
     Family("Flux.1", "FluxPipeline", flux, (-1,), 1.0, 28, 4, 256, join=pooled_alone),
     Family("Chroma", "ChromaPipeline", chroma, (-1,), 4.0, 28),
     Family(
@@ -199,7 +203,7 @@ class PipelineInfo:
     def _shift(self, tokens: int) -> float:
         """How far noise levels are shifted for a picture of so many tokens."""
         given = self.scheduler
-        if self.kind.pipeline == "Flux2KleinPipeline":
+        if self.kind.pipeline in (_KLEIN, _FLUX2):
             from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
             return math.exp(compute_empirical_mu(tokens, self.steps))

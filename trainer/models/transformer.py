@@ -162,6 +162,17 @@ def flux2(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -> Tens
     return out.sample.transpose(1, 2).unflatten(-1, (height, width))
 
 
+def flux2_dev(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -> Tensor:
+    """Flux.2 dev's transformer: texts end at the same place, behind zeros, as in ComfyUI."""
+    states = texts.cross
+    if states.shape[1] <= FLUX2_TOKENS:
+        counts = _mask(texts).sum(1, keepdim=True)
+        places = torch.arange(FLUX2_TOKENS, device=states.device) - (FLUX2_TOKENS - counts)
+        text = states.gather(1, places.clamp(min=0)[..., None].expand(-1, -1, states.shape[2]))
+        texts = Conditioning(torch.where(places[..., None] < 0, 0, text))
+    return flux2(network, x_t, noise, texts)
+
+
 def sd3(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -> Tensor:
     """SD 3's transformer with a time from 0 to 1000."""
     out = network(
@@ -172,6 +183,9 @@ def sd3(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -> Tensor
     )
     return out.sample
 
+
+FLUX2_TOKENS = 512
+"""Tokens that Flux.2 dev's transformer sees, of which a short text is the end."""
 
 FLUX_GUIDANCE, FLUX2_GUIDANCE = 3.5, 4.0
 """What a guidance-distilled Flux is told, as its pipelines' defaults have it."""

@@ -226,7 +226,7 @@ class Matrix:
         grid = self.found.scripts.get("x/y/z plot")
         for axis, values in {"[APL] Anonymize": "off, on", "[APL] Steps": "0.9-1"}.items():
             if grid is not None and axis in axes(grid):
-                more = grid_of(grid, axis, values)
+                more = grid_of(grid, axis, values, cells=True)
                 found.append(Case(f"grid of {axis}", (self.body(more),), (plain,)))
         return found
 
