@@ -40,6 +40,7 @@ _NETWORKS: Mapping[str, tuple[str, dict[str, Any]]] = {
         "Flux2Transformer2DModel",
         {**_KLEIN, "joint_attention_dim": 3 * 2560, "guidance_embeds": False},
     ),
+    "Flux.2 dev": ("Flux2Transformer2DModel", {}),
     "Flux.1": ("FluxTransformer2DModel", {"guidance_embeds": True}),
     "Chroma": ("ChromaTransformer2DModel", {}),
     "SD 3.5": (
@@ -74,6 +75,15 @@ _LANGUAGE: Mapping[str, dict[str, Any]] = {
     "qwen3vl_4b": _qwen(2560, 9728, 36, 32, 8),
     "qwen25_7b": _qwen(3584, 18944, 28, 28, 4),
 }
+_MISTRAL: dict[str, Any] = {
+    "vocab_size": 131072,
+    "hidden_size": 5120,
+    "intermediate_size": 32768,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+}
 _T5: dict[str, Any] = {
     "d_model": 4096,
     "d_kv": 64,
@@ -97,6 +107,8 @@ def text_model(key: str) -> nn.Module:
             return transformers.T5EncoderModel(config)
         if key == "gemma2_2b":
             return transformers.Gemma2Model(transformers.Gemma2Config())
+        if key == "mistral3_24b":
+            return transformers.MistralModel(transformers.MistralConfig(**_MISTRAL))
         return transformers.Qwen3Model(transformers.Qwen3Config(**_LANGUAGE[key]))
 
 

@@ -31,7 +31,7 @@ class BenchmarkPlan:
     variant_renders: int = 900
     dreambooth_steps: int = 500
     inversion_steps: int = 900
-    prefix_steps: int = 700
+    prefix_steps: int = 375
     target_cache: int = 0
     ablation_steps: int = 400
     ablation_names: int = 64

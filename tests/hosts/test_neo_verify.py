@@ -22,7 +22,8 @@ COVERED = {
     *("grid of [APL] Steps", "refiner", "another checkpoint"),
 }
 TURNS = {f"a turn or an end of {whose}" for whose in ("Qwen", "Gemma", "T5")}
-REFUSED = {"extension off, kept", "nearly a tag: <apl>"}
+EITHER = {*TURNS, "extension off, kept", "nearly a tag: <apl>"}
+"""Covered, as what is locked does not change, or refused."""
 MADE = 6
 
 
@@ -48,7 +49,7 @@ def test_requests_of_the_matrix_and_made_up_ones_are_covered_or_refused(
     traced: Webui, reference: Webui, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = [f"g{number}" for number in range(MADE)]
-    only = [f"--only={one}" for one in [*sorted(COVERED | TURNS | REFUSED), *made]]
+    only = [f"--only={one}" for one in [*sorted(COVERED | EITHER), *made]]
     beside = ("--reference", reference.url, "--generate", str(MADE), "--json")
     code = verify(traced, *SMALL, *beside, *only)
     told = capsys.readouterr()
@@ -58,10 +59,9 @@ def test_requests_of_the_matrix_and_made_up_ones_are_covered_or_refused(
     print("results:", said["counts"], rows)
     assert code == 0 and not said["failures"], said
     assert {case for case in COVERED if rows[case] != "covered"} == set(), rows
-    assert {rows[one] for one in REFUSED} == {"refused"}, rows
     if isinstance(traced, ZImage):
         assert rows["a turn or an end of Qwen"] == "refused", rows
-    assert {rows[one] for one in TURNS} <= {"covered", "refused"}, rows
+    assert {rows[one] for one in EITHER} <= {"covered", "refused"}, rows
     assert sum(rows[one] == "covered" for one in made) > 0, rows
 
 

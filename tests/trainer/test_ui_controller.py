@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -21,6 +23,7 @@ from apl_trainer.report.curves import effect_chart, figure, loss_chart, save_cur
 from apl_trainer.ui import markup
 from apl_trainer.ui.controller import Controller
 from apl_trainer.ui.model_index import POCKET, ModelIndex
+from apl_trainer.ui.page import View
 from apl_trainer.ui.run_request import RunRequest
 from apl_trainer.ui.run_status import QUIET, RunStatus, read_run
 
@@ -73,6 +76,21 @@ def ended(controller: Controller, name: str, **status: object) -> Path:
     RunRequest("pocket", "m", None, "quick").save(folder, "")
     (folder / "status.json").write_text(json.dumps({"state": "done", **status}))
     return folder
+
+
+def test_a_folder_that_a_run_has_made_of_files_is_offered_at_once(controller: Controller) -> None:
+    view = View(SimpleNamespace(update=dict), controller)
+
+    def offered(sent: dict[str, Any]) -> tuple[object, dict[str, Any]]:
+        updates = view.show(None, sent, None)
+        return updates[2].get("choices"), updates[-1]
+
+    first, sent = offered({})
+    made = controller.index.imports_root / "z-image"
+    made.mkdir(parents=True)
+    (made / "model_index.json").write_text("{}")
+    assert first == [POCKET] and offered(sent)[0] is None
+    assert offered({**sent, "at": ("one", "working")})[0] == [POCKET, "z-image"]
 
 
 def test_models_are_found_below_the_roots_and_nowhere_else(

@@ -51,15 +51,19 @@ class View:
         self._gr, self._desk = gr, controller
 
     def show(self, name: str | None, sent: dict[str, Any], said: str | None) -> list[Any]:
-        """Updates for a notice, the list of runs, all panels and buttons, and what is now sent.
+        """Updates for a notice, both lists, all panels and buttons, and what is now sent.
 
         `sent` is what this page showed before; `said` a notice's HTML, or None to leave it.
-        Answers of overlapping events may come in any order: the next news put them right.
+        Answers of overlapping events may come in any order: the next news put them right. Models
+        are looked for when a run begins or ends: it may have made a folder of files.
         """
         gr, controller = self._gr, self._desk
         run = self._look(name)
+        at = (run.name, run.state) if run else None
+        still = sent and sent["at"] == at
         fresh: dict[str, Any] = {
             "runs": (tuple(controller.index.runs()), run.name if run else None),
+            "models": sent["models"] if still else tuple(controller.index.models()),
             "status": markup.status(run),
             "charts": markup.charts(run),
             "preview": markup.preview(run),
@@ -77,11 +81,13 @@ class View:
                 updates.append(gr.update())
             elif key == "runs":
                 updates.append(gr.update(choices=list(value[0]), value=value[1]))
+            elif key == "models":
+                updates.append(gr.update(choices=list(value)))
             elif isinstance(value, bool):
                 updates.append(gr.update(**{"interactive" if key == "start" else "visible": value}))
             else:
                 updates.append(value)
-        return [*updates, fresh]
+        return [*updates, fresh | {"at": at}]
 
     def _look(self, name: str | None) -> RunStatus | None:
         try:
@@ -165,6 +171,7 @@ def build(gr: Any, controller: Controller) -> None:
     outputs = [
         notice,
         runs,
+        ordered[0],
         status,
         charts,
         sheet,
