@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from apl_core.errors import ConfigError
@@ -144,6 +145,9 @@ def add(verbs: Verbs) -> None:
     add_model(paper)
     paper.add_argument("--prefix", type=Path, help="a prefix file (one is learned)")
     paper.add_argument("--quick", action="store_true", help="minutes: few names, short trainings")
+    paper.add_argument(
+        "--no-ablations", action="store_true", help="leave out the prefixes of changed settings"
+    )
     paper.add_argument(
         "--out", type=arguments.out_folder, default="bench/paper", help="folder; goes on in it"
     )
@@ -296,6 +300,8 @@ def run_paper(given: argparse.Namespace) -> int:
         read_fitting(given.prefix, model)
     workers = (os.cpu_count() or 1) if given.workers is None else given.workers
     command = "apl bench paper" + " --quick" * given.quick
+    if given.no_ablations:
+        plan, command = replace(plan, ablations=()), command + " --no-ablations"
     share = Share(given.shard, given.num_shards)
     flat = run_paper(model, given.out, plan, given.prefix, workers, share, command)
     if flat is None:

@@ -121,7 +121,7 @@ def run(
     files: list[Path] = []
     for seed in seeds:
         for name, weights in RECIPES.items():
-            own = replace(config, seed=seed, steps=size.steps, **cast(Any, weights))
+            own = replace(config, seed=seed, steps=size.steps, max_steps=0, **cast(Any, weights))
             files += snapshots(model, own, out / f"seed-{seed}" / name, size.every)
     record = out / "snapshots.json"
     found: dict[str, dict[str, float]] = {}

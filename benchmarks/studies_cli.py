@@ -84,12 +84,12 @@ def add_studies(inner: Verbs) -> None:
 
 def run_recipe(given: argparse.Namespace) -> int:
     """Run `bench recipe`."""
-    from apl_core.training.config import TrainConfig, preset
+    from apl_core.training.config import TrainConfig
     from apl_trainer.cli.setting_flags import settings_of
 
     from .recipe import Variant, run, scales, stages
 
-    config = TrainConfig.from_mapping(settings_of(given.set), preset("standard"))
+    config = TrainConfig.from_mapping(settings_of(given.set))
     variants = {
         "recipe": lambda: {"recipe": Variant(config)},
         "stages": lambda: stages(config, given.text_steps),

@@ -107,9 +107,9 @@ class TrainConfig:
     steps: int = setting("optimizer", 375, "Training steps; 0: the text stage alone", 0, 10_000_000)
     max_steps: int = setting(
         "optimizer",
-        0,
+        1125,
         "Where more than a twentieth of names is left after `steps`, the rate rises again and the "
-        "run goes on to this step; 0: it ends",
+        "run goes on to this step. Of a run whose `steps` are given 0: it ends",
         0,
         10_000_000,
     )
@@ -246,9 +246,7 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "quick": Preset("Quick look: 125 steps", {"steps": 125}),
-    "standard": Preset(
-        "Standard: 375 steps, up to 1,125 while names are left", {"max_steps": 1125}
-    ),
+    "standard": Preset("Standard: 375 steps, up to 1,125 while names are left", {}),
     "thorough": Preset(
         "Thorough: up to 1,250 steps, until nothing more is gained", {"steps": 1250}
     ),
@@ -266,7 +264,7 @@ def preset(key: str) -> TrainConfig:
         raise ConfigError(
             f"take the preset {key!r}", "there is none", f"take one of {', '.join(PRESETS)}"
         )
-    return dataclasses.replace(TrainConfig(), **PRESETS[key].settings)
+    return TrainConfig.from_mapping(PRESETS[key].settings)
 
 
 PAPER = TrainConfig(
@@ -287,6 +285,7 @@ PAPER = TrainConfig(
     batch_things=1,
     batch_people=0,
     steps=10_000,
+    max_steps=0,
     optimizer="adam",
     learning_rate=1e-3,
     backtrack=0.0,

@@ -136,7 +136,7 @@ def run_build(given: argparse.Namespace) -> int:
 
 def run_bench(given: argparse.Namespace) -> int:
     """Learn and measure on members."""
-    from apl_core.training.config import TrainConfig, preset
+    from apl_core.training.config import TrainConfig
     from apl_trainer.cli.setting_flags import settings_of
 
     from ..recipe import Variant, run
@@ -151,8 +151,7 @@ def run_bench(given: argparse.Namespace) -> int:
             f"built in {given.models}: {', '.join(built) or 'none'}",
             f"build it: apl zoo build {lacking[0]}",
         )
-    config = TrainConfig.from_mapping(settings_of(given.set), preset("standard"))
-    variants = {"recipe": Variant(config)}
+    variants = {"recipe": Variant(TrainConfig.from_mapping(settings_of(given.set)))}
     for name in given.names or built:
         print(name)
         load = Loader(given.rows)

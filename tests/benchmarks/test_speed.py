@@ -15,7 +15,13 @@ from benchmarks.results import write_sections
 from benchmarks.speed import compared, quality_curve, time_to
 
 SMALL = TrainConfig(
-    batch_identity=1, batch_things=1, batch_people=1, target_cache=0, steps=4, validate_every=2
+    max_steps=0,
+    batch_identity=1,
+    batch_things=1,
+    batch_people=1,
+    target_cache=0,
+    steps=4,
+    validate_every=2,
 )
 
 

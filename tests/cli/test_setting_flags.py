@@ -2,6 +2,7 @@
 
 import argparse
 import html
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,11 @@ def test_every_setting_has_a_flag(name: str) -> None:
     default = SETTINGS[name].default
     flag = f"--{name.replace('_', '-')}"
     assert given(f"{flag}={default}") == {name: default}
-    assert TrainConfig.from_mapping(given(f"{flag}={default}")) == TrainConfig()
+    found, more = (
+        TrainConfig.from_mapping(given(f"{flag}={default}")),
+        SETTINGS["max_steps"].default,
+    )
+    assert found == replace(TrainConfig(), max_steps=0 if name == "steps" else more)
 
 
 def test_the_help_shows_all_of_them_by_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,6 +66,8 @@ def test_a_preset_gives_way_to_file_pairs_and_flags(tmp_path: Path) -> None:
         assert given(*reversed(words)) == {**quick, "steps": steps}
     assert TrainConfig.from_mapping(given("--preset=quick")) == preset("quick")
     assert given("--preset=standard") == given() == {}
+    seven = TrainConfig.from_mapping(given("--steps=7"))
+    assert (seven.steps, seven.max_steps) == (7, 0), "so many, and no more"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from apl_core.training.folder import RunFolder
 from apl_trainer.pocket.model import load_pocket
 from apl_trainer.pocket.train import PocketOrigin, pocket_run
 
-CONFIG = TrainConfig(steps=6, target_cache=48, validate_every=3)
+CONFIG = TrainConfig(steps=6, max_steps=0, target_cache=48, validate_every=3)
 DIGESTS = (
     "0d695c7a1ae3297b6675e4194dc0c0912b67aa1bf82610ebc17cebe317a005af",
     "db0885b429fefa3793af65e1841f122985460b6be576a11537e5b2c0b5616ff8",

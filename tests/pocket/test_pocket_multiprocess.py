@@ -17,6 +17,7 @@ from apl_trainer.pocket.multiprocess import run_multiprocess
 from apl_trainer.pocket.train import PocketOrigin
 
 CONFIG = TrainConfig(
+    max_steps=0,
     steps=4,
     target_cache=18,
     batch_identity=3,

@@ -308,6 +308,7 @@ def test_a_dry_run_says_memory_and_time_and_writes_nothing(
     assert main(arguments(root, tmp_path / "run", *more)) == 0
     said = capsys.readouterr().out
     assert "expected peak: " in said and "expected time: " in said and "micro_batch = 1" in said
+    assert "if more than 5% of names is left then: up to 1,125 steps" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from . import arguments
 from .common import Verbs, add_model, load_model, verb
@@ -36,14 +35,14 @@ def run(given: argparse.Namespace) -> int:
     workers_context()  # what the other process needs loads while this one does
     from apl_core.atomic import numbered
     from apl_core.training.callbacks import Control
-    from apl_core.training.config import preset
+    from apl_core.training.config import TrainConfig
 
     from ..callbacks import ProgressBar, stop_on_interrupt
     from ..pocket.demo import run_demo, small
     from ..pocket.metrics import PromptSet
 
     model = load_model(given.model)
-    config = replace(preset("standard"), seed=given.seed)
+    config = TrainConfig(seed=given.seed)
     prompts = PromptSet.of(model.world)
     if given.quick:
         config, prompts = small(config), PromptSet.of(model.world, names=4, seeds=2, free=4)

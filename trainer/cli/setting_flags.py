@@ -55,11 +55,8 @@ def settings_from(given: argparse.Namespace) -> dict[str, Any]:
 
     settings: dict[str, Any] = {} if given.config is None else read_toml(given.config)
     flags = {name: value for name, value in vars(given).items() if name in {*SETTINGS, *RENAMED}}
-    asked = renamed(settings) | settings_of(given.set) | renamed(flags)
     chosen = dict(PRESETS[given.preset].settings)
-    if "steps" in asked:  # so many, and no more
-        chosen.pop("max_steps", None)
-    return chosen | asked
+    return chosen | renamed(settings) | settings_of(given.set) | renamed(flags)
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:

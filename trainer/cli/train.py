@@ -87,7 +87,7 @@ def run_train(given: argparse.Namespace) -> int:
 
     model, settings = checkpoint_of(given), settings_from(given)
     if given.texts_alone:
-        settings = {"text_steps": TEXT_STEPS, **settings, "steps": 0, "max_steps": 0}
+        settings = {"text_steps": TEXT_STEPS, **settings, "steps": 0}
     config = TrainConfig.from_mapping(settings)
     _check_data(given)
     setup = TrainingSetup.of(
