@@ -316,11 +316,14 @@ def _baseline(gate: Gate, original: Any) -> Any:
 
 def _set(gate: Gate, original: Any) -> Any:
     @wraps(original)
-    def set_option(options: Any, key: str, *args: Any, **more: Any) -> Any:
-        changed = original(options, key, *args, **more)
+    def set_option(
+        options: Any, key: str, value: Any, is_api: bool = False, run_callbacks: bool = True
+    ) -> Any:
+        changed = original(options, key, value, is_api=is_api, run_callbacks=run_callbacks)
         label = options.data_labels.get(key)
-        # a Forge loads it for the next picture, whose texts are checked then
-        if changed and key == "sd_model_checkpoint" and getattr(label, "onchange", None):
+        # where nothing was called it is loaded for the next picture, whose texts are checked then
+        loaded = run_callbacks and getattr(label, "onchange", None)
+        if changed and key == "sd_model_checkpoint" and loaded:
             gate.chosen()
         return changed
 

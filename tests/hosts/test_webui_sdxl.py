@@ -87,7 +87,11 @@ def test_both_encoders_read_it(
     assert len(rows) == len(vectors) == 2
     for one, vector in zip(rows, vectors, strict=True):
         assert torch.equal(one[0], reference[f"{prefix}/{name}.rows"])
-        assert torch.equal(vector[0, :1280], reference[f"{prefix}/{name}.pooled"])
+        pooled = reference[f"{prefix}/{name}.pooled"]
+        if webui.name == "reForge":  # its product adds up in another order, without a prefix too
+            torch.testing.assert_close(vector[0, :1280], pooled, atol=1e-5, rtol=1e-5)
+        else:
+            assert torch.equal(vector[0, :1280], pooled)
 
 
 def test_a_switch_between_families_leaves_nothing(webui: Webui) -> None:
