@@ -351,7 +351,7 @@ def _state():
             "StableDiffusionProcessingTxt2Img", "StableDiffusionProcessingImg2Img"
         ),
         "networks": [residue.network(one) for one in networks],
-        "engine": _engine_state(forge),
+        "engine": _engine_state(Engine.__module__.startswith("backend")),
         "caches": caches,
         "settings": {name: repr(value) for name, value in shared.opts.data.items()},
         "extra networks": sorted(extra_networks.extra_network_registry),
