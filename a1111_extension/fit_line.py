@@ -27,7 +27,11 @@ _NONE_YET = (
     "Learn one in the tab APL Trainer, or put a file (.safetensors) into models/apl and refresh.",
 )
 _OPEN = "Open APL Trainer"
-_CLICK = f"document.querySelector('#tab_{ELEMENT}-button')?.click()"
+_CLICK = (
+    f"(document.querySelector('#tab_{ELEMENT}-button') ?? "  # gradio 3 gives tabs' buttons no name
+    "document.querySelectorAll('#tabs > .tab-nav > button')[[...document.querySelectorAll("
+    f"'#tabs > .tabitem')].findIndex(one => one.id === 'tab_{ELEMENT}')])?.click()"
+)
 _WHEN_LOADED = "is loaded with the next picture; whether this prefix fits it is looked at then."
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 """How a line is written: in Neo the queue's overlay would stay on it."""

@@ -1,4 +1,4 @@
-"""Forge, Neo and reForge in a browser: tick, generate, paste, grid, cards, settings, an error."""
+"""The webuis in a browser: tick, generate, paste, grid, cards, settings, an error."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def test_cards_grid_and_settings(newer: Webui) -> None:
         open_the_settings(page, newer)
 
 
+@pytest.mark.parametrize("name", webui_hosts.INSTALLED)
 def test_the_first_minute_leads_to_the_trainer(
-    newer: Webui, tmp_path_factory: pytest.TempPathFactory
+    name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    name = newer.name.lower()
     require_browser(name)
     with (
         webui_hosts.new(name, tmp_path_factory.mktemp("empty")) as empty,
