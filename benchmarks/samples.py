@@ -132,6 +132,8 @@ def checkpoints() -> list[bytes]:
         f"{unet}input_blocks.1.0.out_layers.3.weight": (8, 1),
         f"{unet}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (1, 768),
         f"{unet}middle_block.1.transformer_blocks.0.norm1.weight": (8,),
+        f"{unet}output_blocks.0.1.transformer_blocks.0.norm1.weight": (8,),
+        f"{unet}output_blocks.1.1.transformer_blocks.0.norm1.weight": (8,),
         f"{unet}out.2.weight": (4, 1),
         f"{vae}encoder.down.0.block.0.conv2.weight": (8, 1),
         f"{vae}decoder.conv_in.weight": (8, 4),

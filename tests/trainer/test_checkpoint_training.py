@@ -304,7 +304,7 @@ def test_names_in_prefix_out(
 def test_a_dry_run_says_memory_and_time_and_writes_nothing(
     root: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    more = ["--data", str(root / "data"), "--dry-run", "--vram", "4"]
+    more = ["--data", str(root / "data"), "--dry-run", "--vram", "4", "--max-steps", "1125"]
     assert main(arguments(root, tmp_path / "run", *more)) == 0
     said = capsys.readouterr().out
     assert "expected peak: " in said and "expected time: " in said and "micro_batch = 1" in said

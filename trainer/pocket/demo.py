@@ -127,7 +127,7 @@ def write_report(
         "Everything": f"{flat['seconds.total']:.0f} s",
         "Picture change on name-free prompts": f"{flat['drift.change']:.4f} (mean square); another "
         f"seed changes {flat['drift.change_of_seed']:.4f}",
-        "Kept step": str(prefix.card.steps),
+        "Steps": str(prefix.card.steps),
         "Again": f"apl demo --seed {config.seed}",
     }
     write_intervals(out, detailed(model, outcome), facts)
