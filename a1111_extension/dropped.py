@@ -6,35 +6,25 @@ Refusals are handed on to its page, which otherwise shows "'NoneType' object is 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from .hosts import Host
 from .refusal import Refused
-from .webui import exists, module
+from .webui import exists
 
-_OWNER, _THREAD, _RUN = "apl-prefix-errors", "modules_forge.main_thread", "run_and_wait_result"
+_THREAD, _RUN = "modules_forge.main_thread", "run_and_wait_result"
 
 
-def install() -> Callable[[], None]:
-    """Let refusals reach the page, where the webui drops errors; what takes it back."""
+def places() -> list[tuple[Any, str, Any]]:
+    """What is wrapped, as (owner, name, wrapper); nothing where the webui tells its page itself."""
     if not exists(_THREAD):
-        return lambda: None
-    thread, patches = importlib.import_module(_THREAD), module("patches")
-    if hasattr(thread, "last_exception"):  # Forge and Neo tell their page themselves
-        return lambda: None
-    if patches.original(_OWNER, thread, _RUN) is None:
-        patches.patch(_OWNER, thread, _RUN, _handing_on(getattr(thread, _RUN)))
-    return lambda: _remove(thread)
+        return []
+    thread = importlib.import_module(_THREAD)
+    return [] if hasattr(thread, "last_exception") else [(thread, _RUN, _handing_on)]
 
 
-def _remove(thread: Any) -> None:
-    patches = module("patches")
-    if patches.original(_OWNER, thread, _RUN) is not None:
-        patches.undo(_OWNER, thread, _RUN)
-
-
-def _handing_on(original: Any) -> Any:
+def _handing_on(_host: Host, original: Any) -> Any:
     @wraps(original)
     def run_and_wait_result(work: Any, *args: Any, **kwargs: Any) -> Any:
         refused: list[Refused] = []

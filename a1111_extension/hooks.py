@@ -7,7 +7,7 @@ from typing import Any
 
 from apl_core.errors import AplError, HostError
 
-from . import generation, request, sampled, turns
+from . import dropped, generation, request, sampled, turns
 from .guidance import covers_negative
 from .hosts import Host, require_fit
 from .insertion import Run, current, emphasised, prefixed_chunks, running
@@ -56,6 +56,7 @@ def _places(host: Host) -> list[tuple[Any, str, Any]]:
         *((one, name, wrap) for one in host.readers() for name, wrap in _READING.items()),
         *((owner, "sample", _sampling) for owner in samplers),
         *((owner, name, _elsewhere) for owner, name in host.remote()),
+        *dropped.places(),
     ]
     return [(owner, name, wrap(host, getattr(owner, name))) for owner, name, wrap in places]
 

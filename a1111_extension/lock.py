@@ -8,7 +8,7 @@ from typing import Any
 
 from apl_core.errors import HostError
 
-from . import api, config
+from . import api, config, dropped
 from .hosts import Host
 from .refusal import refusal
 from .webui import module
@@ -38,6 +38,7 @@ def install(host: Host) -> None:
         (type(shared.opts), "__setattr__", _setting),
         (module("script_callbacks"), "app_started_callback", _routes),
         *((owner, name, _closed) for owner, name in host.closed()),
+        *dropped.places(),
     ]
     for owner, name, wrap in places:
         if patches.original(_OWNER, owner, name) is None:

@@ -8,20 +8,7 @@ from typing import Any
 
 from apl_core.trace import TraceWriter
 
-from . import (
-    api,
-    axes,
-    cards,
-    config,
-    dropped,
-    fit_line,
-    gate,
-    hooks,
-    lock,
-    settings,
-    tag,
-    trainer_tab,
-)
+from . import api, axes, cards, config, fit_line, gate, hooks, lock, settings, tag, trainer_tab
 from .hosts import Host, choose_host
 from .webui import module
 
@@ -31,14 +18,14 @@ def start() -> Host:
 
     Hooks are taken back when the webui unloads its scripts. The gate stays.
     """
-    enforced, forget = config.enforced(), dropped.install()
+    enforced = config.enforced()
     if enforced:
         host = gate.start(enforced).host
         lock.install(host)
     else:
         host = choose_host()
         hooks.install(host)
-        _on("script_unloaded", lambda: (hooks.remove(host), forget()))
+        _on("script_unloaded", lambda: hooks.remove(host))
         trace = TraceWriter.of(os.environ)
         if trace is not None:
             from . import traced  # nothing of it is there unless it is asked for

@@ -22,7 +22,7 @@ def run_and_wait_result(work: Callable[..., Any], *args: Any, **kwargs: Any) -> 
 
 def test_a_refusal_is_handed_on_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "roots", lambda: ())
-    waits = dropped._handing_on(run_and_wait_result)  # pyright: ignore[reportPrivateUsage]
+    waits = dropped._handing_on(None, run_and_wait_result)  # pyright: ignore[reportPrivateUsage]
 
     def draws(what: str, often: int = 1) -> str:
         if what == "refused":
