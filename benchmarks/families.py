@@ -58,7 +58,7 @@ _NETWORKS: Mapping[str, tuple[str, dict[str, Any]]] = {
 """Class, and what differs from its defaults, of each transformer: SD 3.5 is the large one."""
 
 
-def _qwen(width: int, inner: int, layers: int, heads: int, kept: int) -> dict[str, Any]:
+def _decoder(width: int, inner: int, layers: int, heads: int, kept: int) -> dict[str, Any]:
     return {
         "vocab_size": 151936,
         "hidden_size": width,
@@ -71,18 +71,10 @@ def _qwen(width: int, inner: int, layers: int, heads: int, kept: int) -> dict[st
 
 
 _LANGUAGE: Mapping[str, dict[str, Any]] = {
-    "qwen3_4b": _qwen(2560, 9728, 36, 32, 8),
-    "qwen3vl_4b": _qwen(2560, 9728, 36, 32, 8),
-    "qwen25_7b": _qwen(3584, 18944, 28, 28, 4),
-}
-_MISTRAL: dict[str, Any] = {
-    "vocab_size": 131072,
-    "hidden_size": 5120,
-    "intermediate_size": 32768,
-    "num_hidden_layers": 40,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
+    "qwen3_4b": _decoder(2560, 9728, 36, 32, 8),
+    "qwen3vl_4b": _decoder(2560, 9728, 36, 32, 8),
+    "qwen25_7b": _decoder(3584, 18944, 28, 28, 4),
+    "mistral3_24b": {**_decoder(5120, 32768, 40, 32, 8), "vocab_size": 131072},
 }
 _T5: dict[str, Any] = {
     "d_model": 4096,
@@ -108,7 +100,7 @@ def text_model(key: str) -> nn.Module:
         if key == "gemma2_2b":
             return transformers.Gemma2Model(transformers.Gemma2Config())
         if key == "mistral3_24b":
-            return transformers.MistralModel(transformers.MistralConfig(**_MISTRAL))
+            return transformers.MistralModel(transformers.MistralConfig(**_LANGUAGE[key]))
         return transformers.Qwen3Model(transformers.Qwen3Config(**_LANGUAGE[key]))
 
 

@@ -44,7 +44,6 @@ Say = Callable[[str], None]
 def settings(seed: int, steps: int = _STEPS) -> TrainConfig:
     """A run of the smallest batches that saves after every other step."""
     return TrainConfig(
-        max_steps=0,
         seed=seed,
         weighting="x0",
         num_vectors=3,

@@ -150,6 +150,7 @@ def _config(one: dict[str, Any], start: Prefix | None, whole: bool = True) -> Tr
     rate = float(one["rate"])
     batch = one["batch"]
     shares = {kind: max(1, round(batch * n / usual.batch)) for kind, n in usual.counts.items()}
+    steps = one["steps"] if whole else 0
     shares["identity"] += max(1 - shares["identity"], batch - sum(shares.values()))
     return TrainConfig.from_mapping(
         {
@@ -157,7 +158,7 @@ def _config(one: dict[str, Any], start: Prefix | None, whole: bool = True) -> Tr
             "num_vectors": one["vectors"] if start is None else start.n,
             "num_suffix_vectors": one["behind"] if start is None else start.behind,
             "target": one["target"],
-            **({"steps": one["steps"] if whole else 0} if one["steps"] or not whole else {}),
+            **({"steps": steps} if steps or not whole else {}),
             "text_steps": one.get("text_steps") or 0,
             "learning_rate": rate or usual.learning_rate,
             **{f"batch_{kind}": count for kind, count in shares.items()},

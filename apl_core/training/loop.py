@@ -146,8 +146,8 @@ class Trainer:
     def _steps(self, progress: Progress, batches: BatchSampler) -> str:
         config = self.config
         while progress.step < progress.span(config)[1] or self._extended(progress):
-            patient = progress.extended or config.patience == 0
-            if self.validator and not patient and config.patience <= progress.without_gain:
+            patience = 0 if progress.extended else config.patience
+            if self.validator and 0 < patience <= progress.without_gain:
                 return "no gain"
             if self.group.rank == 0:
                 with self.folder.told("read requests in"):

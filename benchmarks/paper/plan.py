@@ -94,7 +94,7 @@ FULL = BenchmarkPlan(
         "names=64",
     )
 )
-"""37 minutes on two quiet cores."""
+"""37 minutes on two quiet cores, measured when the prefix took 700 steps."""
 
 QUICK = BenchmarkPlan(
     names=20,
