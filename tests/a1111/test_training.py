@@ -192,9 +192,9 @@ def test_webui_page_and_command_line_have_one_recipe(
 
 def test_a_run_that_began_keeps_its_settings(tmp_path: Path) -> None:
     folder, model = ordered(tmp_path, "size = 64"), loaded(tmp_path / "first.safetensors")
-    RunFolder(folder).create(TrainConfig(steps=3, max_steps=0))
+    RunFolder(folder).create(TrainConfig(steps=3))
     plan = TrainPlan.of(folder, HOST, model)
-    assert plan.config == TrainConfig(steps=3, max_steps=0) and plan.size == 64
+    assert plan.config == TrainConfig(steps=3) and plan.size == 64
 
 
 @pytest.mark.parametrize(

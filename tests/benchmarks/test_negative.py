@@ -18,7 +18,6 @@ from apl_trainer.pocket.model import load_pocket
 from benchmarks.negative import Size, cells, learn, run
 
 SMALL = TrainConfig(
-    max_steps=0,
     batch_identity=1,
     batch_things=1,
     batch_people=1,

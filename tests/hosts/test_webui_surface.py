@@ -57,18 +57,18 @@ def test_the_grid_has_our_axes(webui: Webui) -> None:
         "[APL] Steps",
     ]
 
-    def check(axis: str, wanted: dict[str, str]) -> None:
+    def check(axis: str, values: list[str], wanted: list[str]) -> None:
         """Each value's cell is the picture that it stands for.
 
         reForge's own grids draw every cell but the last in another way, whatever the axis and with
         the box unticked: there each value is the last one once.
         """
-        values = list(wanted)
-        turns = [values] if webui.name != "reForge" else [values[i:] + values[:i] for i in (0, 1)]
-        for turn in turns:
-            found = cells(axis, ", ".join(turn))
-            seen = list(zip(turn, found, strict=True))[-1 if webui.name == "reForge" else 0 :]
-            assert seen == [(value, wanted[value]) for value, _ in seen]
+        if webui.name != "reForge":
+            assert cells(axis, ", ".join(values)) == wanted
+            return
+        for place, picture in enumerate(wanted, 1):
+            turned = [*values[place:], *values[:place]]
+            assert cells(axis, ", ".join(turned))[-1] == picture
 
     def cells(axis: str, values: str) -> list[str]:
         asked = grid_of(script, axis, values, cells=True)
@@ -79,10 +79,10 @@ def test_the_grid_has_our_axes(webui: Webui) -> None:
         return [Answer([image], {}).pixels for image in images]
 
     off, other = webui.draw(PROMPT).pixels, ticked(webui, "other")
-    check("[APL] Anonymize", {"on": other, "off": off})
-    check("[APL] Prefix", {"front": ticked(webui), "other": other})
+    check("[APL] Anonymize", ["off", "on", "off"], [off, other, off])
+    check("[APL] Prefix", ["front", "other"], [ticked(webui), other])
     half = webui.draw(PROMPT, True, "other", 0.0, 0.5).pixels
-    check("[APL] Steps", {"0-1": other, "0-0.5": half})
+    check("[APL] Steps", ["0-1", "0-0.5"], [other, half])
 
 
 def test_script_info_describes_the_arguments(webui: Webui) -> None:

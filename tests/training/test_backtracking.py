@@ -54,12 +54,7 @@ def test_the_error_counts_name_free_kinds_by_their_weights() -> None:
 def pocket_errors(folder: Path, backtrack: float, rate: float) -> tuple[list[float], list[float]]:
     """Errors of name-free prompts and step sizes of a short run."""
     config = TrainConfig(
-        max_steps=0,
-        steps=12,
-        target_cache=48,
-        validate_every=0,
-        learning_rate=rate,
-        backtrack=backtrack,
+        steps=12, target_cache=48, validate_every=0, learning_rate=rate, backtrack=backtrack
     )
     model, run = load_pocket(), RunFolder(folder)
     run.create(config)

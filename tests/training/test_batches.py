@@ -16,7 +16,6 @@ def test_name_free_examples_are_noised_from_a_level_of_their_own_on() -> None:
     first, first_free = (MODEL.denoiser.schedule.first_below(snr) for snr in (0.2, 2.5))
     assert 200 < first_free < first - 200 < 600
     config = TrainConfig(
-        max_steps=0,
         max_snr=0.2,
         max_snr_free=2.5,
         target_cache=0,

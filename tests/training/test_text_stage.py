@@ -32,7 +32,6 @@ def distance(rows: Rows) -> Mapping[str, float]:
 
 def config_of(steps: int) -> TrainConfig:
     return TrainConfig(
-        max_steps=0,
         num_vectors=4,
         num_suffix_vectors=2,
         text_steps=steps,
