@@ -30,6 +30,8 @@ AS_RELEASED: dict[str, dict[str, Any]] = {
     "Qwen-Image": {},
     "Krea 2": {},
     "Flux.2 Klein 4B": {"mlp_ratio": 3.0},
+    "Flux.2 dev": {"mlp_ratio": 3.0},
+    "Lumina 2": {"dim": 2304, "n_heads": 24, "n_kv_heads": 8, "ffn_dim_multiplier": 0.01},
     "Flux.1": {"mlp_ratio": 4.0, "hidden_size": 3072, "num_heads": 24},
     "Chroma": {"mlp_ratio": 4.0, "hidden_size": 3072, "num_heads": 24, "out_dim": 3072},
     "SD 3.5": {},
@@ -60,6 +62,8 @@ def write(name: str) -> None:
     texts = ComfyEncoder(built(name)).encode([TEXT], None)
     assert isinstance(texts, Texts)
     (states, facts), denoiser = texts.each[0], ComfyDenoiser(model, 1)
+    if name == "Flux.2 dev":
+        facts["guidance"] = 4.0  # what the node in its example workflow says
     video = network.latents == "wan"
     shape = (1, 128, 8, 8) if network.latents == "kl32" else (1, 16, *[1] * video, 16, 16)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(3))

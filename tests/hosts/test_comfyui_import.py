@@ -18,10 +18,15 @@ from apl_trainer.checkpoints.load import load_checkpoint
 from apl_trainer.cli import main
 
 PROBE = "comfyui_import_probe.py"
-FAMILIES = ("Z-Image", "Qwen-Image", "Krea 2", "Flux.2 Klein 4B", "Flux.1", "Chroma", "SD 3.5")
+FAMILIES = (
+    *("Z-Image", "Qwen-Image", "Krea 2", "Flux.2 Klein 4B", "Flux.2 dev", "Lumina 2"),
+    *("Flux.1", "Chroma", "SD 3.5"),
+)
 MADE = {
     "Krea 2": lambda: slim_pipelines._qwen3vl(36, 128),
     "Flux.2 Klein 4B": lambda: slim_pipelines._qwen3(28, 128),
+    "Flux.2 dev": lambda: slim_pipelines._mistral(30, 128),
+    "Lumina 2": lambda: slim_pipelines._gemma2(2, 256),
 }
 """Language models as deep as is read, with heads of the released width."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from slim_checkpoints import ldm_vae
 from slim_pipelines import pipeline
 from torch import Tensor, nn
@@ -114,6 +114,34 @@ def test_the_folder_draws_what_the_pipeline_draws(
     assert main(given(folder, out)) == 2, "a folder that is there is not written over"
 
 
+@pytest.mark.parametrize("written", FAMILIES[:1], indirect=True)
+def test_one_file_with_all_parts_needs_no_other(written: Any, tmp_path: Path, capsys: Any) -> None:
+    _, _, folder = written
+    whole = load_file(folder / "network.safetensors")
+    whole |= renamed(folder / "text.safetensors", "text_encoders.qwen3_4b.transformer.")
+    whole |= renamed(folder / "vae.safetensors", "vae.")
+    save_file(whole, tmp_path / "whole.safetensors")
+    command = ["import", str(tmp_path / "whole.safetensors"), "--out", str(tmp_path / "one")]
+    assert main(command) == 2 and "--tokenizer DIR" in capsys.readouterr().err
+    assert main([*command, "--tokenizer", str(folder / "words")]) == 0
+    assert main(given(folder, tmp_path / "three")) == 0
+    for file in sorted((tmp_path / "three").rglob("*.safetensors")):
+        own, wanted = (
+            load_file(tmp_path / "one" / file.relative_to(tmp_path / "three")),
+            load_file(file),
+        )
+        assert own.keys() == wanted.keys()
+        assert all(torch.equal(own[name], value) for name, value in wanted.items())
+    lacking = {name: value for name, value in whole.items() if not name.startswith("vae.")}
+    save_file(lacking, tmp_path / "whole.safetensors")
+    assert main([*command[:-1], str(tmp_path / "two"), *command[2:2]]) == 2
+    assert "--vae FILE" in capsys.readouterr().err
+
+
+def renamed(path: Path, begin: str) -> dict[str, Tensor]:
+    return {begin + name: value for name, value in load_file(path).items()}
+
+
 def test_scaled_fp8_becomes_numbers(written: Any, tmp_path: Path) -> None:
     _, pipe, folder = written
     weights = {n.replace("model.language_model", "model"): v for n, v in words(pipe).items()}
@@ -185,7 +213,11 @@ def test_a_disk_without_room_is_told_before_weights_are_read(
 
 
 @pytest.mark.parametrize(
-    "family", ["Z-Image", "Qwen-Image", "Krea 2", "Flux.2 Klein 4B", "Flux.1", "Chroma", "SD 3.5"]
+    "family",
+    [
+        *("Z-Image", "Qwen-Image", "Krea 2", "Flux.2 Klein 4B", "Flux.2 dev"),
+        *("Flux.1", "Chroma", "SD 3.5", "Lumina 2"),
+    ],
 )
 def test_shapes_tell_how_a_transformer_is_built(family: str) -> None:
     network = pipeline(family).transformer

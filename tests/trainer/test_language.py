@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -60,7 +62,7 @@ def by_hand(kind: str, text: str, given: Rows | None, layers: tuple[int, ...]) -
     return torch.cat([out.hidden_states[layer][0] for layer in layers], -1)
 
 
-@pytest.mark.parametrize("layers", [(3,), (4,), (1, 3)])
+@pytest.mark.parametrize("layers", [(3,), (-1,), (1, 3)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_states_are_those_of_the_whole_model(kind: str, layers: tuple[int, ...]) -> None:
     for given in (None, rows()):
@@ -72,6 +74,18 @@ def test_states_are_those_of_the_whole_model(kind: str, layers: tuple[int, ...])
                 found.cross[place][found.mask[place]], wanted, atol=2e-5, rtol=1e-4
             )
             assert int(found.mask[place].sum()) == len(wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_that_has_a_number_is_not_normalized_though_it_is_the_last(kind: str) -> None:
+    """As Mistral's in Flux.2, whose file ends behind the last layer that is read."""
+    wanted, network = encoder(kind).encode(TEXTS, None), copy.deepcopy(model(kind))
+    inner = getattr(network, "encoder", network)
+    name = next(n for n in ("layers", "layer", "block") if hasattr(inner, n))
+    setattr(inner, name, getattr(inner, name)[:3])
+    template = Template("a drawing of ", ", friendly", (3,))
+    found = LanguageEncoder("smollm2", network, TOKENIZER, template).encode(TEXTS, None)
+    assert torch.equal(found.cross, wanted.cross)
 
 
 @pytest.mark.parametrize("kind", KINDS)

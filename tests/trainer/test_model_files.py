@@ -12,6 +12,7 @@ import pytest
 from slim_files import OTHERS, TRANSFORMERS, Z_IMAGE, written
 
 from apl_core.errors import AplError, ConfigError
+from apl_trainer.checkpoints.detect import detect
 from apl_trainer.checkpoints.model_files import kind_of_file, kind_of_folder, needed
 from apl_trainer.ui import markup
 from apl_trainer.ui.controller import Controller, ModelFound
@@ -44,11 +45,10 @@ def test_the_other_files_are_told_apart(kind: str, tmp_path: Path) -> None:
 
 
 def test_what_only_looks_like_a_transformer_alone(tmp_path: Path) -> None:
-    whole = {**TRANSFORMERS["Flux.1"][0], "text_encoders.t5xxl.shared.weight": (2, 2)}
     for shapes in (
-        whole,
-        {"cap_embedder.0.weight": (2304,)},  # Lumina 2
-        {"single_stream_modulation.lin.weight": (4, 4), "txt_in.weight": (8, 15360)},  # Flux.2 dev
+        {"cap_embedder.0.weight": (2560,)},  # NewBie reads Gemma 3
+        {"single_stream_modulation.lin.weight": (4, 4), "txt_in.weight": (8, 7)},
+        {**TRANSFORMERS["Flux.1"][0], "first_stage_model.decoder.conv_in.weight": (4, 4)},
     ):
         assert needed(written(tmp_path / "x.safetensors", shapes)) is None
     (tmp_path / "x.safetensors").write_bytes(b"\x00" * 64)
@@ -59,6 +59,23 @@ def test_what_only_looks_like_a_transformer_alone(tmp_path: Path) -> None:
         assert bool(kind_of_folder(tmp_path / kind)) == bool(said)
     (tmp_path / "T5Tokenizer" / "tokenizer_config.json").write_text("[" * 10**5)
     assert kind_of_folder(tmp_path / "T5Tokenizer") == ""
+
+
+def test_a_whole_model_needs_what_it_does_not_bring(tmp_path: Path) -> None:
+    shapes = {f"model.diffusion_model.{n}": s for n, s in TRANSFORMERS["Flux.1"][0].items()}
+    shapes |= {f"text_encoders.t5xxl.transformer.{n}": s for n, s in OTHERS["t5xxl"].items()}
+    path, clip = tmp_path / "x.safetensors", OTHERS["clip_l"]
+    found = needed(written(path, shapes))
+    assert found and [p.name for p in found[1]][:2] == ["clip_l.safetensors", "ae.safetensors"]
+    shapes |= {f"text_encoders.clip_l.transformer.{name}": s for name, s in clip.items()}
+    found = needed(written(path, shapes | {"vae.decoder.conv_in.weight": (4, 16, 3, 3)}))
+    assert found and [piece.what for piece in found[1]] == ["Tokenizer"]
+    lumina = {f"model.diffusion_model.{n}": s for n, s in TRANSFORMERS["Lumina 2"][0].items()}
+    gemma = {f"text_encoders.gemma2_2b.transformer.{n}": s for n, s in OTHERS["gemma2_2b"].items()}
+    whole = written(path, {**lumina, **gemma, "vae.decoder.conv_in.weight": (4, 16, 3, 3)})
+    assert needed(whole) == ("Lumina 2", [])
+    with pytest.raises(AplError, match=r"apl import .*x\.safetensors --out"):
+        detect(whole)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from .family import (
     stored_as,
 )
 from .ldm_configs import UNET, VAE, unet_config, vae_config
+from .model_files import needed
 from .pipelines import PipelineInfo
 from .safetensors_index import FIX, Contents, refuse, sound
 from .text_encoders import plain_names, text_config
@@ -60,6 +61,7 @@ def detect(path: Path, prediction: Prediction | None = None) -> CheckpointInfo |
 
 def _detect_file(path: Path, prediction: Prediction | None) -> CheckpointInfo:
     contents = Contents.of(path, [path])
+    _refuse_transformer(path)
     refuse_foreign(contents)
     config = unet_config(contents)
     check_channels(path, config)
@@ -77,6 +79,18 @@ def _detect_file(path: Path, prediction: Prediction | None) -> CheckpointInfo:
         stored_as(contents, UNET),
         zero_snr="ztsnr" in contents.shapes,
     )
+
+
+def _refuse_transformer(path: Path) -> None:
+    """AplError for a file with a diffusion transformer: what makes a folder of it."""
+    lone = needed(path)
+    if lone is None:
+        return
+    family, pieces = lone
+    options = [f"--{piece.what.lower().replace(' ', '-')} {piece.name}" for piece in pieces]
+    found = f"it is {family} as ComfyUI has it, and is read as a folder"
+    command = " ".join(["apl import", printable(str(path)), *options, "--out FOLDER"])
+    raise refuse(path, found, f"make the folder with `{command}`")
 
 
 def refuse_foreign(contents: Contents) -> None:

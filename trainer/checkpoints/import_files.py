@@ -1,4 +1,4 @@
-"""Denoiser, text encoders and VAE in files of their own, as ComfyUI has them, made into a folder.
+"""A model's files as ComfyUI has them, made into a folder: one file, or one for each part.
 
 What comes out is the folder of a diffusers pipeline, in half precision but for the VAE: every other
 command takes it. Weights are renamed by diffusers' own tables; scaled fp8 is turned back into
@@ -29,11 +29,23 @@ from apl_core.prefix import WIDTHS
 
 from .ldm_configs import vae_config
 from .load import placed
-from .model_files import bare, language_name, refuse_edits, text_key, transformer_of
+from .model_files import (
+    INSIDE,
+    NETWORK,
+    TEXTS,
+    VAE_PART,
+    bare,
+    language_name,
+    refuse_edits,
+    text_key,
+    texts_inside,
+    transformer_of,
+)
 from .pipelines import FAMILIES, KREA_LAYERS, Family
 from .safetensors_index import Contents, refuse
 from .text_encoders import new_text_model, own_names, plain_names, text_config
 from .tokenizer import openai_tokenizer
+from .tokenizer_inside import tokenizer_inside
 from .transformer_configs import TRANSFORMERS, Shapes, language_config, t5_config
 
 Weights = dict[str, Tensor]
@@ -67,7 +79,7 @@ _KINDS: Mapping[str, _Kind] = {
         {"shift": 3.0},
         (1.5305, 0.0609),
     ),
-    "Flux.2 Klein": _Kind(
+    "Flux.2": _Kind(
         "Flux2Transformer2DModel",
         "convert_flux2_transformer" + _SUFFIX,
         {"use_dynamic_shifting": True},
@@ -85,17 +97,21 @@ _KINDS: Mapping[str, _Kind] = {
     "Z-Image": _Kind(
         "ZImageTransformer2DModel", "convert_z_image_transformer" + _SUFFIX, {"shift": 3.0}
     ),
+    "Lumina 2": _Kind("Lumina2Transformer2DModel", "convert_lumina2_to_diffusers", {"shift": 6.0}),
 }
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a model; `tokenizer` is that of its language model or T5."""
+    """The files of a model; what the transformer's file brings itself may be left out.
+
+    `tokenizer` is that of its language model or T5, for those that bring none.
+    """
 
     network: Path
-    texts: Sequence[Path]
-    vae: Path
-    tokenizer: Path
+    texts: Sequence[Path] = ()
+    vae: Path | None = None
+    tokenizer: Path | None = None
 
 
 def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _: None) -> None:
@@ -117,9 +133,12 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
     say(f"{printable(files.network.name)}: the transformer of {name}")
     network = _network(contents, kind)
     texts = [_text(path) for path in files.texts]
-    family = _belonging(files, name, [key for key, _ in texts])
+    given = [text.key for text in texts]
+    inside = texts_inside(contents.shapes)
+    texts += [_text(files.network, begin) for key, begin in inside.items() if key not in given]
+    family = _belonging(files, name, [text.key for text in texts])
     parts = {key: part for part, key in family.encoders.items()}
-    vae = _vae(files.vae, kind, name)
+    vae = _vae(_vae_contents(files, contents), kind, name)
     index: dict[str, Any] = {
         "_class_name": family.pipeline,
         "_diffusers_version": diffusers.__version__,
@@ -129,32 +148,34 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
     }
     if name == "Krea 2":
         index["text_encoder_select_layers"] = KREA_LAYERS
-    if name in ("Krea 2", "Flux.2 Klein"):
+    if family.pipeline in ("Krea2Pipeline", "Flux2KleinPipeline"):
         index["is_distilled"] = "base" not in files.network.name.lower()
-    tokenizers = {key: _tokenizer(key, files.tokenizer) for key, _ in texts}
+    tokenizers = [text.tokenizer or _tokenizer(text.key, files) for text in texts]
     made = out.with_name(f"{out.name}.part")  # under its own name when it is whole
     shutil.rmtree(made, ignore_errors=True)
     say("writing the transformer and the VAE")
     network.save_pretrained(made / "transformer")
     vae.save_pretrained(made / "vae")
     diffusers.FlowMatchEulerDiscreteScheduler(**kind.scheduler).save_pretrained(made / "scheduler")
-    for key, model in texts:
-        say(f"writing the text encoder {key}")
-        part = parts[key]
+    for text, tokenizer in zip(texts, tokenizers, strict=True):
+        say(f"writing the text encoder {text.key}")
+        part = parts[text.key]
         words = part.replace("text_encoder", "tokenizer")
         index |= {
-            part: ["transformers", type(model).__name__],
+            part: ["transformers", type(text.model).__name__],
             words: ["transformers", "PreTrainedTokenizerFast"],
         }
-        model.save_pretrained(made / part)
-        tokenizers[key].save_pretrained(made / words)
+        text.model.save_pretrained(made / part)
+        tokenizer.save_pretrained(made / words)
     (made / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     made.rename(out)
 
 
 def _check_room(files: Files, out: Path) -> None:
     """AplError where the disk has no room for the folder: told before weights are read."""
-    bytes_of = {**dict.fromkeys((files.network, *files.texts), 2), files.vae: 4}
+    bytes_of = dict.fromkeys((files.network, *files.texts), 2)
+    if files.vae is not None:
+        bytes_of[files.vae] = 4
     needed = sum(
         size * math.prod(shape)
         for path, size in bytes_of.items()
@@ -184,12 +205,16 @@ def _belonging(files: Files, name: str, keys: list[str]) -> Family:
     )
 
 
-def _read(contents: Contents, dtype: torch.dtype = torch.bfloat16) -> Weights:
-    """All weights in a dtype; scaled fp8 is multiplied by its scales. AplError for others."""
-    found = contents.load()
+def _read(contents: Contents, dtype: torch.dtype = torch.bfloat16, begin: str = "") -> Weights:
+    """Weights whose names have `begin` in front, which is taken off, in a dtype.
+
+    Scaled fp8 is multiplied by its scales. AplError for others.
+    """
+    loaded = contents.load(begin)
+    found = {name.removeprefix(begin): value for name, value in loaded.items()}
     plain: Weights = {}
     for name, value in found.items():
-        if name.endswith(_LEFT):
+        if name.endswith((*_LEFT, *INSIDE)):
             continue
         if value.dtype in (torch.uint8, torch.int8):
             raise refuse(
@@ -211,7 +236,8 @@ _LEFT = (*_SCALES, ".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant")
 
 
 def _network(contents: Contents, kind: _Kind) -> Any:
-    weights = {bare(name): value for name, value in _read(contents).items()}
+    begin = NETWORK[0] if contents.names(NETWORK[0]) else ""
+    weights = {bare(name): value for name, value in _read(contents, begin=begin).items()}
     if kind.network in _SCALES_OF_NORMS:
         weights = {_NORM.sub(r"\1.scale", name): value for name, value in weights.items()}
     rename: Any = getattr(renaming, kind.rename) if kind.rename else dict
@@ -242,14 +268,27 @@ def _filled(path: Path, what: str, model: Any, weights: Weights) -> Any:
     return placed(path, what, model, weights, "give the file that ComfyUI's own examples name")
 
 
-def _text(path: Path) -> tuple[str, Any]:
-    """(key, model) of a text encoder in a file."""
-    weights = _read(Contents.of(path, [path]))
+@dataclass(frozen=True)
+class _Text:
+    """A text encoder, and the tokenizer that its file brings, if it does."""
+
+    key: str
+    model: Any
+    tokenizer: Any | None = None
+
+
+def _text(path: Path, begin: str = "") -> _Text:
+    """The text encoder in a file whose names have `begin` in front."""
+    contents = Contents.of(path, [path])
+    weights = _read(contents, begin=begin)
     if "shared.weight" in weights or "encoder.embed_tokens.weight" in weights:
-        return _t5(path, weights)
+        return _Text(*_t5(path, weights))
     if any(name.startswith("text_model.") for name in weights):
-        return _clip(path, weights)
-    return _language(path, weights)
+        return _Text(*_clip(path, weights))
+    places = dict.fromkeys((begin, TEXTS * bool(begin)))
+    own = {name: contents.load(f"{at}{name}") for at in places for name in INSIDE}
+    found = {name: value for name, some in own.items() for value in some.values()}
+    return _Text(*_language(path, weights), tokenizer_inside(path, found))
 
 
 def _t5(path: Path, weights: Weights) -> tuple[str, Any]:
@@ -272,18 +311,27 @@ def _clip(path: Path, weights: Weights) -> tuple[str, Any]:
 
 
 def _language(path: Path, weights: Weights) -> tuple[str, Any]:
-    """A Qwen; what it sees pictures with, and its output layer, are left away."""
+    """A language model; what it sees pictures with, and its output layer, are left away.
+
+    Of Mistral's the file for Flux.2 has the 30 layers that are read, and no norm behind them.
+    """
     read = {
         language_name(name): value
         for name, value in weights.items()
-        if not name.removeprefix("model.").startswith(("visual.", "lm_head."))
+        if not name.removeprefix("model.").startswith(_UNREAD)
     }
     key = text_key({name: tuple(value.shape) for name, value in weights.items()})
     if key is None:
-        raise refuse(path, "it is not a text encoder that is known", "give a Qwen, T5 or CLIP file")
+        fix = "give a Qwen, Gemma, Mistral, T5 or CLIP file"
+        raise refuse(path, "it is not a text encoder that is known", fix)
+    if key == "mistral3_24b":
+        read.setdefault("norm.weight", torch.ones(5120, dtype=torch.bfloat16))
     config = _worked_out(path, key, lambda shapes: language_config(key, shapes), read)
     model = _empty(transformers.AutoModel.from_config, config)
     return key, _filled(path, key, model, read)
+
+
+_UNREAD = ("visual.", "vision_", "multi_modal_projector.", "lm_head.")
 
 
 def _empty(kind: Any, config: dict[str, Any]) -> Any:
@@ -293,9 +341,23 @@ def _empty(kind: Any, config: dict[str, Any]) -> Any:
         return kind(made)
 
 
-def _vae(path: Path, kind: _Kind, name: str) -> Any:
-    contents = Contents.of(path, [path])
-    weights = _read(contents, torch.float32)  # as it runs
+def _vae_contents(files: Files, contents: Contents) -> tuple[Contents, str]:
+    """Where the VAE's weights are, and how their names begin there."""
+    if files.vae is not None:
+        return Contents.of(files.vae, [files.vae]), ""
+    if not contents.names(VAE_PART):
+        raise ConfigError(
+            f"import {printable(files.network.name)}",
+            "there is no VAE in it",
+            "give the file of its VAE: --vae FILE",
+        )
+    return contents, VAE_PART
+
+
+def _vae(given: tuple[Contents, str], kind: _Kind, name: str) -> Any:
+    contents, begin = given
+    path = contents.path
+    weights = _read(contents, torch.float32, begin)  # as it runs
     if name in ("Qwen-Image", "Krea 2"):
         if "encoder.conv1.weight" in weights:  # in Wan's own names
             weights = renaming.convert_wan_vae_to_diffusers(weights)
@@ -305,7 +367,7 @@ def _vae(path: Path, kind: _Kind, name: str) -> Any:
             )
         return _filled(path, "VAE", vae, weights)
     scaling, shift = kind.scaling
-    config = {**vae_config(contents, scaling, ""), "shift_factor": shift}
+    config = {**vae_config(contents, scaling, begin), "shift_factor": shift}
     for side in ("quant_conv", "post_quant_conv"):
         config[f"use_{side}"] = f"{side}.weight" in weights
     renamed = renaming.convert_ldm_vae_checkpoint(dict(weights), config)
@@ -319,17 +381,29 @@ def _vae(path: Path, kind: _Kind, name: str) -> Any:
     return _filled(path, "VAE", vae, renamed)
 
 
-def _tokenizer(key: str, given: Path) -> Any:
+def _tokenizer(key: str, files: Files) -> Any:
     if key.startswith("clip_"):
         words = copy.deepcopy(openai_tokenizer())  # others share it
         words.pad_token = "<|endoftext|>" if key == "clip_l" else "!"
         return words
+    given = files.tokenizer
+    if given is None:
+        raise ConfigError(
+            f"import {printable(files.network.name)}",
+            f"the file of {key} brings no tokenizer",
+            f"give a folder with it: --tokenizer DIR. {_WHERE}",
+        )
     try:
         return transformers.AutoTokenizer.from_pretrained(given, local_files_only=True)
     except (OSError, ValueError) as error:
         raise AplError(
             f"read the tokenizer in {printable(str(given))}",
             printable(str(error), 120),
-            "give a folder with the tokenizer of the language model: ComfyUI has them in "
-            "comfy/text_encoders/qwen25_tokenizer and t5_tokenizer",
+            f"give a folder with the tokenizer of the language model. {_WHERE}",
         ) from error
+
+
+_WHERE = (
+    "ComfyUI has Qwen's and T5's in comfy/text_encoders/qwen25_tokenizer and t5_tokenizer; files "
+    "of Gemma and Mistral that ComfyUI's examples name bring their own"
+)

@@ -1,6 +1,7 @@
 """What a file of a model holds, as ComfyUI's users have them; told by names and shapes, no torch.
 
-A transformer's file alone is no model: `needed` says which files have to stand beside it.
+A transformer's file alone is no model: `needed` says which files have to stand beside it. A file
+that holds a whole model brings some of them.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 MARKS: Mapping[str, str] = {
     "SD 3.5": "joint_blocks.0.",
-    "Flux.2 Klein": "single_stream_modulation.lin",
+    "Flux.2": "single_stream_modulation.lin",
     "Chroma": "distilled_guidance_layer.",
     "Flux.1": "double_blocks.0.",
     "Krea 2": "txtfusion.",
     "Qwen-Image": "txt_norm.weight",
-    "Z-Image": "cap_embedder.",
+    "Z-Image": "cap_pad_token",
+    "Lumina 2": "cap_embedder.",
 }
 """How names in a transformer's file begin, in the order in which they are asked for: kin have marks
 in common."""
@@ -33,16 +35,28 @@ in common."""
 NETWORK = ("model.diffusion_model.", "transformer.")
 """What stands in front of a transformer's names in some files."""
 
-_OTHERS = ("text_encoders.", "vae.", "first_stage_model.", "conditioner.", "cond_stage_model.")
+TEXTS, VAE_PART = "text_encoders.", "vae."
+_UNET_PARTS = ("first_stage_model.", "conditioner.", "cond_stage_model.")
 """How the names of other parts begin, where a file holds a whole model."""
 
-_READS = {"Flux.2 Klein": "txt_in.weight", "Z-Image": "cap_embedder.0.weight"}
-_KLEIN = {3 * 2560: "Flux.2 Klein 4B", 3 * 4096: "Flux.2 Klein 9B"}
-"""Where a transformer reads the states of its text encoder; how wide those of Klein's are."""
+INSIDE = ("spiece_model", "tekken_model")
+"""What a text encoder's file calls a tokenizer that it brings: sentencepiece's or Mistral's."""
+
+_CAPTIONS = "cap_embedder.0.weight"
+_READS: Mapping[str, tuple[str, Mapping[int, str]]] = {
+    "Flux.2": (
+        "txt_in.weight",
+        {3 * 2560: "Flux.2 Klein 4B", 3 * 4096: "Flux.2 Klein 9B", 3 * 5120: "Flux.2 dev"},
+    ),
+    "Z-Image": (_CAPTIONS, {2560: "Z-Image"}),
+    "Lumina 2": (_CAPTIONS, {2304: "Lumina 2"}),
+}
+"""Where a transformer reads the states of its text encoder, and which family is so wide there."""
 
 _CLIPS = {768: "clip_l", 1280: "clip_g"}
 
-TOKENIZER, VAE = "tokenizer", "VAE"
+TEXT, VAE, TOKENIZER = "Text encoder", "VAE", "Tokenizer"
+"""What a piece is."""
 
 _TEXTS = {
     "clip_l": "clip_l",
@@ -52,6 +66,8 @@ _TEXTS = {
     "qwen3_8b": "qwen_3_8b",
     "qwen25_7b": "qwen_2.5_vl_7b",
     "qwen3vl_4b": "qwen3vl_4b",
+    "gemma2_2b": "gemma_2_2b_fp16",
+    "mistral3_24b": "mistral_3_small_flux2_bf16",
 }
 _LANGUAGE = {
     (2560, True, False): "qwen3_4b",
@@ -59,6 +75,9 @@ _LANGUAGE = {
     (3584, False, True): "qwen25_7b",
     (3584, False, False): "qwen25_7b",
     (2560, True, True): "qwen3vl_4b",
+    (2304, False, False): "gemma2_2b",
+    (5120, False, False): "mistral3_24b",
+    (5120, False, True): "mistral3_24b",
 }
 """By width, whether queries are normed, and whether pictures are seen."""
 
@@ -103,7 +122,7 @@ def bare(name: str) -> str:
 
 
 def transformer_of(names: Iterable[str]) -> str | None:
-    """The family of a transformer by the names in its file, "Flux.2 Klein" without its size."""
+    """The family of a transformer by the names in its file, "Flux.2" for all of Flux.2."""
     found = [bare(name) for name in names]
     return next(
         (name for name, mark in MARKS.items() if any(one.startswith(mark) for one in found)), None
@@ -120,7 +139,8 @@ def text_key(shapes: Shapes) -> str | None:
     plain = {language_name(name): shape for name, shape in shapes.items()}
     width = plain.get("embed_tokens.weight", (0, 0))[-1]
     normed = "layers.0.self_attn.q_norm.weight" in plain
-    return _LANGUAGE.get((width, normed, any("visual." in name for name in shapes)))
+    sees = any("visual." in name or "vision_" in name for name in shapes)
+    return _LANGUAGE.get((width, normed, sees))
 
 
 def language_name(name: str) -> str:
@@ -150,7 +170,7 @@ def kind_of_folder(path: Path) -> str:
         kind = str(said.get("tokenizer_class"))
     except (OSError, ValueError, RecursionError, AttributeError):
         return ""
-    if kind.startswith(("CLIP", "Bert", "ByT5", "Llama")):
+    if kind.startswith(("CLIP", "Bert", "ByT5", "Llama", "Gemma")):
         return ""
     return _tokenizer_kind("t5xxl" if kind.startswith("T5") else "qwen")
 
@@ -158,30 +178,52 @@ def kind_of_folder(path: Path) -> str:
 def needed(path: Path) -> tuple[str, list[Piece]] | None:
     """(family, what has to stand beside it) of a transformer's file; None for other files.
 
-    AplError for a transformer that no prefix of a prompt can be learned on.
+    Nothing has to beside a file that brings all. AplError for a transformer that no prefix of a
+    prompt can be learned on.
     """
-    name = _alone(shapes_of(path))
+    shapes = shapes_of(path)
+    name = _family(shapes)
     if name is None:
         return None
     refuse_edits(path)
     keys = next(family.encoders for family in TABLE if family.name == name)
-    pieces = [Piece("Text encoder", f"{_TEXTS[key]}.safetensors", key) for key in keys]
-    vae = "SD 3.5's own" if name == "SD 3.5" else f"{_usual_vae(name)}.safetensors"
-    pieces.append(Piece(VAE, vae, _vae_kind(name)))
-    words = "t5_tokenizer" if "t5xxl" in keys else "qwen25_tokenizer"
-    pieces.append(Piece("Tokenizer", f"comfy/text_encoders/{words}", _tokenizer_kind(keys[-1])))
+    brought = texts_inside(shapes)
+    pieces = [Piece(TEXT, f"{_TEXTS[key]}.safetensors", key) for key in keys if key not in brought]
+    if not any(one.startswith(VAE_PART) for one in shapes):
+        vae = "SD 3.5's own" if name == "SD 3.5" else f"{_usual_vae(name)}.safetensors"
+        pieces.append(Piece(VAE, vae, _vae_kind(name)))
+    if keys[-1] not in ("gemma2_2b", "mistral3_24b"):  # whose own files bring it
+        words = "t5_tokenizer" if "t5xxl" in keys else "qwen25_tokenizer"
+        pieces.append(Piece(TOKENIZER, f"comfy/text_encoders/{words}", _tokenizer_kind(keys[-1])))
     return name, pieces
 
 
-def _alone(shapes: Shapes) -> str | None:
-    """The family of a transformer that stands alone in its file and that a prefix can be for."""
-    if any(name.startswith(_OTHERS) for name in shapes):
+def texts_inside(shapes: Shapes) -> Mapping[str, str]:
+    """How the names of each text encoder in a whole model's file begin, by its key."""
+    begin = dict.fromkeys(
+        name.partition(_IN_TEXTS)[0] + _IN_TEXTS
+        for name in shapes
+        if name.startswith(TEXTS) and _IN_TEXTS in name
+    )
+    keys = {
+        text_key({n.removeprefix(one): s for n, s in shapes.items() if n.startswith(one)}): one
+        for one in begin
+    }
+    return {key: one for key, one in keys.items() if key is not None}
+
+
+_IN_TEXTS = ".transformer."
+
+
+def _family(shapes: Shapes) -> str | None:
+    """The family of the transformer in a file, if a prefix can be for it."""
+    if any(name.startswith(_UNET_PARTS) for name in shapes):
         return None
     name, sizes = transformer_of(shapes), {bare(n): shape for n, shape in shapes.items()}
-    reads = sizes.get(_READS.get(name or "", ""), (0,))[-1]
-    if name == "Flux.2 Klein":
-        return _KLEIN.get(reads)
-    return None if name == "Z-Image" and reads != 2560 else name  # Lumina 2 is its kin
+    if name is None or name not in _READS:
+        return name
+    where, families = _READS[name]
+    return families.get(sizes.get(where, (0,))[-1])
 
 
 def refuse_edits(path: Path) -> None:

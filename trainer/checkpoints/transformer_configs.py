@@ -43,6 +43,24 @@ def _z_image(shapes: Shapes) -> Config:
     }
 
 
+def _lumina2(shapes: Shapes) -> Config:
+    width = shapes["x_embedder.weight"][0]
+    head, inner = (
+        shapes[f"layers.0.{name}.weight"][0] for name in ("attn.norm_q", "feed_forward.linear_1")
+    )
+    usual = inner == 4 * width  # else as many as there are: int() rounds down
+    free = {} if usual else {"multiple_of": 1, "ffn_dim_multiplier": (inner + 0.5) / (4 * width)}
+    return {
+        "hidden_size": width,
+        "num_layers": count(shapes, "layers."),
+        "num_refiner_layers": count(shapes, "noise_refiner."),
+        "num_attention_heads": width // head,
+        "num_kv_heads": shapes["layers.0.attn.to_k.weight"][0] // head,
+        "cap_feat_dim": shapes["time_caption_embed.caption_embedder.0.weight"][0],
+        **free,
+    }
+
+
 def _qwen_image(shapes: Shapes) -> Config:
     width, channels = shapes["img_in.weight"]
     return {
@@ -133,6 +151,7 @@ def _sd3(shapes: Shapes) -> Config:
 
 TRANSFORMERS: Mapping[str, Callable[[Shapes], Config]] = {
     "ZImageTransformer2DModel": _z_image,
+    "Lumina2Transformer2DModel": _lumina2,
     "QwenImageTransformer2DModel": _qwen_image,
     "Krea2Transformer2DModel": _krea2,
     "Flux2Transformer2DModel": _flux2,
@@ -162,6 +181,21 @@ _LANGUAGE: Mapping[str, tuple[str, int, Config]] = {
             **_QWEN,
             "rope_theta": 5e6,
             "rope_scaling": {"rope_type": "default", "mrope_section": [24, 20, 20]},
+        },
+    ),
+    "gemma2_2b": (
+        "gemma2",
+        256,
+        {"rms_norm_eps": 1e-6, "max_position_embeddings": 8192, "query_pre_attn_scalar": 256},
+    ),
+    "mistral3_24b": (
+        "mistral",
+        128,
+        {
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1e9,
+            "max_position_embeddings": 131072,
+            "sliding_window": None,
         },
     ),
 }

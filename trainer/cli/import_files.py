@@ -16,7 +16,7 @@ def add(verbs: Verbs) -> None:
         "import",
         run_import,
         "make a folder that every command takes out of a model's files: transformer, text "
-        "encoders, VAE",
+        "encoders, VAE, or one file with all of them",
         "apl import z_image.safetensors --text-encoder qwen_3_4b.safetensors --vae ae.safetensors "
         "--tokenizer ComfyUI/comfy/text_encoders/qwen25_tokenizer --out z-image",
     )
@@ -26,16 +26,16 @@ def add(verbs: Verbs) -> None:
         type=Path,
         metavar="FILE",
         action="append",
-        required=True,
-        help="a text encoder's safetensors; once for each",
+        default=[],
+        help="a text encoder's safetensors; once for each that FILE does not bring",
     )
-    made.add_argument("--vae", type=Path, metavar="FILE", required=True, help="the VAE's")
+    made.add_argument("--vae", type=Path, metavar="FILE", help="the VAE's, if FILE brings none")
     made.add_argument(
         "--tokenizer",
         type=Path,
         metavar="DIR",
-        required=True,
-        help="the tokenizer of the language model or T5 (ComfyUI has them in comfy/text_encoders)",
+        help="the tokenizer of the language model or T5 (ComfyUI has them in comfy/text_encoders; "
+        "files of Gemma and Mistral bring it)",
     )
     made.add_argument(
         "--out", type=arguments.out_folder, metavar="DIR", required=True, help="a new folder"

@@ -59,8 +59,9 @@ class Reader:
     def __init__(
         self, model: nn.Module, layers: Sequence[int], checkpointing: bool = False
     ) -> None:
-        self._all = len(_blocks(model)[2])
-        self._layers = [n if n >= 0 else self._all + 1 + n for n in layers]
+        whole = len(_blocks(model)[2])
+        self._normed = -1 in layers
+        self._layers = [n if n >= 0 else whole + 1 + n for n in layers]
         self.checkpointing = checkpointing
         self.model = _shortened(model, max(self._layers), checkpointing)
         _, name, self.blocks = _blocks(self.model)
@@ -76,8 +77,9 @@ class Reader:
         more = self._alone if cache is None else {self._cache: cache, "use_cache": True}
         with _outputs(self.blocks) as behind:
             out = model(inputs_embeds=embeddings, attention_mask=mask, **more)
+        last = max(self._layers) if self._normed else None
         found = [
-            out.last_hidden_state if number == self._all else behind[number - 1]
+            out.last_hidden_state if number == last else behind[number - 1]
             for number in self._layers
         ]
         return torch.cat(found, -1)

@@ -62,7 +62,7 @@ class RunRequest:
             pocket = (Path(model) / "world.json").is_file()
             preset = str(said.get("preset", "standard"))
             look = said.get("look") is True and not pocket
-            pieces = tuple(map(str, said["pieces"])) if said.get("pieces") else None
+            pieces = None if said.get("pieces") is None else tuple(map(str, said["pieces"]))
             kind = "pocket" if pocket else "checkpoint"
             into = str(said.get("into", ""))
             return RunRequest(kind, model, names, preset, look, pieces, into)
