@@ -23,7 +23,7 @@ from tokenizers.models import BPE
 
 from apl_core.errors import AplError
 from apl_trainer.checkpoints import tokenizer_inside as reading
-from apl_trainer.checkpoints.import_files import _text  # pyright: ignore[reportPrivateUsage]
+from apl_trainer.checkpoints.import_texts import imported_text
 from apl_trainer.checkpoints.tokenizer_inside import tokenizer_inside
 
 CORPUS = Path(__file__).parents[2] / "docs"
@@ -163,7 +163,7 @@ def test_a_text_encoders_file_is_read_with_its_tokenizer(
         del weights["model.norm.weight"]
     inside = {"spiece_model": data(gemma)} if kind == "Gemma2" else {"tekken_model": data(tekken())}
     save_file({**weights, **inside}, tmp_path / "x.safetensors")
-    text = _text(tmp_path / "x.safetensors")
+    text = imported_text(tmp_path / "x.safetensors")
     text.model.save_pretrained(tmp_path / "text")
     read = transformers.AutoModel.from_pretrained(tmp_path / "text", dtype=torch.float32)
     ids = torch.tensor([text.tokenizer("a photo of Ann").input_ids])

@@ -7,7 +7,6 @@ numbers.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
@@ -19,36 +18,18 @@ from typing import Any
 
 import diffusers
 import torch
-import transformers
 from diffusers.loaders import single_file_utils as renaming
-from torch import Tensor
 
 from apl_core.errors import AplError, ConfigError
 from apl_core.metadata import printable
-from apl_core.prefix import WIDTHS
 
+from .import_texts import imported_text
+from .import_weights import config_of, filled, read_weights
 from .ldm_configs import vae_config
-from .load import placed
-from .model_files import (
-    INSIDE,
-    NETWORK,
-    TEXTS,
-    VAE_PART,
-    bare,
-    language_name,
-    refuse_edits,
-    text_key,
-    texts_inside,
-    transformer_of,
-)
+from .model_files import NETWORK, VAE_PART, bare, refuse_edits, texts_inside, transformer_of
 from .pipelines import FAMILIES, KREA_LAYERS, Family
 from .safetensors_index import Contents, refuse
-from .text_encoders import new_text_model, own_names, plain_names, text_config
-from .tokenizer import openai_tokenizer
-from .tokenizer_inside import tokenizer_inside
-from .transformer_configs import TRANSFORMERS, Shapes, language_config, t5_config
-
-Weights = dict[str, Tensor]
+from .transformer_configs import TRANSFORMERS
 
 
 @dataclass(frozen=True)
@@ -132,10 +113,12 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
     _check_room(files, out)
     say(f"{printable(files.network.name)}: the transformer of {name}")
     network = _network(contents, kind)
-    texts = [_text(path) for path in files.texts]
+    texts = [imported_text(path) for path in files.texts]
     given = [text.key for text in texts]
     inside = texts_inside(contents.shapes)
-    texts += [_text(files.network, begin) for key, begin in inside.items() if key not in given]
+    texts += [
+        imported_text(files.network, begin) for key, begin in inside.items() if key not in given
+    ]
     family = _belonging(files, name, [text.key for text in texts])
     parts = {key: part for part, key in family.encoders.items()}
     vae = _vae(_vae_contents(files, contents), kind, name)
@@ -150,7 +133,7 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
         index["text_encoder_select_layers"] = KREA_LAYERS
     if family.pipeline in ("Krea2Pipeline", "Flux2KleinPipeline"):
         index["is_distilled"] = "base" not in files.network.name.lower()
-    tokenizers = [text.tokenizer or _tokenizer(text.key, files) for text in texts]
+    tokenizers = [text.words(files.tokenizer) for text in texts]
     made = out.with_name(f"{out.name}.part")  # under its own name when it is whole
     shutil.rmtree(made, ignore_errors=True)
     say("writing the transformer and the VAE")
@@ -205,140 +188,22 @@ def _belonging(files: Files, name: str, keys: list[str]) -> Family:
     )
 
 
-def _read(contents: Contents, dtype: torch.dtype = torch.bfloat16, begin: str = "") -> Weights:
-    """Weights whose names have `begin` in front, which is taken off, in a dtype.
-
-    Scaled fp8 is multiplied by its scales. AplError for others.
-    """
-    loaded = contents.load(begin)
-    found = {name.removeprefix(begin): value for name, value in loaded.items()}
-    plain: Weights = {}
-    for name, value in found.items():
-        if name.endswith((*_LEFT, *INSIDE)):
-            continue
-        if value.dtype in (torch.uint8, torch.int8):
-            raise refuse(
-                contents.path,
-                f"{printable(name, 60)} is packed ({value.dtype})",
-                "give the bf16, fp16 or scaled fp8 file that it was made from",
-            )
-        stem = name.removesuffix(".weight")
-        scale = next((found[stem + end] for end in _SCALES if stem + end in found), None)
-        if scale is not None:
-            value = value.float() * scale.float().reshape(-1, *[1] * (value.dim() - 1))
-        plain[name] = value.to(dtype)
-    return plain
-
-
-_SCALES = (".scale_weight", ".weight_scale")
-_LEFT = (*_SCALES, ".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant")
-"""What stands beside quantized weights."""
-
-
 def _network(contents: Contents, kind: _Kind) -> Any:
     begin = NETWORK[0] if contents.names(NETWORK[0]) else ""
-    weights = {bare(name): value for name, value in _read(contents, begin=begin).items()}
+    weights = {bare(name): value for name, value in read_weights(contents, begin=begin).items()}
     if kind.network in _SCALES_OF_NORMS:
         weights = {_NORM.sub(r"\1.scale", name): value for name, value in weights.items()}
     rename: Any = getattr(renaming, kind.rename) if kind.rename else dict
     weights = rename(weights)
-    config = _worked_out(contents.path, "transformer", TRANSFORMERS[kind.network], weights)
+    config = config_of(contents.path, "transformer", TRANSFORMERS[kind.network], weights)
     with torch.device("meta"):
         network = getattr(diffusers, kind.network).from_config(config)
-    return _filled(contents.path, "transformer", network, weights)
+    return filled(contents.path, "transformer", network, weights)
 
 
 _SCALES_OF_NORMS = ("FluxTransformer2DModel", "ChromaTransformer2DModel")
 _NORM = re.compile(r"((?:query|key)_norm|distilled_guidance_layer\.norms\.\d+)\.weight$")
 """What a file that ComfyUI saved calls a norm's scale."""
-
-
-def _worked_out(
-    path: Path, what: str, work: Callable[[Shapes], dict[str, Any]], weights: Weights
-) -> dict[str, Any]:
-    try:
-        return work({name: tuple(value.shape) for name, value in weights.items()})
-    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        found = f"weights of its {what} are missing ({printable(str(error), 80)})"
-        raise refuse(path, found, "download it again") from error
-
-
-def _filled(path: Path, what: str, model: Any, weights: Weights) -> Any:
-    """A model with these weights, every one in its place; AplError."""
-    return placed(path, what, model, weights, "give the file that ComfyUI's own examples name")
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A text encoder, and the tokenizer that its file brings, if it does."""
-
-    key: str
-    model: Any
-    tokenizer: Any | None = None
-
-
-def _text(path: Path, begin: str = "") -> _Text:
-    """The text encoder in a file whose names have `begin` in front."""
-    contents = Contents.of(path, [path])
-    weights = _read(contents, begin=begin)
-    if "shared.weight" in weights or "encoder.embed_tokens.weight" in weights:
-        return _Text(*_t5(path, weights))
-    if any(name.startswith("text_model.") for name in weights):
-        return _Text(*_clip(path, weights))
-    places = dict.fromkeys((begin, TEXTS * bool(begin)))
-    own = {name: contents.load(f"{at}{name}") for at in places for name in INSIDE}
-    found = {name: value for name, some in own.items() for value in some.values()}
-    return _Text(*_language(path, weights), tokenizer_inside(path, found))
-
-
-def _t5(path: Path, weights: Weights) -> tuple[str, Any]:
-    table = weights.pop("encoder.embed_tokens.weight", None)
-    if table is not None:
-        weights.setdefault("shared.weight", table)
-    config = _worked_out(path, "T5", t5_config, weights)
-    weights["encoder.embed_tokens.weight"] = weights["shared.weight"]
-    model = _empty(transformers.T5EncoderModel, config)
-    return "t5xxl", _filled(path, "T5", model, weights)
-
-
-def _clip(path: Path, weights: Weights) -> tuple[str, Any]:
-    plain = plain_names(weights)
-    config = _worked_out(path, "CLIP", lambda _: text_config(plain, quick=True), plain)
-    key = {WIDTHS[k]: k for k in ("clip_l", "clip_g")}.get(config["hidden_size"], "clip")
-    config["hidden_act"] = "quick_gelu" if key == "clip_l" else "gelu"
-    model = new_text_model(config, "text_projection.weight" in plain)
-    return key, _filled(path, "CLIP", model, own_names(model, plain))
-
-
-def _language(path: Path, weights: Weights) -> tuple[str, Any]:
-    """A language model; what it sees pictures with, and its output layer, are left away.
-
-    Of Mistral's the file for Flux.2 has the 30 layers that are read, and no norm behind them.
-    """
-    read = {
-        language_name(name): value
-        for name, value in weights.items()
-        if not name.removeprefix("model.").startswith(_UNREAD)
-    }
-    key = text_key({name: tuple(value.shape) for name, value in weights.items()})
-    if key is None:
-        fix = "give a Qwen, Gemma, Mistral, T5 or CLIP file"
-        raise refuse(path, "it is not a text encoder that is known", fix)
-    if key == "mistral3_24b":
-        read.setdefault("norm.weight", torch.ones(5120, dtype=torch.bfloat16))
-    config = _worked_out(path, key, lambda shapes: language_config(key, shapes), read)
-    model = _empty(transformers.AutoModel.from_config, config)
-    return key, _filled(path, key, model, read)
-
-
-_UNREAD = ("visual.", "vision_", "multi_modal_projector.", "lm_head.")
-
-
-def _empty(kind: Any, config: dict[str, Any]) -> Any:
-    """A text model without its weights, on the meta device."""
-    made = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
-    with torch.device("meta"):
-        return kind(made)
 
 
 def _vae_contents(files: Files, contents: Contents) -> tuple[Contents, str]:
@@ -357,7 +222,7 @@ def _vae_contents(files: Files, contents: Contents) -> tuple[Contents, str]:
 def _vae(given: tuple[Contents, str], kind: _Kind, name: str) -> Any:
     contents, begin = given
     path = contents.path
-    weights = _read(contents, torch.float32, begin)  # as it runs
+    weights = read_weights(contents, torch.float32, begin)  # as it runs
     if name in ("Qwen-Image", "Krea 2"):
         if "encoder.conv1.weight" in weights:  # in Wan's own names
             weights = renaming.convert_wan_vae_to_diffusers(weights)
@@ -365,7 +230,7 @@ def _vae(given: tuple[Contents, str], kind: _Kind, name: str) -> Any:
             vae = diffusers.AutoencoderKLQwenImage(
                 base_dim=weights["encoder.conv_in.weight"].shape[0]
             )
-        return _filled(path, "VAE", vae, weights)
+        return filled(path, "VAE", vae, weights)
     scaling, shift = kind.scaling
     config = {**vae_config(contents, scaling, begin), "shift_factor": shift}
     for side in ("quant_conv", "post_quant_conv"):
@@ -378,32 +243,4 @@ def _vae(given: tuple[Contents, str], kind: _Kind, name: str) -> Any:
         renamed |= {n: v for n, v in weights.items() if n.startswith("bn.")}
     with torch.device("meta"):
         vae = of.from_config(config)
-    return _filled(path, "VAE", vae, renamed)
-
-
-def _tokenizer(key: str, files: Files) -> Any:
-    if key.startswith("clip_"):
-        words = copy.deepcopy(openai_tokenizer())  # others share it
-        words.pad_token = "<|endoftext|>" if key == "clip_l" else "!"
-        return words
-    given = files.tokenizer
-    if given is None:
-        raise ConfigError(
-            f"import {printable(files.network.name)}",
-            f"the file of {key} brings no tokenizer",
-            f"give a folder with it: --tokenizer DIR. {_WHERE}",
-        )
-    try:
-        return transformers.AutoTokenizer.from_pretrained(given, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise AplError(
-            f"read the tokenizer in {printable(str(given))}",
-            printable(str(error), 120),
-            f"give a folder with the tokenizer of the language model. {_WHERE}",
-        ) from error
-
-
-_WHERE = (
-    "ComfyUI has Qwen's and T5's in comfy/text_encoders/qwen25_tokenizer and t5_tokenizer; files "
-    "of Gemma and Mistral that ComfyUI's examples name bring their own"
-)
+    return filled(path, "VAE", vae, renamed)
