@@ -28,6 +28,7 @@ from apl_trainer.evaluation.conditions import Condition
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.metrics import PendingImages, PromptSet, figures
 from apl_trainer.pocket.model import PocketModel, WorldModel, load_pocket
+from apl_trainer.pocket.recognizer import Reading
 from apl_trainer.pocket.render_pool import Rendered, RenderPool
 from apl_trainer.pocket.train import PocketOrigin, pocket_run
 from apl_trainer.pocket.world import World
@@ -47,6 +48,9 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
     "seconds": ("seconds", False),
 }
 """Title of each figure, and whether more is better."""
+
+SECOND = "second."
+"""In front of the figures that another recognizer gives for the same pictures."""
 
 NONE, FLOOR = "no prefix", "a person in the name's place"
 
@@ -135,20 +139,29 @@ NAME_REPLACED = Condition(FLOOR, rewrite=lambda q: q.request(PERSON), free=True,
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """Draws the prompts of a world and counts what the recognizer sees."""
+    """Draws the prompts of a world and counts what the recognizer sees, and what `second` sees."""
 
     prompts: PromptSet
+    second: Callable[[Tensor], Reading] | None = None
 
     @staticmethod
-    def of(world: World) -> Measure:
+    def of(world: World, second: Callable[[Tensor], Reading] | None = None) -> Measure:
         """64 + 64 names with two seeds, 256 name-free people and 256 scenes of things."""
-        return Measure(PromptSet.of(world, 64, 2, 256))
+        return Measure(PromptSet.of(world, 64, 2, 256), second)
 
     def __call__(
         self, renderer: RenderPool, rows: Rows | None, asked: Condition = FREE
     ) -> dict[str, float]:
-        """The figures of `COLUMNS` that are seen in pictures."""
+        """The figures of `COLUMNS` that are seen in pictures; the second's behind `SECOND`."""
         drawn = PendingImages(renderer.submit(asked.requests(self.prompts), rows)).result(int)
+        found = self._seen(drawn, asked)
+        if self.second is not None:
+            with torch.no_grad():
+                again = Rendered(drawn.pictures, self.second(drawn.pictures))
+            found |= {SECOND + key: value for key, value in self._seen(again, asked).items()}
+        return found
+
+    def _seen(self, drawn: Rendered, asked: Condition) -> dict[str, float]:
         values = {key: mean.value for key, mean in figures(drawn, asked, self.prompts).items()}
         values["diversity"] = diversity(drawn, [q.subject for q in self.prompts.named])
         return {key: values[key] for key in COLUMNS if key in values}
@@ -179,12 +192,14 @@ def run(
     workers: int,
     say: Callable[[str], None],
     load: Callable[[Path], WorldModel] = load_pocket,
+    second: Callable[[Tensor], Reading] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Learn and measure every variant with every seed; writes `figures.json` and says a table.
 
-    A killed run goes on where it was. Seconds are those of one process and one thread.
+    A killed run goes on where it was. Seconds are those of one process and one thread. A `second`
+    recognizer reads the same pictures, for a table of its own.
     """
-    measure, record = Measure.of(model.world), Record(out / "figures.json")
+    measure, record = Measure.of(model.world, second), Record(out / "figures.json")
     with RenderPool(model.folder, EVALUATION_STEPS, workers, load) as renderer:
         for asked in (FREE, NAME_REPLACED):
             record.get(asked.title, lambda asked=asked: measure(renderer, None, asked))
@@ -202,6 +217,8 @@ def run(
                 record.get(f"{name}, seed {seed}", learned)
                 say(f"{name}, seed {seed}")
     say(table(record.found, variants, seeds).text())
+    if second is not None:
+        say(table(record.found, variants, seeds, SECOND).text())
     return record.found
 
 
@@ -219,22 +236,30 @@ def diversity(drawn: Rendered, names: Sequence[str]) -> float:
 
 
 def table(
-    found: Mapping[str, Mapping[str, float]], variants: Mapping[str, Variant], seeds: Sequence[int]
+    found: Mapping[str, Mapping[str, float]],
+    variants: Mapping[str, Variant],
+    seeds: Sequence[int],
+    reader: str = "",
 ) -> Table:
-    """Median and worst of the seeds, a line each."""
-    rows = [[one, *(_cell(found[one].get(key), key) for key in COLUMNS)] for one in (NONE, FLOOR)]
+    """Median and worst of the seeds, a line each; `reader` is `SECOND` for the other recognizer."""
+    columns = [key for key in COLUMNS if not reader or key not in ("name_left", "seconds")]
+    rows = [
+        [one, *(_cell(found[one].get(reader + key), key) for key in columns)]
+        for one in (NONE, FLOOR)
+    ]
     for name in variants:
         runs = [found[f"{name}, seed {seed}"] for seed in seeds]
         for title, choose in (("median", statistics.median), ("worst", None)):
             cells: list[str] = []
-            for key, (_, more) in COLUMNS.items():
-                values = [one[key] for one in runs if key in one]
-                pick = choose or (min if more else max)
+            for key in columns:
+                values = [one[reader + key] for one in runs if reader + key in one]
+                pick = choose or (min if COLUMNS[key][1] else max)
                 cells.append(_cell(pick(values) if values else None, key))
             rows.append([f"{name}, {title}", *cells])
-    titles = ("", *(title for title, _ in COLUMNS.values()))
+    titles = ("", *(COLUMNS[key][0] for key in columns))
     about = f"Percent; seeds {', '.join(map(str, seeds))}; 64 + 64 names x 2, 256 + 256 prompts."
-    return Table("What the recipe reaches", about, titles, rows)
+    title = "Read by the second recognizer" if reader else "What the recipe reaches"
+    return Table(title, about, titles, rows)
 
 
 def _cell(value: float | None, key: str) -> str:

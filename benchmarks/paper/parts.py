@@ -63,7 +63,12 @@ def largest(means: Sequence[Mean]) -> Mean:
 def reader_part(bench: Experiment) -> Result:
     """How well the recognizer reads renders that it never saw."""
     count = min(_RENDERS, 20 * bench.plan.names)
-    return Result({f"reader.{k}": m for k, m in read_renders(bench.model, count).items()})
+    return Result(
+        {
+            f"reader.{k}": m
+            for k, m in read_renders(bench.model.recognizer, bench.model.world, count).items()
+        }
+    )
 
 
 def _paper(bench: Experiment) -> PromptSet:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from apl_core.atomic import write_text
 from apl_trainer.evaluation.conditions import Condition
@@ -15,7 +17,9 @@ from apl_trainer.pocket.eval_prompts import UNKNOWN
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.metrics import PromptSet, figures
 from apl_trainer.pocket.model import ETA, GUIDANCE, GUIDED, PocketModel, load_pocket
+from apl_trainer.pocket.recognizer import Reading
 from apl_trainer.pocket.render_pool import Rendered, RenderPool
+from apl_trainer.pocket.world import World
 from apl_trainer.statistics import Mean, mean
 
 from .dataset import invent
@@ -44,7 +48,7 @@ def write_card(folder: Path) -> Path:
             [f.result() for f in renderer.submit(condition.requests(prompts), condition.rows)]
         )
     base = figures(drawn, condition, prompts)
-    reads = read_renders(model)
+    reads = read_renders(model.recognizer, model.world)
     flat = {
         **{k: base[k].value for k in _BASE},
         **{f"reads.{k}": m.value for k, m in reads.items()},
@@ -55,15 +59,17 @@ def write_card(folder: Path) -> Path:
     return path
 
 
-def read_renders(model: PocketModel, count: int = 2000) -> dict[str, Mean]:
-    """How often the recognizer is right on renders that it never saw."""
-    rng = np.random.default_rng([model.world.seed, 77])
+def read_renders(
+    recognizer: Callable[[Tensor], Reading], world: World, count: int = 2000
+) -> dict[str, Mean]:
+    """How often a recognizer is right on renders that it never saw."""
+    rng = np.random.default_rng([world.seed, 77])
     half = count // 2
-    subjects = invent(model.world, model.world.people, (half, half // 2, half // 2), rng)
+    subjects = invent(world, world.people, (half, half // 2, half // 2), rng)
     pictures = torch.from_numpy(subjects.draw(rng, lambda n: None)).float() / 255
     labels = subjects.labels()
     with torch.no_grad():
-        scores = [model.recognizer(part).scores for part in pictures.split(250)]
+        scores = [recognizer(part).scores for part in pictures.split(250)]
     found: dict[str, Mean] = {}
     for head, label in labels.heads.items():
         best = torch.cat([s[head] for s in scores]).argmax(1).numpy()

@@ -40,7 +40,7 @@ def heads_loss(scores: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def recognizer_loss(model: Recognizer, pictures: Tensor, labels: Labels) -> Loss:
+def recognizer_loss(model: nn.Module, pictures: Tensor, labels: Labels) -> Loss:
     """Read augmented pictures (N, 3, 32, 32) in bytes; a fifth of each batch is broken ones."""
     destroyed = torch.from_numpy(
         broken_pictures(

@@ -35,6 +35,17 @@ def add(verbs: Verbs) -> None:
     )
     add_workers(build)
     _add_models(build)
+    second = verb(
+        inner,
+        "recognizer",
+        run_recognizer,
+        "make the second recognizer, which reads the figures of `apl zoo bench` again",
+        "apl zoo recognizer --minutes 20",
+    )
+    second.add_argument(
+        "--minutes", type=arguments.minutes, default=20.0, help="time to train, on one core"
+    )
+    _add_models(second)
     bench = verb(
         inner,
         "bench",
@@ -134,6 +145,23 @@ def run_build(given: argparse.Namespace) -> int:
     return 0
 
 
+def run_recognizer(given: argparse.Namespace) -> int:
+    """Build the second recognizer, and say how often it is right."""
+    import torch
+
+    from apl_trainer.pocket.model import load_pocket
+
+    from ..pocket_build.card import read_renders
+    from .second import build
+
+    torch.set_num_threads(1)
+    world = load_pocket().world
+    found = read_renders(build(world, given.models, given.minutes), world)
+    print("Right on renders that it never saw, percent:")
+    print(", ".join(f"{head} {mean.percent()}" for head, mean in found.items()))
+    return 0
+
+
 def run_bench(given: argparse.Namespace) -> int:
     """Learn and measure on members."""
     from apl_core.training.config import TrainConfig
@@ -143,6 +171,8 @@ def run_bench(given: argparse.Namespace) -> int:
     from .build import Loader
     from .card import read_card
     from .members import MEMBERS
+    from .second import is_built
+    from .second import load as load_second
 
     built = [name for name in MEMBERS if read_card(given.models / name)]
     if lacking := [name for name in given.names if name not in built]:
@@ -156,7 +186,8 @@ def run_bench(given: argparse.Namespace) -> int:
         print(name)
         load = Loader(given.rows)
         model, out = load(given.models / name), given.out / name / given.rows
-        run(model, variants, given.seeds, out, workers(given), print, load)
+        again = load_second(model.world, given.models) if is_built(given.models) else None
+        run(model, variants, given.seeds, out, workers(given), print, load, again)
         if given.eraser:
             from .eraser import measured
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from apl_core.training.config import TrainConfig
+from apl_trainer.pocket.metrics import PromptSet
+from apl_trainer.pocket.model import load_pocket
 from apl_trainer.pocket.recognizer import Reading
-from apl_trainer.pocket.render_pool import Rendered
-from benchmarks.recipe import FLOOR, NONE, Record, Variant, diversity, table
+from apl_trainer.pocket.render_pool import Rendered, RenderPool
+from benchmarks.recipe import FLOOR, NONE, SECOND, Measure, Record, Variant, diversity, table
 
 
 def test_diversity_is_the_distance_of_faces_of_different_names() -> None:
@@ -45,3 +47,19 @@ def test_a_table_has_the_median_and_the_worst_of_the_seeds() -> None:
     people, left = shown.columns.index("people"), shown.columns.index("held-out")
     assert [row[people] for row in shown.rows[2:]] == ["80.0", "70.0"]
     assert [row[left] for row in shown.rows[2:]] == ["2.0", "4.0"]
+
+
+def test_a_second_recognizer_reads_the_same_pictures() -> None:
+    model = load_pocket()
+    prompts = PromptSet.of(model.world, 2, 1, 2)
+    with RenderPool(model.folder, 2, 1) as renderer:
+        found = Measure(prompts, model.recognizer)(renderer, None)
+        nobody = Measure(prompts, lambda pictures: model.recognizer(pictures.flip(0)))(
+            renderer, None
+        )
+    own = {key: value for key, value in found.items() if not key.startswith(SECOND)}
+    assert own and found == own | {SECOND + key: value for key, value in own.items()}
+    assert {key: nobody[key] for key in own} == own and nobody != found
+    runs = {NONE: found, FLOOR: found, "recipe, seed 0": nobody | {"name_left": 0.01}}
+    shown = table(runs, {"recipe": Variant(TrainConfig())}, [0], SECOND)
+    assert "name left" not in shown.columns and shown.rows[0][3:5] != shown.rows[2][3:5]

@@ -37,7 +37,7 @@ def test_the_weights_are_small_enough_for_a_repository() -> None:
 
 
 def test_the_recognizer_reads_renders_it_never_saw(model: PocketModel) -> None:
-    reads = read_renders(model, 400)
+    reads = read_renders(model.recognizer, model.world, 400)
     assert reads["identity"].value > 0.97
     assert reads["gender"].value > 0.97
     assert reads["kind"].value > 0.95

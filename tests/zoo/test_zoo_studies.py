@@ -6,13 +6,19 @@ import importlib.util
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from apl_core.errors import AplError
 from apl_core.prefix import Rows
 from apl_trainer.models.language import LanguageEncoder
 from apl_trainer.models.transformer import FlowDenoiser
 from apl_trainer.pocket.model import WorldModel, load_pocket
+from benchmarks.pocket_build.card import read_renders
+from benchmarks.pocket_build.dataset import invent
+from benchmarks.pocket_build.losses import recognizer_loss
+from benchmarks.zoo import second
 from benchmarks.zoo.attack import WORD, Effort, WordEncoder, steps_to_return
 from benchmarks.zoo.eraser import erased, reader
 from benchmarks.zoo.members import MEMBERS
@@ -94,3 +100,31 @@ def test_an_attack_counts_its_steps_and_knows_when_it_failed() -> None:
     assert steps_to_return(model, person, None, 0.0, effort, 0) == 1
     prefix = rows(model.encoder, 4, 1, 3)  # pyright: ignore[reportArgumentType]
     assert math.isinf(steps_to_return(model, person, prefix, 1.1, effort, 0))
+
+
+def test_the_second_recognizer_is_kept_and_read_again(tmp_path: Path) -> None:
+    world = POCKET.world
+    with pytest.raises(AplError, match="apl zoo recognizer"):
+        second.load(world, tmp_path)
+    made = second.build(world, tmp_path, 0.01, counts=(1, 40, 40))
+    again, pictures = second.load(world, tmp_path), torch.rand(2, 3, 32, 32)
+    assert torch.equal(again(pictures).embedding, made(pictures).embedding)
+    assert set(read_renders(made, world, 40)) == set(made(pictures).scores)
+
+
+def test_the_second_recognizer_learns() -> None:
+    rng = np.random.default_rng(0)
+    subjects = invent(POCKET.world, POCKET.world.people, (len(POCKET.world.people), 40, 40), rng)
+    pictures = torch.from_numpy(subjects.draw(rng, lambda n: None))
+    torch.manual_seed(0)
+    network = second.SecondRecognizer(len(POCKET.world.people))
+    loss_of = recognizer_loss(network, pictures, subjects.labels())
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    losses: list[float] = []
+    for step in range(12):
+        loss = loss_of(torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
