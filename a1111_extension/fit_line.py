@@ -45,8 +45,10 @@ _TABS = ("txt2img", "img2img")
 def follow(host: Host) -> Callable[..., None]:
     """What the webui calls for each component of its page: keeps the lines true.
 
-    They are written anew when another checkpoint is chosen, by hand or by a preset, and when a
-    picture was drawn, which is when a Forge loads what was chosen.
+    They are written anew when another checkpoint is chosen, by hand or by a preset, and when
+    another picture was drawn, which is when a Forge loads what was chosen. The box of a picture's
+    facts tells that: HTML, as the log under it, says in gradio 4 that it has changed whenever
+    anything on the page has, which writing a line is.
     """
 
     def again(name: object, start: object, end: object, *lists: object) -> str:
@@ -58,13 +60,13 @@ def follow(host: Host) -> Callable[..., None]:
         page = importlib.import_module("gradio.context").Context.root_block.blocks.values()
         named = {one.elem_id: one for one in page if one.elem_id}
         choosers = [named[one] for one in _CHOOSERS if one in named]
-        logs = [named[one] for tab in _TABS if (one := f"html_log_{tab}") in named]
+        drawn = [named[one] for tab in _TABS if (one := f"generation_info_{tab}") in named]
         for tab in _TABS:
             ours = [f"script_{tab}_apl_{part}" for part in ("prefix", "start", "end", "fit")]
             if not named.keys() >= set(ours):
                 continue
             *said, line = (named[one] for one in ours)
-            for source in (*choosers, *logs):
+            for source in (*choosers, *drawn):
                 given = [*said, *choosers]
                 source.change(again, given, [line], **AT_ONCE)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,31 @@ def add(verbs: Verbs) -> None:
     train.add_argument("--device", help="cuda, cpu ... (the GPU if there is one)")
     train.add_argument(
         "--out", type=arguments.out_folder, default="bench/train", help="folder for the figures"
+    )
+    peers = verb(
+        inner,
+        "peers",
+        run_peers,
+        "our training step beside diffusers' and kohya's textual inversion, on a random SD 1.5",
+        "apl bench peers --peers ~/.cache/apl-peers --out bench/peers",
+    )
+    peers.add_argument(
+        "--peers",
+        type=Path,
+        default=Path(os.environ.get("APL_PEERS_DIR", "~/.cache/apl-peers")).expanduser(),
+        help="folder of their checkouts and environments ($APL_PEERS_DIR)",
+    )
+    peers.add_argument("--size", type=arguments.whole(64, 1024), default=128, help="of pictures")
+    peers.add_argument("--batch", type=arguments.whole(3, 64), default=3, help="samples of a step")
+    peers.add_argument(
+        "--steps",
+        type=arguments.whole(1, 1000),
+        nargs=2,
+        default=[2, 6],
+        help="of the short and of the long run",
+    )
+    peers.add_argument(
+        "--out", type=arguments.out_folder, default="bench/peers", help="folder for the figures"
     )
     add_studies(inner)
     fuzz = verb(
@@ -213,6 +239,14 @@ def run_train(given: argparse.Namespace) -> int:
     device = own_device(given.device)
     found = run(given.out, given.side, given.batch, given.rounds, device, _say)
     print(json.dumps(found, indent=1, sort_keys=True))
+    return 0
+
+
+def run_peers(given: argparse.Namespace) -> int:
+    """Run `bench peers`."""
+    from .peers import run
+
+    run(given.out, given.peers, given.size, given.batch, given.steps, _say)
     return 0
 
 

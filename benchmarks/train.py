@@ -54,7 +54,7 @@ SDXL: dict[str, Any] = {
 }
 """The published architectures, as arguments for UNet2DConditionModel."""
 
-_CLIP_L = {
+CLIP_L = {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
@@ -192,7 +192,7 @@ def step_times(
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     unet = random_network(lambda: UNet2DConditionModel(**unet_config), dtype, device)
-    config: dict[str, Any] = {**_CLIP_L, "bos_token_id": 49406, "eos_token_id": 49407}
+    config: dict[str, Any] = {**CLIP_L, "bos_token_id": 49406, "eos_token_id": 49407}
     text = random_network(lambda: CLIPTextModel(CLIPTextConfig(**config)), torch.float32, device)
     encoder = ReferenceEncoder([ClipTower("clip_l", text, _Words(), 49407)])
     denoiser = UnetDenoiser(unet, Schedule.scaled_linear(), "eps")

@@ -19,6 +19,7 @@ import pytest
 from comfyui_host import Graph, Host, Refused, txt2img, txt2img_sdxl
 from comfyui_thin import ALLOWED, FILES, file_of, prefix
 from lora_file import write_lora
+from PIL import Image
 
 from apl_core.trace import TraceReader
 from apl_trainer.verify.case import Case
@@ -64,6 +65,10 @@ def started(source: Path, base: Path, **environment: str) -> Host:
     comfyui_thin.pack(base)
     comfyui_thin.write_prefixes(base)
     write_lora(base / "models" / "loras" / "random_lora.safetensors")
+    pictures = base / "input" / "pictures"
+    pictures.mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(pictures / "one.png")
+    (pictures / "one.txt").write_text("a photo of Ada Lovelace")
     trace = {"APL_TRACE": str(base / "trace.jsonl"), "APL_TRACE_KEY": KEY}
     return Host(source, base, env={**trace, "FAMILIES": ",".join(WALKED), **environment})
 
@@ -140,7 +145,7 @@ class Walk:
         for family in self.families:
             if family != "SD 1.x" and re.search("Merge|Save", name):
                 continue  # what it makes of a thin text encoder is as large as of a real one
-            named = MADE_FOR.get(name) == family or family.split()[0].replace("-", "") in name
+            named = MADE_FOR.get(name) == family or family in named_like(name)
             if family not in WIDE and not named:
                 continue
             if pictures and family in ("SD 1.x", "Flux.1", "SD 3.5"):
@@ -177,6 +182,11 @@ class Walk:
         return dict(self.said)
 
 
+def named_like(name: str) -> list[str]:
+    """The families that a node is named like: an older host may have the node and not those."""
+    return [one for one in ("SDXL", *WALKED) if one.split()[0].replace("-", "") in name]
+
+
 def verdict_of(message: str) -> str:
     """Whether a message is this project's or the host's own."""
     return f"{REFUSED if 'Fix: ' in message else FAILED}: {message[:300]}"
@@ -200,6 +210,7 @@ def judged(walk: Walk) -> None:
         for name in sorted(walk.nodes)
         if takes(walk.nodes, name, "CLIP")
         and not name.startswith(OURS)
+        and set(named_like(name) or walk.families) & set(walk.families)
         and (walk.applied or "Save" not in name)  # what it saves is no picture
     ]
     for name in readers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import webui_hosts
 from a1111_host import Webui
@@ -52,6 +54,26 @@ def test_tick_generate_paste_and_an_error(newer: Webui) -> None:
         page.until(f"{CHOSEN} === 'wrong_family'")
         assert "clip_" not in generate(page, "SD 2.x")
         assert page.run(PICTURES) == 0
+
+
+def test_a_page_at_rest_asks_for_nothing(newer: Webui) -> None:
+    """In gradio 4 HTML says that it has changed whenever a page has: writing then never ends."""
+    require_browser(newer.name.lower())
+    with Browser(1400, 1400) as page:
+        opened(page, newer)
+        page.click(f"{BOX} .label-wrap")
+        page.until(TICKED)
+        choose(page, "bracket")
+        page.until(FITS)
+        page.run("performance.setResourceTimingBufferSize(5000)")
+        time.sleep(5)  # what the page asks when it opens
+        page.run("performance.clearResourceTimings()")
+        time.sleep(5)
+        asked = page.run(
+            "return performance.getEntriesByType('resource').map(one => one.name)"
+            ".filter(one => /predict|queue\\/(join|data)/.test(one))"
+        )
+    assert not asked
 
 
 def test_cards_grid_and_settings(newer: Webui) -> None:

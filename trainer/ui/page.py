@@ -19,14 +19,20 @@ from .run_status import RunStatus
 
 log = logging.getLogger("apl")
 
-SECONDS = 1.5
-"""How often an open page asks for news."""
+SECONDS, _LARGE, _SLOWER = 1.5, 5000, 4
+"""How often an open page asks for news; one of so many elements, so many times more seldom.
+
+Whatever an event brings, gradio goes through all elements of a page: a webui's has 11,000.
+"""
 
 _TICK = (
-    "if (!window.aplTicking) window.aplTicking = setInterval(() => {"
+    "if (!window.aplTicking) window.aplTicking = setTimeout(function news() {"
     "const tick = document.querySelector('#apl_tick');"
     "const seen = document.querySelector('#apl_status')?.offsetParent;"  # not another tab's page
-    f"if (tick && seen && !document.hidden) tick.click()}}, {round(1000 * SECONDS)})"
+    "if (tick && seen && !document.hidden) tick.click();"
+    f"const large = document.getElementsByTagName('*').length > {_LARGE};"
+    f"setTimeout(news, {round(1000 * SECONDS)} * (large ? {_SLOWER} : 1))"
+    f"}}, {round(1000 * SECONDS)})"
 )
 _ABOUT = {
     "pocket": "Cartoon faces of people who do not exist. A prefix is learned and measured on this "

@@ -1,0 +1,274 @@
+"""Our training step beside the textual inversion of other trainers, each a program of its own.
+
+Every program runs twice on one random SD 1.5 of the published size and on the same pictures, for a
+few steps and for more: what the longer run needs more of the processor is the cost of its steps,
+whatever a program does before and behind them. Memory is the most that the longer run held.
+
+Peers are looked for in a folder, each with the interpreter of its own environment:
+
+    diffusers/examples/textual_inversion/textual_inversion.py   venv-diffusers/bin/python
+    sd-scripts/train_textual_inversion.py                       venv-kohya/bin/python
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from apl_core.atomic import write_text
+from apl_core.errors import AplError
+from apl_trainer.checkpoints.tokenizer import openai_tokenizer, write_vocabulary
+from apl_trainer.metadata_jsonl import CaptionedPicture, write_metadata
+from apl_trainer.report.page import Table
+
+from .train import CLIP_L, SD15, Say, random_network
+
+NAMES = ("Ann Lee", "Bo Marsh", "Cy Novak", "Di Okoye")
+_PER_KIND = 4
+_VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+}
+_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+_CLIP = "openai/clip-vit-large-patch14"
+
+
+@dataclass(frozen=True)
+class Materials:
+    """A random SD 1.5, pictures in the forms that the programs read, and a tokenizer's cache."""
+
+    model: Path
+    pictures: Path
+    dataset: Path
+    kohya: Path
+    tokenizers: Path
+
+    @staticmethod
+    def made(folder: Path, size: int) -> Materials:
+        """Write them all into a folder; what is there stays."""
+        found = Materials(*(folder / part for part in ("model", "plain", "data", "kohya", "words")))
+        if not (found.model / "model_index.json").exists():
+            _write_model(found.model, size)
+            words = found.tokenizers / _CLIP.replace("/", "_")
+            words.mkdir(parents=True)
+            write_vocabulary(words)  # which every version of transformers reads
+            config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}
+            write_text(words / "tokenizer_config.json", json.dumps(config))
+        rng = np.random.default_rng(0)
+        rows: list[CaptionedPicture] = []
+        for kind in ("identity", "things", "people"):
+            for number in range(_PER_KIND):
+                picture = Image.fromarray(rng.integers(0, 255, (size, size, 3), np.uint8))
+                name = NAMES[number] if kind == "identity" else ""
+                text = {
+                    "identity": f"a photo of {name}",
+                    "things": f"a photo of {number + 2} red houses",
+                    "people": f"a photo of an old woman with {number + 2} hats",
+                }[kind]
+                file = f"{kind}-{number}.png"
+                for place in (found.pictures, found.dataset, found.kohya / "10_person"):
+                    place.mkdir(parents=True, exist_ok=True)
+                    picture.save(place / file)
+                neutral = "a photo of a person" if name else ""
+                rows.append(CaptionedPicture(file, text, kind, name, neutral))
+        write_metadata(found.dataset, rows)
+        return found
+
+
+def _write_model(folder: Path, size: int) -> None:
+    device, dtype = torch.device("cpu"), torch.float32
+    words = copy.deepcopy(openai_tokenizer())  # others share it
+    words.model_max_length = 77
+    clip = {**CLIP_L, "bos_token_id": 49406, "eos_token_id": 49407, "hidden_act": "quick_gelu"}
+    pipe = StableDiffusionPipeline(
+        vae=random_network(lambda: AutoencoderKL(**_VAE), dtype, device),
+        text_encoder=random_network(lambda: CLIPTextModel(CLIPTextConfig(**clip)), dtype, device),
+        tokenizer=words,
+        unet=random_network(
+            lambda: UNet2DConditionModel(**{**SD15, "sample_size": size // 8}), dtype, device
+        ),
+        scheduler=DDIMScheduler(
+            **_BETAS, steps_offset=1, clip_sample=False, set_alpha_to_one=False
+        ),
+        safety_checker=None,  # pyright: ignore[reportArgumentType]
+        feature_extractor=None,  # pyright: ignore[reportArgumentType]
+        requires_safety_checker=False,
+    )
+    pipe.save_pretrained(folder)
+
+
+Command = Callable[[Materials, Path, int, int, int], Sequence[object]]
+"""Arguments behind the interpreter: materials, a folder to write in, steps, batch, size."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A trainer: what it needs in the folder of peers, its environment, and its command."""
+
+    title: str
+    script: str
+    python: str
+    command: Command
+
+    def ready(self, peers: Path) -> bool:
+        """Whether it lies there."""
+        return not self.script or all((peers / one).exists() for one in (self.script, self.python))
+
+
+def _ours(*more: str) -> Command:
+    def command(given: Materials, out: Path, steps: int, batch: int, size: int) -> Sequence[object]:
+        kinds = {"identity": max(batch // 3, 1), "things": batch // 3}
+        kinds["people"] = batch - sum(kinds.values())
+        sized = [f"--batch-{kind}={count}" for kind, count in kinds.items()]
+        kept = f"--target-cache={4 * batch}"  # before the first step, in both runs
+        wanted = [*sized, kept] if "paper" not in more else []
+        return (
+            *("-m", "apl_trainer", "train", "--model", given.model, "--data", given.dataset),
+            *(
+                "--out",
+                out / "run",
+                "--steps",
+                steps,
+                "--size",
+                size,
+                "--device",
+                "cpu",
+                "--validate-every=0",
+                *wanted,
+                *more,
+            ),
+        )
+
+    return command
+
+
+def _diffusers(given: Materials, out: Path, steps: int, batch: int, size: int) -> Sequence[object]:
+    return (
+        "diffusers/examples/textual_inversion/textual_inversion.py",
+        *("--pretrained_model_name_or_path", given.model, "--train_data_dir", given.pictures),
+        *("--placeholder_token", "[apl]", "--initializer_token", "person"),
+        *("--resolution", size, "--train_batch_size", batch, "--max_train_steps", steps),
+        *("--output_dir", out, "--logging_dir", "logs", "--lr_warmup_steps", 0),
+    )
+
+
+def _kohya(given: Materials, out: Path, steps: int, batch: int, size: int) -> Sequence[object]:
+    return (
+        "sd-scripts/train_textual_inversion.py",
+        *("--pretrained_model_name_or_path", given.model, "--train_data_dir", given.kohya),
+        *("--tokenizer_cache_dir", given.tokenizers, "--output_dir", out, "--output_name", "x"),
+        *("--resolution", f"{size},{size}", "--train_batch_size", batch),
+        *("--max_train_steps", steps, "--token_string", "apl", "--init_word", "person"),
+        *("--use_object_template", "--cache_latents", "--sdpa", "--mixed_precision", "no"),
+        *("--max_data_loader_n_workers", 0, "--save_model_as", "safetensors"),
+    )
+
+
+def programs() -> Mapping[str, Program]:
+    """All that are compared, ours first."""
+    kohya = "sd-scripts/train_textual_inversion.py"
+    diffusers = "diffusers/examples/textual_inversion/textual_inversion.py"
+    return {
+        "ours": Program("ours, the teacher's predictions kept", "", "", _ours()),
+        "ours.anew": Program("ours, predicted anew", "", "", _ours("--target-cache=0")),
+        "paper": Program("the paper's step", "", "", _ours("--recipe", "paper")),
+        "diffusers": Program(
+            "diffusers' example", diffusers, "venv-diffusers/bin/python", _diffusers
+        ),
+        "kohya": Program("kohya's sd-scripts", kohya, "venv-kohya/bin/python", _kohya),
+    }
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a program took: seconds of the processor and GiB at most."""
+
+    seconds: float
+    gib: float
+
+
+def spend(program: Program, peers: Path, given: Materials, run: tuple[int, int, int]) -> Spent:
+    """Run a program for (steps, batch, size); AplError with the end of what it said."""
+    steps, batch, size = run
+    python = str(peers / program.python) if program.script else sys.executable
+    with tempfile.TemporaryDirectory(prefix="apl-peers-") as folder:
+        out = Path(folder)
+        words = [str(word) for word in program.command(given, out, steps, batch, size)]
+        if program.script:
+            words[0] = str(peers / program.script)
+        root = str((peers / program.script).parent) if program.script else str(Path.cwd())
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": root}
+        env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        with (out / "said.txt").open("w+", encoding="utf-8") as said:
+            process = subprocess.Popen(
+                [python, *words], stdout=said, stderr=subprocess.STDOUT, env=env, cwd=root
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            said.seek(0)
+            if process.returncode != 0:
+                raise AplError(
+                    f"run {program.title} for {steps} steps",
+                    f"it ended with {process.returncode}: {said.read()[-1500:]}",
+                    "see what it said; docs/training.md names the versions that were tried",
+                )
+    return Spent(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 2**30)
+
+
+def run(
+    out: Path, peers: Path, size: int, batch: int, steps: Sequence[int], say: Say
+) -> dict[str, dict[str, float]]:
+    """Measure all that lie in `peers`; writes figures.json into `out` and says a table."""
+    out.mkdir(parents=True, exist_ok=True)
+    few, many = steps
+    given = Materials.made(out / "materials", size)
+    found: dict[str, dict[str, float]] = {}
+    for name, program in programs().items():
+        if not program.ready(peers):
+            say(f"{program.title}: not in {peers}")
+            continue
+        samples = 1 if name == "paper" else batch
+        short, long = (spend(program, peers, given, (n, batch, size)) for n in (few, many))
+        seconds = (long.seconds - short.seconds) / ((many - few) * samples)
+        found[name] = {"seconds_per_sample": seconds, "peak_gib": long.gib, "batch": samples}
+        say(f"{program.title}: {seconds:.2f} s a sample, {long.gib:.1f} GiB")
+        write_text(out / "figures.json", json.dumps(found, indent=1) + "\n")
+    say(table(found, size).text())
+    shutil.rmtree(out / "materials")
+    return found
+
+
+def table(found: Mapping[str, Mapping[str, float]], size: int) -> Table:
+    """A line for each program; ratios are to our step with kept predictions."""
+    titles = programs()
+    base = found["ours"]["seconds_per_sample"]
+    rows = [
+        [
+            titles[name].title,
+            f"{one['batch']:.0f}",
+            f"{one['seconds_per_sample']:.2f}",
+            f"{one['seconds_per_sample'] / base:.2f}",
+            f"{one['peak_gib']:.1f}",
+        ]
+        for name, one in found.items()
+    ]
+    about = f"Random SD 1.5, {size} x {size}, fp32, one thread: processor seconds a sample."
+    columns = ("program", "batch", "seconds", "of ours", "GiB at most")
+    return Table("A training step and its peers", about, columns, rows)
