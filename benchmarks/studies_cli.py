@@ -28,6 +28,12 @@ def add_snapshots(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--every", type=arguments.whole(1, 10_000), default=12, help="steps between snapshots"
     )
+    verb.add_argument(
+        "--names", type=arguments.whole(4, 64), default=64, help="names of a group to draw"
+    )
+    verb.add_argument(
+        "--free", type=arguments.whole(4, 1000), default=96, help="name-free prompts of a kind"
+    )
 
 
 def add_workers(verb: argparse.ArgumentParser) -> None:
@@ -106,6 +112,6 @@ def run_name_left(given: argparse.Namespace) -> int:
 
     from .name_left import Size, run
 
-    size = Size(given.steps, given.every)
+    size = Size(given.steps, given.every, given.names, given.free)
     run(load_model(given.model), TrainConfig(), given.seeds, size, given.out, cores(), print)
     return 0

@@ -203,7 +203,7 @@ def run_name_left(given: argparse.Namespace) -> int:
     from ..name_left import Size, run
     from .build import Loader
 
-    load, size = Loader(), Size(given.steps, given.every)
+    load, size = Loader(), Size(given.steps, given.every, given.names, given.free)
     model = load(given.models / given.name)
     run(model, TrainConfig(), [0], size, given.out / given.name, workers(given), print, load)
     return 0
