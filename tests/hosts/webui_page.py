@@ -88,6 +88,7 @@ def generate(page: Browser, expected: str, prompt: str | None = None) -> str:
 
 def paste(page: Browser, infotext: str) -> None:
     """Type generation parameters as the prompt and press the arrow; in Neo they stay there."""
+    page.type(WIDTH, "128")  # or a second one would seem to be done before it has begun
     page.type(PROMPT, infotext)
     page.click("#paste")
     page.until(f"return document.querySelector('{WIDTH}').value === '64'")
