@@ -48,7 +48,7 @@ def test_what_only_looks_like_a_transformer_alone(tmp_path: Path) -> None:
     for shapes in (
         {"cap_embedder.0.weight": (2560,)},  # NewBie reads Gemma 3
         {"single_stream_modulation.lin.weight": (4, 4), "txt_in.weight": (8, 7)},
-        {**TRANSFORMERS["Flux.1"][0], "first_stage_model.decoder.conv_in.weight": (4, 4)},
+        {"model.diffusion_model.input_blocks.0.0.weight": (4, 4), "vae.decoder.x": (4,)},
     ):
         assert needed(written(tmp_path / "x.safetensors", shapes)) is None
     (tmp_path / "x.safetensors").write_bytes(b"\x00" * 64)
@@ -69,6 +69,9 @@ def test_a_whole_model_needs_what_it_does_not_bring(tmp_path: Path) -> None:
     assert found and [p.name for p in found[1]][:2] == ["clip_l.safetensors", "ae.safetensors"]
     shapes |= {f"text_encoders.clip_l.transformer.{name}": s for name, s in clip.items()}
     found = needed(written(path, shapes | {"vae.decoder.conv_in.weight": (4, 16, 3, 3)}))
+    assert found and [piece.what for piece in found[1]] == ["Tokenizer"]
+    shapes["first_stage_model.decoder.conv_in.weight"] = (4, 16, 3, 3)  # as SD 3.5's call it
+    found = needed(written(path, shapes))
     assert found and [piece.what for piece in found[1]] == ["Tokenizer"]
     lumina = {f"model.diffusion_model.{n}": s for n, s in TRANSFORMERS["Lumina 2"][0].items()}
     gemma = {f"text_encoders.gemma2_2b.transformer.{n}": s for n, s in OTHERS["gemma2_2b"].items()}

@@ -23,10 +23,10 @@ from diffusers.loaders import single_file_utils as renaming
 from apl_core.errors import AplError, ConfigError
 from apl_core.metadata import printable
 
-from .import_texts import imported_text
+from .import_texts import imported_text, require_tokenizer
 from .import_weights import config_of, filled, read_weights
 from .ldm_configs import vae_config
-from .model_files import NETWORK, VAE_PART, bare, refuse_edits, texts_inside, transformer_of
+from .model_files import NETWORK, bare, refuse_edits, texts_inside, transformer_of, vae_inside
 from .pipelines import FAMILIES, KREA_LAYERS, Family
 from .safetensors_index import Contents, refuse
 from .transformer_configs import TRANSFORMERS
@@ -110,6 +110,9 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
             f"known: {', '.join(_KINDS)}",
         )
     kind = _KINDS[name]
+    of_vae = _vae_contents(files, contents)
+    if files.tokenizer is None:
+        require_tokenizer([files.network, *files.texts])
     _check_room(files, out)
     say(f"{printable(files.network.name)}: the transformer of {name}")
     network = _network(contents, kind)
@@ -121,7 +124,7 @@ def import_files(files: Files, out: Path, say: Callable[[str], None] = lambda _:
     ]
     family = _belonging(files, name, [text.key for text in texts])
     parts = {key: part for part, key in family.encoders.items()}
-    vae = _vae(_vae_contents(files, contents), kind, name)
+    vae = _vae(of_vae, kind, name)
     index: dict[str, Any] = {
         "_class_name": family.pipeline,
         "_diffusers_version": diffusers.__version__,
@@ -210,13 +213,14 @@ def _vae_contents(files: Files, contents: Contents) -> tuple[Contents, str]:
     """Where the VAE's weights are, and how their names begin there."""
     if files.vae is not None:
         return Contents.of(files.vae, [files.vae]), ""
-    if not contents.names(VAE_PART):
+    begin = vae_inside(contents.shapes)
+    if not begin:
         raise ConfigError(
             f"import {printable(files.network.name)}",
             "there is no VAE in it",
             "give the file of its VAE: --vae FILE",
         )
-    return contents, VAE_PART
+    return contents, begin
 
 
 def _vae(given: tuple[Contents, str], kind: _Kind, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,7 @@ class ImportedText:
             clip.pad_token = "<|endoftext|>" if self.key == "clip_l" else "!"
             return clip
         if given is None:
-            raise ConfigError(
-                f"import the text encoder {self.key}",
-                "its file brings no tokenizer",
-                f"give a folder with it: --tokenizer DIR. {_WHERE}",
-            )
+            raise _wordless(f"import the text encoder {self.key}")
         try:
             return transformers.AutoTokenizer.from_pretrained(given, local_files_only=True)
         except (OSError, ValueError) as error:
@@ -53,6 +50,19 @@ class ImportedText:
                 printable(str(error), 120),
                 f"give a folder with the tokenizer of the language model. {_WHERE}",
             ) from error
+
+
+def require_tokenizer(files: Iterable[Path]) -> None:
+    """ConfigError if none of the files brings one: told before weights are read."""
+    for path in files:
+        if any(name.endswith(INSIDE) for name in Contents.of(path, [path]).shapes):
+            return
+    raise _wordless("import a text encoder")
+
+
+def _wordless(asked: str) -> ConfigError:
+    fix = f"give a folder with it: --tokenizer DIR. {_WHERE}"
+    return ConfigError(asked, "its file brings no tokenizer", fix)
 
 
 def imported_text(path: Path, begin: str = "") -> ImportedText:

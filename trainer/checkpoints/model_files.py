@@ -35,8 +35,7 @@ in common."""
 NETWORK = ("model.diffusion_model.", "transformer.")
 """What stands in front of a transformer's names in some files."""
 
-TEXTS, VAE_PART = "text_encoders.", "vae."
-_UNET_PARTS = ("first_stage_model.", "conditioner.", "cond_stage_model.")
+TEXTS, _VAES = "text_encoders.", ("vae.", "first_stage_model.")
 """How the names of other parts begin, where a file holds a whole model."""
 
 INSIDE = ("spiece_model", "tekken_model")
@@ -189,7 +188,7 @@ def needed(path: Path) -> tuple[str, list[Piece]] | None:
     keys = next(family.encoders for family in TABLE if family.name == name)
     brought = texts_inside(shapes)
     pieces = [Piece(TEXT, f"{_TEXTS[key]}.safetensors", key) for key in keys if key not in brought]
-    if not any(one.startswith(VAE_PART) for one in shapes):
+    if not vae_inside(shapes):
         vae = "SD 3.5's own" if name == "SD 3.5" else f"{_usual_vae(name)}.safetensors"
         pieces.append(Piece(VAE, vae, _vae_kind(name)))
     if keys[-1] not in ("gemma2_2b", "mistral3_24b"):  # whose own files bring it
@@ -212,13 +211,17 @@ def texts_inside(shapes: Shapes) -> Mapping[str, str]:
     return {key: one for key, one in keys.items() if key is not None}
 
 
+def vae_inside(names: Iterable[str]) -> str:
+    """How the names of the VAE in a whole model's file begin, "" for a file without one."""
+    found = list(names)
+    return next((one for one in _VAES if any(name.startswith(one) for name in found)), "")
+
+
 _IN_TEXTS = ".transformer."
 
 
 def _family(shapes: Shapes) -> str | None:
     """The family of the transformer in a file, if a prefix can be for it."""
-    if any(name.startswith(_UNET_PARTS) for name in shapes):
-        return None
     name, sizes = transformer_of(shapes), {bare(n): shape for n, shape in shapes.items()}
     if name is None or name not in _READS:
         return name
