@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 
+from apl_core.prefix import Rows
 from apl_core.training.config import TrainConfig
 from apl_trainer.pocket.metrics import PromptSet
-from apl_trainer.pocket.model import load_pocket
+from apl_trainer.pocket.model import PocketModel, load_pocket
 from apl_trainer.pocket.recognizer import Reading
-from apl_trainer.pocket.render_pool import Rendered, RenderPool
+from apl_trainer.pocket.render_pool import Rendered
+from apl_trainer.sampling import Request
 from benchmarks.recipe import FLOOR, NONE, SECOND, Measure, Record, Variant, diversity, table
 
 
@@ -49,17 +54,28 @@ def test_a_table_has_the_median_and_the_worst_of_the_seeds() -> None:
     assert [row[left] for row in shown.rows[2:]] == ["2.0", "4.0"]
 
 
+class Drawn:
+    """Stands where processes draw: pictures of noise, as the recognizer reads them."""
+
+    def __init__(self, model: PocketModel) -> None:
+        self.model = model
+
+    def submit(self, requests: Sequence[Request], rows: Rows | None) -> list[Future[Rendered]]:
+        random = torch.Generator().manual_seed(0)
+        pictures = torch.rand(len(requests), 3, 32, 32, generator=random)
+        made: Future[Rendered] = Future()
+        made.set_result(Rendered(pictures, self.model.recognizer(pictures)))
+        return [made]
+
+
 def test_a_second_recognizer_reads_the_same_pictures() -> None:
     model = load_pocket()
-    prompts = PromptSet.of(model.world, 2, 1, 2)
-    with RenderPool(model.folder, 2, 1) as renderer:
-        found = Measure(prompts, model.recognizer)(renderer, None)
-        nobody = Measure(prompts, lambda pictures: model.recognizer(pictures.flip(0)))(
-            renderer, None
-        )
+    prompts, drawn = PromptSet.of(model.world, 8, 2, 16), cast(Any, Drawn(model))
+    found = Measure(prompts, model.recognizer)(drawn, None)
+    other = Measure(prompts, lambda pictures: model.recognizer(1 - pictures))(drawn, None)
     own = {key: value for key, value in found.items() if not key.startswith(SECOND)}
     assert own and found == own | {SECOND + key: value for key, value in own.items()}
-    assert {key: nobody[key] for key in own} == own and nobody != found
-    runs = {NONE: found, FLOOR: found, "recipe, seed 0": nobody | {"name_left": 0.01}}
+    assert {key: other[key] for key in own} == own and other != found
+    runs = {NONE: found, FLOOR: found, "recipe, seed 0": other | {"name_left": 0.01}}
     shown = table(runs, {"recipe": Variant(TrainConfig())}, [0], SECOND)
-    assert "name left" not in shown.columns and shown.rows[0][3:5] != shown.rows[2][3:5]
+    assert "name left" not in shown.columns and shown.rows[0][1:] != shown.rows[2][1:]
