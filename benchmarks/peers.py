@@ -97,7 +97,8 @@ def _write_model(folder: Path, size: int) -> None:
     words = copy.deepcopy(openai_tokenizer())  # others share it
     words.model_max_length = 77
     clip = {**CLIP_L, "bos_token_id": 49406, "eos_token_id": 49407, "hidden_act": "quick_gelu"}
-    pipe = StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline
+    pipe = pipeline(
         vae=random_network(lambda: AutoencoderKL(**_VAE), dtype, device),
         text_encoder=random_network(lambda: CLIPTextModel(CLIPTextConfig(**clip)), dtype, device),
         tokenizer=words,
@@ -107,8 +108,8 @@ def _write_model(folder: Path, size: int) -> None:
         scheduler=DDIMScheduler(
             **_BETAS, steps_offset=1, clip_sample=False, set_alpha_to_one=False
         ),
-        safety_checker=None,  # pyright: ignore[reportArgumentType]
-        feature_extractor=None,  # pyright: ignore[reportArgumentType]
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
     )
     pipe.save_pretrained(folder)
