@@ -188,12 +188,12 @@ def programs() -> Mapping[str, Program]:
     diffusers = "diffusers/examples/textual_inversion/textual_inversion.py"
     return {
         "ours": Program("ours, the teacher's predictions kept", "", "", _ours()),
-        "ours.anew": Program("ours, predicted anew", "", "", _ours("--target-cache=0")),
         "paper": Program("the paper's step", "", "", _ours("--recipe", "paper")),
         "diffusers": Program(
             "diffusers' example", diffusers, "venv-diffusers/bin/python", _diffusers
         ),
         "kohya": Program("kohya's sd-scripts", kohya, "venv-kohya/bin/python", _kohya),
+        "ours.anew": Program("ours, predicted anew", "", "", _ours("--target-cache=0")),
     }
 
 
@@ -217,20 +217,31 @@ def spend(program: Program, peers: Path, given: Materials, run: tuple[int, int, 
         root = str((peers / program.script).parent) if program.script else str(Path.cwd())
         env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": root}
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        command = [sys.executable, "-c", _WATCH, str(out / "usage.json"), python, *words]
         with (out / "said.txt").open("w+", encoding="utf-8") as said:
-            process = subprocess.Popen(
-                [python, *words], stdout=said, stderr=subprocess.STDOUT, env=env, cwd=root
+            done = subprocess.run(
+                command, stdout=said, stderr=subprocess.STDOUT, env=env, cwd=root, check=False
             )
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
             said.seek(0)
-            if process.returncode != 0:
+            if done.returncode != 0:
                 raise AplError(
                     f"run {program.title} for {steps} steps",
-                    f"it ended with {process.returncode}: {said.read()[-1500:]}",
+                    f"it ended with {done.returncode}: {said.read()[-1500:]}",
                     "see what it said; docs/training.md names the versions that were tried",
                 )
-    return Spent(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 2**30)
+        seconds, kib = json.loads((out / "usage.json").read_text(encoding="utf-8"))
+    return Spent(seconds, kib / 2**20)
+
+
+_WATCH = """
+import json, resource, subprocess, sys
+done = subprocess.run(sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    json.dump([used.ru_utime + used.ru_stime, used.ru_maxrss], file)
+sys.exit(done.returncode)
+"""
+"""A small process that starts a program: what one holds counts from what its parent held on."""
 
 
 def run(
