@@ -63,15 +63,13 @@ def shot(page: Browser, webui: Webui, name: str, selector: str = BOX) -> None:
 
 def choose(page: Browser, name: str, field: str = PREFIX) -> None:
     """Pick an entry of a list as a mouse would."""
-    page.until(  # a field that is still hidden takes no focus: ask again
-        f"if (document.querySelector('{field} ul.options li') !== null) return true;"
+    page.until(  # a field that is still hidden takes no focus, and lists come late: ask again
+        f"const found = [...document.querySelectorAll('{field} ul.options li')]"
+        ".find(one => one.innerText.includes(arguments[0]));"
+        "if (found) { found.dispatchEvent(new MouseEvent('mousedown', {bubbles: true}));"
+        " return true }"
         f"const box = document.querySelector('{field} input'); box?.blur(); box?.focus();"
-        "return false"
-    )
-    page.run(
-        f"[...document.querySelectorAll('{field} ul.options li')]"
-        ".find(one => one.innerText.includes(arguments[0]))"
-        ".dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))",
+        "return false",
         name,
     )
     page.until(f"return document.querySelector('{field} input').value === arguments[0]", name)
