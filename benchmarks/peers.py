@@ -187,13 +187,12 @@ def programs() -> Mapping[str, Program]:
     kohya = "sd-scripts/train_textual_inversion.py"
     diffusers = "diffusers/examples/textual_inversion/textual_inversion.py"
     return {
-        "ours": Program("ours, the teacher's predictions kept", "", "", _ours()),
+        "ours": Program("ours", "", "", _ours()),
         "paper": Program("the paper's step", "", "", _ours("--recipe", "paper")),
         "diffusers": Program(
             "diffusers' example", diffusers, "venv-diffusers/bin/python", _diffusers
         ),
         "kohya": Program("kohya's sd-scripts", kohya, "venv-kohya/bin/python", _kohya),
-        "ours.anew": Program("ours, predicted anew", "", "", _ours("--target-cache=0")),
     }
 
 
