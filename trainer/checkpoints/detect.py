@@ -87,7 +87,10 @@ def _refuse_transformer(path: Path) -> None:
     if lone is None:
         return
     family, pieces = lone
-    options = [f"--{piece.what.lower().replace(' ', '-')} {piece.name}" for piece in pieces]
+    options = [
+        f"--{piece.what.lower().replace(' ', '-')} {'FILE' if ' ' in piece.name else piece.name}"
+        for piece in pieces  # SD 3.5's VAE has no usual name
+    ]
     found = f"it is {family} as ComfyUI has it, and is read as a folder"
     command = " ".join(["apl import", printable(str(path)), *options, "--out FOLDER"])
     raise refuse(path, found, f"make the folder with `{command}`")
