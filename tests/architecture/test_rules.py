@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,6 +140,16 @@ def test_no_bare_except_and_no_module_globals_written(path: Path) -> None:
 def test_a_file_has_a_subject_and_is_short(path: Path) -> None:
     assert ast.get_docstring(tree(path)), "no docstring says what it is about"
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_no_file_of_the_repository_is_large() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    held = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    assert len(held) > len(FILES)
+    large = [path for path in held if path.is_file() and path.stat().st_size > 10_000_000]
+    assert not large, "what a build leaves behind belongs into .gitignore"
 
 
 def test_the_one_pickle_reader_is_weights_only() -> None:
