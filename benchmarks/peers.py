@@ -116,53 +116,55 @@ def _write_model(folder: Path, size: int) -> None:
 
 
 Command = Callable[[Materials, Path, int, int, int], Sequence[object]]
-"""Arguments behind the interpreter: materials, a folder to write in, steps, batch, size."""
+"""Arguments of a program: materials, a folder to write in, steps, batch, size."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A trainer: what it needs in the folder of peers, its environment, and its command."""
+    """A trainer: its command, and its script and interpreter in the folder of peers.
+
+    Without a script it is one of ours, in this environment.
+    """
 
     title: str
-    script: str
-    python: str
     command: Command
+    script: str = ""
+    python: str = ""
 
     def ready(self, peers: Path) -> bool:
         """Whether it lies there."""
         return not self.script or all((peers / one).exists() for one in (self.script, self.python))
 
+    def start(self, peers: Path) -> tuple[list[str], Path]:
+        """How its command line begins, and the folder that it runs in."""
+        if not self.script:
+            return [sys.executable], Path.cwd()
+        script = peers / self.script
+        return [str(peers / self.python), str(script)], script.parent
 
-def _ours(*more: str) -> Command:
-    def command(given: Materials, out: Path, steps: int, batch: int, size: int) -> Sequence[object]:
-        kinds = {"identity": max(batch // 3, 1), "things": batch // 3}
-        kinds["people"] = batch - sum(kinds.values())
-        sized = [f"--batch-{kind}={count}" for kind, count in kinds.items()]
-        kept = f"--target-cache={4 * batch}"  # before the first step, in both runs
-        wanted = [*sized, kept] if "paper" not in more else []
-        return (
-            *("-m", "apl_trainer", "train", "--model", given.model, "--data", given.dataset),
-            *(
-                "--out",
-                out / "run",
-                "--steps",
-                steps,
-                "--size",
-                size,
-                "--device",
-                "cpu",
-                "--validate-every=0",
-                *wanted,
-                *more,
-            ),
-        )
 
-    return command
+def _apl_train(given: Materials, out: Path, steps: int, size: int) -> Sequence[object]:
+    return (
+        *("-m", "apl_trainer", "train", "--model", given.model, "--data", given.dataset),
+        *("--out", out / "run", "--steps", steps, "--size", size),
+        *("--device", "cpu", "--validate-every=0"),
+    )
+
+
+def _ours(given: Materials, out: Path, steps: int, batch: int, size: int) -> Sequence[object]:
+    kinds = {"identity": max(batch // 3, 1), "things": batch // 3}
+    kinds["people"] = batch - sum(kinds.values())
+    sized = [f"--batch-{kind}={count}" for kind, count in kinds.items()]
+    kept = f"--target-cache={4 * batch}"  # before the first step, in both runs
+    return *_apl_train(given, out, steps, size), *sized, kept
+
+
+def _paper(given: Materials, out: Path, steps: int, batch: int, size: int) -> Sequence[object]:
+    return *_apl_train(given, out, steps, size), "--recipe", "paper"
 
 
 def _diffusers(given: Materials, out: Path, steps: int, batch: int, size: int) -> Sequence[object]:
     return (
-        "diffusers/examples/textual_inversion/textual_inversion.py",
         *("--pretrained_model_name_or_path", given.model, "--train_data_dir", given.pictures),
         *("--placeholder_token", "[apl]", "--initializer_token", "person"),
         *("--resolution", size, "--train_batch_size", batch, "--max_train_steps", steps),
@@ -172,7 +174,6 @@ def _diffusers(given: Materials, out: Path, steps: int, batch: int, size: int) -
 
 def _kohya(given: Materials, out: Path, steps: int, batch: int, size: int) -> Sequence[object]:
     return (
-        "sd-scripts/train_textual_inversion.py",
         *("--pretrained_model_name_or_path", given.model, "--train_data_dir", given.kohya),
         *("--tokenizer_cache_dir", given.tokenizers, "--output_dir", out, "--output_name", "x"),
         *("--resolution", f"{size},{size}", "--train_batch_size", batch),
@@ -182,18 +183,23 @@ def _kohya(given: Materials, out: Path, steps: int, batch: int, size: int) -> Se
     )
 
 
-def programs() -> Mapping[str, Program]:
-    """All that are compared, ours first."""
-    kohya = "sd-scripts/train_textual_inversion.py"
-    diffusers = "diffusers/examples/textual_inversion/textual_inversion.py"
-    return {
-        "ours": Program("ours", "", "", _ours()),
-        "paper": Program("the paper's step", "", "", _ours("--recipe", "paper")),
-        "diffusers": Program(
-            "diffusers' example", diffusers, "venv-diffusers/bin/python", _diffusers
-        ),
-        "kohya": Program("kohya's sd-scripts", kohya, "venv-kohya/bin/python", _kohya),
-    }
+PROGRAMS: Mapping[str, Program] = {
+    "ours": Program("ours", _ours),
+    "paper": Program("the paper's step", _paper),
+    "diffusers": Program(
+        "diffusers' example",
+        _diffusers,
+        "diffusers/examples/textual_inversion/textual_inversion.py",
+        "venv-diffusers/bin/python",
+    ),
+    "kohya": Program(
+        "kohya's sd-scripts",
+        _kohya,
+        "sd-scripts/train_textual_inversion.py",
+        "venv-kohya/bin/python",
+    ),
+}
+"""All that are compared, ours first."""
 
 
 @dataclass(frozen=True)
@@ -207,16 +213,18 @@ class Spent:
 def spend(program: Program, peers: Path, given: Materials, run: tuple[int, int, int]) -> Spent:
     """Run a program for (steps, batch, size); AplError with the end of what it said."""
     steps, batch, size = run
-    python = str(peers / program.python) if program.script else sys.executable
+    start, root = program.start(peers)
     with tempfile.TemporaryDirectory(prefix="apl-peers-") as folder:
         out = Path(folder)
         words = [str(word) for word in program.command(given, out, steps, batch, size)]
-        if program.script:
-            words[0] = str(peers / program.script)
-        root = str((peers / program.script).parent) if program.script else str(Path.cwd())
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": root}
+        env = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": str(root),
+        }
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        command = [sys.executable, "-c", _WATCH, str(out / "usage.json"), python, *words]
+        command = [sys.executable, "-c", _WATCH, str(out / "usage.json"), *start, *words]
         with (out / "said.txt").open("w+", encoding="utf-8") as said:
             done = subprocess.run(
                 command, stdout=said, stderr=subprocess.STDOUT, env=env, cwd=root, check=False
@@ -251,7 +259,7 @@ def run(
     few, many = steps
     given = Materials.made(out / "materials", size)
     found: dict[str, dict[str, float]] = {}
-    for name, program in programs().items():
+    for name, program in PROGRAMS.items():
         if not program.ready(peers):
             say(f"{program.title}: not in {peers}")
             continue
@@ -268,11 +276,10 @@ def run(
 
 def table(found: Mapping[str, Mapping[str, float]], size: int) -> Table:
     """A line for each program; ratios are to our step with kept predictions."""
-    titles = programs()
     base = found["ours"]["seconds_per_sample"]
     rows = [
         [
-            titles[name].title,
+            PROGRAMS[name].title,
             f"{one['batch']:.0f}",
             f"{one['seconds_per_sample']:.2f}",
             f"{one['seconds_per_sample'] / base:.2f}",

@@ -53,7 +53,7 @@ def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> No
     elif not (out / "merges.txt").exists():
         write_vocabulary(captions[0] + invented_names(seed, 3000) * 4, _MERGES, out)
     tokenizer = read_vocabulary(out)
-    pictures = _draw(subjects, work, rng)
+    pictures = draw_once(subjects, work / "pictures.safetensors", rng)
     labels = subjects.labels()
 
     torch.manual_seed(seed)
@@ -65,7 +65,7 @@ def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> No
             network = Recognizer(len(world.people))
             loss_of = recognizer_loss(network, pictures, labels)
             TimedTrainer(name, network, work, seconds[name], 2e-3).run(loss_of)
-            save_file(_half(network.state_dict()), file)
+            save_file(halved(network.state_dict()), file)
         return load_recognizer(file, len(world.people))
 
     critic = reader("critic", work / "critic.safetensors")
@@ -87,11 +87,11 @@ def build(out: Path, seed: int, minutes: float, start: Path | None = None) -> No
     )
     weights = {f"text.{k}": v for k, v in denoising.encoder.state_dict().items()}
     weights |= {f"unet.{k}": v for k, v in denoising.unet.state_dict().items()}
-    save_file(_half(weights), out / "model.safetensors")
+    save_file(halved(weights), out / "model.safetensors")
 
 
-def _draw(subjects: Subjects, work: Path, rng: np.random.Generator) -> Tensor:
-    file = work / "pictures.safetensors"
+def draw_once(subjects: Subjects, file: Path, rng: np.random.Generator) -> Tensor:
+    """Pictures (B, 3, 32, 32) in bytes of subjects, kept in a file."""
     if not file.exists():
         total = len(subjects.look) + len(subjects.things.kind)
         with tqdm(total=total, desc="drawing", unit="picture") as bar:
@@ -107,5 +107,6 @@ def _seen_rows(subjects: Subjects, world: World) -> list[int]:
     return faces + list(range(len(subjects.look), len(subjects.look) + len(subjects.things.kind)))
 
 
-def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as a file of this project has them."""
     return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in tensors.items()}

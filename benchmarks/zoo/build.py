@@ -13,6 +13,7 @@ from apl_core.atomic import write_text
 from apl_core.errors import AplError
 from apl_trainer.pocket.model import WorldModel, load_pocket
 
+from ..pocket_build.build import halved
 from ..pocket_build.timed_trainer import TimedTrainer
 from .material import COUNTS, Counts, lesson, states
 from .members import member
@@ -37,8 +38,7 @@ def build(name: str, out: Path, minutes: float, seed: int, counts: Counts = COUN
         "painter", network, work, 60 * minutes, _RATE, matrices=matrices(network)
     )
     trainer.run(painter_loss(denoiser, teacher, found, read))
-    half = {key: value.half().contiguous() for key, value in network.state_dict().items()}
-    save_file(half, out / "model.safetensors")
+    save_file(halved(network.state_dict()), out / "model.safetensors")
     told = {"member": name, "seed": seed, "minutes": minutes}
     write_text(out / "member.json", json.dumps(told) + "\n")
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import ViTConfig, ViTModel
 
 from apl_core.errors import AplError
-from apl_trainer.pocket.recognizer import Reading, head_sizes
+from apl_trainer.pocket.recognizer import Reader, Reading
 from apl_trainer.pocket.world import World
 
+from ..pocket_build.build import draw_once, halved
 from ..pocket_build.dataset import invent
 from ..pocket_build.losses import recognizer_loss
 from ..pocket_build.timed_trainer import TimedTrainer
@@ -27,10 +27,10 @@ NAME = "second-recognizer.safetensors"
 COUNTS = (64, 11_000, 9_000)
 """Renders of each person, of people without a name, and of things."""
 
-_WIDTH, _SCALE, _RATE = 96, 16, 1e-3
+_WIDTH, _RATE = 96, 1e-3
 
 
-class SecondRecognizer(nn.Module):
+class SecondRecognizer(Reader):
     """Four layers of attention over the 64 patches of a picture (B, 3, 32, 32) in [0, 1]."""
 
     def __init__(self, people: int) -> None:
@@ -44,19 +44,11 @@ class SecondRecognizer(nn.Module):
             patch_size=4,
         )
         self.body = ViTModel(config, add_pooling_layer=False)
-        self.heads = nn.ModuleDict(
-            {k: nn.Linear(_WIDTH, n) for k, n in head_sizes(people).items() if k != "identity"}
-        )
-        self.face = nn.Linear(_WIDTH, 128)
-        self.identity = nn.Linear(128, people, bias=False)
+        self.add_heads(_WIDTH, people)
 
     def forward(self, pictures: Tensor) -> Reading:
         """What is seen, as the first recognizer says it."""
-        features = self.body(pixel_values=pictures * 2 - 1).last_hidden_state.mean(1)
-        embedding = F.normalize(self.face(features), dim=1)
-        scores = {name: head(features) for name, head in self.heads.items()}
-        scores["identity"] = _SCALE * embedding @ F.normalize(self.identity.weight, dim=1).T
-        return Reading(scores, embedding)
+        return self.read(self.body(pixel_values=pictures * 2 - 1).last_hidden_state.mean(1))
 
 
 def build(
@@ -69,15 +61,12 @@ def build(
     per_person, anonymous, things = counts
     some = (per_person * len(world.people), anonymous, things)
     subjects = invent(world, world.people, some, rng)
-    drawn = work / "second-pictures.safetensors"
-    if not drawn.exists():
-        save_file({"pictures": torch.from_numpy(subjects.draw(rng, lambda n: None))}, drawn)
+    pictures = draw_once(subjects, work / "second-pictures.safetensors", rng)
     torch.manual_seed(world.seed)
     network = SecondRecognizer(len(world.people))
-    loss_of = recognizer_loss(network, load_file(drawn)["pictures"], subjects.labels())
+    loss_of = recognizer_loss(network, pictures, subjects.labels())
     TimedTrainer("second", network, work, 60 * minutes, _RATE).run(loss_of)
-    half = {key: value.half().contiguous() for key, value in network.state_dict().items()}
-    save_file(half, folder / NAME)
+    save_file(halved(network.state_dict()), folder / NAME)
     return load(world, folder)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from apl_core.errors import AplError
-from benchmarks import peers
-from benchmarks.peers import Materials, Program, spend, table
+from benchmarks.peers import PROGRAMS, Materials, Program, spend, table
 
 GIVEN = Materials(*(Path(name) for name in ("model", "plain", "data", "kohya", "words")))
 
@@ -18,7 +17,7 @@ def program(code: str, script: str = "") -> Program:
     def command(given: Materials, out: Path, steps: int, batch: int, size: int) -> Sequence[object]:
         return "-c", code, out, steps, batch, size
 
-    return Program("a trainer", script, "venv/bin/python", command)
+    return Program("a trainer", command, script, "venv/bin/python")
 
 
 def test_the_most_that_a_program_held_is_told(tmp_path: Path) -> None:
@@ -49,4 +48,4 @@ def test_ratios_are_to_our_step() -> None:
     }
     shown = table(found, 128)
     assert [row[3] for row in shown.rows] == ["1.00", "1.50"]
-    assert [row[0] for row in shown.rows] == [peers.programs()[n].title for n in found]
+    assert [row[0] for row in shown.rows] == [PROGRAMS[n].title for n in found]

@@ -20,6 +20,7 @@ import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from apl_core.errors import AplError
 from apl_trainer.checkpoints import tokenizer_inside as reading
@@ -87,7 +88,7 @@ def tekken() -> bytes:
     learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learned.train_from_iterator(texts(), trainer)
     merges = json.loads(learned.to_str())["model"]["merges"]
-    as_byte = {letter: byte for byte, letter in enumerate(reading._LETTERS)}
+    as_byte = {letter: byte for byte, letter in bytes_to_unicode().items()}
     tokens = [bytes([byte]) for byte in range(256)]
     tokens += [bytes(as_byte[c] for c in "".join(pair)) for pair in merges]
     tokens = list(dict.fromkeys(tokens))

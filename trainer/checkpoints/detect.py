@@ -61,7 +61,7 @@ def detect(path: Path, prediction: Prediction | None = None) -> CheckpointInfo |
 
 def _detect_file(path: Path, prediction: Prediction | None) -> CheckpointInfo:
     contents = Contents.of(path, [path])
-    _refuse_transformer(path)
+    _refuse_transformer(contents)
     refuse_foreign(contents)
     config = unet_config(contents)
     check_channels(path, config)
@@ -81,9 +81,9 @@ def _detect_file(path: Path, prediction: Prediction | None) -> CheckpointInfo:
     )
 
 
-def _refuse_transformer(path: Path) -> None:
+def _refuse_transformer(contents: Contents) -> None:
     """AplError for a file with a diffusion transformer: what makes a folder of it."""
-    lone = needed(path)
+    lone = needed(contents.path, contents.shapes)
     if lone is None:
         return
     family, pieces = lone
@@ -92,8 +92,8 @@ def _refuse_transformer(path: Path) -> None:
         for piece in pieces  # SD 3.5's VAE has no usual name
     ]
     found = f"it is {family} as ComfyUI has it, and is read as a folder"
-    command = " ".join(["apl import", printable(str(path)), *options, "--out FOLDER"])
-    raise refuse(path, found, f"make the folder with `{command}`")
+    command = " ".join(["apl import", printable(str(contents.path)), *options, "--out FOLDER"])
+    raise refuse(contents.path, found, f"make the folder with `{command}`")
 
 
 def refuse_foreign(contents: Contents) -> None:

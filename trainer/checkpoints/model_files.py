@@ -174,13 +174,13 @@ def kind_of_folder(path: Path) -> str:
     return _tokenizer_kind("t5xxl" if kind.startswith("T5") else "qwen")
 
 
-def needed(path: Path) -> tuple[str, list[Piece]] | None:
+def needed(path: Path, shapes: Shapes | None = None) -> tuple[str, list[Piece]] | None:
     """(family, what has to stand beside it) of a transformer's file; None for other files.
 
-    Nothing has to beside a file that brings all. AplError for a transformer that no prefix of a
-    prompt can be learned on.
+    Nothing has to beside a file that brings all. `shapes` are the file's, if they are read already.
+    AplError for a transformer that no prefix of a prompt can be learned on.
     """
-    shapes = shapes_of(path)
+    shapes = shapes_of(path) if shapes is None else shapes
     name = _family(shapes)
     if name is None:
         return None
@@ -211,10 +211,9 @@ def texts_inside(shapes: Shapes) -> Mapping[str, str]:
     return {key: one for key, one in keys.items() if key is not None}
 
 
-def vae_inside(names: Iterable[str]) -> str:
+def vae_inside(shapes: Shapes) -> str:
     """How the names of the VAE in a whole model's file begin, "" for a file without one."""
-    found = list(names)
-    return next((one for one in _VAES if any(name.startswith(one) for name in found)), "")
+    return next((one for one in _VAES if any(name.startswith(one) for name in shapes)), "")
 
 
 _IN_TEXTS = ".transformer."

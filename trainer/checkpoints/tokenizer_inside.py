@@ -88,13 +88,16 @@ def _gemma(data: bytes) -> tuple[Tokenizer, dict[str, Any]]:
 
 def _mistral(data: bytes) -> tuple[Tokenizer, dict[str, Any]]:
     """Tekken's ranks, which special tokens stand before; bytes are written as letters (GPT-2's)."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters: Any = bytes_to_unicode()
     said = json.loads(data)
     first = int(said["config"]["default_num_special_tokens"])
     count = int(said["config"]["default_vocab_size"]) - first
     ranks = {
-        _letters(base64.b64decode(one["token_bytes"])): int(one["rank"]) + first
+        "".join(letters[byte] for byte in base64.b64decode(one["token_bytes"])): one["rank"] + first
         for one in said["vocab"]
-        if int(one["rank"]) < count
+        if one["rank"] < count
     }
     special = {str(one["token_str"]): int(one["rank"]) for one in said["special_tokens"]}
     inner = Tokenizer(BPE(special | ranks, _merges(ranks)))
@@ -135,17 +138,3 @@ def _merges(order: Mapping[str, float]) -> list[tuple[str, str]]:
         if token[:cut] in order and token[cut:] in order
     ]
     return [pair for _, pair in sorted(pairs, key=lambda one: one[0])]
-
-
-def _letters(data: bytes) -> str:
-    return "".join(_LETTERS[byte] for byte in data)
-
-
-def _byte_letters() -> list[str]:
-    """A letter for each byte: its own if it can be seen, else those from U+0100 on."""
-    seen = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in seen else next(others)) for byte in range(0x100)]
-
-
-_LETTERS = _byte_letters()

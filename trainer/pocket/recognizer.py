@@ -47,7 +47,27 @@ class Reading:
         return self.top("kind") == KINDS.index("face")
 
 
-class Recognizer(nn.Module):
+class Reader(nn.Module):
+    """What a recognizer has behind its features: a head for each question, and who it is."""
+
+    def add_heads(self, width: int, people: int) -> None:
+        """Heads on features (B, width); not of `__init__`: a build's seed counts in this order."""
+        self.face = nn.Linear(width, 128)
+        sizes = head_sizes(people)
+        self.heads = nn.ModuleDict(
+            {k: nn.Linear(width, n) for k, n in sizes.items() if k != "identity"}
+        )
+        self.identity = nn.Linear(128, people, bias=False)
+
+    def read(self, features: Tensor) -> Reading:
+        """The reading of features; identity scores are scaled cosines."""
+        embedding = F.normalize(self.face(features), dim=1)
+        scores = {name: head(features) for name, head in self.heads.items()}
+        scores["identity"] = 16 * embedding @ F.normalize(self.identity.weight, dim=1).T
+        return Reading(scores, embedding)
+
+
+class Recognizer(Reader):
     """A small CNN on pictures (B, 3, 32, 32) in [0, 1]; knows the people of one world."""
 
     def __init__(self, people: int) -> None:
@@ -65,21 +85,12 @@ class Recognizer(nn.Module):
                 nn.MaxPool2d(2),
             ]
         self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(160 * 4, 256), nn.ReLU())
-        self.face = nn.Linear(256, 128)
-        sizes = head_sizes(people)
-        self.heads = nn.ModuleDict(
-            {k: nn.Linear(256, n) for k, n in sizes.items() if k != "identity"}
-        )
-        self.identity = nn.Linear(128, people, bias=False)
+        self.add_heads(256, people)
         self.offsets = nn.Linear(256, OFFSETS)
 
     def forward(self, pictures: Tensor) -> Reading:
-        """Read pictures (B, 3, 32, 32) in [0, 1]; identity scores are scaled cosines."""
-        features = self.body(pictures * 2 - 1)
-        embedding = F.normalize(self.face(features), dim=1)
-        scores = {name: head(features) for name, head in self.heads.items()}
-        scores["identity"] = 16 * embedding @ F.normalize(self.identity.weight, dim=1).T
-        return Reading(scores, embedding)
+        """Read pictures (B, 3, 32, 32) in [0, 1]."""
+        return self.read(self.body(pictures * 2 - 1))
 
     def maps(self, pictures: Tensor) -> list[Tensor]:
         """What comes out of the blocks, from 16 x 16 places down to 2 x 2; differentiable."""
