@@ -388,7 +388,7 @@ def run_families(given: argparse.Namespace) -> int:
     """Run `bench families`."""
     from .families import run
 
-    print(run(ROOT, (512, 1024), _say), end="")
+    print(run(ROOT, (256, 512, 1024), _say), end="")
     return 0
 
 

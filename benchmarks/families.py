@@ -18,7 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from apl_core.prefix import WIDTHS
 from apl_core.training.config import TrainConfig
-from apl_trainer.checkpoints.cost import TEXT, EmptyPipeline, fused_attention, transformer_cost
+from apl_trainer.checkpoints.cost import (
+    TEXT,
+    Cost,
+    EmptyPipeline,
+    fused_attention,
+    transformer_cost,
+)
 from apl_trainer.checkpoints.pipelines import FAMILIES, KREA_LAYERS, Family
 from apl_trainer.checkpoints.quantize import Quantize, bytes_of
 from apl_trainer.models.language import Reader
@@ -104,44 +110,52 @@ def text_model(key: str) -> nn.Module:
         return transformers.Qwen3Model(transformers.Qwen3Config(**_LANGUAGE[key]))
 
 
-def empty_pipeline(family: Family) -> EmptyPipeline:
+def empty_pipeline(family: Family, checkpointing: bool = True) -> EmptyPipeline:
     """Its networks of the released sizes on the meta device."""
     name, config = _NETWORKS[family.name]
     with torch.device("meta"):
         network: nn.Module = getattr(diffusers, name)(**config)
     *clips, language = map(text_model, family.encoders.values())
-    reader = Reader(language, family.template.layers or KREA_LAYERS, checkpointing=True)
+    reader = Reader(language, family.template.layers or KREA_LAYERS, checkpointing)
     return EmptyPipeline(family, network, clips, reader)
 
 
 def table(sizes: tuple[int, ...], say: Say) -> str:
-    """Lines of Markdown: GiB and hours for each family and size of the pictures."""
+    """Lines of Markdown: GiB and minutes for each family and size of the pictures."""
     config = TrainConfig()
     lines = [
         "| family | pixels | transformer | text encoders | example | together | int8, fp8 | nf4 "
-        "| standard run |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| standard run | example, nothing again | together, int8 | standard run |",
+        "|---" * 12 + "|",
     ]
     for family in FAMILIES:
         if family.name not in _NETWORKS:
             continue
-        empty = empty_pipeline(family)
+        empty, plain = empty_pipeline(family), empty_pipeline(family, checkpointing=False)
         parts = bytes_of(empty.network, _HALF), empty.text_bytes(_HALF, None)
+        kinds: tuple[Quantize | None, ...] = (None, "int8", "nf4")
+        frozen = {kind: empty.bytes(_HALF, kind) + empty.whole_block(_HALF, kind) for kind in kinds}
         for size in sizes:
             say(f"{family.name} at {size}")
-            cost = transformer_cost(empty, 1, size, _HALF, checkpointing=True)
-            flops = config.samples * (cost.forward + cost.backward)
-            flops += config.num_targets * cost.forward
-            kinds: tuple[Quantize | None, ...] = (None, "int8", "nf4")
-            whole = (
-                empty.bytes(_HALF, kind) + cost.peak + empty.whole_block(_HALF, kind)
-                for kind in kinds
-            )
-            hours = flops / (_RATE * _SHARE) / 3600
-            gib = (x / 2**30 for x in (*parts, cost.peak, *whole))
-            cells = (family.name, str(size), *(f"{x:.1f}" for x in gib))
-            lines.append(f"| {' | '.join(cells)} | {hours:.1f} h |")
+            again = transformer_cost(empty, 1, size, _HALF, checkpointing=True)
+            cells = [family.name, str(size), *map(_gib, (*parts, again.peak))]
+            cells += [_gib(frozen[kind] + again.peak) for kind in kinds]
+            cells.append(_minutes(again, config))
+            kept = transformer_cost(plain, 1, size, _HALF, checkpointing=False)
+            cells += [_gib(kept.peak), _gib(frozen["int8"] + kept.peak), _minutes(kept, config)]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f}"
+
+
+def _minutes(cost: Cost, config: TrainConfig) -> str:
+    """Of a standard run at `_SHARE` of `_RATE`."""
+    flops = config.samples * (cost.forward + cost.backward) + config.num_targets * cost.forward
+    minutes = flops / (_RATE * _SHARE) / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def step_operations(empty: EmptyPipeline, tokens: int, size: int) -> int:
@@ -175,6 +189,8 @@ def prefix_table(sizes: tuple[int, ...], say: Say) -> str:
             whole = step_operations(empty, TEXT, size)
             more = step_operations(empty, TEXT + rows, size)
             cells.append(f"{100 * (more / whole - 1):.2f} %")
+        if not any(float(cell[:-1]) for cell in cells):
+            continue  # Flux.2 dev: texts of any length are filled up behind the language model
         cells.append(f"{100 * 2 * reads * rows / (steps * whole):.2f} %")
         lines.append(f"| {family.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -182,7 +198,7 @@ def prefix_table(sizes: tuple[int, ...], say: Say) -> str:
 
 def run(root: Path, sizes: tuple[int, ...], say: Say) -> str:
     """Write the tables into docs/training.md and docs/comfyui-models.md."""
-    made, prefix = table(sizes, say), prefix_table(sizes, say)
+    made, prefix = table(sizes, say), prefix_table(sizes[1:], say)
     write_between(root / "docs" / "training.md", "families", made)
     write_between(root / "docs" / "comfyui-models.md", "prefix", prefix)
     return f"{made}\n{prefix}"

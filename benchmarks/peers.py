@@ -8,6 +8,7 @@ Peers are looked for in a folder, each with the interpreter of its own environme
 
     diffusers/examples/textual_inversion/textual_inversion.py   venv-diffusers/bin/python
     sd-scripts/train_textual_inversion.py                       venv-kohya/bin/python
+    OneTrainer/scripts/train.py                                 venv-onetrainer/bin/python
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from apl_core.atomic import write_text
@@ -113,6 +115,12 @@ def _write_model(folder: Path, size: int) -> None:
         requires_safety_checker=False,
     )
     pipe.save_pretrained(folder)
+    file = folder / "text_encoder" / "model.safetensors"
+    published = {  # transformers since 5.6 writes other names, which its older versions lack
+        f"text_model.{key.removeprefix('text_model.')}": value
+        for key, value in load_file(file).items()
+    }
+    save_file(published, file, {"format": "pt"})
 
 
 Command = Callable[[Materials, Path, int, int, int], Sequence[object]]
@@ -123,13 +131,15 @@ Command = Callable[[Materials, Path, int, int, int], Sequence[object]]
 class Program:
     """A trainer: its command, and its script and interpreter in the folder of peers.
 
-    Without a script it is one of ours, in this environment.
+    It runs in `folder`, the script's own by default. Without a script it is one of ours, in this
+    environment.
     """
 
     title: str
     command: Command
     script: str = ""
     python: str = ""
+    folder: str = ""
 
     def ready(self, peers: Path) -> bool:
         """Whether it lies there."""
@@ -140,7 +150,8 @@ class Program:
         if not self.script:
             return [sys.executable], Path.cwd()
         script = peers / self.script
-        return [str(peers / self.python), str(script)], script.parent
+        folder = peers / self.folder if self.folder else script.parent
+        return [str(peers / self.python), str(script)], folder
 
 
 def _apl_train(given: Materials, out: Path, steps: int, size: int) -> Sequence[object]:
@@ -183,6 +194,46 @@ def _kohya(given: Materials, out: Path, steps: int, batch: int, size: int) -> Se
     )
 
 
+def _onetrainer(given: Materials, out: Path, steps: int, batch: int, size: int) -> Sequence[object]:
+    write_text(out / "prompts.txt", "a photo of <apl>\n")
+    write_text(out / "samples.json", "[]")
+    whole, off = {"weight_dtype": "FLOAT_32"}, {"train": False, "gradient_checkpointing": False}
+    words = {"prompt_source": "concept", "prompt_path": str(out / "prompts.txt")}
+    concept = {"name": "apl", "path": str(given.pictures), "text": words}
+    # as many samples an epoch as a batch has: an epoch is a step
+    concept |= {"balancing": batch, "balancing_strategy": "SAMPLES"}
+    settings = {
+        "training_method": "EMBEDDING",
+        "model_type": "STABLE_DIFFUSION_15",
+        "base_model_name": str(given.model),
+        "output_model_destination": str(out / "embedding.safetensors"),
+        "workspace_dir": str(out / "workspace"),
+        "cache_dir": str(out / "cache"),
+        "concepts": [concept],
+        "epochs": steps,
+        "batch_size": batch,
+        "resolution": str(size),
+        "train_device": "cpu",
+        "dataloader_threads": 1,
+        "train_dtype": "FLOAT_32",
+        "aspect_ratio_bucketing": False,
+        "learning_rate": 0.0003,
+        "learning_rate_warmup_steps": 0,
+        "tensorboard": False,
+        "offline_mode": True,
+        "sample_after_unit": "NEVER",
+        "sample_definition_file_name": str(out / "samples.json"),
+        "backup_after_unit": "NEVER",
+        "unet": whole | off,
+        "text_encoder": whole | off,
+        "vae": whole,
+        "embedding": {"placeholder": "<apl>", "initial_embedding_text": "person"},
+    }
+    file = out / "settings.json"
+    write_text(file, json.dumps(settings))
+    return "--preset-path", file, "--config-path", file  # of a preset's, nothing is migrated
+
+
 PROGRAMS: Mapping[str, Program] = {
     "ours": Program("ours", _ours),
     "paper": Program("the paper's step", _paper),
@@ -197,6 +248,13 @@ PROGRAMS: Mapping[str, Program] = {
         _kohya,
         "sd-scripts/train_textual_inversion.py",
         "venv-kohya/bin/python",
+    ),
+    "onetrainer": Program(
+        "OneTrainer",
+        _onetrainer,
+        "OneTrainer/scripts/train.py",
+        "venv-onetrainer/bin/python",
+        "OneTrainer",
     ),
 }
 """All that are compared, ours first."""

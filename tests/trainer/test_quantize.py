@@ -19,9 +19,11 @@ from torch import Tensor
 from apl_core.errors import ConfigError
 from apl_core.formats import read_prefix
 from apl_core.prefix import Rows
+from apl_trainer.checkpoints.cost import transformer_bytes, transformer_cost
 from apl_trainer.checkpoints.detect import detect
 from apl_trainer.checkpoints.load import load_checkpoint
 from apl_trainer.checkpoints.loaded import CheckpointModel, Options
+from apl_trainer.checkpoints.pipeline_load import empty_pipeline
 from apl_trainer.checkpoints.presets import TrainingSetup, preset_for
 from apl_trainer.checkpoints.quantize import KINDS, bytes_of, whole_block
 from apl_trainer.cli import main
@@ -123,11 +125,33 @@ def test_a_card_too_small_is_told_what_would_fit(
 ) -> None:
     found, gpu = detect(folder), torch.device("cuda")
     monkeypatch.setattr("apl_trainer.checkpoints.presets._ROOM", 1.0)
-    examples = [preset_for(found, 1, gpu, kind).micro for kind in (None, "int8", "nf4")]
-    assert examples == sorted(set(examples))
+    monkeypatch.setattr("apl_trainer.checkpoints.presets._SAFE", 0.0)
+    empty, half = empty_pipeline(found), torch.bfloat16
+    whole, fewer = (preset_for(found, 1, gpu, kind) for kind in (None, "nf4"))
+    assert whole.checkpointing and fewer.checkpointing
+    assert whole.micro == 1e9 - empty.bytes(half, None)
+    assert fewer.micro == 1e9 - empty.bytes(half, "nf4") - empty.whole_block(half, "nf4")
+    assert fewer.micro > whole.micro
     monkeypatch.setattr("apl_trainer.checkpoints.presets._ROOM", 2e9)
     with pytest.raises(ConfigError, match="--quantize int8, or nf4; or learn on texts alone"):
         preset_for(found, 1, gpu)
+
+
+def test_nothing_is_computed_again_where_there_is_room(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Examples without checkpointing are counted at the size that is learned from."""
+    found, gpu, half = detect(folder), torch.device("cuda"), torch.bfloat16
+    empty = empty_pipeline(found)
+    room, whole = 8e9 - empty.bytes(half, None), transformer_bytes(empty, 512, half)
+    presets = [preset_for(found, 8, gpu, size=size) for size in (None, 2048)]
+    assert not any(one.checkpointing for one in presets)
+    counted = (whole, transformer_bytes(empty, 2048, half))
+    assert [one.micro for one in presets] == [int(0.8 * room // one) for one in counted]
+    plain, again = (transformer_cost(empty, 1, 512, half, kind) for kind in (False, True))
+    assert again.peak <= whole and again.backward > plain.backward
+    monkeypatch.setattr("apl_trainer.checkpoints.presets._SAFE", 0.99 * whole / room)
+    assert preset_for(found, 8, gpu).checkpointing
 
 
 def test_what_is_quantized_in_vain_or_cannot_be(

@@ -143,7 +143,8 @@ class EmptyPipeline:
 
     def step(self, batch: int, tokens: int, size: int, dtype: torch.dtype) -> Step:
         """What predicts noise for `batch` pictures of `size` pixels from states (B, tokens, W)."""
-        network, family = self.network.to(dtype=dtype).eval().requires_grad_(False), self.family
+        family, network = self.family, self.network.eval().requires_grad_(False)
+        nn.Module.to(network, dtype=dtype)  # diffusers' own warns of kinds that nothing is in
         pooled = sum(WIDTHS[key] for key in family.clips.values())
         with torch.device("meta"):
             x_t = torch.empty(batch, *family.latent_shape(size), dtype=dtype)
@@ -162,15 +163,30 @@ def transformer_cost(
 ) -> Cost:
     """Cost of reading `batch` texts, predicting noise for as many pictures of `size` pixels, and
     going back to the rows. CLIP beside T5 is not counted."""
+    return _counted(_example(empty, batch, size, dtype, checkpointing))
+
+
+def transformer_bytes(empty: EmptyPipeline, size: int, dtype: torch.dtype) -> int:
+    """Peak bytes of one example beside the weights, if nothing is computed again on the way back."""
+    run = _example(empty, 1, size, dtype, checkpointing=False)
+    with fused_attention(), _texts_alone():
+        return _peak(run)
+
+
+def _example(
+    empty: EmptyPipeline, batch: int, size: int, dtype: torch.dtype, checkpointing: bool
+) -> Callable[[], Tensor]:
     given: Any = empty.network
     if checkpointing:
         given.enable_gradient_checkpointing()
+    else:
+        given.disable_gradient_checkpointing()
     empty.reader.model.to(dtype=dtype).eval().requires_grad_(False)
     tokens = empty.family.fill or TEXT
     step = empty.step(batch, tokens, size, dtype)
     with torch.device("meta"):
         text = torch.empty(batch, tokens, WIDTHS[empty.family.key], dtype=dtype, requires_grad=True)
-    return _counted(lambda: step(empty.reader.states(text, None)))
+    return lambda: step(empty.reader.states(text, None))
 
 
 TEXT = 128
@@ -184,14 +200,19 @@ def _counted(run: Callable[[], Tensor]) -> Cost:
     and a second way back finds gradients that are there already.
     """
     with fused_attention(), _texts_alone():
-        with LiveBytes() as live:
-            run().float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
+        peak = _peak(run)
         with FlopCounterMode(display=False) as flops:
             out = run()
             forward = flops.get_total_flops()
             out.float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
             backward = flops.get_total_flops() - forward
-    return Cost(float(forward), float(backward), live.peak)
+    return Cost(float(forward), float(backward), peak)
+
+
+def _peak(run: Callable[[], Tensor]) -> int:
+    with LiveBytes() as live:
+        run().float().square().mean().backward()  # pyright: ignore[reportUnknownMemberType]
+    return live.peak
 
 
 def _texts_alone() -> AbstractContextManager[None]:

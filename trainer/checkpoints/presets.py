@@ -16,7 +16,7 @@ from apl_core.schedule import Prediction
 from apl_core.training.config import TrainConfig
 from apl_core.training.verdict import ENOUGH
 
-from .cost import Cost, matmul_rate, transformer_cost, unet_cost
+from .cost import Cost, matmul_rate, transformer_bytes, transformer_cost, unet_cost
 from .detect import CheckpointInfo, detect
 from .load import empty, refuse_quantize
 from .loaded import Info
@@ -53,8 +53,9 @@ PRESETS_XL: Mapping[int, MemoryPreset] = {
     12: MemoryPreset(micro=1),
     24: MemoryPreset(micro=8),
 }
-_SIDE, _ROOM = 512, 1.5e9
-"""Side of the pictures that a transformer learns from, and bytes for one beside its weights."""
+_SIDE, _ROOM, _SAFE = 512, 1.5e9, 0.8
+"""Side of the pictures that a transformer learns from; bytes for one beside its weights; part of
+the room that counted bytes may fill, since allocators waste some."""
 
 
 def own_device(asked: str | None) -> torch.device:
@@ -84,14 +85,21 @@ def _try(device: torch.device) -> None:
 
 
 def preset_for(
-    found: Info, vram: int | None, device: torch.device, quantize: Quantize | None = None
+    found: Info,
+    vram: int | None,
+    device: torch.device,
+    quantize: Quantize | None = None,
+    size: int | None = None,
 ) -> MemoryPreset:
-    """The preset of `--vram`, else of the GPU's own memory; ConfigError if the model is too big."""
+    """The preset of `--vram`, else of the GPU's own memory; ConfigError if the model is too big.
+
+    `size` of the pictures in pixels, the preset's own by default.
+    """
     if vram is None and device.type != "cuda":
         return CPU
     gigabytes = vram or int(torch.cuda.get_device_properties(device).total_memory / 1e9 + 0.5)
     if isinstance(found, PipelineInfo):
-        return _preset_beside(found, gigabytes, quantize)
+        return _preset_beside(found, gigabytes, quantize, size or _SIDE)
     table = PRESETS_XL if found.family == "SDXL" else PRESETS
     fitting = [size for size in table if size <= gigabytes]
     if not fitting:
@@ -103,12 +111,20 @@ def preset_for(
     return table[max(fitting)]
 
 
-def _preset_beside(found: PipelineInfo, gigabytes: int, quantize: Quantize | None) -> MemoryPreset:
-    """What fits beside a transformer and its text encoders in half precision, or in fewer bits."""
+def _preset_beside(
+    found: PipelineInfo, gigabytes: int, quantize: Quantize | None, size: int
+) -> MemoryPreset:
+    """What fits beside a transformer and its text encoders in half precision, or in fewer bits.
+
+    No checkpointing where at least one example fits without it: the way back then takes half as
+    many operations.
+    """
     empty, half = empty_pipeline(found), torch.bfloat16
     weights, words = empty.bytes(half, quantize), empty.text_bytes(half, quantize)
-    examples = int((gigabytes * 1e9 - weights) // _ROOM)
-    if examples >= 1:
+    room = max(0.0, gigabytes * 1e9 - weights - empty.whole_block(half, quantize))
+    if examples := int(_SAFE * room // transformer_bytes(empty, size, half)):
+        return MemoryPreset(checkpointing=False, micro=examples, size=_SIDE)
+    if examples := int(room // _ROOM):
         return MemoryPreset(micro=examples, size=_SIDE)
     raise ConfigError(
         f"train on {gigabytes} GB",
@@ -183,7 +199,7 @@ class TrainingSetup:
         info = detect(path, prediction)
         half = MemoryPreset() if place.type == "cuda" else CPU
         refuse_quantize(info, quantize)
-        preset = half if texts_alone else preset_for(info, vram, place, quantize)
+        preset = half if texts_alone else preset_for(info, vram, place, quantize, size)
         return TrainingSetup(info, place, preset, picture_size(info, preset, size), quantize)
 
     @property
