@@ -73,7 +73,7 @@ def add(verbs: Verbs) -> None:
         inner,
         "peers",
         run_peers,
-        "our training step beside diffusers' and kohya's textual inversion, on a random SD 1.5",
+        "our training step beside the textual inversion of other trainers, on a random model",
         "apl bench peers --peers ~/.cache/apl-peers --out bench/peers",
     )
     peers.add_argument(
@@ -82,6 +82,7 @@ def add(verbs: Verbs) -> None:
         default=Path(os.environ.get("APL_PEERS_DIR", "~/.cache/apl-peers")).expanduser(),
         help="folder of their checkouts and environments ($APL_PEERS_DIR)",
     )
+    peers.add_argument("--family", choices=("sd15", "sdxl"), default="sd15", help="the model")
     peers.add_argument("--size", type=arguments.whole(64, 1024), default=128, help="of pictures")
     peers.add_argument("--batch", type=arguments.whole(3, 64), default=3, help="samples of a step")
     peers.add_argument(
@@ -246,7 +247,7 @@ def run_peers(given: argparse.Namespace) -> int:
     """Run `bench peers`."""
     from .peers import run
 
-    run(given.out, given.peers, given.size, given.batch, given.steps, _say)
+    run(given.out, given.peers, given.size, given.batch, given.steps, _say, given.family)
     return 0
 
 

@@ -1,19 +1,21 @@
 """Our training step beside the textual inversion of other trainers, each a program of its own.
 
-Every program runs twice on one random SD 1.5 of the published size and on the same pictures, for a
-few steps and for more: what the longer run needs more of the processor is the cost of its steps,
-whatever a program does before and behind them. Memory is the most that the longer run held.
+Every program runs twice on one random SD 1.5 of the published size, or on an SDXL of its widths and
+fewer layers, and on the same pictures, for a few steps and for more: what the longer run needs more
+of the processor is the cost of its steps, whatever a program does before and behind them. Memory is
+the most that the longer run held.
 
 Peers are looked for in a folder, each with the interpreter of its own environment:
 
     diffusers/examples/textual_inversion/textual_inversion.py   venv-diffusers/bin/python
     sd-scripts/train_textual_inversion.py                       venv-kohya/bin/python
     OneTrainer/scripts/train.py                                 venv-onetrainer/bin/python
+
+kohya's script takes an SDXL of all its layers only, and is not run on this one.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -21,107 +23,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from PIL import Image
-from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from apl_core.atomic import write_text
 from apl_core.errors import AplError
-from apl_trainer.checkpoints.tokenizer import openai_tokenizer, write_vocabulary
-from apl_trainer.metadata_jsonl import CaptionedPicture, write_metadata
 from apl_trainer.report.page import Table
 
-from .train import CLIP_L, SD15, Say, random_network
-
-NAMES = ("Ann Lee", "Bo Marsh", "Cy Novak", "Di Okoye")
-_PER_KIND = 4
-_VAE: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-}
-_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-_CLIP = "openai/clip-vit-large-patch14"
-
-
-@dataclass(frozen=True)
-class Materials:
-    """A random SD 1.5, pictures in the forms that the programs read, and a tokenizer's cache."""
-
-    model: Path
-    pictures: Path
-    dataset: Path
-    kohya: Path
-    tokenizers: Path
-
-    @staticmethod
-    def made(folder: Path, size: int) -> Materials:
-        """Write them all into a folder; what is there stays."""
-        found = Materials(*(folder / part for part in ("model", "plain", "data", "kohya", "words")))
-        if not (found.model / "model_index.json").exists():
-            _write_model(found.model, size)
-            words = found.tokenizers / _CLIP.replace("/", "_")
-            words.mkdir(parents=True)
-            write_vocabulary(words)  # which every version of transformers reads
-            config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}
-            write_text(words / "tokenizer_config.json", json.dumps(config))
-        rng = np.random.default_rng(0)
-        rows: list[CaptionedPicture] = []
-        for kind in ("identity", "things", "people"):
-            for number in range(_PER_KIND):
-                picture = Image.fromarray(rng.integers(0, 255, (size, size, 3), np.uint8))
-                name = NAMES[number] if kind == "identity" else ""
-                text = {
-                    "identity": f"a photo of {name}",
-                    "things": f"a photo of {number + 2} red houses",
-                    "people": f"a photo of an old woman with {number + 2} hats",
-                }[kind]
-                file = f"{kind}-{number}.png"
-                for place in (found.pictures, found.dataset, found.kohya / "10_person"):
-                    place.mkdir(parents=True, exist_ok=True)
-                    picture.save(place / file)
-                neutral = "a photo of a person" if name else ""
-                rows.append(CaptionedPicture(file, text, kind, name, neutral))
-        write_metadata(found.dataset, rows)
-        return found
-
-
-def _write_model(folder: Path, size: int) -> None:
-    device, dtype = torch.device("cpu"), torch.float32
-    words = copy.deepcopy(openai_tokenizer())  # others share it
-    words.model_max_length = 77
-    clip = {**CLIP_L, "bos_token_id": 49406, "eos_token_id": 49407, "hidden_act": "quick_gelu"}
-    pipeline: Any = StableDiffusionPipeline
-    pipe = pipeline(
-        vae=random_network(lambda: AutoencoderKL(**_VAE), dtype, device),
-        text_encoder=random_network(lambda: CLIPTextModel(CLIPTextConfig(**clip)), dtype, device),
-        tokenizer=words,
-        unet=random_network(
-            lambda: UNet2DConditionModel(**{**SD15, "sample_size": size // 8}), dtype, device
-        ),
-        scheduler=DDIMScheduler(
-            **_BETAS, steps_offset=1, clip_sample=False, set_alpha_to_one=False
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.save_pretrained(folder)
-    file = folder / "text_encoder" / "model.safetensors"
-    published = {  # transformers since 5.6 writes other names, which its older versions lack
-        f"text_model.{key.removeprefix('text_model.')}": value
-        for key, value in load_file(file).items()
-    }
-    save_file(published, file, {"format": "pt"})
-
+from .peers_materials import Materials
+from .train import Say
 
 Command = Callable[[Materials, Path, int, int, int], Sequence[object]]
 """Arguments of a program: materials, a folder to write in, steps, batch, size."""
@@ -204,7 +114,7 @@ def _onetrainer(given: Materials, out: Path, steps: int, batch: int, size: int) 
     concept |= {"balancing": batch, "balancing_strategy": "SAMPLES"}
     settings = {
         "training_method": "EMBEDDING",
-        "model_type": "STABLE_DIFFUSION_15",
+        "model_type": _MODEL_TYPES[given.family],
         "base_model_name": str(given.model),
         "output_model_destination": str(out / "embedding.safetensors"),
         "workspace_dir": str(out / "workspace"),
@@ -226,6 +136,7 @@ def _onetrainer(given: Materials, out: Path, steps: int, batch: int, size: int) 
         "backup_after_unit": "NEVER",
         "unet": whole | off,
         "text_encoder": whole | off,
+        "text_encoder_2": whole | off,
         "vae": whole,
         "embedding": {"placeholder": "<apl>", "initial_embedding_text": "person"},
     }
@@ -234,14 +145,14 @@ def _onetrainer(given: Materials, out: Path, steps: int, batch: int, size: int) 
     return "--preset-path", file, "--config-path", file  # of a preset's, nothing is migrated
 
 
+_MODEL_TYPES = {"sd15": "STABLE_DIFFUSION_15", "sdxl": "STABLE_DIFFUSION_XL_10_BASE"}
+_DIFFUSERS = "diffusers/examples/textual_inversion/textual_inversion"
+
 PROGRAMS: Mapping[str, Program] = {
     "ours": Program("ours", _ours),
     "paper": Program("the paper's step", _paper),
     "diffusers": Program(
-        "diffusers' example",
-        _diffusers,
-        "diffusers/examples/textual_inversion/textual_inversion.py",
-        "venv-diffusers/bin/python",
+        "diffusers' example", _diffusers, f"{_DIFFUSERS}.py", "venv-diffusers/bin/python"
     ),
     "kohya": Program(
         "kohya's sd-scripts",
@@ -258,6 +169,14 @@ PROGRAMS: Mapping[str, Program] = {
     ),
 }
 """All that are compared, ours first."""
+
+PROGRAMS_XL: Mapping[str, Program] = {
+    **{name: one for name, one in PROGRAMS.items() if name != "kohya"},
+    "diffusers": replace(PROGRAMS["diffusers"], script=f"{_DIFFUSERS}_sdxl.py"),
+}
+"""The same on SDXL."""
+
+FAMILIES = {"sd15": PROGRAMS, "sdxl": PROGRAMS_XL}
 
 
 @dataclass(frozen=True)
@@ -310,14 +229,20 @@ sys.exit(done.returncode)
 
 
 def run(
-    out: Path, peers: Path, size: int, batch: int, steps: Sequence[int], say: Say
+    out: Path,
+    peers: Path,
+    size: int,
+    batch: int,
+    steps: Sequence[int],
+    say: Say,
+    family: str = "sd15",
 ) -> dict[str, dict[str, float]]:
     """Measure all that lie in `peers`; writes figures.json into `out` and says a table."""
     out.mkdir(parents=True, exist_ok=True)
     few, many = steps
-    given = Materials.made(out / "materials", size)
+    given = Materials.made(out / "materials", size, family)
     found: dict[str, dict[str, float]] = {}
-    for name, program in PROGRAMS.items():
+    for name, program in FAMILIES[family].items():
         if not program.ready(peers):
             say(f"{program.title}: not in {peers}")
             continue
@@ -327,12 +252,12 @@ def run(
         found[name] = {"seconds_per_sample": seconds, "peak_gib": long.gib, "batch": samples}
         say(f"{program.title}: {seconds:.2f} s a sample, {long.gib:.1f} GiB")
         write_text(out / "figures.json", json.dumps(found, indent=1) + "\n")
-    say(table(found, size).text())
+    say(table(found, size, family).text())
     shutil.rmtree(out / "materials")
     return found
 
 
-def table(found: Mapping[str, Mapping[str, float]], size: int) -> Table:
+def table(found: Mapping[str, Mapping[str, float]], size: int, family: str = "sd15") -> Table:
     """A line for each program; ratios are to our step with kept predictions."""
     base = found["ours"]["seconds_per_sample"]
     rows = [
@@ -345,6 +270,7 @@ def table(found: Mapping[str, Mapping[str, float]], size: int) -> Table:
         ]
         for name, one in found.items()
     ]
-    about = f"Random SD 1.5, {size} x {size}, fp32, one thread: processor seconds a sample."
+    model = {"sd15": "Random SD 1.5", "sdxl": "Random SDXL of fewer layers"}[family]
+    about = f"{model}, {size} x {size}, fp32, one thread: processor seconds a sample."
     columns = ("program", "batch", "seconds", "of ours", "GiB at most")
     return Table("A training step and its peers", about, columns, rows)

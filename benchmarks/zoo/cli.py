@@ -96,13 +96,25 @@ def add(verbs: Verbs) -> None:
         inner,
         "attack",
         run_attack,
-        "how many steps of textual inversion bring a held-out person back past a prefix",
-        "apl zoo attack minilm-dit --prefix my-prefix.safetensors",
+        "how many steps of a search bring a held-out person back past a prefix, or an eraser",
+        "apl zoo attack minilm-dit --prefix my-prefix.safetensors --search words",
     )
     attack.add_argument("name", help="the member")
-    attack.add_argument("--prefix", type=Path, required=True, help="the prefix that is in place")
+    attack.add_argument("--prefix", type=Path, help="the prefix that is in place")
+    attack.add_argument(
+        "--erased", type=Path, metavar="FILE", help="weights that `bench --eraser` has written"
+    )
+    attack.add_argument(
+        "--search",
+        choices=("rows", "words"),
+        default="rows",
+        help="for rows (textual inversion), or for words of the vocabulary (greedy)",
+    )
     attack.add_argument("--people", type=arguments.whole(1, 64), default=8, help="held-out people")
     attack.add_argument("--steps", type=arguments.steps, default=200, help="most steps of each")
+    attack.add_argument(
+        "--every", type=arguments.whole(1, 1000), default=20, help="steps between two looks"
+    )
     _add_models(attack)
 
 
@@ -221,27 +233,32 @@ def run_starts(given: argparse.Namespace) -> int:
 
 
 def run_attack(given: argparse.Namespace) -> int:
-    """Bring held-out people back, without the prefix and past it."""
+    """Bring held-out people back: as the model is, past a prefix, and past an eraser."""
     import statistics
 
     import torch
 
     from apl_core.formats import read_prefix
 
-    from .attack import Effort, steps_to_return
+    from .attack import Attack, Effort
     from .build import Loader
     from .card import read_card
 
     torch.set_num_threads(1)
     folder = given.models / given.name
-    model, prefix = Loader()(folder), read_prefix(given.prefix)
     wanted = read_card(folder)["identity_top1.heldout"] / 2
-    people, effort = model.world.group("heldout")[: given.people], Effort(steps=given.steps)
-    for title, rows in (("without a prefix", None), ("with the prefix", prefix.rows())):
+    plain, effort = Loader()(folder), Effort(steps=given.steps, every=given.every)
+    cases = [("as the model is", plain, None)]
+    if given.prefix is not None:
+        cases.append(("with the prefix", plain, read_prefix(given.prefix).rows()))
+    if given.erased is not None:
+        cases.append(("with the eraser", Loader(edited=given.erased)(folder), None))
+    for title, model, rows in cases:
+        people = model.world.group("heldout")[: given.people]
         found = [
-            steps_to_return(model, person, rows, wanted, effort, number)
+            Attack(model, person, rows, effort, number).steps(given.search, wanted)
             for number, person in enumerate(people)
         ]
         print(f"{title}: {', '.join(f'{steps:.0f}' for steps in found)} steps, ", end="")
-        print(f"median {statistics.median(found):.0f} (inf: not in {given.steps})")
+        print(f"median {statistics.median(found):.0f} (inf: not in {given.steps})", flush=True)
     return 0

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from apl_core.errors import AplError
-from benchmarks.peers import PROGRAMS, Materials, Program, spend, table
+from benchmarks.peers import PROGRAMS, Program, spend, table
+from benchmarks.peers_materials import Materials
 
 GIVEN = Materials(*(Path(name) for name in ("model", "plain", "data", "kohya", "words")))
 

@@ -19,7 +19,7 @@ from benchmarks.pocket_build.card import read_renders
 from benchmarks.pocket_build.dataset import invent
 from benchmarks.pocket_build.losses import recognizer_loss
 from benchmarks.zoo import second
-from benchmarks.zoo.attack import WORD, Effort, WordEncoder, steps_to_return
+from benchmarks.zoo.attack import WORD, Attack, Effort, Search, WordEncoder, greedy
 from benchmarks.zoo.eraser import erased, reader
 from benchmarks.zoo.members import MEMBERS
 from benchmarks.zoo.people import ordinary_names, renamed
@@ -93,13 +93,31 @@ def test_a_learned_word_stands_where_a_name_would_inside_of_the_prefix() -> None
     torch.testing.assert_close(found.cross, wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_an_attack_counts_its_steps_and_knows_when_it_failed() -> None:
+@pytest.mark.parametrize("search", ["rows", "words"])
+def test_an_attack_counts_its_steps_and_knows_when_it_failed(search: Search) -> None:
     model = untrained()
     person = model.world.group("heldout")[0]
-    effort = Effort(rows=2, steps=2, every=1, batch=3, pictures=2)
-    assert steps_to_return(model, person, None, 0.0, effort, 0) == 1
+    effort = Effort(tokens=2, steps=2, every=1, batch=3, pictures=2, tried=2)
+    assert Attack(model, person, None, effort, 0).steps(search, 0.0) == 1
     prefix = rows(model.encoder, 4, 1, 3)  # pyright: ignore[reportArgumentType]
-    assert math.isinf(steps_to_return(model, person, prefix, 1.1, effort, 0))
+    assert math.isinf(Attack(model, person, prefix, effort, 0).steps(search, 1.1))
+
+
+def test_a_greedy_step_takes_the_word_that_does_most() -> None:
+    """Of all words of a small vocabulary, tried by hand, in the place whose turn it is."""
+    model = untrained()
+    person = model.world.group("heldout")[0]
+    effort = Effort(tokens=2, batch=3, tried=40)
+    attack, twin = (Attack(model, person, None, effort, 0) for _ in range(2))
+    attack.table = twin.table = attack.table[:40].clone()
+    attack.encoder.special = [3]
+    found = greedy(attack)()
+    ids, error = twin.start(), twin.errors()
+    with torch.no_grad():
+        tried = [torch.stack([attack.table[one], attack.table[ids[1]]]) for one in range(40)]
+        errors = torch.tensor([float(error(word)) for word in tried])
+    errors[3] = torch.inf
+    torch.testing.assert_close(found, tried[int(errors.argmin())])
 
 
 def test_the_second_recognizer_is_kept_and_read_again(tmp_path: Path) -> None:
