@@ -44,6 +44,7 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
     "things": ("things", True),
     "objects": ("objects", True),
     "diversity": ("diversity", True),
+    "diversity_seeds": ("over seeds", True),
     "name_left": ("name left", False),
     "seconds": ("seconds", False),
 }
@@ -163,7 +164,7 @@ class Measure:
 
     def _seen(self, drawn: Rendered, asked: Condition) -> dict[str, float]:
         values = {key: mean.value for key, mean in figures(drawn, asked, self.prompts).items()}
-        values["diversity"] = diversity(drawn, [q.subject for q in self.prompts.named])
+        values |= diversity(drawn, [q.subject for q in self.prompts.named])
         return {key: values[key] for key in COLUMNS if key in values}
 
 
@@ -222,17 +223,20 @@ def run(
     return record.found
 
 
-def diversity(drawn: Rendered, names: Sequence[str]) -> float:
-    """Mean distance (1 - cosine) of the faces of different names, which are drawn first.
+def diversity(drawn: Rendered, names: Sequence[str]) -> dict[str, float]:
+    """Mean distances (1 - cosine) of faces, which are drawn first: of different names, and of one
+    name over its seeds.
 
-    The recognizer's embeddings are compared. Beside that of "a person" with the same seeds it says
-    whether all anonymous faces become one.
+    The recognizer's embeddings are compared. Beside those of "a person" with the same seeds they
+    say whether all anonymous faces become one.
     """
     faces = drawn.reading.embedding[: len(names)]
     who = {name: number for number, name in enumerate(dict.fromkeys(names))}
     index = torch.tensor([who[name] for name in names])
-    different = index[:, None] != index[None]
-    return float((1 - faces @ faces.T)[different].mean())
+    same, apart = index[:, None] == index[None], 1 - faces @ faces.T
+    one = same & ~torch.eye(len(names), dtype=torch.bool)
+    found = {"diversity": float(apart[~same].mean())}
+    return found | ({"diversity_seeds": float(apart[one].mean())} if one.any() else {})
 
 
 def table(

@@ -20,14 +20,20 @@ from apl_trainer.sampling import Request
 from benchmarks.recipe import FLOOR, NONE, SECOND, Measure, Record, Variant, diversity, table
 
 
-def test_diversity_is_the_distance_of_faces_of_different_names() -> None:
-    angles = torch.tensor([0.0, 0.1, 90.0, 180.0]).deg2rad()
+def test_diversity_is_the_distance_of_faces_of_names_and_of_seeds() -> None:
+    angles = torch.tensor([0.0, 20.0, 90.0, 180.0]).deg2rad()
     faces = torch.stack([angles.cos(), angles.sin()], 1)
     drawn = Rendered(torch.zeros(4, 3, 1, 1), Reading({}, faces))
     found = diversity(drawn, ["ada", "ada", "bo", "cy"])
-    pairs = [(0, 90), (0.1, 90), (0, 180), (0.1, 180), (90, 180)]
-    wanted = [1 - torch.tensor(abs(a - b)).deg2rad().cos() for a, b in pairs]
-    assert found == pytest.approx(float(torch.stack(wanted).mean()), abs=1e-5)
+
+    def apart(*pairs: tuple[float, float]) -> float:
+        distances = [1 - torch.tensor(abs(a - b)).deg2rad().cos() for a, b in pairs]
+        return float(torch.stack(distances).mean())
+
+    different = apart((0, 90), (20, 90), (0, 180), (20, 180), (90, 180))
+    assert found["diversity"] == pytest.approx(different, abs=1e-5)
+    assert found["diversity_seeds"] == pytest.approx(apart((0, 20)), abs=1e-5)
+    assert set(diversity(drawn, ["ada", "bo", "cy", "di"])) == {"diversity"}
 
 
 def test_a_killed_run_finds_the_figures_that_it_has(tmp_path: Path) -> None:
