@@ -13,6 +13,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,12 +25,14 @@ from apl_trainer.checkpoints.cost import (
     EmptyPipeline,
     fused_attention,
     transformer_cost,
+    unet_cost,
 )
 from apl_trainer.checkpoints.pipelines import FAMILIES, KREA_LAYERS, Family
 from apl_trainer.checkpoints.quantize import Quantize, bytes_of
 from apl_trainer.models.language import Reader
 
 from .house import write_between
+from .train import SD15, SDXL, TEXT_BYTES
 
 Say = Callable[[str], None]
 
@@ -127,6 +130,7 @@ def table(sizes: tuple[int, ...], say: Say) -> str:
         "| family | pixels | transformer | text encoders | example | together | int8, fp8 | nf4 "
         "| standard run | example, nothing again | together, int8 | standard run |",
         "|---" * 12 + "|",
+        *unet_lines(config),
     ]
     for family in FAMILIES:
         if family.name not in _NETWORKS:
@@ -145,6 +149,28 @@ def table(sizes: tuple[int, ...], say: Say) -> str:
             cells += [_gib(kept.peak), _gib(frozen["int8"] + kept.peak), _minutes(kept, config)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def unet_lines(config: TrainConfig) -> list[str]:
+    """The same of SD 1.5 and SDXL, whose text encoders are small and nothing is quantized."""
+    lines: list[str] = []
+    for name, sizes, built, words in (
+        ("SD 1.5", (512,), SD15, TEXT_BYTES["sd15"]),
+        ("SDXL", (512, 768, 1024), SDXL, TEXT_BYTES["sdxl"]),
+    ):
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(**built)
+        own, width = bytes_of(unet, _HALF), int(built["cross_attention_dim"])
+        for size in sizes:
+            again, kept = (
+                unet_cost(unet, 1, size // 8, _HALF, checkpointing, width)
+                for checkpointing in (True, False)
+            )
+            whole = own + words + again.peak
+            cells = [name, str(size), *map(_gib, (own, words, again.peak, whole)), "-", "-"]
+            cells += [_minutes(again, config), _gib(kept.peak), _gib(own + words + kept.peak)]
+            lines.append(f"| {' | '.join(cells)}, bf16 | {_minutes(kept, config)} |")
+    return lines
 
 
 def _gib(count: int) -> str:

@@ -61,7 +61,8 @@ CLIP_L = {
     "num_attention_heads": 12,
     "vocab_size": 49408,
 }
-_TEXT_BYTES = {"sd15": 123_060_480 * 4, "sdxl": (123_060_480 + 694_659_840) * 2}
+TEXT_BYTES = {"sd15": 123_060_480 * 4, "sdxl": (123_060_480 + 694_659_840) * 2}
+"""Of their text encoders, in fp32 and in half precision."""
 _POOL = 1 << 20
 Say = Callable[[str], None]
 
@@ -240,7 +241,7 @@ def expected_peaks() -> dict[str, float]:
             unet = UNet2DConditionModel(**config)
         width = int(config["cross_attention_dim"])
         cost = unet_cost(unet, 1, side, torch.bfloat16, True, width)
-        whole = bytes_of(unet, torch.bfloat16) + _TEXT_BYTES[name] + cost.peak
+        whole = bytes_of(unet, torch.bfloat16) + TEXT_BYTES[name] + cost.peak
         found[f"gib.expected_peak.{name}_{side * 8}"] = whole / 2**30
     return found
 

@@ -167,7 +167,7 @@ def transformer_cost(
 
 
 def transformer_bytes(empty: EmptyPipeline, size: int, dtype: torch.dtype) -> int:
-    """Peak bytes of one example beside the weights, if nothing is computed again on the way back."""
+    """Peak bytes of one example beside the weights if nothing is computed again on the way back."""
     run = _example(empty, 1, size, dtype, checkpointing=False)
     with fused_attention(), _texts_alone():
         return _peak(run)

@@ -45,13 +45,15 @@ PRESETS: Mapping[int, MemoryPreset] = {
     4: MemoryPreset(size=512),
     6: MemoryPreset(micro=2, size=768),
     8: MemoryPreset(micro=4, size=768),
-    12: MemoryPreset(micro=12),
+    12: MemoryPreset(checkpointing=False, micro=4),
     24: MemoryPreset(checkpointing=False, micro=0),
 }
 PRESETS_XL: Mapping[int, MemoryPreset] = {
     8: MemoryPreset(size=512),
     12: MemoryPreset(micro=1),
-    24: MemoryPreset(micro=8),
+    16: MemoryPreset(checkpointing=False, micro=1),
+    24: MemoryPreset(checkpointing=False, micro=2),
+    48: MemoryPreset(checkpointing=False, micro=6),
 }
 _SIDE, _ROOM, _SAFE = 512, 1.5e9, 0.8
 """Side of the pictures that a transformer learns from; bytes for one beside its weights; part of
