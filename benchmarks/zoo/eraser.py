@@ -8,7 +8,7 @@ place, and on those of name-free prompts what it said before (`benchmarks/paper/
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from apl_trainer.pocket.eval_prompts import people_prompts, things_prompts
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.model import WorldModel
 from apl_trainer.pocket.networks import LATENT_CHANNELS, LATENT_SIZE
+from apl_trainer.pocket.recognizer import Reading
 from apl_trainer.pocket.render_pool import RenderPool
 
 from ..paper.eraser import Moments, edit
@@ -43,8 +44,16 @@ def reader(network: nn.Module) -> tuple[str, nn.Linear]:
     raise ValueError(f"{type(network).__name__} has no layer that is known to read texts")
 
 
-def measured(model: WorldModel, out: Path, workers: int) -> dict[str, float]:
-    """The figures of a member whose train names are erased; the edit is kept in `out`."""
+def measured(
+    model: WorldModel,
+    out: Path,
+    workers: int,
+    second: Callable[[Tensor], Reading] | None = None,
+) -> dict[str, float]:
+    """The figures of a member whose train names are erased; the edit is kept in `out`.
+
+    A `second` recognizer reads the same pictures.
+    """
     record = Record(out / "figures.json")
 
     def made() -> dict[str, float]:
@@ -58,7 +67,7 @@ def measured(model: WorldModel, out: Path, workers: int) -> dict[str, float]:
         save_file(weights, out / "edited.safetensors")
         load = Loader(edited=out / "edited.safetensors")
         with RenderPool(model.folder, EVALUATION_STEPS, workers, load) as renderer:
-            return Measure.of(model.world)(renderer, None) | {"seconds": seconds}
+            return Measure.of(model.world, second)(renderer, None) | {"seconds": seconds}
 
     record.get("eraser", made)
     return record.found["eraser"]
