@@ -52,10 +52,15 @@ def add(verbs: Verbs) -> None:
         inner,
         "train",
         run_train,
-        "a training step on a full-size random SD 1.5, and the authors'",
-        "apl bench train --side 16 --out bench/train",
+        "a training step on a full-size random SD 1.5, or on a family of today, and the authors'",
+        "apl bench train --family Z-Image --side 16 --out bench/train",
     )
-    train.add_argument("--side", type=_side, default=16, help="side of the latents (512x512: 64)")
+    train.add_argument(
+        "--family", help="of today, of its widths and fewer layers (Z-Image); SD 1.5 without"
+    )
+    train.add_argument(
+        "--side", type=_side, default=16, help="side of the latents: an eighth of a picture's"
+    )
     train.add_argument(
         "--batch", type=arguments.whole(1, 4096), nargs="+", default=[4], help="our batches to try"
     )
@@ -238,7 +243,13 @@ def run_train(given: argparse.Namespace) -> int:
     from .train import run
 
     device = own_device(given.device)
-    found = run(given.out, given.side, given.batch, given.rounds, device, _say)
+    if given.family:
+        from .train_families import run as run_family
+
+        size = 8 * given.side
+        found = run_family(given.family, given.out, size, given.batch, given.rounds, device, _say)
+    else:
+        found = run(given.out, given.side, given.batch, given.rounds, device, _say)
     print(json.dumps(found, indent=1, sort_keys=True))
     return 0
 

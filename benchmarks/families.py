@@ -41,7 +41,7 @@ _RATE, _SHARE = 165e12, 0.4
 """bf16 operations a second of an RTX 4090's matrix units by its maker, and the part taken here."""
 
 _KLEIN = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24}
-_NETWORKS: Mapping[str, tuple[str, dict[str, Any]]] = {
+NETWORKS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "Z-Image": ("ZImageTransformer2DModel", {}),
     "Qwen-Image": ("QwenImageTransformer2DModel", {}),
     "Krea 2": ("Krea2Transformer2DModel", {}),
@@ -98,24 +98,30 @@ _CLIP: Mapping[str, dict[str, Any]] = {
 }
 
 
-def text_model(key: str) -> nn.Module:
-    """A text encoder of the released size on the meta device; Qwen2.5's as Qwen3 of its size."""
+def text_model(key: str, layers: int = 0) -> nn.Module:
+    """A text encoder of the released size on the meta device; Qwen2.5's as Qwen3 of its size.
+
+    With `layers` it has so many of them.
+    """
+    some = {"num_hidden_layers": layers} if layers else {}
     with torch.device("meta"):
         if key in _CLIP:
-            return transformers.CLIPTextModel(transformers.CLIPTextConfig(**_CLIP[key]))
+            return transformers.CLIPTextModel(transformers.CLIPTextConfig(**{**_CLIP[key], **some}))
         if key == "t5xxl":
-            config = transformers.T5Config(**_T5, feed_forward_proj="gated-gelu")
+            sizes = {**_T5, "num_layers": layers or _T5["num_layers"]}
+            config = transformers.T5Config(**sizes, feed_forward_proj="gated-gelu")
             return transformers.T5EncoderModel(config)
         if key == "gemma2_2b":
-            return transformers.Gemma2Model(transformers.Gemma2Config())
+            return transformers.Gemma2Model(transformers.Gemma2Config(**some))
+        sizes = {**_LANGUAGE[key], **some}
         if key == "mistral3_24b":
-            return transformers.MistralModel(transformers.MistralConfig(**_LANGUAGE[key]))
-        return transformers.Qwen3Model(transformers.Qwen3Config(**_LANGUAGE[key]))
+            return transformers.MistralModel(transformers.MistralConfig(**sizes))
+        return transformers.Qwen3Model(transformers.Qwen3Config(**sizes))
 
 
 def empty_pipeline(family: Family, checkpointing: bool = True) -> EmptyPipeline:
     """Its networks of the released sizes on the meta device."""
-    name, config = _NETWORKS[family.name]
+    name, config = NETWORKS[family.name]
     with torch.device("meta"):
         network: nn.Module = getattr(diffusers, name)(**config)
     *clips, language = map(text_model, family.encoders.values())
@@ -133,7 +139,7 @@ def table(sizes: tuple[int, ...], say: Say) -> str:
         *unet_lines(config),
     ]
     for family in FAMILIES:
-        if family.name not in _NETWORKS:
+        if family.name not in NETWORKS:
             continue
         empty, plain = empty_pipeline(family), empty_pipeline(family, checkpointing=False)
         parts = bytes_of(empty.network, _HALF), empty.text_bytes(_HALF, None)
@@ -201,7 +207,7 @@ def prefix_table(sizes: tuple[int, ...], say: Say) -> str:
     lines = [f"| family |{each} its text, in {steps} steps at {sizes[-1]} |"]
     lines.append("|---" * (len(sizes) + 2) + "|")
     for family in FAMILIES:
-        if family.name not in _NETWORKS or family.template.fill:
+        if family.name not in NETWORKS or family.template.fill:
             continue
         empty = empty_pipeline(family)
         reading = empty.reader.model

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,6 +25,7 @@ from apl_core.atomic import write_text
 from apl_core.encoding import ReferenceEncoder
 from apl_core.example_kinds import KINDS, Kind
 from apl_core.objective import Example
+from apl_core.ports import DenoiserPort, TextEncoderPort
 from apl_core.prefix import Rows
 from apl_core.schedule import Schedule
 from apl_core.training.batches import BatchSampler, generator
@@ -79,13 +80,13 @@ class _Words:
 class _Noise:
     """Random latents with prompts of a usual length."""
 
-    def __init__(self, side: int) -> None:
-        self.side = side
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
 
     def draw(self, kind: Kind, count: int, random: torch.Generator) -> list[Example]:
         """Some examples of a kind."""
         text = "a close-up portrait photo of somebody in a street"
-        latents = torch.randn((count, 4, self.side, self.side), generator=random)
+        latents = torch.randn((count, *self.shape), generator=random)
         other = "a person" if kind == "identity" else text
         return [Example(kind, latent, text, other) for latent in latents]
 
@@ -94,8 +95,15 @@ def random_network(build: Callable[[], nn.Module], dtype: torch.dtype, device: t
     """A network without its slow initialization: fan-in scaled noise, norms that do nothing."""
     with torch.device("meta"):
         network = build()
-    network = network.to(dtype).to_empty(device=device).eval().requires_grad_(False)
-    noise = torch.randn(_POOL, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    return filled(network.to(dtype).to_empty(device=device))
+
+
+@torch.no_grad()
+def filled(network: nn.Module) -> nn.Module:
+    """A frozen network with fan-in scaled noise in its weights, and norms that do nothing."""
+    network.eval().requires_grad_(False)
+    one = next(network.parameters())
+    noise = torch.randn(_POOL, generator=torch.Generator().manual_seed(0)).to(one.device, one.dtype)
     for name, parameter in network.named_parameters():
         if parameter.dim() < 2:
             parameter.fill_(float(name.endswith("weight")))
@@ -111,16 +119,35 @@ def random_network(build: Callable[[], nn.Module], dtype: torch.dtype, device: t
     return network
 
 
+@dataclass(frozen=True)
+class Networks:
+    """What steps are timed on; `shape` (C, h, w) is that of a latent."""
+
+    encoder: TextEncoderPort
+    denoiser: DenoiserPort
+    shape: tuple[int, int, int]
+
+
+def stable_diffusion(unet_config: dict[str, Any], side: int, device: torch.device) -> Networks:
+    """SD 1.5's U-Net, or another, and CLIP-L: random numbers."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    unet = random_network(lambda: UNet2DConditionModel(**unet_config), dtype, device)
+    config: dict[str, Any] = {**CLIP_L, "bos_token_id": 49406, "eos_token_id": 49407}
+    text = random_network(lambda: CLIPTextModel(CLIPTextConfig(**config)), torch.float32, device)
+    encoder = ReferenceEncoder([ClipTower("clip_l", text, _Words(), 49407)])
+    denoiser = UnetDenoiser(unet, Schedule.scaled_linear(), "eps")
+    return Networks(encoder, denoiser, (4, side, side))
+
+
 class Step:
     """One recipe on one model: seconds per sample of its steps."""
 
-    def __init__(
-        self, encoder: ReferenceEncoder, denoiser: UnetDenoiser, config: TrainConfig, side: int
-    ) -> None:
+    def __init__(self, networks: Networks, config: TrainConfig) -> None:
+        encoder, denoiser = networks.encoder, networks.denoiser
         self.encoder, self.denoiser, self.config = encoder, denoiser, config
         self.group = Group()
         self.batches = BatchSampler(
-            config, encoder, denoiser, _Noise(side), self.group, lambda *_: None
+            config, encoder, denoiser, _Noise(networks.shape), self.group, lambda *_: None
         )
         rows = initial_rows(config, encoder, generator(0, "bench"))
         leaves = {k: v.to(denoiser.device).requires_grad_() for k, v in rows.vectors.items()}
@@ -179,29 +206,17 @@ def _sized(config: TrainConfig, batch: int) -> TrainConfig:
 
 
 def step_times(
-    unet_config: dict[str, Any],
-    side: int,
-    batches: Sequence[int],
-    rounds: int,
-    device: torch.device,
-    say: Say,
+    networks: Networks, batches: Sequence[int], rounds: int, say: Say
 ) -> dict[str, float]:
     """Seconds per sample of the authors' step and of ours at each batch.
 
     The variants take turns; medians. Ours pays for its kept teacher predictions by the share that
     a whole run has of them.
     """
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    unet = random_network(lambda: UNet2DConditionModel(**unet_config), dtype, device)
-    config: dict[str, Any] = {**CLIP_L, "bos_token_id": 49406, "eos_token_id": 49407}
-    text = random_network(lambda: CLIPTextModel(CLIPTextConfig(**config)), torch.float32, device)
-    encoder = ReferenceEncoder([ClipTower("clip_l", text, _Words(), 49407)])
-    denoiser = UnetDenoiser(unet, Schedule.scaled_linear(), "eps")
-    say("networks are built")
     variants = {"authors": PAPER} | {
         f"ours.{size}": _sized(TrainConfig(), size) for size in batches
     }
-    steps = {name: Step(encoder, denoiser, config, side) for name, config in variants.items()}
+    steps = {name: Step(networks, config) for name, config in variants.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for name, step in steps.items():
         step.run()  # warm, and ours keep their predictions from here on
@@ -216,6 +231,16 @@ def step_times(
         name: seconds + (0 if name == "authors" else share * steps[name].target_seconds)
         for name, seconds in found.items()
     }
+
+
+def step_figures(times: Mapping[str, float]) -> dict[str, float]:
+    """Seconds per sample of the authors' step and of ours at its best batch, and their ratio."""
+    best = min((k for k in times if k.startswith("ours.")), key=lambda k: times[k])
+    found = {f"seconds.step_per_sample.{name}": value for name, value in times.items()}
+    found["seconds.step_per_sample.ours"] = times[best]
+    found["best_batch"] = float(best.removeprefix("ours."))
+    found["step_cost_ratio"] = times[best] / times["authors"]
+    return found
 
 
 def operations(unet_config: dict[str, Any], side: int) -> dict[str, float]:
@@ -262,26 +287,25 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    times = step_times(unet_config, side, batches, rounds, device, say)
-    best = min((k for k in times if k.startswith("ours.")), key=lambda k: times[k])
-    found = {f"seconds.step_per_sample.{name}": value for name, value in times.items()}
-    found["seconds.step_per_sample.ours"] = times[best]
-    found["best_batch"] = float(best.removeprefix("ours."))
-    found["step_cost_ratio"] = times[best] / times["authors"]
+    networks = stable_diffusion(unet_config, side, device)
+    say("networks are built")
+    found = step_figures(step_times(networks, batches, rounds, say))
     found["latent_side"] = float(side)
     if device.type == "cuda":
         found["gib.peak_of_all_variants"] = torch.cuda.max_memory_allocated(device) / 2**30
-    _write(out, found)
+    write_figures(out, found)
     say(f"our step costs {found['step_cost_ratio']:.3f} of the authors'; counting operations")
     found |= operations(unet_config, side)
     rate = matmul_rate(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     found["matmul_flops_per_second"] = rate
-    found["share_of_matmul_rate"] = found["flops.step_per_sample.ours"] / times[best] / rate
-    _write(out, found)
+    seconds = found["seconds.step_per_sample.ours"]
+    found["share_of_matmul_rate"] = found["flops.step_per_sample.ours"] / seconds / rate
+    write_figures(out, found)
     found |= expected_peaks()
-    _write(out, found)
+    write_figures(out, found)
     return found
 
 
-def _write(out: Path, found: dict[str, float]) -> None:
+def write_figures(out: Path, found: Mapping[str, float]) -> None:
+    """Write figures.json into a folder."""
     write_text(out / "figures.json", json.dumps(found, indent=1, sort_keys=True) + "\n")

@@ -45,10 +45,7 @@ def reader(network: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def measured(
-    model: WorldModel,
-    out: Path,
-    workers: int,
-    second: Callable[[Tensor], Reading] | None = None,
+    model: WorldModel, out: Path, workers: int, second: Callable[[Tensor], Reading] | None = None
 ) -> dict[str, float]:
     """The figures of a member whose train names are erased; the edit is kept in `out`.
 

@@ -159,11 +159,26 @@ Step = Callable[[Tensor], Tensor]
 
 
 def transformer_cost(
-    empty: EmptyPipeline, batch: int, size: int, dtype: torch.dtype, checkpointing: bool
+    empty: EmptyPipeline,
+    batch: int,
+    size: int,
+    dtype: torch.dtype,
+    checkpointing: bool,
+    weight_gradients: bool = False,
 ) -> Cost:
     """Cost of reading `batch` texts, predicting noise for as many pictures of `size` pixels, and
-    going back to the rows. CLIP beside T5 is not counted."""
-    return _counted(_example(empty, batch, size, dtype, checkpointing))
+    going back to the rows. CLIP beside T5 is not counted.
+
+    With `weight_gradients` frozen weights collect gradients too, as the authors' code lets them.
+    """
+    run = _example(empty, batch, size, dtype, checkpointing)
+    networks = empty.network, empty.reader.model
+    for network in networks:
+        network.requires_grad_(weight_gradients)
+    cost = _counted(run)
+    for network in networks:
+        network.zero_grad(set_to_none=True)
+    return cost
 
 
 def transformer_bytes(empty: EmptyPipeline, size: int, dtype: torch.dtype) -> int:
