@@ -103,7 +103,7 @@ def text_model(key: str, layers: int = 0) -> nn.Module:
 
     With `layers` it has so many of them.
     """
-    some = {"num_hidden_layers": layers} if layers else {}
+    some: dict[str, Any] = {"num_hidden_layers": layers} if layers else {}
     with torch.device("meta"):
         if key in _CLIP:
             return transformers.CLIPTextModel(transformers.CLIPTextConfig(**{**_CLIP[key], **some}))

@@ -67,7 +67,7 @@ class Materials:
     def made(folder: Path, size: int, family: str = "sd15") -> Materials:
         """Write them all into a folder; what is there stays."""
         parts = ("model", "plain", "data", "kohya", "words")
-        found = Materials(*(folder / part for part in parts), family)
+        found = Materials(*(folder / part for part in parts), family=family)
         if not (found.model / "model_index.json").exists():
             _write_model(found.model, size, family)
             words = found.tokenizers / _CLIP.replace("/", "_")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apl_core.errors import ConfigError
 from apl_trainer.cli import arguments
 from apl_trainer.cli.common import Verbs, verb
 
 from ..studies_cli import add_runs, add_snapshots, add_workers, workers
+
+if TYPE_CHECKING:
+    from apl_core.prefix import Rows
+    from apl_trainer.pocket.model import WorldModel
 
 BUILT = Path(__file__).parent / "weights"
 """Members that the repository holds."""
@@ -249,7 +254,7 @@ def run_attack(given: argparse.Namespace) -> int:
     folder = given.models / given.name
     wanted = read_card(folder)["identity_top1.heldout"] / 2
     plain, effort = Loader()(folder), Effort(steps=given.steps, every=given.every)
-    cases = [("as the model is", plain, None)]
+    cases: list[tuple[str, WorldModel, Rows | None]] = [("as the model is", plain, None)]
     if given.prefix is not None:
         cases.append(("with the prefix", plain, read_prefix(given.prefix).rows()))
     if given.erased is not None:
