@@ -74,7 +74,7 @@ def short_networks(family: Family, size: int, device: torch.device) -> Networks:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     kind, config = NETWORKS[family.name]
     # not on the meta device: some keep tensors of places that are no buffers
-    network = filled(getattr(diffusers, kind)(**config, **SHORT[family.name]).to(device, dtype))
+    network = filled(getattr(diffusers, kind)(**{**config, **SHORT[family.name]}).to(device, dtype))
     text = random_network(lambda: text_model(family.key, _LAYERS), dtype, device)
     template = replace(family.template, layers=_read(family))
     encoder = LanguageEncoder(family.key, text, _Words(), template)
@@ -93,7 +93,7 @@ def short_pipeline(family: Family) -> EmptyPipeline:
     """The short networks on the meta device, to be counted."""
     kind, config = NETWORKS[family.name]
     with torch.device("meta"):
-        network = getattr(diffusers, kind)(**config, **SHORT[family.name])
+        network = getattr(diffusers, kind)(**{**config, **SHORT[family.name]})
     return EmptyPipeline(
         family, network, (), Reader(text_model(family.key, _LAYERS), _read(family))
     )

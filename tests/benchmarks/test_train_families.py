@@ -13,7 +13,7 @@ import transformers
 from apl_core.errors import ConfigError
 from apl_trainer.checkpoints.pipelines import FAMILIES
 from benchmarks import families, train_families
-from benchmarks.train_families import SHORT, family_named, run
+from benchmarks.train_families import SHORT, family_named, run, short_pipeline
 
 
 def test_every_family_without_clip_can_be_timed() -> None:
@@ -23,6 +23,16 @@ def test_every_family_without_clip_can_be_timed() -> None:
     }
     with pytest.raises(ConfigError, match="known: Z-Image, Qwen-Image"):
         family_named("SDXL")
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_short_network_has_fewer_weights(name: str) -> None:
+    """Built of the class and the arguments that are timed."""
+    family = family_named(name)
+    short, whole = short_pipeline(family), families.empty_pipeline(family)
+    kinds = torch.float32, None
+    assert 0.02 < short.bytes(*kinds) / whole.bytes(*kinds) < 0.35
+    assert type(short.network) is type(whole.network)
 
 
 def test_steps_are_timed_and_scaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
