@@ -97,6 +97,18 @@ def add(verbs: Verbs) -> None:
     )
     start.add_argument("name", help="the member")
     _add_models(start)
+    kinds = verb(
+        inner,
+        "kinds",
+        run_kinds,
+        "who is recognized in prompts as people really type them",
+        "apl zoo kinds minilm-dit --prefix my-prefix.safetensors",
+    )
+    kinds.add_argument("name", help="the member")
+    kinds.add_argument("--prefix", type=Path, required=True, help="the prefix that is in place")
+    kinds.add_argument("--names", type=arguments.whole(2, 64), default=64, help="held-out names")
+    add_workers(kinds)
+    _add_models(kinds)
     attack = verb(
         inner,
         "attack",
@@ -235,6 +247,22 @@ def run_starts(given: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     print(measure(given.models / given.name).text())
+    return 0
+
+
+def run_kinds(given: argparse.Namespace) -> int:
+    """Draw held-out people in every kind of prompt."""
+    from apl_core.formats import read_prefix
+
+    from .build import Loader
+    from .kinds import measure
+    from .second import is_built
+    from .second import load as load_second
+
+    model = Loader()(given.models / given.name)
+    again = load_second(model.world, given.models) if is_built(given.models) else None
+    rows = read_prefix(given.prefix).rows()
+    print(measure(model, rows, given.names, workers(given), again).text())
     return 0
 
 

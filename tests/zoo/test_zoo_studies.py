@@ -15,10 +15,12 @@ from apl_core.prefix import Rows
 from apl_trainer.models.language import LanguageEncoder
 from apl_trainer.models.transformer import FlowDenoiser
 from apl_trainer.pocket.model import WorldModel, load_pocket
+from apl_trainer.pocket.recognizer import Reading
+from benchmarks.paper.prompts import Named
 from benchmarks.pocket_build.card import read_renders
 from benchmarks.pocket_build.dataset import invent
 from benchmarks.pocket_build.losses import recognizer_loss
-from benchmarks.zoo import second
+from benchmarks.zoo import kinds, second
 from benchmarks.zoo.attack import WORD, Attack, Effort, Search, WordEncoder, greedy
 from benchmarks.zoo.eraser import erased, reader
 from benchmarks.zoo.members import MEMBERS
@@ -118,6 +120,19 @@ def test_a_greedy_step_takes_the_word_that_does_most() -> None:
         errors = torch.tensor([float(error(word)) for word in tried])
     errors[3] = torch.inf
     torch.testing.assert_close(found, tried[int(errors.argmin())])
+
+
+def test_either_of_two_people_counts_as_recognized() -> None:
+    number = {"ada": 0, "bo": 1, "cy": 2}
+    scores = torch.eye(3)[[0, 1, 2, 2]]
+    asked = [
+        Named("a photo of ada", 0, "ada"),
+        Named("a photo of ada and bo", 1, "ada", "bo"),
+        Named("a photo of ada and bo", 2, "ada", "bo"),
+        Named("a photo of bo", 3, "bo"),
+    ]
+    reading = Reading({"identity": scores}, torch.zeros(4, 1))
+    assert kinds.recognized_share(reading, asked, number) == 0.5
 
 
 def test_the_second_recognizer_is_kept_and_read_again(tmp_path: Path) -> None:
