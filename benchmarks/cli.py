@@ -13,6 +13,7 @@ from apl_core.errors import ConfigError
 from apl_trainer.cli import arguments
 from apl_trainer.cli.common import Verbs, add_model, load_model, read_fitting, verb
 
+from .steps_cli import add_steps
 from .studies_cli import add_studies, seeds
 
 ROOT = Path(__file__).parents[1]
@@ -48,58 +49,7 @@ def add(verbs: Verbs) -> None:
     host.add_argument(
         "--out", type=arguments.out_folder, default="bench", help="folder for the figures"
     )
-    train = verb(
-        inner,
-        "train",
-        run_train,
-        "a training step on a full-size random SD 1.5, or on a family of today, and the authors'",
-        "apl bench train --family Z-Image --side 16 --out bench/train",
-    )
-    train.add_argument(
-        "--family", help="of today, of its widths and fewer layers (Z-Image); SD 1.5 without"
-    )
-    train.add_argument(
-        "--side", type=_side, default=16, help="side of the latents: an eighth of a picture's"
-    )
-    train.add_argument(
-        "--batch", type=arguments.whole(1, 4096), nargs="+", default=[4], help="our batches to try"
-    )
-    train.add_argument(
-        "--rounds",
-        type=arguments.whole(1, 1000),
-        default=3,
-        help="steps of each kind, medians count",
-    )
-    train.add_argument("--device", help="cuda, cpu ... (the GPU if there is one)")
-    train.add_argument(
-        "--out", type=arguments.out_folder, default="bench/train", help="folder for the figures"
-    )
-    peers = verb(
-        inner,
-        "peers",
-        run_peers,
-        "our training step beside the textual inversion of other trainers, on a random model",
-        "apl bench peers --peers ~/.cache/apl-peers --out bench/peers",
-    )
-    peers.add_argument(
-        "--peers",
-        type=Path,
-        default=Path(os.environ.get("APL_PEERS_DIR", "~/.cache/apl-peers")).expanduser(),
-        help="folder of their checkouts and environments ($APL_PEERS_DIR)",
-    )
-    peers.add_argument("--family", choices=("sd15", "sdxl"), default="sd15", help="the model")
-    peers.add_argument("--size", type=arguments.whole(64, 1024), default=128, help="of pictures")
-    peers.add_argument("--batch", type=arguments.whole(3, 64), default=3, help="samples of a step")
-    peers.add_argument(
-        "--steps",
-        type=arguments.whole(1, 1000),
-        nargs=2,
-        default=[2, 6],
-        help="of the short and of the long run",
-    )
-    peers.add_argument(
-        "--out", type=arguments.out_folder, default="bench/peers", help="folder for the figures"
-    )
+    add_steps(inner)
     add_studies(inner)
     fuzz = verb(
         inner,
@@ -236,32 +186,6 @@ def run_speed(given: argparse.Namespace) -> int:
     return 0
 
 
-def run_train(given: argparse.Namespace) -> int:
-    """Run `bench train`."""
-    from apl_trainer.checkpoints.presets import own_device
-
-    from .train import run
-
-    device = own_device(given.device)
-    if given.family:
-        from .train_families import run as run_family
-
-        size = 8 * given.side
-        found = run_family(given.family, given.out, size, given.batch, given.rounds, device, _say)
-    else:
-        found = run(given.out, given.side, given.batch, given.rounds, device, _say)
-    print(json.dumps(found, indent=1, sort_keys=True))
-    return 0
-
-
-def run_peers(given: argparse.Namespace) -> int:
-    """Run `bench peers`."""
-    from .peers import run
-
-    run(given.out, given.peers, given.size, given.batch, given.steps, _say, given.family)
-    return 0
-
-
 def run_host(given: argparse.Namespace) -> int:
     """Run `bench host`."""
     from . import host_a1111, host_comfyui
@@ -296,20 +220,12 @@ def _with_failures(figures: dict[str, float], out: Path) -> int:
     return 1 if failures else 0
 
 
-def _side(text: str) -> int:
-    side = arguments.whole(8, 256)(text)
-    if side % 8:
-        raise argparse.ArgumentTypeError(f"{side} is not a multiple of 8")
-    return side
-
-
 def _guidances(text: str) -> list[float]:
     return [arguments.guidance(part) for part in text.split(",")]
 
 
 def run_negative(given: argparse.Namespace) -> int:
     """Run `bench negative`."""
-    import os
 
     from apl_core.training.config import TrainConfig
     from apl_trainer.cli.setting_flags import settings_of
@@ -334,7 +250,6 @@ def run_negative(given: argparse.Namespace) -> int:
 
 def run_paper(given: argparse.Namespace) -> int:
     """Run `bench paper`."""
-    import os
 
     from .paper.plan import FULL, QUICK
     from .paper.run import Share, missing_parts, run_paper
