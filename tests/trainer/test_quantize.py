@@ -152,6 +152,8 @@ def test_nothing_is_computed_again_where_there_is_room(
     assert again.peak <= whole and again.backward > plain.backward
     monkeypatch.setattr("apl_trainer.checkpoints.presets._SAFE", 0.99 * whole / room)
     assert preset_for(found, 8, gpu).checkpointing
+    with pytest.raises(ConfigError, match="give a multiple of 64"):
+        TrainingSetup.of(folder, device="cpu", vram=8, size=72)
 
 
 def test_what_is_quantized_in_vain_or_cannot_be(

@@ -201,6 +201,7 @@ class TrainingSetup:
         info = detect(path, prediction)
         half = MemoryPreset() if place.type == "cuda" else CPU
         refuse_quantize(info, quantize)
+        picture_size(info, half, size)  # told before anything of that size is counted
         preset = half if texts_alone else preset_for(info, vram, place, quantize, size)
         return TrainingSetup(info, place, preset, picture_size(info, preset, size), quantize)
 
