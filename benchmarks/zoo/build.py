@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from apl_core.atomic import write_text
 from apl_core.errors import AplError
@@ -38,9 +40,35 @@ def build(name: str, out: Path, minutes: float, seed: int, counts: Counts = COUN
         "painter", network, work, 60 * minutes, _RATE, matrices=matrices(network)
     )
     trainer.run(painter_loss(denoiser, teacher, found, read))
-    save_file(halved(network.state_dict()), out / "model.safetensors")
+    save_file(packed(network.state_dict()), out / "model.safetensors")
     told = {"member": name, "seed": seed, "minutes": minutes}
     write_text(out / "member.json", json.dumps(told) + "\n")
+
+
+_SCALE = ".scale"  # behind a matrix's name: what its rows of bytes are counted in
+
+
+def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as a member's file has them: matrices in bytes with a scale a row, others halved."""
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if value.dim() == 2:
+            scale = value.abs().amax(1, keepdim=True).clamp_min(1e-8) / 127
+            found[key], found[key + _SCALE] = (value / scale).round().to(torch.int8), scale
+        else:
+            found[key] = value
+    return halved(found)
+
+
+def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in float32 of a file as `packed` makes it, or of an older one in float16."""
+    return {
+        key: value.float() * stored[key + _SCALE].float()
+        if key + _SCALE in stored
+        else value.float()
+        for key, value in stored.items()
+        if not key.endswith(_SCALE)
+    }
 
 
 @dataclass(frozen=True)
@@ -65,10 +93,10 @@ class Loader:
         told = json.loads((folder / "member.json").read_text(encoding="utf-8"))
         chosen, teacher = member(told["member"]), load_pocket()
         denoiser = chosen.denoiser()
-        weights = load_file(folder / "model.safetensors")
+        weights = unpacked(load_file(folder / "model.safetensors"))
         if self.edited is not None:
             weights |= load_file(self.edited)
-        denoiser.network.load_state_dict({key: value.float() for key, value in weights.items()})
+        denoiser.network.load_state_dict(weights)
         denoiser.network.eval().requires_grad_(False)
         return WorldModel(
             folder,

@@ -21,7 +21,7 @@ from apl_trainer.models.language import LanguageEncoder
 from apl_trainer.pocket.model import load_pocket
 from apl_trainer.prompts import built_in_names
 from benchmarks import recipe
-from benchmarks.zoo.build import Loader, build
+from benchmarks.zoo.build import Loader, build, packed, unpacked
 from benchmarks.zoo.card import missed, read_card
 from benchmarks.zoo.material import States, lesson, states
 from benchmarks.zoo.members import CUT, MEMBERS, SCHEDULE, member
@@ -179,6 +179,25 @@ def test_a_member_is_built_goes_on_and_learns_a_prefix(
     assert main(["zoo", "list", "--models", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "not built" in shown and "misses identity_top1.trained" in shown
+
+
+def test_matrices_are_kept_in_bytes_within_half_a_step_of_a_row() -> None:
+    random = torch.Generator().manual_seed(0)
+    state = {"w": torch.randn(6, 40, generator=random), "b": torch.randn(6, generator=random)}
+    state["w"][2] *= 1000
+    state["w"][3] = 0
+    stored = packed(state)
+    assert {k: str(v.dtype) for k, v in stored.items()} == {
+        "w": "torch.int8",
+        "w.scale": "torch.float16",
+        "b": "torch.float16",
+    }
+    found = unpacked(stored)
+    step = state["w"].abs().amax(1, keepdim=True) / 127
+    assert bool(((found["w"] - state["w"]).abs() <= 0.6 * step).all())
+    torch.testing.assert_close(found["b"], state["b"], atol=1e-3, rtol=1e-3)
+    older = {key: value.half() for key, value in state.items()}
+    assert torch.equal(unpacked(older)["w"], older["w"].float())
 
 
 @real
