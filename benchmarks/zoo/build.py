@@ -62,10 +62,9 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights in float32 of a file as `packed` makes it, or of an older one in float16."""
+    one = torch.ones(1)
     return {
-        key: value.float() * stored[key + _SCALE].float()
-        if key + _SCALE in stored
-        else value.float()
+        key: value.float() * stored.get(key + _SCALE, one).float()
         for key, value in stored.items()
         if not key.endswith(_SCALE)
     }
