@@ -73,8 +73,11 @@ class RowsAtLayers(LanguageEncoder):
         return list(plain.cross[cast(Tensor, plain.mask)].chunk(len(template.layers), -1))
 
     def _groups(self, rows: Rows) -> list[Rows]:
-        parts = len(self._entries) + 1
-        front, back = rows.front(self.key).chunk(parts), rows.back(self.key).chunk(parts)
+        parts = len(self._entries) + 1  # those that are left over stand nowhere
+        front, back = (
+            some[: len(some) // parts * parts].chunk(parts)
+            for some in (rows.front(self.key), rows.back(self.key))
+        )
         return [
             Rows({self.key: torch.cat(both)}, len(both[1]), rows.everywhere)
             for both in zip(front, back, strict=True)
