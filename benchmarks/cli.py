@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from apl_core.errors import ConfigError
 from apl_trainer.cli import arguments
 from apl_trainer.cli.common import Verbs, add_model, load_model, read_fitting, verb
 
-from .steps_cli import add_steps
+from .steps_cli import add_steps, say
 from .studies_cli import add_studies, seeds
 
 ROOT = Path(__file__).parents[1]
@@ -181,7 +180,7 @@ def run_speed(given: argparse.Namespace) -> int:
     """Run `bench speed`."""
     from .speed import run
 
-    found = run(load_model(given.model), given.out, given.minutes, _say)
+    found = run(load_model(given.model), given.out, given.minutes, say)
     print(json.dumps(found, indent=1, sort_keys=True))
     return 0
 
@@ -201,14 +200,14 @@ def run_fuzz(given: argparse.Namespace) -> int:
     """Run `bench fuzz`; 1 if a file did what no file may do."""
     from .fuzz import run
 
-    return _with_failures(run(given.out, given.files, given.seed, _say), given.out)
+    return _with_failures(run(given.out, given.files, given.seed, say), given.out)
 
 
 def run_kill(given: argparse.Namespace) -> int:
     """Run `bench kill`; 1 if a run did not come out as it should."""
     from .kill import run
 
-    found = run(load_model(given.model), given.out, given.kills, given.seed, _say)
+    found = run(load_model(given.model), given.out, given.kills, given.seed, say)
     return _with_failures(found, given.out)
 
 
@@ -216,7 +215,7 @@ def _with_failures(figures: dict[str, float], out: Path) -> int:
     print(json.dumps(figures, indent=1, sort_keys=True))
     failures = figures.get("failures", figures.get("all.failures", 0))
     if failures:
-        _say(f"{failures:.0f} failures, see {out}")
+        say(f"{failures:.0f} failures, see {out}")
     return 1 if failures else 0
 
 
@@ -226,7 +225,6 @@ def _guidances(text: str) -> list[float]:
 
 def run_negative(given: argparse.Namespace) -> int:
     """Run `bench negative`."""
-
     from apl_core.training.config import TrainConfig
     from apl_trainer.cli.setting_flags import settings_of
 
@@ -250,7 +248,6 @@ def run_negative(given: argparse.Namespace) -> int:
 
 def run_paper(given: argparse.Namespace) -> int:
     """Run `bench paper`."""
-
     from .paper.plan import FULL, QUICK
     from .paper.run import Share, missing_parts, run_paper
     from .paper.targets import TARGETS
@@ -315,9 +312,5 @@ def run_families(given: argparse.Namespace) -> int:
     """Run `bench families`."""
     from .families import run
 
-    print(run(ROOT, (256, 512, 1024), _say), end="")
+    print(run(ROOT, (256, 512, 1024), say), end="")
     return 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

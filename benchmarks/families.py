@@ -119,11 +119,16 @@ def text_model(key: str, layers: int = 0) -> nn.Module:
         return transformers.Qwen3Model(transformers.Qwen3Config(**sizes))
 
 
+def transformer(family: Family, fewer: Mapping[str, int] | None = None) -> nn.Module:
+    """A transformer of the released size, with `fewer` layers if they are told."""
+    name, config = NETWORKS[family.name]
+    return getattr(diffusers, name)(**{**config, **(fewer or {})})
+
+
 def empty_pipeline(family: Family, checkpointing: bool = True) -> EmptyPipeline:
     """Its networks of the released sizes on the meta device."""
-    name, config = NETWORKS[family.name]
     with torch.device("meta"):
-        network: nn.Module = getattr(diffusers, name)(**config)
+        network = transformer(family)
     *clips, language = map(text_model, family.encoders.values())
     reader = Reader(language, family.template.layers or KREA_LAYERS, checkpointing)
     return EmptyPipeline(family, network, clips, reader)

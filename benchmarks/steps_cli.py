@@ -79,9 +79,9 @@ def run_train(given: argparse.Namespace) -> int:
         from .train_families import run as run_family
 
         size = 8 * given.side
-        found = run_family(given.family, given.out, size, given.batch, given.rounds, device, _say)
+        found = run_family(given.family, given.out, size, given.batch, given.rounds, device, say)
     else:
-        found = run(given.out, given.side, given.batch, given.rounds, device, _say)
+        found = run(given.out, given.side, given.batch, given.rounds, device, say)
     sys.stdout.write(json.dumps(found, indent=1, sort_keys=True) + "\n")
     return 0
 
@@ -90,7 +90,7 @@ def run_peers(given: argparse.Namespace) -> int:
     """Run `bench peers`."""
     from .peers import run
 
-    run(given.out, given.peers, given.size, given.batch, given.steps, _say, given.family)
+    run(given.out, given.peers, given.size, given.batch, given.steps, say, given.family)
     return 0
 
 
@@ -101,5 +101,6 @@ def _side(text: str) -> int:
     return side
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell how far a measurement has come."""
     sys.stderr.write(f"{text}\n")

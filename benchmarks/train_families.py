@@ -10,28 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import diffusers
 import torch
 
 from apl_core.errors import ConfigError
 from apl_core.schedule import Schedule
-from apl_core.training.config import TrainConfig
 from apl_trainer.checkpoints.cost import EmptyPipeline, transformer_cost
 from apl_trainer.checkpoints.pipelines import FAMILIES, KREA_LAYERS, Family
 from apl_trainer.models.language import LanguageEncoder, Reader
 from apl_trainer.models.transformer import FlowDenoiser
 
-from .families import NETWORKS, empty_pipeline, text_model
+from .families import empty_pipeline, text_model, transformer
 from .train import (
     Networks,
     Say,
+    Words,
     filled,
+    of_steps,
     random_network,
     step_figures,
     step_times,
-    taught_share,
     write_figures,
 )
 
@@ -48,20 +46,6 @@ SHORT: Mapping[str, dict[str, int]] = {
 _LAYERS = 2
 
 
-class _Words:
-    """A tokenizer for timing only: as many tokens as words."""
-
-    all_special_ids: Sequence[int] = ()
-    pad_token_id = 0
-
-    def __call__(self, text: str, **_: object) -> SimpleNamespace:
-        return SimpleNamespace(input_ids=[300 + len(word) for word in text.split()])
-
-    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
-        """Names that tell ids apart."""
-        return [str(one) for one in ids]
-
-
 def family_named(name: str) -> Family:
     """A family that can be timed; ConfigError tells which can."""
     if name not in SHORT:
@@ -72,12 +56,11 @@ def family_named(name: str) -> Family:
 def short_networks(family: Family, size: int, device: torch.device) -> Networks:
     """Random networks of a family's widths and few layers, for pictures of `size` pixels."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    kind, config = NETWORKS[family.name]
     # not on the meta device: some keep tensors of places that are no buffers
-    network = filled(getattr(diffusers, kind)(**{**config, **SHORT[family.name]}).to(device, dtype))
+    network = filled(transformer(family, SHORT[family.name]).to(device, dtype))
     text = random_network(lambda: text_model(family.key, _LAYERS), dtype, device)
     template = replace(family.template, layers=_read(family))
-    encoder = LanguageEncoder(family.key, text, _Words(), template)
+    encoder = LanguageEncoder(family.key, text, Words(), template)
     schedule = Schedule.rectified_flow(1000, shift=3.0)
     return Networks(
         encoder, FlowDenoiser(network, schedule, family.call), family.latent_shape(size)
@@ -91,9 +74,8 @@ def _read(family: Family) -> tuple[int, ...]:
 
 def short_pipeline(family: Family) -> EmptyPipeline:
     """The short networks on the meta device, to be counted."""
-    kind, config = NETWORKS[family.name]
     with torch.device("meta"):
-        network = getattr(diffusers, kind)(**{**config, **SHORT[family.name]})
+        network = transformer(family, SHORT[family.name])
     return EmptyPipeline(
         family, network, (), Reader(text_model(family.key, _LAYERS), _read(family))
     )
@@ -103,10 +85,7 @@ def operations(empty: EmptyPipeline, size: int) -> dict[str, float]:
     """Operations per sample of the authors' step and of ours."""
     ours = transformer_cost(empty, 1, size, torch.float32, checkpointing=False)
     theirs = transformer_cost(empty, 1, size, torch.float32, False, weight_gradients=True)
-    return {
-        "authors": 3 * theirs.forward + theirs.backward,
-        "ours": ours.forward * (1 + taught_share(TrainConfig())) + ours.backward,
-    }
+    return of_steps(ours, theirs)
 
 
 def run(

@@ -63,9 +63,7 @@ def test_steps_are_timed_and_scaled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(place, "text_model", text_model)
     networks = {"Lumina 2": ("Lumina2Transformer2DModel", {"cap_feat_dim": 2304, **narrow})}
     monkeypatch.setattr(families, "NETWORKS", networks)
-    short = {**narrow, "cap_feat_dim": 2304, "num_layers": 1}
-    monkeypatch.setattr(train_families, "NETWORKS", {"Lumina 2": ("Lumina2Transformer2DModel", {})})
-    monkeypatch.setattr(train_families, "SHORT", {"Lumina 2": short})
+    monkeypatch.setattr(train_families, "SHORT", {"Lumina 2": {"num_layers": 1}})
     found = run("Lumina 2", tmp_path, 32, [3], 1, torch.device("cpu"), lambda _: None)
     assert json.loads((tmp_path / "figures.json").read_text()) == found
     for one in ("ours", "authors"):
