@@ -25,6 +25,9 @@ WIDTHS: Mapping[str, int] = MappingProxyType(
         "pocket": 128,
         "smollm2": 576,
         "minilm": 384,
+        "zoo_clip": 96,
+        "zoo_clip_wide": 128,
+        "zoo_t5": 128,
         "t5xxl": 4096,
         "umt5xxl": 4096,
         "qwen3_4b": 2560,
@@ -39,8 +42,9 @@ WIDTHS: Mapping[str, int] = MappingProxyType(
 )
 """Width of the token embeddings of every text encoder that a prefix can be made for.
 
-SmolLM2 and MiniLM are the zoo's (`apl zoo`), real language models behind small denoisers. The keys
-behind them are ComfyUI's names of encoders (`embedding_key`).
+SmolLM2 and MiniLM are the zoo's (`apl zoo`), real language models behind small denoisers, and so
+are small encoders that are trained for it. The keys behind them are ComfyUI's names of encoders
+(`embedding_key`).
 """
 
 FAMILIES: Mapping[frozenset[str], str] = MappingProxyType(
@@ -51,6 +55,9 @@ FAMILIES: Mapping[frozenset[str], str] = MappingProxyType(
         frozenset({"pocket"}): "pocket model",
         frozenset({"smollm2"}): "zoo, SmolLM2",
         frozenset({"minilm"}): "zoo, MiniLM",
+        frozenset({"zoo_clip"}): "zoo, a deep CLIP",
+        frozenset({"zoo_clip", "zoo_clip_wide"}): "zoo, two CLIPs",
+        frozenset({"zoo_clip", "zoo_t5"}): "zoo, T5 and CLIP",
         frozenset({"clip_l", "t5xxl"}): "Flux.1",
         frozenset({"clip_l", "clip_g", "t5xxl"}): "SD 3.5",
         frozenset({"t5xxl"}): "Chroma or PixArt",

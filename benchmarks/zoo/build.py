@@ -9,21 +9,28 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from apl_core.atomic import write_text
-from apl_core.errors import AplError
+from apl_core.errors import AplError, ConfigError
+from apl_trainer.models.unet import UnetDenoiser
 from apl_trainer.pocket.model import WorldModel, load_pocket
+from apl_trainer.pocket.world import World, invented_names
 
 from ..pocket_build.build import halved
 from ..pocket_build.timed_trainer import TimedTrainer
-from .material import COUNTS, Counts, lesson, states
-from .members import member
-from .painter import matrices, painter_loss
+from .material import COUNTS, Counts, Texts, lesson, states
+from .members import Member, member
+from .own import OwnTexts, ReadingTexts, TrainedStates
+from .painter import begin_as, matrices, only, painter_loss
 from .people import ordinary_names, renamed
 from .places import Place
 
 _RATE = 1e-3
+_READING = 0.1  # of the time, for text encoders of a member's own, before there is a painter
+TEXT, PAINTER = "texts", "painter"
+VOCABULARIES = "vocabularies"
+"""Folder of the vocabularies of a member's own text encoders."""
 
 
 def build(name: str, out: Path, minutes: float, seed: int, counts: Counts = COUNTS) -> None:
@@ -31,18 +38,43 @@ def build(name: str, out: Path, minutes: float, seed: int, counts: Counts = COUN
     chosen, teacher = member(name), load_pocket()
     work = out / "build"
     work.mkdir(parents=True, exist_ok=True)
-    found = lesson(teacher, ordinary_names(teacher.world), work, counts)
-    read = states(chosen.encoder("tokens"), [*found.own, ""], work)
+    found = lesson(teacher, names_of(chosen, teacher.world), work, counts)
+    taught = states(teacher.encoder, [*found.taught, ""], work / "taught")
     torch.manual_seed(seed)
+    network, texts, left = nn.ModuleDict(), chosen.encoder, 60 * minutes
+    if isinstance(texts, OwnTexts):
+        if not (out / VOCABULARIES).exists():
+            invented = invented_names(teacher.world.seed, 3000) * 4
+            texts.vocabularies([*found.own, *invented], work / VOCABULARIES)
+            (work / VOCABULARIES).replace(out / VOCABULARIES)
+        own = texts.networks(out / VOCABULARIES)
+        ports = [texts.port(own, out / VOCABULARIES, fill) for fill in texts.fills]
+        reading = ReadingTexts(own, ports[0], teacher.world)
+        seconds = left * _READING
+        left -= seconds
+        trained = matrices(reading)
+        TimedTrainer("reading", reading, work, seconds, _RATE, matrices=trained).run(reading.loss())
+        read: Texts = TrainedStates(ports, [*found.own, ""])
+        network[TEXT] = own.requires_grad_(True)
+    else:
+        read = states(texts("tokens"), [*found.own, ""], work)
     denoiser = chosen.denoiser()
-    network = denoiser.network
-    trainer = TimedTrainer(
-        "painter", network, work, 60 * minutes, _RATE, matrices=matrices(network)
-    )
-    trainer.run(painter_loss(denoiser, teacher, found, read))
-    save_file(packed(network.state_dict()), out / "model.safetensors")
+    network[PAINTER] = only(denoiser)
+    if isinstance(denoiser, UnetDenoiser):
+        begin_as(denoiser, teacher.denoiser.unet)
+    trainer = TimedTrainer("painter", network, work, left, _RATE, matrices=matrices(network))
+    trainer.run(painter_loss(denoiser, teacher, found, read, taught))
+    weights = {key.removeprefix(f"{PAINTER}."): w for key, w in network.state_dict().items()}
+    save_file(packed(weights), out / "model.safetensors")
     told = {"member": name, "seed": seed, "minutes": minutes}
     write_text(out / "member.json", json.dumps(told) + "\n")
+
+
+def names_of(chosen: Member, world: World) -> tuple[str, ...]:
+    """Ordinary names where the text encoder has read such before; the world's own where not."""
+    if isinstance(chosen.encoder, OwnTexts):
+        return tuple(person.name for person in world.people)
+    return ordinary_names(world)
 
 
 _SCALE = ".scale"  # behind a matrix's name: what its rows of bytes are counted in
@@ -52,8 +84,9 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights as a member's file has them: matrices in bytes with a scale a row, others halved."""
     found: dict[str, Tensor] = {}
     for key, value in state.items():
-        if value.dim() == 2:
-            scale = value.abs().amax(1, keepdim=True).clamp_min(1e-8) / 127
+        if value.dim() > 1:
+            places = tuple(range(1, value.dim()))
+            scale = value.abs().amax(places, keepdim=True).clamp_min(1e-8) / 127
             found[key], found[key + _SCALE] = (value / scale).round().to(torch.int8), scale
         else:
             found[key] = value
@@ -91,16 +124,24 @@ class Loader:
             )
         told = json.loads((folder / "member.json").read_text(encoding="utf-8"))
         chosen, teacher = member(told["member"]), load_pocket()
-        denoiser = chosen.denoiser()
+        denoiser, texts = chosen.denoiser(), chosen.encoder
         weights = unpacked(load_file(folder / "model.safetensors"))
         if self.edited is not None:
             weights |= load_file(self.edited)
-        denoiser.network.load_state_dict(weights)
-        denoiser.network.eval().requires_grad_(False)
-        return WorldModel(
-            folder,
-            renamed(teacher.world, ordinary_names(teacher.world)),
-            chosen.encoder(self.place),
-            denoiser,
-            teacher.recognizer,
-        )
+        if isinstance(texts, OwnTexts):
+            if self.place != "tokens":
+                raise ConfigError(
+                    f"put rows of {told['member']} at {self.place!r}",
+                    "only frozen text encoders of the zoo have other places for rows",
+                    "use --rows tokens",
+                )
+            own = texts.networks(folder / VOCABULARIES).eval().requires_grad_(False)
+            known = [key for key in weights if key.startswith(f"{TEXT}.")]
+            own.load_state_dict({key.removeprefix(f"{TEXT}."): weights.pop(key) for key in known})
+            encoder = texts.port(own, folder / VOCABULARIES, texts.fills[-1])
+        else:
+            encoder = texts(self.place)
+        only(denoiser).load_state_dict(weights)
+        only(denoiser).eval().requires_grad_(False)
+        world = renamed(teacher.world, names_of(chosen, teacher.world))
+        return WorldModel(folder, world, encoder, denoiser, teacher.recognizer)

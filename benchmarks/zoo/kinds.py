@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from apl_core.prefix import Rows
+from apl_trainer.models.joint import JointEncoder
 from apl_trainer.models.language import LanguageEncoder
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.model import WorldModel
@@ -32,11 +33,11 @@ def measure(
 
     `second`, another recognizer, reads the pictures with the prefix again.
     """
-    encoder = model.encoder
-    assert isinstance(encoder, LanguageEncoder)
+    read = model.encoder.t5 if isinstance(model.encoder, JointEncoder) else model.encoder
+    assert isinstance(read, LanguageEncoder)
 
     def tokenize(text: str) -> list[int]:
-        return encoder.tokenizer(text, add_special_tokens=False).input_ids
+        return read.tokenizer(text, add_special_tokens=False).input_ids
 
     people, vectors = model.world.group("heldout")[:names], next(iter(rows.vectors.values()))
     asked = {kind: variation(kind, people, 2, _SEED, tokenize, len(vectors)) for kind in VARIATIONS}

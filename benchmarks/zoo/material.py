@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -73,6 +74,16 @@ def lesson(
     return Lesson(pictures, tuple(taught), tuple(renamed), len(subjects.look))
 
 
+class Texts(Protocol):
+    """States of texts by their numbers, and how long each text is."""
+
+    lengths: Tensor
+
+    def pick(self, rows: Sequence[int]) -> Conditioning:
+        """The texts at `rows`, filled up to one length."""
+        ...
+
+
 class States:
     """States of texts by a frozen encoder, of different lengths, in float16."""
 
@@ -88,6 +99,7 @@ class States:
 
 def states(encoder: TextEncoderPort, texts: Sequence[str], folder: Path) -> States:
     """States of texts, computed in parts that a killed build finds again."""
+    folder.mkdir(exist_ok=True)
     parts: list[dict[str, Tensor]] = []
     starts = range(0, len(texts), _PART)
     for number, start in enumerate(tqdm(starts, desc="reading captions", unit="part")):

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from diffusers import Lumina2Transformer2DModel, PixArtTransformer2DModel
-from torch import nn
+from diffusers import (
+    FluxTransformer2DModel,
+    Lumina2Transformer2DModel,
+    PixArtTransformer2DModel,
+    UNet2DConditionModel,
+)
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from apl_core.errors import ConfigError
-from apl_core.ports import TextEncoderPort
+from apl_core.ports import Conditioning, TextEncoderPort
 from apl_core.schedule import Schedule
 from apl_trainer.models.language import Template
-from apl_trainer.models.transformer import Call, FlowDenoiser, lumina2, pixart
-from apl_trainer.pocket.networks import LATENT_CHANNELS, LATENT_SIZE
+from apl_trainer.models.transformer import Call, FlowDenoiser, flux, lumina2, pixart
+from apl_trainer.models.unet import UnetDenoiser
+from apl_trainer.pocket.networks import LATENT_CHANNELS, LATENT_SIZE, new_unet
+from apl_trainer.pocket.networks import SCHEDULE as POCKET_SCHEDULE
 
+from .own import DEEP_CLIP, T5_AND_CLIP, TWO_CLIPS, OwnTexts
 from .places import Place
 from .pretrained import minilm, smollm
 
@@ -35,17 +45,20 @@ CUT = 34
 
 @dataclass(frozen=True)
 class Member:
-    """One member; `encoder` makes its frozen text encoder, `network` a denoiser, untrained."""
+    """One member: how its text encoder is made, a frozen one or one of its own, and its denoiser.
+
+    A denoiser is made as it is before training.
+    """
 
     stands_for: str
     about: str
-    encoder: Callable[[Place], TextEncoderPort]
-    network: Callable[[], nn.Module]
-    call: Call
+    encoder: Callable[[Place], TextEncoderPort] | OwnTexts
+    denoiser: Callable[[], FlowDenoiser | UnetDenoiser]
 
-    def denoiser(self) -> FlowDenoiser:
-        """The denoiser as it is before training; it predicts the clean latent."""
-        return FlowDenoiser(self.network(), SCHEDULE, self.call, "x0")
+
+def _flow(network: nn.Module, call: Call) -> FlowDenoiser:
+    """A transformer that predicts the clean latent."""
+    return FlowDenoiser(network, SCHEDULE, call, "x0")
 
 
 def _lumina(width: int, layers: int = 4, size: int = 192) -> Lumina2Transformer2DModel:
@@ -81,28 +94,87 @@ def _pixart(width: int, layers: int = 6, size: int = 192) -> PixArtTransformer2D
     )
 
 
+def _flux(width: int, pooled: int, size: int = 192) -> FluxTransformer2DModel:
+    return FluxTransformer2DModel(
+        in_channels=_PATCH**2 * LATENT_CHANNELS,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=32,
+        num_attention_heads=size // 32,
+        joint_attention_dim=width,
+        pooled_projection_dim=pooled,
+        axes_dims_rope=(8, 12, 12),
+    )
+
+
+def _unet(width: int, pooled: int = 0) -> UNet2DConditionModel:
+    """The pocket model's U-Net for other states; with `pooled` ones it takes sizes as well."""
+    known = {key: value for key, value in new_unet().config.items() if not key.startswith("_")}
+    config: dict[str, Any] = known | {"cross_attention_dim": width}
+    if pooled:
+        config |= {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 32,
+            "projection_class_embeddings_input_dim": pooled + 6 * 32,
+        }
+    return UNet2DConditionModel(**config)
+
+
+def masked_flux(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -> Tensor:
+    """Flux.1's transformer; where one text is longer than the others, those have masked places.
+
+    Its own pipeline fills texts up to so many tokens that this does not happen.
+    """
+    if texts.mask is None or bool(texts.mask.all()):
+        return flux(network, x_t, noise, texts)
+    seen = pad(texts.mask, (0, x_t[0, 0].numel() // _PATCH**2), value=True)[:, None, None]
+
+    class Masked:
+        config = network.config
+
+        def __call__(self, **given: Any) -> Any:
+            return network(**given, joint_attention_kwargs={"attention_mask": seen})
+
+    return flux(Masked(), x_t, noise, Conditioning(texts.cross, texts.pooled))
+
+
 MEMBERS: Mapping[str, Member] = {
     "minilm-dit": Member(
         "PixArt, Chroma",
         "frozen MiniLM; cross-attention transformer, flow",
         lambda place: minilm(Template("[CLS]", "[SEP]", (6,)), place),
-        lambda: _pixart(384),
-        pixart,
+        lambda: _flow(_pixart(384), pixart),
     ),
     "smollm-dit": Member(
         "Z-Image, Lumina 2",
         "frozen SmolLM2, chat template, last but one layer; single-stream transformer, flow",
         lambda place: smollm(Template(*_TURN, (29,)), place),
-        lambda: _lumina(576),
-        lumina2,
+        lambda: _flow(_lumina(576), lumina2),
     ),
     "smollm-cut": Member(
         "Qwen-Image, Krea 2, Flux.2",
         "frozen SmolLM2, system turn cut off, layers 8, 15 and 22 joined; single-stream "
         "transformer, flow",
         lambda place: smollm(Template(_SYSTEM + _TURN[0], _TURN[1], (8, 15, 22), cut=CUT), place),
-        lambda: _lumina(3 * 576),
-        lumina2,
+        lambda: _flow(_lumina(3 * 576), lumina2),
+    ),
+    "t5-mmdit": Member(
+        "Flux.1, SD 3.5",
+        "T5 and a pooled CLIP, trained here; double-stream transformer, flow",
+        T5_AND_CLIP,
+        lambda: _flow(_flux(128, 96), masked_flux),
+    ),
+    "clip-deep-v": Member(
+        "SD 2.x",
+        "CLIP, 12 layers, the last but one read, trained here; U-Net, v",
+        DEEP_CLIP,
+        lambda: UnetDenoiser(_unet(96), POCKET_SCHEDULE, "v"),
+    ),
+    "dual-clip": Member(
+        "SDXL",
+        "two CLIPs of different width and vocabulary, pooled, sizes, trained here; U-Net, eps",
+        TWO_CLIPS,
+        lambda: UnetDenoiser(_unet(96 + 128, pooled=128), Schedule.scaled_linear(), "eps"),
     ),
 }
 

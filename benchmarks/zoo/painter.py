@@ -14,22 +14,35 @@ import torch
 from torch import Tensor, nn
 
 from apl_trainer.models.transformer import FlowDenoiser
+from apl_trainer.models.unet import UnetDenoiser
 from apl_trainer.pocket.model import PocketModel
 from apl_trainer.pocket.networks import to_latents
 
-from .material import Lesson, States
+from .material import Lesson, Texts
 
 _BATCH, _BUCKETS = 64, 12
 _HIGH, _OFTEN = 600, 0.35  # this share of noise levels is drawn above: there the words decide
 _SHARP = 8.0  # most weight of an error where there is little noise
+_EPS = 0.2  # least weight of an error where the noise is predicted: there it counts many times
 _DROPPED, _OTHER = 0.1, 0.5  # captions without words; pictures of something else
 
 
 def painter_loss(
-    denoiser: FlowDenoiser, teacher: PocketModel, lesson: Lesson, states: States
+    denoiser: FlowDenoiser | UnetDenoiser,
+    teacher: PocketModel,
+    lesson: Lesson,
+    states: Texts,
+    taught: Texts,
 ) -> Callable[[torch.Generator], Tensor]:
-    """The loss of one batch; the last of the states is that of the empty text."""
-    unet, schedule, empty = teacher.denoiser.unet, teacher.denoiser.schedule, len(lesson)
+    """The loss of one batch, of captions as the member and as its teacher reads them.
+
+    The last of either's states is that of the empty text.
+    """
+    unet, empty = teacher.denoiser.unet, len(lesson)
+    its = teacher.denoiser.schedule
+    schedule = its if isinstance(denoiser, FlowDenoiser) else denoiser.schedule
+    alike = (schedule.alphas_cumprod[:, None] - its.alphas_cumprod).abs().argmin(1)
+    least = _EPS if denoiser.kind == "eps" else 1.0
     buckets = states.lengths[:empty].argsort().chunk(_BUCKETS)
     kinds = torch.arange(empty) < lesson.faces
 
@@ -39,12 +52,6 @@ def painter_loss(
         things = torch.randint(lesson.faces, empty, rows.shape, generator=random)
         lots = torch.rand(rows.shape, generator=random) < _OTHER
         return torch.where(lots, torch.where(kinds[rows], faces, things), rows)
-
-    @torch.no_grad()
-    def taught(rows: Tensor, dropped: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        texts = ["" if out else lesson.taught[row] for row, out in zip(rows, dropped, strict=True)]
-        cross = teacher.encoder.encode(texts, None).cross
-        return unet(x_t, t, cross).sample
 
     def loss(random: torch.Generator) -> Tensor:
         bucket = buckets[int(torch.randint(len(buckets), (1,), generator=random))]
@@ -56,19 +63,44 @@ def painter_loss(
         high = torch.randint(_HIGH, schedule.steps, (_BATCH,), generator=random)
         t = torch.where(torch.rand(_BATCH, generator=random) < _OFTEN, high, t)
         x_t = schedule.q_sample(latents, noise, t)
-        wanted = taught(rows, dropped, x_t, t)
-        texts = states.pick(torch.where(dropped, empty, rows).tolist())
+        asked = torch.where(dropped, empty, rows).tolist()
+        with torch.no_grad():
+            wanted = unet(x_t, alike[t], taught.pick(asked).cross).sample
+        texts = states.pick(asked)
         signal, sigma = schedule.coefficients(t, x_t)
-        total = signal + sigma
-        found = denoiser.output(x_t / total, (sigma / total).flatten(), texts)
+        if isinstance(denoiser, FlowDenoiser):
+            total = signal + sigma
+            found = denoiser.output(x_t / total, (sigma / total).flatten(), texts)
+        else:
+            found = schedule.to_x0(denoiser.predict_noise(x_t, t, texts), x_t, t, "eps")
         each = (found - wanted).square().flatten(1).mean(1)
-        return (each * (signal / sigma).square().flatten().clamp(1, _SHARP)).mean()
+        return (each * (signal / sigma).square().flatten().clamp(least, _SHARP)).mean()
 
     return loss
 
 
+def only(denoiser: FlowDenoiser | UnetDenoiser) -> nn.Module:
+    """The one network of a denoiser."""
+    (network,) = denoiser.modules
+    return network
+
+
+@torch.no_grad()
+def begin_as(denoiser: UnetDenoiser, teacher: nn.Module) -> None:
+    """Give a U-Net the teacher's weights wherever it has such of the same shape.
+
+    Where there is much noise, noise and velocity point away from the clean latent, which the
+    teacher predicts: the last layer's are turned.
+    """
+    own = denoiser.unet.state_dict()
+    same = {k: v for k, v in teacher.state_dict().items() if v.shape == own.get(k, v[:0]).shape}
+    turned = {k: -v for k, v in same.items() if k.startswith("conv_out.")}
+    denoiser.unet.load_state_dict(own | same | turned)
+
+
 def matrices(network: nn.Module) -> list[nn.Parameter]:
-    """The weight matrices inside a transformer's blocks, which Muon moves."""
+    """The weight matrices inside a transformer's blocks, which Muon moves; no tables."""
     blocks = [b for b in network.modules() if isinstance(b, nn.ModuleList)]
+    tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
     inside = {id(w): w for block in blocks for w in block.parameters() if w.dim() == 2}
-    return list(inside.values())
+    return [w for key, w in inside.items() if key not in tables]

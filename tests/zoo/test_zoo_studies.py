@@ -24,6 +24,7 @@ from benchmarks.zoo import kinds, second
 from benchmarks.zoo.attack import WORD, Attack, Effort, Search, WordEncoder, greedy
 from benchmarks.zoo.eraser import erased, reader
 from benchmarks.zoo.members import MEMBERS
+from benchmarks.zoo.own import OwnTexts
 from benchmarks.zoo.people import ordinary_names, renamed
 
 pytestmark = pytest.mark.skipif(
@@ -35,12 +36,13 @@ POCKET = load_pocket()
 def untrained() -> WorldModel:
     torch.manual_seed(0)
     member = MEMBERS["minilm-dit"]
-    denoiser = member.denoiser()
+    denoiser, texts = member.denoiser(), member.encoder
+    assert isinstance(denoiser, FlowDenoiser) and not isinstance(texts, OwnTexts)
     denoiser.network.eval().requires_grad_(False)
     return WorldModel(
         Path("minilm-dit"),
         renamed(POCKET.world, ordinary_names(POCKET.world)),
-        member.encoder("tokens"),
+        texts("tokens"),
         denoiser,
         POCKET.recognizer,
     )
@@ -76,7 +78,7 @@ def test_an_erased_name_reads_as_a_person_and_other_words_as_before() -> None:
 
 
 def test_a_learned_word_stands_where_a_name_would_inside_of_the_prefix() -> None:
-    encoder = MEMBERS["minilm-dit"].encoder("tokens")
+    encoder = untrained().encoder
     assert isinstance(encoder, LanguageEncoder)
     prefix, word = rows(encoder, 5, 2, 1), rows(encoder, 3, 0, 2)
     joined = torch.cat([prefix.vectors["minilm"], word.vectors["minilm"]])

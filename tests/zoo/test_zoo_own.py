@@ -1,0 +1,168 @@
+"""Members whose text encoders are trained with the painter: made, saved, loaded, learned on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from apl_core.errors import ConfigError
+from apl_core.prefix import Prefix, Rows
+from apl_core.training.config import TrainConfig
+from apl_trainer.models.joint import JointEncoder
+from apl_trainer.models.unet import UnetDenoiser
+from apl_trainer.pocket.model import WorldModel, load_pocket
+from benchmarks import recipe
+from benchmarks.zoo.build import TEXT, VOCABULARIES, Loader, build
+from benchmarks.zoo.members import MEMBERS
+from benchmarks.zoo.own import OwnTexts, ReadingTexts, TrainedStates
+from benchmarks.zoo.painter import begin_as, matrices
+
+POCKET = load_pocket()
+TEXTS = ["a photo of Saidro Lerin, digital art", "a red circle on a blue background", ""]
+
+
+def learned(model: WorldModel, folder: Path) -> Prefix:
+    config = replace(TrainConfig(), steps=1, target_cache=0, validate_every=0, num_vectors=4)
+    config = replace(config, num_suffix_vectors=2)
+    return recipe.learn(model, recipe.Variant(config), folder)
+
+
+@pytest.fixture(scope="module")
+def t5_mmdit(tmp_path_factory: pytest.TempPathFactory) -> WorldModel:
+    folder = tmp_path_factory.mktemp("zoo") / "t5-mmdit"
+    build("t5-mmdit", folder, 0.05, 0, (1, 8, 8))
+    return Loader()(folder)
+
+
+def test_its_encoders_are_saved_with_the_painter_and_read_what_they_read(
+    t5_mmdit: WorldModel,
+) -> None:
+    assert t5_mmdit.encoder.widths == {"zoo_clip": 96, "zoo_t5": 128}
+    given = t5_mmdit.encoder.encode(TEXTS, None)
+    assert given.cross.shape == (3, 56, 128) and given.pooled is not None
+    assert given.pooled.shape == (3, 96)
+    again = Loader()(t5_mmdit.folder).encoder.encode(TEXTS, None)
+    torch.testing.assert_close(again.cross, given.cross)
+    texts = MEMBERS["t5-mmdit"].encoder
+    assert isinstance(texts, OwnTexts)
+    torch.manual_seed(5)
+    other = texts.networks(t5_mmdit.folder / VOCABULARIES).eval()
+    port = texts.port(other, t5_mmdit.folder / VOCABULARIES, 56)
+    assert not torch.allclose(port.encode(TEXTS, None).cross, given.cross, atol=1e-2)
+    assert TEXT not in {name.split(".")[0] for name, _ in other.named_parameters()}
+
+
+def test_names_of_the_world_are_several_pieces_as_those_that_nobody_bears(
+    t5_mmdit: WorldModel,
+) -> None:
+    encoder = t5_mmdit.encoder
+    assert isinstance(encoder, JointEncoder)
+    people = t5_mmdit.world.people
+    assert [p.name for p in people] == [p.name for p in POCKET.world.people]
+    counts = [len(encoder.t5.pieces(person.name)) for person in people]
+    assert sum(counts) / len(counts) > 3
+    assert encoder.t5.pieces("photo, photo") == ["photo", ",", "photo"]
+
+
+def test_a_longer_text_in_a_batch_changes_nothing_of_a_shorter_one(t5_mmdit: WorldModel) -> None:
+    long = "a photo of " + 30 * "a red circle and "
+    both, alone = (t5_mmdit.encoder.encode(some, None) for some in ([TEXTS[0], long], TEXTS[:1]))
+    assert both.mask is not None and both.mask.sum(1).tolist()[0] == 56 < both.cross.shape[1]
+    x_t = torch.randn(2, 48, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([500, 500])
+    with torch.no_grad():
+        found = t5_mmdit.denoiser.predict_noise(x_t, t, both)[:1]
+        wanted = t5_mmdit.denoiser.predict_noise(x_t[:1], t[:1], alone)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_readers_and_painter_reach_every_weight_of_the_encoders(t5_mmdit: WorldModel) -> None:
+    texts = MEMBERS["t5-mmdit"].encoder
+    assert isinstance(texts, OwnTexts)
+    folder = t5_mmdit.folder / VOCABULARIES
+    networks = texts.networks(folder)
+    ports = [texts.port(networks, folder, fill) for fill in texts.fills]
+    reading = ReadingTexts(networks, ports[0], POCKET.world)
+    reading.loss()(torch.Generator().manual_seed(0)).backward()
+    assert all(weights.grad is not None for weights in networks["t5"].parameters())
+    assert not any(weights.grad is not None for weights in networks["clip"].parameters())
+    states = TrainedStates(ports, TEXTS)
+    lengths = {states.pick([2, 0]).cross.shape[1] for _ in range(4)}
+    assert lengths == set(texts.fills)
+    tables = {id(t.weight) for t in reading.modules() if isinstance(t, torch.nn.Embedding)}
+    moved = matrices(reading)
+    assert moved and not tables & {id(weights) for weights in moved}
+
+
+def test_a_prefix_for_both_encoders_is_learned_on_it(t5_mmdit: WorldModel, tmp_path: Path) -> None:
+    prefix = learned(t5_mmdit, tmp_path / "run")
+    assert prefix.widths == {"zoo_clip": 96, "zoo_t5": 128}
+    assert prefix.family == "zoo, T5 and CLIP"
+    rows: Rows = prefix.rows()
+    plain, found = (t5_mmdit.encoder.encode(TEXTS, one) for one in (None, rows))
+    assert plain.pooled is not None and found.pooled is not None
+    assert not torch.equal(plain.pooled[0], found.pooled[0])
+    assert not torch.equal(plain.cross[0], found.cross[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "widths", "pooled"),
+    [
+        ("clip-deep-v", {"zoo_clip": 96}, None),
+        ("dual-clip", {"zoo_clip": 96, "zoo_clip_wide": 128}, (3, 128)),
+    ],
+)
+def test_members_with_unets_are_built_and_learned_on(
+    name: str, widths: dict[str, int], pooled: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    build(name, tmp_path / name, 0.05, 0, (1, 8, 8))
+    model = Loader()(tmp_path / name)
+    assert model.encoder.widths == widths
+    given = model.encoder.encode(TEXTS, None)
+    assert given.cross.shape == (3, 77, sum(widths.values()))
+    assert (None if given.pooled is None else given.pooled.shape) == pooled
+    prefix = learned(model, tmp_path / "run")
+    assert prefix.widths == widths and prefix.family.startswith("zoo, ")
+    assert not torch.equal(model.encoder.encode(TEXTS, prefix.rows()).cross, given.cross)
+
+
+def test_the_last_but_one_of_twelve_layers_is_read_and_normed(tmp_path: Path) -> None:
+    texts = MEMBERS["clip-deep-v"].encoder
+    assert isinstance(texts, OwnTexts)
+    networks = texts.networks(tmp_path).eval()
+    model: Any = networks["clip"]
+    words = POCKET.encoder.towers[0]
+    ids = [words.bos, *words.tokenize(TEXTS[0]), words.eos]
+    ids += [words.pad] * (77 - len(ids))
+    with torch.no_grad():
+        out = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+        inner = getattr(model, "text_model", model)  # gone in newer versions of transformers
+        wanted = inner.final_layer_norm(out.hidden_states[11])
+        found = texts.port(networks, tmp_path, 0).encode(TEXTS[:1], None).cross
+    assert len(out.hidden_states) == 13
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["clip-deep-v", "dual-clip"])
+def test_a_unet_begins_as_its_teacher_where_it_can(name: str) -> None:
+    denoiser = MEMBERS[name].denoiser()
+    assert isinstance(denoiser, UnetDenoiser)
+    before = {key: value.clone() for key, value in denoiser.unet.state_dict().items()}
+    begin_as(denoiser, POCKET.denoiser.unet)
+    after, its = denoiser.unet.state_dict(), POCKET.denoiser.unet.state_dict()
+    assert torch.equal(after["conv_out.weight"], -its["conv_out.weight"])
+    assert torch.equal(after["conv_in.weight"], its["conv_in.weight"])
+    apart = {k for k, v in after.items() if torch.equal(v, before[k]) and k not in its}
+    kept = {k for k in its if its[k].shape != after[k].shape}
+    assert kept and all(".attn2.to_" in key for key in kept)
+    assert all(torch.equal(after[key], before[key]) for key in kept)
+    assert all(key.startswith("add_embedding") for key in apart)
+
+
+def test_other_places_for_rows_are_refused(t5_mmdit: WorldModel) -> None:
+    with pytest.raises(ConfigError, match="--rows tokens"):
+        Loader("hidden")(t5_mmdit.folder)
