@@ -29,6 +29,7 @@ from apl_trainer.pocket.world import Person
 from apl_trainer.sampling import Request
 
 from ..pocket_build.dataset import invent
+from .places import frozen
 
 WORD = "[somebody]"
 """Stands in a prompt for what is searched."""
@@ -79,8 +80,7 @@ class Attack:
     def __init__(
         self, model: WorldModel, person: Person, prefix: Rows | None, effort: Effort, seed: int
     ) -> None:
-        encoder = model.encoder
-        assert isinstance(encoder, LanguageEncoder)
+        encoder = frozen(model.encoder)
         self.model, self.person, self.prefix, self.effort = model, person, prefix, effort
         self.key, self.table = encoder.key, encoder.token_embedding(encoder.key).detach()
         self.encoder = WordEncoder(encoder, effort.tokens)

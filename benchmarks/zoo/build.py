@@ -19,7 +19,7 @@ from apl_trainer.pocket.world import World, invented_names
 
 from ..pocket_build.build import halved
 from ..pocket_build.timed_trainer import TimedTrainer
-from .material import COUNTS, Counts, Texts, lesson, states
+from .material import COUNTS, Counts, Lesson, Texts, lesson, states
 from .members import Member, member
 from .own import OwnTexts, ReadingTexts, TrainedStates
 from .painter import begin_as, matrices, only, painter_loss
@@ -43,31 +43,41 @@ def build(name: str, out: Path, minutes: float, seed: int, counts: Counts = COUN
     torch.manual_seed(seed)
     network, texts, left = nn.ModuleDict(), chosen.encoder, 60 * minutes
     if isinstance(texts, OwnTexts):
-        if not (out / VOCABULARIES).exists():
-            invented = invented_names(teacher.world.seed, 3000) * 4
-            texts.vocabularies([*found.own, *invented], work / VOCABULARIES)
-            (work / VOCABULARIES).replace(out / VOCABULARIES)
-        own = texts.networks(out / VOCABULARIES)
-        ports = [texts.port(own, out / VOCABULARIES, fill) for fill in texts.fills]
-        reading = ReadingTexts(own, ports[0], teacher.world)
-        seconds = left * _READING
-        left -= seconds
-        trained = matrices(reading)
-        TimedTrainer("reading", reading, work, seconds, _RATE, matrices=trained).run(reading.loss())
-        read: Texts = TrainedStates(ports, [*found.own, ""])
-        network[TEXT] = own.requires_grad_(True)
+        network[TEXT], read = _taught_to_read(texts, found, teacher.world, out, left * _READING)
+        left -= left * _READING
     else:
         read = states(texts("tokens"), [*found.own, ""], work)
     denoiser = chosen.denoiser()
     network[PAINTER] = only(denoiser)
     if isinstance(denoiser, UnetDenoiser):
         begin_as(denoiser, teacher.denoiser.unet)
-    trainer = TimedTrainer("painter", network, work, left, _RATE, matrices=matrices(network))
+    trainer = TimedTrainer(PAINTER, network, work, left, _RATE, matrices=matrices(network))
     trainer.run(painter_loss(denoiser, teacher, found, read, taught))
     weights = {key.removeprefix(f"{PAINTER}."): w for key, w in network.state_dict().items()}
     save_file(packed(weights), out / "model.safetensors")
     told = {"member": name, "seed": seed, "minutes": minutes}
     write_text(out / "member.json", json.dumps(told) + "\n")
+
+
+def _taught_to_read(
+    texts: OwnTexts, found: Lesson, world: World, out: Path, seconds: float
+) -> tuple[nn.ModuleDict, Texts]:
+    """A member's own text encoders after `seconds` of reading, and states of a lesson's captions.
+
+    A painter that was begun takes them along, so that behind it none are read with again.
+    """
+    work, folder = out / "build", out / VOCABULARIES
+    if not folder.exists():
+        texts.vocabularies([*found.own, *invented_names(world.seed, 3000) * 4], work / folder.name)
+        (work / folder.name).replace(folder)
+    networks = texts.networks(folder)
+    ports = [texts.port(networks, folder, fill) for fill in texts.fills]
+    if not (work / f"{PAINTER}.safetensors").exists():
+        reading = ReadingTexts(networks, ports[0], world)
+        trained = matrices(reading)
+        stage = TimedTrainer("reading", reading, work, seconds, _RATE, matrices=trained)
+        stage.run(reading.loss())
+    return networks.requires_grad_(True), TrainedStates(ports, [*found.own, ""])
 
 
 def names_of(chosen: Member, world: World) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from apl_core.errors import ConfigError
 from apl_core.example_kinds import PERSON
 from apl_core.prefix import Rows
 from apl_trainer.models.transformer import FlowDenoiser
@@ -41,7 +42,11 @@ def reader(network: nn.Module) -> tuple[str, nn.Linear]:
             return name, cast(nn.Linear, network.get_submodule(name))
         except AttributeError:
             continue
-    raise ValueError(f"{type(network).__name__} has no layer that is known to read texts")
+    raise ConfigError(
+        "edit this member",
+        f"{type(network).__name__} has no one layer that reads all of a text's states",
+        "take a member with a frozen text encoder, or `apl bench paper` for the pocket model",
+    )
 
 
 def measured(

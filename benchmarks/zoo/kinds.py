@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from apl_core.encoding import ReferenceEncoder
+from apl_core.ports import TextEncoderPort
 from apl_core.prefix import Rows
+from apl_trainer.models.clip_text import ids_of
 from apl_trainer.models.joint import JointEncoder
-from apl_trainer.models.language import LanguageEncoder
 from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.model import WorldModel
 from apl_trainer.pocket.recognizer import Reading
@@ -18,6 +20,7 @@ from apl_trainer.report.page import Table
 
 from ..paper.prompts import VARIATIONS, Named, variation
 from .build import Loader
+from .places import frozen
 
 _SEED = 70_000  # of prompts that nothing else asks
 
@@ -33,12 +36,7 @@ def measure(
 
     `second`, another recognizer, reads the pictures with the prefix again.
     """
-    read = model.encoder.t5 if isinstance(model.encoder, JointEncoder) else model.encoder
-    assert isinstance(read, LanguageEncoder)
-
-    def tokenize(text: str) -> list[int]:
-        return read.tokenizer(text, add_special_tokens=False).input_ids
-
+    tokenize = tokens_of(model.encoder)
     people, vectors = model.world.group("heldout")[:names], next(iter(rows.vectors.values()))
     asked = {kind: variation(kind, people, 2, _SEED, tokenize, len(vectors)) for kind in VARIATIONS}
     number = {person.name: place for place, person in enumerate(model.world.people)}
@@ -58,6 +56,14 @@ def measure(
     about = f"Percent of {2 * len(people)} pictures, {len(people)} held-out names."
     titles = ("prompt", "no prefix", "prefix", *again, "faces with it")
     return Table("Kinds of prompts", about, titles, lines)
+
+
+def tokens_of(encoder: TextEncoderPort) -> Callable[[str], list[int]]:
+    """What tells how far back a name stands: the one encoder, T5 of two, the first of two CLIPs."""
+    if isinstance(encoder, ReferenceEncoder):
+        return encoder.towers[0].tokenize
+    read = encoder.t5 if isinstance(encoder, JointEncoder) else frozen(encoder)
+    return lambda text: ids_of(read.tokenizer, text)
 
 
 def recognized_share(reading: Reading, named: Sequence[Named], number: dict[str, int]) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from apl_core.ports import DenoiserPort
 from apl_trainer.models.transformer import FlowDenoiser
 from apl_trainer.models.unet import UnetDenoiser
 from apl_trainer.pocket.model import PocketModel
@@ -79,7 +80,7 @@ def painter_loss(
     return loss
 
 
-def only(denoiser: FlowDenoiser | UnetDenoiser) -> nn.Module:
+def only(denoiser: DenoiserPort) -> nn.Module:
     """The one network of a denoiser."""
     (network,) = denoiser.modules
     return network

@@ -15,13 +15,25 @@ import torch
 from torch import Tensor, nn
 
 from apl_core.encoding import refuse_misfit, row_marks
-from apl_core.ports import Conditioning
+from apl_core.errors import ConfigError
+from apl_core.ports import Conditioning, TextEncoderPort
 from apl_core.prefix import Rows
 from apl_trainer.models.language import LanguageEncoder, Template
 
 Place = Literal["tokens", "hidden", "layers", "behind"]
 
 _SAMPLE = ("a photo of a person", "a red circle on a blue background")
+
+
+def frozen(encoder: TextEncoderPort) -> LanguageEncoder:
+    """The frozen text encoder of a member; ConfigError for one whose encoders were trained here."""
+    if isinstance(encoder, LanguageEncoder):
+        return encoder
+    raise ConfigError(
+        "study what stands in front of this member's text",
+        "it has more than one text encoder, or a CLIP, of its own",
+        "take a member with a frozen one: minilm-dit, smollm-dit, smollm-cut",
+    )
 
 
 class RowsBehind(LanguageEncoder):

@@ -15,6 +15,7 @@ from apl_trainer.pocket.validation import validation_examples
 from apl_trainer.report.page import Table
 
 from .build import Loader
+from .places import frozen
 
 _PEOPLE, _NAMED, _FREE = 8, 8, 10
 
@@ -47,8 +48,7 @@ def measure(folder: Path) -> Table:
     people = list(models[0].world.group("train"))[:_PEOPLE]
     examples = validation_examples(models[0], people, _NAMED, _FREE)
     validators = [PromptValidator(m.encoder, m.denoiser, examples) for m in models]
-    encoder = models[0].encoder
-    assert isinstance(encoder, LanguageEncoder)
+    encoder = frozen(models[0].encoder)
     lines: list[list[str]] = []
     for title, rows in starts(encoder).items():
         cells: list[str] = []

@@ -16,10 +16,13 @@ from apl_trainer.models.joint import JointEncoder
 from apl_trainer.models.unet import UnetDenoiser
 from apl_trainer.pocket.model import WorldModel, load_pocket
 from benchmarks import recipe
+from benchmarks.zoo.attack import Attack, Effort
 from benchmarks.zoo.build import TEXT, VOCABULARIES, Loader, build
+from benchmarks.zoo.eraser import reader
+from benchmarks.zoo.kinds import tokens_of
 from benchmarks.zoo.members import MEMBERS
 from benchmarks.zoo.own import OwnTexts, ReadingTexts, TrainedStates
-from benchmarks.zoo.painter import begin_as, matrices
+from benchmarks.zoo.painter import begin_as, matrices, only
 
 POCKET = load_pocket()
 TEXTS = ["a photo of Saidro Lerin, digital art", "a red circle on a blue background", ""]
@@ -166,3 +169,19 @@ def test_a_unet_begins_as_its_teacher_where_it_can(name: str) -> None:
 def test_other_places_for_rows_are_refused(t5_mmdit: WorldModel) -> None:
     with pytest.raises(ConfigError, match="--rows tokens"):
         Loader("hidden")(t5_mmdit.folder)
+
+
+def test_studies_of_one_frozen_encoder_say_that_they_are_not_for_it(t5_mmdit: WorldModel) -> None:
+    with pytest.raises(ConfigError, match="minilm-dit"):
+        Attack(t5_mmdit, t5_mmdit.world.people[0], None, Effort(), 0)
+    with pytest.raises(ConfigError, match="FluxTransformer2DModel"):
+        reader(only(t5_mmdit.denoiser))
+
+
+def test_how_far_back_a_name_stands_is_told_in_tokens(t5_mmdit: WorldModel) -> None:
+    assert isinstance(t5_mmdit.encoder, JointEncoder)
+    for encoder, pieces in (
+        (t5_mmdit.encoder, t5_mmdit.encoder.t5.pieces(TEXTS[0])),
+        (POCKET.encoder, POCKET.encoder.pieces(TEXTS[0])),
+    ):
+        assert len(tokens_of(encoder)(TEXTS[0])) == len(pieces) > 6
