@@ -6,12 +6,22 @@ import copy
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from torch import Tensor
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, T5Config, T5EncoderModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from apl_core.errors import FitError, PromptError
 from apl_core.prefix import Rows
-from apl_trainer.models.language import LanguageEncoder, Reader, Template
+from apl_trainer.models.language import LanguageEncoder, Reader, Template, refuse_special
 from apl_trainer.pocket.vocabulary import read_vocabulary
 from apl_trainer.run_paths import BUILT_IN
 
@@ -178,6 +188,23 @@ def test_gradients_reach_the_rows_and_nothing_else() -> None:
 def test_a_text_that_spells_a_control_token_is_refused(text: str) -> None:
     with pytest.raises(PromptError, match="remove it"):
         encoder("llama").encode([text], None)
+
+
+def test_letters_that_a_vocabulary_lacks_end_no_text() -> None:
+    inner = Tokenizer(
+        BPE({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "b": 4}, [], unk_token="<unk>")
+    )
+    marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    words = PreTrainedTokenizerFast(tokenizer_object=inner, **marks)
+    for text in ("aжb", "a😀"):  # T5 has neither
+        given = words(text, add_special_tokens=False).input_ids
+        assert words.unk_token_id in given
+        refuse_special(words, text, given)
+    for text in ("a</s>b", "a<pad>", "a<unk>b"):
+        with pytest.raises(PromptError, match="remove it"):
+            refuse_special(words, text, words(text, add_special_tokens=False).input_ids)
+    with pytest.raises(PromptError, match="remove it"):  # CLIP has one token for both
+        refuse_special(TOKENIZER, "a house", [TOKENIZER.unk_token_id])
 
 
 def test_rows_of_another_encoder_are_refused() -> None:

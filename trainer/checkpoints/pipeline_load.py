@@ -65,9 +65,8 @@ def check_pipeline_texts(found: PipelineInfo, tokenizer: Path | None, texts: Ite
     """PromptError if one of the texts could not be encoded: told before weights are read."""
     given = list(texts)
     words = _tokenizer(tokenizer or _beside(found.path / found.kind.part))
-    special = frozenset(words.all_special_ids)
     for text in given:
-        refuse_special(special, ids_of(words, text))
+        refuse_special(words, text, ids_of(words, text))
     for part in found.kind.clips:
         clip = _tokenizer(_beside(found.path / part))
         for text in given:

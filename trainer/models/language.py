@@ -106,7 +106,6 @@ class LanguageEncoder:
         self._before, self._after = (
             self._ids(words) for words in (template.before, template.after)
         )
-        self._special = frozenset(tokenizer.all_special_ids)
         self._pad = tokenizer.pad_token_id
 
     def _ids(self, text: str) -> list[int]:
@@ -184,7 +183,7 @@ class LanguageEncoder:
     def _placed(self, text: str, rows: Rows | None) -> list[int]:
         """Token ids of a text in its template, with marks where rows stand."""
         ids = self._ids(self._led(text))
-        refuse_special(self._special, ids)
+        refuse_special(self.tokenizer, text, ids)
         front, behind = row_marks(ids, rows)
         return [*self._before, *front, *ids, *behind, *self._after]
 
@@ -214,8 +213,16 @@ class LanguageEncoder:
         return torch.cat([front.expand(len(embeddings), -1, -1), rest], 1)
 
 
-def refuse_special(special: frozenset[int], ids: Sequence[int]) -> None:
-    """PromptError if a text's tokens have a special one among them: it ends it or opens a turn."""
+def refuse_special(tokenizer: Any, text: str, ids: Sequence[int]) -> None:
+    """PromptError if a text's tokens have a special one among them: it ends it or opens a turn.
+
+    That of letters that the vocabulary lacks (T5 knows no Cyrillic) is none, unless it is spelled
+    out.
+    """
+    special, unknown = set(tokenizer.all_special_ids), tokenizer.unk_token
+    marks = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
+    if unknown is not None and unknown not in marks and unknown not in text:
+        special.discard(tokenizer.unk_token_id)
     if not special.isdisjoint(ids):
         raise PromptError(
             "encode this prompt",
