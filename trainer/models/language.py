@@ -219,10 +219,10 @@ def refuse_special(tokenizer: Any, text: str, ids: Sequence[int]) -> None:
     That of letters that the vocabulary lacks (T5 knows no Cyrillic) is none, unless it is spelled
     out.
     """
-    special, unknown = set(tokenizer.all_special_ids), tokenizer.unk_token
-    marks = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
-    if unknown is not None and unknown not in marks and unknown not in text:
-        special.discard(tokenizer.unk_token_id)
+    special, unknown = set(tokenizer.all_special_ids), getattr(tokenizer, "unk_token", None)
+    if unknown is not None and unknown not in text:
+        marks = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
+        special -= {tokenizer.unk_token_id} if unknown not in marks else set()
     if not special.isdisjoint(ids):
         raise PromptError(
             "encode this prompt",
