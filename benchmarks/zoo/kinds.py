@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from apl_core.encoding import ReferenceEncoder
-from apl_core.ports import TextEncoderPort
 from apl_core.prefix import Rows
 from apl_trainer.models.clip_text import ids_of
 from apl_trainer.models.joint import JointEncoder
@@ -58,12 +58,14 @@ def measure(
     return Table("Kinds of prompts", about, titles, lines)
 
 
-def tokens_of(encoder: TextEncoderPort) -> Callable[[str], list[int]]:
+def tokens_of(encoder: Any) -> Callable[[str], list[int]]:
     """What tells how far back a name stands: the one encoder, T5 of two, the first of two CLIPs."""
     if isinstance(encoder, ReferenceEncoder):
         return encoder.towers[0].tokenize
-    read = encoder.t5 if isinstance(encoder, JointEncoder) else frozen(encoder)
-    return lambda text: ids_of(read.tokenizer, text)
+    if isinstance(encoder, JointEncoder):
+        encoder = encoder.t5
+    tokenizer = frozen(encoder).tokenizer
+    return lambda text: ids_of(tokenizer, text)
 
 
 def recognized_share(reading: Reading, named: Sequence[Named], number: dict[str, int]) -> float:

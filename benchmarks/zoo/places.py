@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from apl_core.encoding import refuse_misfit, row_marks
 from apl_core.errors import ConfigError
-from apl_core.ports import Conditioning, TextEncoderPort
+from apl_core.ports import Conditioning
 from apl_core.prefix import Rows
 from apl_trainer.models.language import LanguageEncoder, Template
 
@@ -25,7 +25,7 @@ Place = Literal["tokens", "hidden", "layers", "behind"]
 _SAMPLE = ("a photo of a person", "a red circle on a blue background")
 
 
-def frozen(encoder: TextEncoderPort) -> LanguageEncoder:
+def frozen(encoder: object) -> LanguageEncoder:
     """The frozen text encoder of a member; ConfigError for one whose encoders were trained here."""
     if isinstance(encoder, LanguageEncoder):
         return encoder
