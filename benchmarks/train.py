@@ -73,6 +73,7 @@ class Words:
 
     bos_token_id, eos_token_id, pad_token_id = 49406, 49407, 0
     all_special_ids: Sequence[int] = ()
+    unk_token = None
 
     def __call__(self, text: str, **_: object) -> SimpleNamespace:
         return SimpleNamespace(input_ids=[300 + len(word) for word in text.split()])

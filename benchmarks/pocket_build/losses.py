@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,13 +18,15 @@ from apl_trainer.pocket.networks import SCHEDULE, WIDTH, to_latents, to_pictures
 from apl_trainer.pocket.recognizer import KINDS, Reading, Recognizer, broken_pictures, head_sizes
 from apl_trainer.pocket.world import OFFSETS, Person, World
 
-from .dataset import Labels, Subjects, invent
+from .dataset import Labels, invent
 
 Loss = Callable[[torch.Generator], Tensor]
+Read = TypeVar("Read")
 LENGTH = 77
 _BATCH = 64
 _READING = 8.0  # weight of the mean over twenty heads beside that of identity
 _LOOKS = 16  # places that the readers of a text encoder look at
+_RENEWED = 40  # batches until other captions are made up
 _HIGH, _OFTEN = 600, 0.35  # this share of noise levels is drawn above: there the prompt decides
 _SEEN = 0.3  # weight of what the critic sees
 _SHARP = 8.0  # most weight of an error where there is little noise
@@ -84,54 +86,82 @@ def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int = LENGT
     return torch.tensor(encoded.input_ids)
 
 
+class Readers(nn.Module):
+    """Attention readers on top of a text encoder, which are thrown away after training.
+
+    They look at all tokens, as a U-Net's cross-attention does: readers at EOS alone made an encoder
+    that copies raw names there in its first layer, past what any prefix can do. `more` numbers are
+    read besides the heads.
+    """
+
+    def __init__(self, width: int, more: int = 0) -> None:
+        super().__init__()
+        self.sizes = {k: n for k, n in head_sizes(0).items() if k != "identity"}
+        self.more = more
+        self.looks = nn.Linear(width, _LOOKS)
+        self.heads = nn.Linear(_LOOKS * width, sum(self.sizes.values()) + more)
+
+    def forward(
+        self, states: Tensor, mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Scores by head and other numbers (B, more), read off states (B, N, width) in a mask."""
+        looks = self.looks(states)
+        if mask is not None:
+            looks = looks.masked_fill(~mask[..., None], -torch.inf)
+        out = self.heads((looks.softmax(1).transpose(1, 2) @ states).flatten(1))
+        *scores, more = out.split([*self.sizes.values(), self.more], 1)
+        return dict(zip(self.sizes, scores, strict=True)), more
+
+
 class TextLoss(nn.Module):
-    """A text encoder with attention readers on top, which are thrown away after training.
+    """A text encoder with readers on top.
 
     CLIP's text encoder learns from pictures which looks go with which words before any diffusion
-    model sees it. Here it gets the same head start. The readers look at all tokens, as a U-Net's
-    cross-attention does: readers at EOS alone made an encoder that copies raw names there in its
-    first layer, past what any prefix can do.
+    model sees it. Here it gets the same head start.
     """
 
     def __init__(self, encoder: CLIPTextModel) -> None:
         super().__init__()
         self.encoder = encoder
-        self.sizes = {k: n for k, n in head_sizes(0).items() if k != "identity"}
-        self.looks = nn.Linear(WIDTH, _LOOKS)
-        self.readers = nn.Linear(_LOOKS * WIDTH, sum(self.sizes.values()) + OFFSETS)
+        self.readers = Readers(WIDTH, OFFSETS)
 
     def loss(self, ids: Tensor, heads: dict[str, Tensor], offsets: Tensor) -> Tensor:
         """Read labels off the states (B, N, 128), each reader from where it looks."""
-        hidden = self.encoder(ids).last_hidden_state
-        weights = self.looks(hidden).softmax(1)
-        out = self.readers((weights.transpose(1, 2) @ hidden).flatten(1))
-        scores = dict(zip(self.sizes, out.split([*self.sizes.values(), OFFSETS], 1), strict=False))
+        scores, found = self.readers(self.encoder(ids).last_hidden_state)
         total = heads_loss(scores, heads)
-        shift = (out[:, -OFFSETS:] - offsets)[heads["identity"] != UNKNOWN]
+        shift = (found - offsets)[heads["identity"] != UNKNOWN]
         return total + 0.2 * shift.square().mean() if len(shift) else total
+
+
+def captions_without_end(
+    world: World, people: tuple[Person, ...], read: Callable[[list[str]], Read]
+) -> Iterator[tuple[Read, Labels]]:
+    """Captions, made up and `read`, and their labels, for one batch after the other.
+
+    Others take their place every now and then; nothing needs drawing.
+    """
+    rng = np.random.default_rng(3)
+
+    def pool() -> tuple[Read, Labels]:
+        subjects = invent(world, people, (6 * len(people), 600, 600), rng)
+        labels = subjects.labels()
+        return read([subjects.caption(i, rng) for i in range(len(labels))]), labels
+
+    current = pool()
+    for batch in itertools.count(1):
+        if batch % _RENEWED == 0:
+            current = pool()
+        yield current
 
 
 def text_loss(
     model: TextLoss, tokenizer: CLIPTokenizer, world: World, people: tuple[Person, ...]
 ) -> Loss:
-    """Read what a caption says; captions are made up without end, nothing needs drawing."""
-    rng = np.random.default_rng(3)
-    counts = (6 * len(people), 600, 600)
-
-    def pool() -> tuple[Subjects, Labels, Tensor]:
-        subjects = invent(world, people, counts, rng)
-        labels = subjects.labels()
-        texts = [subjects.caption(i, rng) for i in range(len(labels))]
-        return subjects, labels, tokenize(tokenizer, texts)
-
-    current, uses = pool(), 0
+    """Read what a caption says."""
+    made = captions_without_end(world, people, lambda texts: tokenize(tokenizer, texts))
 
     def loss(random: torch.Generator) -> Tensor:
-        nonlocal current, uses
-        uses += 1
-        if uses % 40 == 0:
-            current = pool()
-        _, labels, ids = current
+        ids, labels = next(made)
         rows = torch.randint(len(labels), (_BATCH,), generator=random)
         batch = ids[rows]
         longest = int((batch != cast(int, tokenizer.eos_token_id)).sum(1).max())

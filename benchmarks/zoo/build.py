@@ -68,10 +68,13 @@ def _taught_to_read(
     """
     work, folder = out / "build", out / VOCABULARIES
     if not folder.exists():
-        texts.vocabularies([*found.own, *invented_names(world.seed, 3000) * 4], work / folder.name)
-        (work / folder.name).replace(folder)
+        made = work / folder.name
+        made.mkdir(exist_ok=True)
+        if texts.vocabularies is not None:
+            texts.vocabularies([*found.own, *invented_names(world.seed, 3000) * 4], made)
+        made.replace(folder)
     networks = texts.networks(folder)
-    ports = [texts.port(networks, folder, fill) for fill in texts.fills]
+    ports = texts.ports(networks, folder)
     if not (work / f"{PAINTER}.safetensors").exists():
         reading = ReadingTexts(networks, ports[0], world)
         trained = matrices(reading)
@@ -148,7 +151,7 @@ class Loader:
             own = texts.networks(folder / VOCABULARIES).eval().requires_grad_(False)
             known = [key for key in weights if key.startswith(f"{TEXT}.")]
             own.load_state_dict({key.removeprefix(f"{TEXT}."): weights.pop(key) for key in known})
-            encoder = texts.port(own, folder / VOCABULARIES, texts.fills[-1])
+            encoder = texts.ports(own, folder / VOCABULARIES)[-1]
         else:
             encoder = texts(self.place)
         only(denoiser).load_state_dict(weights)

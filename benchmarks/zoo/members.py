@@ -109,15 +109,14 @@ def _flux(width: int, pooled: int, size: int = 192) -> FluxTransformer2DModel:
 
 def _unet(width: int, pooled: int = 0) -> UNet2DConditionModel:
     """The pocket model's U-Net for other states; with `pooled` ones it takes sizes as well."""
-    known = {key: value for key, value in new_unet().config.items() if not key.startswith("_")}
-    config: dict[str, Any] = known | {"cross_attention_dim": width}
-    if pooled:
-        config |= {
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 32,
-            "projection_class_embeddings_input_dim": pooled + 6 * 32,
-        }
-    return UNet2DConditionModel(**config)
+    if not pooled:
+        return new_unet(width)
+    return new_unet(
+        width,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=32,
+        projection_class_embeddings_input_dim=pooled + 6 * 32,
+    )
 
 
 def masked_flux(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -> Tensor:

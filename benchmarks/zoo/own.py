@@ -1,4 +1,4 @@
-"""Text encoders that are trained here, in front of a painter: a T5 with a CLIP beside it, in small.
+"""Text encoders that are trained here, in front of a painter: T5 and CLIP in small.
 
 What real encoders have learned before any painter comes, these learn from the words of the pocket
 world: first to tell from a caption what its picture shows, then together with the painter.
@@ -6,17 +6,15 @@ world: first to tell from a caption what its picture shows, then together with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     PreTrainedTokenizerFast,
@@ -29,15 +27,15 @@ from apl_core.ports import Conditioning, TextEncoderPort
 from apl_trainer.models.clip_text import ClipTower
 from apl_trainer.models.joint import JointEncoder, pooled_alone
 from apl_trainer.models.language import LanguageEncoder, Template
-from apl_trainer.pocket.recognizer import head_sizes
+from apl_trainer.pocket.networks import text_config
 from apl_trainer.pocket.vocabulary import read_vocabulary, write_vocabulary
 from apl_trainer.pocket.world import World
 from apl_trainer.run_paths import BUILT_IN
 
-from ..pocket_build.dataset import Labels, invent
-from ..pocket_build.losses import heads_loss
+from ..pocket_build.losses import Loss, Readers, captions_without_end, heads_loss
 
-_BATCH, _LOOKS, _POOL = 64, 16, 40
+_BATCH = 64
+_FILLS = 32, 56  # tokens that T5's texts are filled up to: half of the time, and the member's own
 _PIECES = 800  # of T5's vocabulary: invented names are several
 _MERGES = 300  # of the second CLIP's vocabulary; the pocket model's has 700
 
@@ -46,15 +44,14 @@ _MERGES = 300  # of the second CLIP's vocabulary; the pocket model's has 700
 class OwnTexts:
     """How a member's text encoders are made.
 
-    `vocabularies` writes into the member's folder what texts ask for; `networks` makes them,
-    untrained, for the vocabularies of a folder; `port` reads texts with them, filled up to so many
-    tokens if they are of a T5, of which the last of `fills` is the member's own.
+    `networks` makes them, untrained, for the vocabularies of a folder, into which `vocabularies`
+    writes those that are not the pocket model's. `ports` read texts with them: the last of them is
+    the member's own, the others fill texts up to other lengths while it is trained.
     """
 
-    vocabularies: Callable[[Sequence[str], Path], None]
     networks: Callable[[Path], nn.ModuleDict]
-    port: Callable[[nn.ModuleDict, Path, int], TextEncoderPort]
-    fills: tuple[int, ...] = (0,)
+    ports: Callable[[nn.ModuleDict, Path], Sequence[TextEncoderPort]]
+    vocabularies: Callable[[Sequence[str], Path], None] | None = None
 
 
 def write_pieces(texts: Sequence[str], folder: Path) -> None:
@@ -86,73 +83,55 @@ def _t5_and_clip(folder: Path) -> nn.ModuleDict:
         dropout_rate=0.0,
         feed_forward_proj="gated-gelu",
     )
-    clip = CLIPTextModel(_clip(96, layers=2, count=len(read_vocabulary(BUILT_IN))))
+    clip = CLIPTextModel(text_config(len(read_vocabulary(BUILT_IN)), 96, layers=2))
     return nn.ModuleDict({"t5": T5EncoderModel(t5), "clip": clip})
 
 
-def _clip(width: int, layers: int, count: int) -> CLIPTextConfig:
-    """A CLIP of any size over a vocabulary of so many tokens."""
-    return CLIPTextConfig(
-        vocab_size=count,
-        hidden_size=width,
-        projection_dim=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        max_position_embeddings=77,
-        bos_token_id=count - 2,
-        eos_token_id=count - 1,
-        pad_token_id=count - 1,
-    )
-
-
-def _joint(networks: nn.ModuleDict, folder: Path, fill: int) -> JointEncoder:
+def _joint(networks: nn.ModuleDict, folder: Path) -> list[JointEncoder]:
     """As Flux.1 reads a text: T5's states, padding among them, and CLIP's pooled one."""
-    words = read_vocabulary(BUILT_IN)
-    end: Any = words.eos_token_id
-    tower = ClipTower("zoo_clip", networks["clip"], words, pad=end, pools=True)
-    template = Template("", "</s>", (-1,), fill=fill, attends=True)
-    t5 = LanguageEncoder("zoo_t5", networks["t5"], _pieces(folder), template)
-    return JointEncoder(ReferenceEncoder([tower]), t5, pooled_alone, behind=False)
+    clip = ReferenceEncoder([_tower("zoo_clip", networks["clip"], BUILT_IN, pools=True)])
+    pieces = _pieces(folder)
+
+    def filled(count: int) -> JointEncoder:
+        template = Template("", "</s>", (-1,), fill=count, attends=True)
+        t5 = LanguageEncoder("zoo_t5", networks["t5"], pieces, template)
+        return JointEncoder(clip, t5, pooled_alone, behind=False)
+
+    return [filled(count) for count in _FILLS]
 
 
-def _tower(key: str, network: nn.Module, words: Any, skip: int, norm: bool = False) -> ClipTower:
-    return ClipTower(key, network, words, words.eos_token_id, skip, norm)
+def _tower(key: str, network: nn.Module, vocabulary: Path, **read: Any) -> ClipTower:
+    words = read_vocabulary(vocabulary)
+    return ClipTower(key, network, words, cast(int, words.eos_token_id), **read)
 
 
 def _deep(folder: Path) -> nn.ModuleDict:
     count = len(read_vocabulary(BUILT_IN))
-    return nn.ModuleDict({"clip": CLIPTextModel(_clip(96, layers=12, count=count))})
+    return nn.ModuleDict({"clip": CLIPTextModel(text_config(count, 96, layers=12))})
 
 
-def _last_but_one(networks: nn.ModuleDict, folder: Path, fill: int) -> ReferenceEncoder:
+def _last_but_one(networks: nn.ModuleDict, folder: Path) -> list[ReferenceEncoder]:
     """As SD 2.x reads a text: the last but one layer, normed."""
-    words = read_vocabulary(BUILT_IN)
-    return ReferenceEncoder([_tower("zoo_clip", networks["clip"], words, skip=1, norm=True)])
-
-
-def write_fewer_words(texts: Sequence[str], folder: Path) -> None:
-    """A smaller vocabulary than the pocket model's, in CLIP's files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_vocabulary(texts, _MERGES, folder)
+    tower = _tower("zoo_clip", networks["clip"], BUILT_IN, skip=1, norm=True)
+    return [ReferenceEncoder([tower])]
 
 
 def _two(folder: Path) -> nn.ModuleDict:
-    counts = [len(read_vocabulary(where)) for where in (BUILT_IN, folder)]
-    wide = CLIPTextModelWithProjection(_clip(128, layers=4, count=counts[1]))
-    return nn.ModuleDict({"clip": CLIPTextModel(_clip(96, 3, counts[0])), "wide": wide})
+    narrow, wide = (len(read_vocabulary(where)) for where in (BUILT_IN, folder))
+    pooled = CLIPTextModelWithProjection(text_config(wide, 128, layers=4))
+    return nn.ModuleDict({"clip": CLIPTextModel(text_config(narrow, 96)), "wide": pooled})
 
 
-def _both(networks: nn.ModuleDict, folder: Path, fill: int) -> ReferenceEncoder:
+def _both(networks: nn.ModuleDict, folder: Path) -> list[ReferenceEncoder]:
     """As SDXL reads a text: both last but one layers side by side, and the wide one's pooled."""
-    narrow = _tower("zoo_clip", networks["clip"], read_vocabulary(BUILT_IN), skip=1)
-    wide = _tower("zoo_clip_wide", networks["wide"], read_vocabulary(folder), skip=1)
-    return ReferenceEncoder([narrow, wide])
+    narrow = _tower("zoo_clip", networks["clip"], BUILT_IN, skip=1)
+    wide = _tower("zoo_clip_wide", networks["wide"], folder, skip=1)
+    return [ReferenceEncoder([narrow, wide])]
 
 
-T5_AND_CLIP = OwnTexts(write_pieces, _t5_and_clip, _joint, (32, 56))
-DEEP_CLIP = OwnTexts(lambda texts, folder: folder.mkdir(parents=True), _deep, _last_but_one)
-TWO_CLIPS = OwnTexts(write_fewer_words, _two, _both)
+T5_AND_CLIP = OwnTexts(_t5_and_clip, _joint, write_pieces)
+DEEP_CLIP = OwnTexts(_deep, _last_but_one)
+TWO_CLIPS = OwnTexts(_two, _both, lambda texts, folder: write_vocabulary(texts, _MERGES, folder))
 
 
 class TrainedStates:
@@ -173,49 +152,28 @@ class TrainedStates:
 
 
 class ReadingTexts(nn.Module):
-    """Encoders with attention readers on top, which are thrown away after training.
+    """Encoders with readers on top: the head start of a member's own text encoders.
 
-    They tell from the states that a painter will see what a caption says, from all of a text's
-    places, as in the pocket model (`pocket_build.losses.TextLoss`). Pooled states are left out.
+    They tell from the states that a painter will see what a caption says; pooled ones are left out.
     """
 
     def __init__(self, networks: nn.ModuleDict, port: TextEncoderPort, world: World) -> None:
         super().__init__()
         self.networks, self._port, self._world = networks, port, world
-        self._sizes = {k: n for k, n in head_sizes(0).items() if k != "identity"}
         with torch.no_grad():
-            width = port.encode([""], None).cross.shape[-1]
-        self.looks = nn.Linear(width, _LOOKS)
-        self.readers = nn.Linear(_LOOKS * width, sum(self._sizes.values()))
+            self.readers = Readers(port.encode([""], None).cross.shape[-1])
 
-    def scores(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """What is read of texts, by head."""
-        given = self._port.encode(texts, None)
-        looks = self.looks(given.cross)
-        if given.mask is not None:
-            looks = looks.masked_fill(~given.mask[..., None], -torch.inf)
-        seen = looks.softmax(1).transpose(1, 2) @ given.cross
-        out = self.readers(seen.flatten(1)).split(list(self._sizes.values()), 1)
-        return dict(zip(self._sizes, out, strict=True))
-
-    def loss(self) -> Callable[[torch.Generator], Tensor]:
-        """The loss of one batch of captions, which are made up without end."""
-        made = self._captions()
+    def loss(self) -> Loss:
+        """The loss of one batch of captions."""
+        known = tuple(p for p in self._world.people if p.split != "personal")
+        made = captions_without_end(self._world, known, list)
 
         def loss(random: torch.Generator) -> Tensor:
             texts, labels = next(made)
             rows = torch.randint(len(texts), (_BATCH,), generator=random)
             heads, _ = labels.tensors(rows)
-            return heads_loss(self.scores([texts[row] for row in rows.tolist()]), heads)
+            given = self._port.encode([texts[row] for row in rows.tolist()], None)
+            scores, _ = self.readers(given.cross, given.mask)
+            return heads_loss(scores, heads)
 
         return loss
-
-    def _captions(self) -> Iterator[tuple[list[str], Labels]]:
-        world, rng = self._world, np.random.default_rng(3)
-        known = tuple(p for p in world.people if p.split != "personal")
-        while True:
-            subjects = invent(world, known, (6 * len(known), 600, 600), rng)
-            labels = subjects.labels()
-            texts = [subjects.caption(row, rng) for row in range(len(labels))]
-            for _ in range(_POOL):
-                yield texts, labels

@@ -115,6 +115,7 @@ class Pieces:
     first: int
     all_special_ids: tuple[int, ...]
     pad_token_id: int
+    unk_token: None = None
 
     def __call__(self, text: str, **_: Any) -> Any:
         begins = [self.first] * text.startswith(self.mark)

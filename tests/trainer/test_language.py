@@ -21,7 +21,7 @@ from transformers import (
 
 from apl_core.errors import FitError, PromptError
 from apl_core.prefix import Rows
-from apl_trainer.models.language import LanguageEncoder, Reader, Template, refuse_special
+from apl_trainer.models.language import LanguageEncoder, Reader, SpecialTokens, Template
 from apl_trainer.pocket.vocabulary import read_vocabulary
 from apl_trainer.run_paths import BUILT_IN
 
@@ -199,12 +199,13 @@ def test_letters_that_a_vocabulary_lacks_end_no_text() -> None:
     for text in ("aжb", "a😀"):  # T5 has neither
         given = words(text, add_special_tokens=False).input_ids
         assert words.unk_token_id in given
-        refuse_special(words, text, given)
+        SpecialTokens.of(words).refuse(text, given)
     for text in ("a</s>b", "a<pad>", "a<unk>b"):
         with pytest.raises(PromptError, match="remove it"):
-            refuse_special(words, text, words(text, add_special_tokens=False).input_ids)
+            given = words(text, add_special_tokens=False).input_ids
+            SpecialTokens.of(words).refuse(text, given)
     with pytest.raises(PromptError, match="remove it"):  # CLIP has one token for both
-        refuse_special(TOKENIZER, "a house", [TOKENIZER.unk_token_id])
+        SpecialTokens.of(TOKENIZER).refuse("a house", [TOKENIZER.unk_token_id])
 
 
 def test_rows_of_another_encoder_are_refused() -> None:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from zoo_run import learned
 
 from apl_core.captions import Names
 from apl_core.errors import AplError, ConfigError
-from apl_core.prefix import Prefix, Rows
-from apl_core.training.config import TrainConfig
+from apl_core.prefix import Rows
 from apl_trainer.cli import main
 from apl_trainer.models.language import LanguageEncoder
-from apl_trainer.pocket.model import WorldModel, load_pocket
+from apl_trainer.pocket.model import load_pocket
 from apl_trainer.prompts import built_in_names
-from benchmarks import recipe
 from benchmarks.zoo.build import Loader, build, packed, unpacked
 from benchmarks.zoo.card import missed, read_card
 from benchmarks.zoo.material import States, lesson, states
@@ -35,7 +33,6 @@ real = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in PACKAGES), reason="apl-prefix[zoo] is absent"
 )
 POCKET = load_pocket()
-OWN = [name for name, one in MEMBERS.items() if isinstance(one.encoder, OwnTexts)]
 NAMES = ordinary_names(POCKET.world)
 TEXTS = ["a photo of Emma Carter", "a red circle on a blue background", ""]
 PLACES: tuple[Place, ...] = ("tokens", "hidden", "layers", "behind")
@@ -166,12 +163,6 @@ def test_rows_act_wherever_they_stand(name: str, place: Place) -> None:
     (gradient,) = torch.autograd.grad((found.cross[:2] ** 3).sum(), learned)
     acting = 28 if place == "layers" else 32  # four times five in front, and two behind
     assert int((gradient.abs().amax(1) > 0).sum()) == acting
-
-
-def learned(model: WorldModel, folder: Path) -> Prefix:
-    config = replace(TrainConfig(), steps=1, target_cache=0, validate_every=0, num_vectors=4)
-    config = replace(config, num_suffix_vectors=2)
-    return recipe.learn(model, recipe.Variant(config), folder)
 
 
 @real

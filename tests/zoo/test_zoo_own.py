@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from zoo_run import learned
 
 from apl_core.errors import ConfigError
-from apl_core.prefix import Prefix, Rows
-from apl_core.training.config import TrainConfig
+from apl_core.prefix import Rows
 from apl_trainer.models.joint import JointEncoder
 from apl_trainer.models.unet import UnetDenoiser
 from apl_trainer.pocket.model import WorldModel, load_pocket
-from benchmarks import recipe
 from benchmarks.zoo.attack import Attack, Effort
 from benchmarks.zoo.build import TEXT, VOCABULARIES, Loader, build
 from benchmarks.zoo.eraser import reader
@@ -26,12 +24,6 @@ from benchmarks.zoo.painter import begin_as, matrices, only
 
 POCKET = load_pocket()
 TEXTS = ["a photo of Saidro Lerin, digital art", "a red circle on a blue background", ""]
-
-
-def learned(model: WorldModel, folder: Path) -> Prefix:
-    config = replace(TrainConfig(), steps=1, target_cache=0, validate_every=0, num_vectors=4)
-    config = replace(config, num_suffix_vectors=2)
-    return recipe.learn(model, recipe.Variant(config), folder)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +46,7 @@ def test_its_encoders_are_saved_with_the_painter_and_read_what_they_read(
     assert isinstance(texts, OwnTexts)
     torch.manual_seed(5)
     other = texts.networks(t5_mmdit.folder / VOCABULARIES).eval()
-    port = texts.port(other, t5_mmdit.folder / VOCABULARIES, 56)
+    port = texts.ports(other, t5_mmdit.folder / VOCABULARIES)[-1]
     assert not torch.allclose(port.encode(TEXTS, None).cross, given.cross, atol=1e-2)
     assert TEXT not in {name.split(".")[0] for name, _ in other.named_parameters()}
 
@@ -88,14 +80,14 @@ def test_readers_and_painter_reach_every_weight_of_the_encoders(t5_mmdit: WorldM
     assert isinstance(texts, OwnTexts)
     folder = t5_mmdit.folder / VOCABULARIES
     networks = texts.networks(folder)
-    ports = [texts.port(networks, folder, fill) for fill in texts.fills]
+    ports = texts.ports(networks, folder)
     reading = ReadingTexts(networks, ports[0], POCKET.world)
     reading.loss()(torch.Generator().manual_seed(0)).backward()
     assert all(weights.grad is not None for weights in networks["t5"].parameters())
     assert not any(weights.grad is not None for weights in networks["clip"].parameters())
     states = TrainedStates(ports, TEXTS)
     lengths = {states.pick([2, 0]).cross.shape[1] for _ in range(4)}
-    assert lengths == set(texts.fills)
+    assert lengths == {32, 56}
     tables = {id(t.weight) for t in reading.modules() if isinstance(t, torch.nn.Embedding)}
     moved = matrices(reading)
     assert moved and not tables & {id(weights) for weights in moved}
@@ -145,7 +137,7 @@ def test_the_last_but_one_of_twelve_layers_is_read_and_normed(tmp_path: Path) ->
         out = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
         inner = getattr(model, "text_model", model)  # gone in newer versions of transformers
         wanted = inner.final_layer_norm(out.hidden_states[11])
-        found = texts.port(networks, tmp_path, 0).encode(TEXTS[:1], None).cross
+        found = texts.ports(networks, tmp_path)[-1].encode(TEXTS[:1], None).cross
     assert len(out.hidden_states) == 13
     torch.testing.assert_close(found, wanted)
 

@@ -20,7 +20,7 @@ from apl_core.tokens import refuse_marks
 
 from ..models.clip_text import ClipTower, ids_of
 from ..models.joint import JointEncoder
-from ..models.language import LanguageEncoder, Reader, refuse_special
+from ..models.language import LanguageEncoder, Reader, SpecialTokens
 from ..models.transformer import FlowDenoiser
 from ..models.vae import latents_of
 from .cost import EmptyPipeline
@@ -65,8 +65,9 @@ def check_pipeline_texts(found: PipelineInfo, tokenizer: Path | None, texts: Ite
     """PromptError if one of the texts could not be encoded: told before weights are read."""
     given = list(texts)
     words = _tokenizer(tokenizer or _beside(found.path / found.kind.part))
+    special = SpecialTokens.of(words)
     for text in given:
-        refuse_special(words, text, ids_of(words, text))
+        special.refuse(text, ids_of(words, text))
     for part in found.kind.clips:
         clip = _tokenizer(_beside(found.path / part))
         for text in given:

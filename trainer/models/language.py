@@ -106,6 +106,7 @@ class LanguageEncoder:
         self._before, self._after = (
             self._ids(words) for words in (template.before, template.after)
         )
+        self._special = SpecialTokens.of(tokenizer)
         self._pad = tokenizer.pad_token_id
 
     def _ids(self, text: str) -> list[int]:
@@ -183,7 +184,7 @@ class LanguageEncoder:
     def _placed(self, text: str, rows: Rows | None) -> list[int]:
         """Token ids of a text in its template, with marks where rows stand."""
         ids = self._ids(self._led(text))
-        refuse_special(self.tokenizer, text, ids)
+        self._special.refuse(text, ids)
         front, behind = row_marks(ids, rows)
         return [*self._before, *front, *ids, *behind, *self._after]
 
@@ -213,17 +214,36 @@ class LanguageEncoder:
         return torch.cat([front.expand(len(embeddings), -1, -1), rest], 1)
 
 
-def refuse_special(tokenizer: Any, text: str, ids: Sequence[int]) -> None:
-    """PromptError if a text's tokens have a special one among them: it ends it or opens a turn.
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Tokens at which a text encoder ends a text or begins a turn: no text may have one.
 
-    That of letters that the vocabulary lacks (T5 knows no Cyrillic) is none, unless it is spelled
-    out.
+    `unknown` (its text and id) is the token of letters that a vocabulary lacks, as T5's lacks
+    Cyrillic: special, and refused only where it is spelled out.
     """
-    special, unknown = set(tokenizer.all_special_ids), getattr(tokenizer, "unk_token", None)
-    if unknown is not None and unknown not in text:
-        marks = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
-        special -= {tokenizer.unk_token_id} if unknown not in marks else set()
-    if not special.isdisjoint(ids):
+
+    ids: frozenset[int]
+    unknown: tuple[str, int] | None
+
+    @staticmethod
+    def of(tokenizer: Any) -> SpecialTokens:
+        """Those of a tokenizer of transformers; of some, the unknown token ends texts as well."""
+        ids, token = frozenset[int](tokenizer.all_special_ids), tokenizer.unk_token
+        if token is None or token in (
+            tokenizer.bos_token,
+            tokenizer.eos_token,
+            tokenizer.pad_token,
+        ):
+            return SpecialTokens(ids, None)
+        return SpecialTokens(ids, (token, tokenizer.unk_token_id))
+
+    def refuse(self, text: str, ids: Sequence[int]) -> None:
+        """PromptError if a text's tokens have a special one among them."""
+        found = self.ids.intersection(ids)
+        if self.unknown is not None and self.unknown[0] not in text:
+            found -= {self.unknown[1]}
+        if not found:
+            return
         raise PromptError(
             "encode this prompt",
             "it spells out a token at which the text encoder ends a text or begins a turn",

@@ -37,26 +37,32 @@ def to_pictures(latents: Tensor) -> Tensor:
     return (F.pixel_shuffle(latents / LATENT_SCALE, PATCH) / 2 + 0.5).clamp(0, 1)
 
 
-def new_text_encoder(vocabulary: int) -> CLIPTextModel:
-    """CLIP's text transformer, 3 layers of width 128; BOS and EOS are the last two tokens."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocabulary,
-            hidden_size=WIDTH,
-            projection_dim=WIDTH,
-            intermediate_size=4 * WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=77,
-            bos_token_id=vocabulary - 2,
-            eos_token_id=vocabulary - 1,
-            pad_token_id=vocabulary - 1,
-        )
+def text_config(vocabulary: int, width: int = WIDTH, layers: int = 3) -> CLIPTextConfig:
+    """CLIP's text transformer in small; BOS and EOS are the last two tokens of its vocabulary."""
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        projection_dim=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=vocabulary - 1,
     )
 
 
-def new_unet() -> UNet2DConditionModel:
-    """A conditional U-Net on 8 x 8 latents that predicts x0 (diffusers' "sample")."""
+def new_text_encoder(vocabulary: int) -> CLIPTextModel:
+    """The pocket model's text encoder: 3 layers of width 128."""
+    return CLIPTextModel(text_config(vocabulary))
+
+
+def new_unet(width: int = WIDTH, **other: Any) -> UNet2DConditionModel:
+    """A conditional U-Net on 8 x 8 latents for texts of a width; `other` parts of its config.
+
+    The pocket model's predicts x0 (diffusers' "sample").
+    """
     blocks: dict[str, Any] = {
         "down_block_types": ("CrossAttnDownBlock2D",) * 2,
         "up_block_types": ("CrossAttnUpBlock2D",) * 2,
@@ -68,7 +74,8 @@ def new_unet() -> UNet2DConditionModel:
         layers_per_block=1,
         block_out_channels=(64, 96),
         norm_num_groups=16,
-        cross_attention_dim=WIDTH,
+        cross_attention_dim=width,
         attention_head_dim=4,
         **blocks,
+        **other,
     )
