@@ -97,6 +97,16 @@ def add(verbs: Verbs) -> None:
     )
     start.add_argument("name", help="the member")
     _add_models(start)
+    where = verb(
+        inner,
+        "where",
+        run_where,
+        "where a name lives in what the denoiser reads, and whose names a prefix leaves",
+        "apl zoo where t5-mmdit --prefix my-prefix.safetensors",
+    )
+    where.add_argument("name", help="the member")
+    where.add_argument("--prefix", type=Path, required=True, help="the prefix that is in place")
+    _add_models(where)
     kinds = verb(
         inner,
         "kinds",
@@ -247,6 +257,23 @@ def run_starts(given: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     print(measure(given.models / given.name).text())
+    return 0
+
+
+def run_where(given: argparse.Namespace) -> int:
+    """Measure parts of what a denoiser reads, and groups of names."""
+    import torch
+
+    from apl_core.formats import read_prefix
+
+    from .build import Loader
+    from .where import by_part, by_tokens
+
+    torch.set_num_threads(1)
+    model, rows = Loader()(given.models / given.name), read_prefix(given.prefix).rows()
+    print(by_part(model, model.world.group("heldout"), rows).text())
+    print()
+    print(by_tokens(model, rows).text())
     return 0
 
 

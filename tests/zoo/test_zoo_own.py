@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from benchmarks.zoo.kinds import tokens_of
 from benchmarks.zoo.members import MEMBERS
 from benchmarks.zoo.own import OwnTexts, ReadingTexts, TrainedStates
 from benchmarks.zoo.painter import begin_as, matrices, only
+from benchmarks.zoo.where import PartReads, by_part, by_tokens, parts_of
 
 POCKET = load_pocket()
 TEXTS = ["a photo of Saidro Lerin, digital art", "a red circle on a blue background", ""]
@@ -123,6 +125,10 @@ def test_members_with_unets_are_built_and_learned_on(
     prefix = learned(model, tmp_path / "run")
     assert prefix.widths == widths and prefix.family.startswith("zoo, ")
     assert not torch.equal(model.encoder.encode(TEXTS, prefix.rows()).cross, given.cross)
+    parts = [part.title for part in parts_of(model.encoder)]
+    assert parts == (
+        ["states"] if pooled is None else [*(f"states of {key}" for key in widths), "pooled state"]
+    )
 
 
 def test_the_last_but_one_of_twelve_layers_is_read_and_normed(tmp_path: Path) -> None:
@@ -175,3 +181,51 @@ def test_how_far_back_a_name_stands_is_told_in_tokens(t5_mmdit: WorldModel) -> N
     assert isinstance(both, JointEncoder)
     assert len(tokens_of(both)(TEXTS[0])) == len(both.t5.pieces(TEXTS[0])) > 6
     assert len(tokens_of(POCKET.encoder)(TEXTS[0])) == len(POCKET.encoder.pieces(TEXTS[0])) > 6
+
+
+def test_one_part_alone_reads_the_name_or_has_the_prefix(t5_mmdit: WorldModel) -> None:
+    encoder = t5_mmdit.encoder
+    texts, instead = TEXTS[:1], {TEXTS[0]: TEXTS[1]}
+    rows = Rows({key: encoder.token_embedding(key)[:6] for key in encoder.widths}, 2)
+    plain, other, prefixed = (
+        encoder.encode(*one) for one in ((texts, None), (TEXTS[1:2], None), (texts, rows))
+    )
+    states, pooled = (PartReads(encoder, part, instead) for part in parts_of(encoder))
+    found, rest = states.encode(texts, None), pooled.encode(texts, None)
+    assert torch.equal(found.cross, plain.cross) and torch.equal(rest.cross, other.cross)
+    assert found.pooled is not None and other.pooled is not None
+    assert torch.equal(found.pooled, other.pooled)
+    has_rows = PartReads(encoder, parts_of(encoder)[0], {}).encode(texts, rows)
+    assert torch.equal(has_rows.cross, prefixed.cross) and has_rows.pooled is not None
+    assert plain.pooled is not None and torch.equal(has_rows.pooled, plain.pooled)
+
+
+def test_states_of_two_clips_are_told_apart(tmp_path: Path) -> None:
+    texts = MEMBERS["dual-clip"].encoder
+    assert isinstance(texts, OwnTexts) and texts.vocabularies is not None
+    texts.vocabularies([*TEXTS, *(p.name for p in POCKET.world.people)] * 9, tmp_path)
+    encoder = texts.ports(texts.networks(tmp_path), tmp_path)[-1]
+    with torch.no_grad():
+        plain, other = (encoder.encode([text], None) for text in TEXTS[:2])
+        parts = [PartReads(encoder, p, {TEXTS[0]: TEXTS[1]}) for p in parts_of(encoder)]
+        narrow, wide, pooled = (part.encode(TEXTS[:1], None) for part in parts)
+    assert torch.equal(narrow.cross, torch.cat([plain.cross[..., :96], other.cross[..., 96:]], -1))
+    assert torch.equal(wide.cross, torch.cat([other.cross[..., :96], plain.cross[..., 96:]], -1))
+    assert torch.equal(pooled.cross, other.cross)
+    found = [p.pooled for p in (plain, other, narrow, wide, pooled)]
+    assert all(one is not None for one in found)
+    mine, its, *three = (one for one in found if one is not None)
+    assert [torch.equal(one, mine) for one in three] == [False, False, True]
+    assert [torch.equal(one, its) for one in three] == [True, True, False]
+
+
+def test_where_names_live_and_whose_are_left_is_counted(t5_mmdit: WorldModel) -> None:
+    encoder, world = t5_mmdit.encoder, t5_mmdit.world
+    rows = Rows({key: encoder.token_embedding(key)[:6] for key in encoder.widths}, 2)
+    people = [*world.group("train")[:20], *world.group("heldout")[:6]]
+    table = by_part(t5_mmdit, people[-2:], rows)
+    assert [line[0] for line in table.rows] == ["all of it", "states of zoo_t5", "pooled state"]
+    assert table.rows[0][1] == "100.0 +- 0.0"
+    small = replace(t5_mmdit, world=replace(world, people=tuple(people)))
+    counts = [int(line[1]) for line in by_tokens(small, rows).rows]
+    assert counts[0] == 20 and sum(counts[1:]) == 6 and counts[3] > 0
