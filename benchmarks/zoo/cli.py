@@ -267,13 +267,16 @@ def run_where(given: argparse.Namespace) -> int:
     from apl_core.formats import read_prefix
 
     from .build import Loader
-    from .where import by_part, by_tokens
+    from .where import by_part, by_tokens, in_common
 
     torch.set_num_threads(1)
     model, rows = Loader()(given.models / given.name), read_prefix(given.prefix).rows()
-    print(by_part(model, model.world.group("heldout"), rows).text())
-    print()
-    print(by_tokens(model, rows).text())
+    for table in (
+        in_common(model),
+        by_part(model, model.world.group("heldout"), rows),
+        by_tokens(model, rows),
+    ):
+        print(f"{table.title}\n{table.about}\n{table.text()}\n", flush=True)
     return 0
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 
+import torch
+from torch import Tensor
+
 from apl_core.encoding import ReferenceEncoder
 from apl_core.ports import Conditioning, TextEncoderPort
 from apl_core.prefix import Rows
@@ -20,6 +23,7 @@ from apl_trainer.report.page import Table
 
 from .kinds import tokens_of
 
+_PART = 8
 _FREE = 2  # name-free prompts of each kind: what another caption changes is measured on them
 _NONE, _FEW = "all tokens met", "at most a third not met"
 
@@ -107,6 +111,46 @@ def by_tokens(model: WorldModel, rows: Rows) -> Table:
         lines.append([title, str(len(people)), left])
     about = "Percent of what a name changes; tokens of held-out names in names learned from."
     return Table("Whose names are left", about, ("names", "how many", "left"), lines)
+
+
+def in_common(model: WorldModel) -> Table:
+    """How much of the token embeddings of names lies in few directions.
+
+    Those are the first principal directions of tokens of names that were learned from. Where tokens
+    of other names lie in them no more than by chance, an embedding says nothing but which token it
+    is, and what rows have learned of some tokens says nothing about others.
+    """
+    names = {
+        split: [person.name for person in model.world.group(split)]
+        for split in ("train", "heldout")
+    }
+    lines: list[list[str]] = []
+    for key, tokens in _vocabularies(model.encoder).items():
+        known, other = ({i for name in some for i in tokens(name)} for some in names.values())
+        table = model.encoder.token_embedding(key).detach().float()
+        met, unmet = (table[sorted(ids)] for ids in (known, other - known))
+        middle = met.mean(0)
+        _, _, directions = torch.linalg.svd(met - middle, full_matrices=False)
+        few = directions[: table.shape[1] // _PART]
+        cells = [_inside(some - middle, few) for some in (met, unmet)]
+        lines.append([key, str(len(known)), str(len(other - known)), *cells])
+    about = f"Percent of the variance in an eighth of the directions; by chance {100 / _PART:.1f}."
+    titles = ("encoder", "tokens met", "not met", "of those met", "of those not met")
+    return Table("What tokens of names have in common", about, titles, lines)
+
+
+def _vocabularies(encoder: TextEncoderPort) -> dict[str, Callable[[str], list[int]]]:
+    """What makes tokens of a text, for each text encoder."""
+    if isinstance(encoder, JointEncoder):
+        return {**_vocabularies(encoder.clip), encoder.t5.key: tokens_of(encoder)}
+    if isinstance(encoder, ReferenceEncoder):
+        return {tower.key: tower.tokenize for tower in encoder.towers}
+    return {key: tokens_of(encoder) for key in encoder.widths}
+
+
+def _inside(vectors: Tensor, directions: Tensor) -> str:
+    share = (vectors @ directions.T).square().sum() / vectors.square().sum()
+    return f"{100 * float(share):.1f}"
 
 
 def _groups(

@@ -22,7 +22,7 @@ from benchmarks.zoo.kinds import tokens_of
 from benchmarks.zoo.members import MEMBERS
 from benchmarks.zoo.own import OwnTexts, ReadingTexts, TrainedStates
 from benchmarks.zoo.painter import begin_as, matrices, only
-from benchmarks.zoo.where import PartReads, by_part, by_tokens, parts_of
+from benchmarks.zoo.where import PartReads, by_part, by_tokens, in_common, parts_of
 
 POCKET = load_pocket()
 TEXTS = ["a photo of Saidro Lerin, digital art", "a red circle on a blue background", ""]
@@ -229,3 +229,17 @@ def test_where_names_live_and_whose_are_left_is_counted(t5_mmdit: WorldModel) ->
     small = replace(t5_mmdit, world=replace(world, people=tuple(people)))
     counts = [int(line[1]) for line in by_tokens(small, rows).rows]
     assert counts[0] == 20 and sum(counts[1:]) == 6 and counts[3] > 0
+
+
+def test_tokens_of_names_that_lie_in_one_direction_have_it_in_common(t5_mmdit: WorldModel) -> None:
+    random = {line[0]: line for line in in_common(t5_mmdit).rows}
+    assert set(random) == {"zoo_clip", "zoo_t5"}
+    assert [int(cell) > 20 for cell in random["zoo_t5"][1:3]] == [True, True]
+    assert abs(float(random["zoo_t5"][4]) - 12.5) < 3  # nearly as it was before training
+    model = Loader()(t5_mmdit.folder)
+    table = model.encoder.token_embedding("zoo_t5")
+    with torch.no_grad():
+        table.copy_(torch.outer(torch.arange(len(table)).float(), torch.ones(table.shape[1])))
+    found = {line[0]: line for line in in_common(model).rows}
+    assert found["zoo_t5"][3:] == ["100.0", "100.0"]
+    assert found["zoo_clip"] == random["zoo_clip"]
