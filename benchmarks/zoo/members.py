@@ -163,17 +163,17 @@ MEMBERS: Mapping[str, Member] = {
         T5_AND_CLIP,
         lambda: _flow(_flux(128, 96), masked_flux),
     ),
-    "clip-deep-v": Member(
+    "clip-deep": Member(
         "SD 2.x",
-        "CLIP, 12 layers, the last but one read, trained here; U-Net, v",
+        "CLIP, 12 layers, the last but one read, trained here; U-Net",
         DEEP_CLIP,
-        lambda: UnetDenoiser(_unet(96), POCKET_SCHEDULE, "v"),
+        lambda: UnetDenoiser(_unet(96), POCKET_SCHEDULE, "x0"),
     ),
     "dual-clip": Member(
         "SDXL",
-        "two CLIPs of different width and vocabulary, pooled, sizes, trained here; U-Net, eps",
+        "two CLIPs of different width and vocabulary, pooled, sizes, trained here; U-Net",
         TWO_CLIPS,
-        lambda: UnetDenoiser(_unet(96 + 128, pooled=128), Schedule.scaled_linear(), "eps"),
+        lambda: UnetDenoiser(_unet(96 + 128, pooled=128), Schedule.scaled_linear(), "x0"),
     ),
 }
 

@@ -24,7 +24,6 @@ from .material import Lesson, Texts
 _BATCH, _BUCKETS = 64, 12
 _HIGH, _OFTEN = 600, 0.35  # this share of noise levels is drawn above: there the words decide
 _SHARP = 8.0  # most weight of an error where there is little noise
-_EPS = 0.2  # least weight of an error where the noise is predicted: there it counts many times
 _DROPPED, _OTHER = 0.1, 0.5  # captions without words; pictures of something else
 
 
@@ -43,7 +42,6 @@ def painter_loss(
     its = teacher.denoiser.schedule
     schedule = its if isinstance(denoiser, FlowDenoiser) else denoiser.schedule
     alike = (schedule.alphas_cumprod[:, None] - its.alphas_cumprod).abs().argmin(1)
-    least = _EPS if denoiser.kind == "eps" else 1.0
     buckets = states.lengths[:empty].argsort().chunk(_BUCKETS)
     kinds = torch.arange(empty) < lesson.faces
 
@@ -75,7 +73,7 @@ def painter_loss(
         else:
             found = schedule.to_x0(denoiser.predict_noise(x_t, t, texts), x_t, t, "eps")
         each = (found - wanted).square().flatten(1).mean(1)
-        return (each * (signal / sigma).square().flatten().clamp(least, _SHARP)).mean()
+        return (each * (signal / sigma).square().flatten().clamp(1, _SHARP)).mean()
 
     return loss
 
@@ -88,15 +86,10 @@ def only(denoiser: DenoiserPort) -> nn.Module:
 
 @torch.no_grad()
 def begin_as(denoiser: UnetDenoiser, teacher: nn.Module) -> None:
-    """Give a U-Net the teacher's weights wherever it has such of the same shape.
-
-    Where there is much noise, noise and velocity point away from the clean latent, which the
-    teacher predicts: the last layer's are turned.
-    """
+    """Give a U-Net the teacher's weights wherever it has such of the same shape."""
     own = denoiser.unet.state_dict()
     same = {k: v for k, v in teacher.state_dict().items() if v.shape == own.get(k, v[:0]).shape}
-    turned = {k: -v for k, v in same.items() if k.startswith("conv_out.")}
-    denoiser.unet.load_state_dict(own | same | turned)
+    denoiser.unet.load_state_dict(own | same)
 
 
 def matrices(network: nn.Module) -> list[nn.Parameter]:
