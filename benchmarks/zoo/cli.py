@@ -271,11 +271,13 @@ def run_where(given: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     model, rows = Loader()(given.models / given.name), read_prefix(given.prefix).rows()
-    for table in (
-        in_common(model),
-        by_part(model, model.world.group("heldout"), rows),
-        by_tokens(model, rows),
+    people = model.world.group("heldout")
+    for measured in (
+        lambda: in_common(model),
+        lambda: by_part(model, people, rows),
+        lambda: by_tokens(model, rows),
     ):
+        table = measured()
         print(f"{table.title}\n{table.about}\n{table.text()}\n", flush=True)
     return 0
 

@@ -46,7 +46,7 @@ class Part:
         return Conditioning(cross, rest.pooled, rest.mask)
 
 
-def parts_of(encoder: TextEncoderPort) -> list[Part]:
+def parts_of(encoder: Any) -> list[Part]:
     """What a denoiser reads of a text by several encoders; of one alone it is a single part."""
     pooled = [Part("pooled state")]
     if isinstance(encoder, JointEncoder):
@@ -139,7 +139,7 @@ def in_common(model: WorldModel) -> Table:
     return Table("What tokens of names have in common", about, titles, lines)
 
 
-def _vocabularies(encoder: TextEncoderPort) -> dict[str, Callable[[str], list[int]]]:
+def _vocabularies(encoder: Any) -> dict[str, Callable[[str], list[int]]]:
     """What makes tokens of a text, for each text encoder."""
     if isinstance(encoder, JointEncoder):
         return {**_vocabularies(encoder.clip), encoder.t5.key: tokens_of(encoder)}
