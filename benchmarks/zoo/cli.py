@@ -33,13 +33,12 @@ def add(verbs: Verbs) -> None:
         "make a member; killed and called again, it goes on",
         "apl zoo build smollm-dit --minutes 60",
     )
-    build.add_argument("name", help="the member")
+    _add_member(build)
     build.add_argument("--seed", type=arguments.seed, default=0, help="seed of its weights")
     build.add_argument(
         "--minutes", type=arguments.minutes, default=60.0, help="time to train, on one core"
     )
     add_workers(build)
-    _add_models(build)
     second = verb(
         inner,
         "recognizer",
@@ -81,13 +80,12 @@ def add(verbs: Verbs) -> None:
         "is the measure without a recognizer right? Correlations on a member",
         "apl zoo name-left minilm-dit --out bench/zoo-name-left",
     )
-    left.add_argument("name", help="the member")
+    _add_member(left)
     add_snapshots(left)
     add_workers(left)
     left.add_argument(
         "--out", type=arguments.out_folder, default="bench/zoo-name-left", help="folder"
     )
-    _add_models(left)
     start = verb(
         inner,
         "starts",
@@ -95,8 +93,7 @@ def add(verbs: Verbs) -> None:
         "what rows of random words and of prompts do before anything is learned",
         "apl zoo starts smollm-dit",
     )
-    start.add_argument("name", help="the member")
-    _add_models(start)
+    _add_member(start)
     where = verb(
         inner,
         "where",
@@ -104,9 +101,8 @@ def add(verbs: Verbs) -> None:
         "where a name lives in what the denoiser reads, and whose names a prefix leaves",
         "apl zoo where t5-mmdit --prefix my-prefix.safetensors",
     )
-    where.add_argument("name", help="the member")
+    _add_member(where)
     where.add_argument("--prefix", type=Path, required=True, help="the prefix that is in place")
-    _add_models(where)
     kinds = verb(
         inner,
         "kinds",
@@ -114,11 +110,10 @@ def add(verbs: Verbs) -> None:
         "who is recognized in prompts as people really type them",
         "apl zoo kinds minilm-dit --prefix my-prefix.safetensors",
     )
-    kinds.add_argument("name", help="the member")
+    _add_member(kinds)
     kinds.add_argument("--prefix", type=Path, required=True, help="the prefix that is in place")
     kinds.add_argument("--names", type=arguments.whole(2, 64), default=64, help="held-out names")
     add_workers(kinds)
-    _add_models(kinds)
     attack = verb(
         inner,
         "attack",
@@ -126,7 +121,7 @@ def add(verbs: Verbs) -> None:
         "how many steps of a search bring a held-out person back past a prefix, or an eraser",
         "apl zoo attack minilm-dit --prefix my-prefix.safetensors --search words",
     )
-    attack.add_argument("name", help="the member")
+    _add_member(attack)
     attack.add_argument("--prefix", type=Path, help="the prefix that is in place")
     attack.add_argument(
         "--erased", type=Path, metavar="FILE", help="weights that `bench --eraser` has written"
@@ -142,7 +137,11 @@ def add(verbs: Verbs) -> None:
     attack.add_argument(
         "--every", type=arguments.whole(1, 1000), default=20, help="steps between two looks"
     )
-    _add_models(attack)
+
+
+def _add_member(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="the member")
+    _add_models(parser)
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -267,17 +266,11 @@ def run_where(given: argparse.Namespace) -> int:
     from apl_core.formats import read_prefix
 
     from .build import Loader
-    from .where import by_part, by_tokens, in_common
+    from .where import measure
 
     torch.set_num_threads(1)
     model, rows = Loader()(given.models / given.name), read_prefix(given.prefix).rows()
-    people = model.world.group("heldout")
-    for measured in (
-        lambda: in_common(model),
-        lambda: by_part(model, people, rows),
-        lambda: by_tokens(model, rows),
-    ):
-        table = measured()
+    for table in measure(model, rows):
         print(f"{table.title}\n{table.about}\n{table.text()}\n", flush=True)
     return 0
 

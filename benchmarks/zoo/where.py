@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, cast
 
 import torch
@@ -23,7 +23,7 @@ from apl_trainer.report.page import Table
 
 from .kinds import tokens_of
 
-_PART = 8
+_PART = 8  # of the directions that token embeddings have, those that count as few
 _FREE = 2  # name-free prompts of each kind: what another caption changes is measured on them
 _NONE, _FEW = "all tokens met", "at most a third not met"
 
@@ -52,12 +52,9 @@ def parts_of(encoder: Any) -> list[Part]:
     if isinstance(encoder, JointEncoder):
         return [Part(f"states of {encoder.t5.key}", slice(None)), *pooled]
     if isinstance(encoder, ReferenceEncoder) and len(encoder.towers) > 1:
-        ends = [0]
-        for width in encoder.widths.values():
-            ends.append(ends[-1] + width)
-        places = [slice(*two) for two in pairwise(ends)]
-        named = zip(encoder.towers, places, strict=True)
-        return [*(Part(f"states of {tower.key}", at) for tower, at in named), *pooled]
+        ends = pairwise(accumulate(encoder.widths.values(), initial=0))
+        named = zip(encoder.widths, ends, strict=True)
+        return [*(Part(f"states of {key}", slice(*two)) for key, two in named), *pooled]
     return [Part("states", slice(None))]
 
 
@@ -79,14 +76,24 @@ class PartReads:
         return self._part.of(self._encoder.encode(texts, rows), self._encoder.encode(other, None))
 
 
+def measure(model: WorldModel, rows: Rows) -> Iterator[Table]:
+    """What tokens of names have in common, where names live, and whose names rows leave."""
+    yield in_common(model)
+    yield by_part(model, model.world.group("heldout"), rows)
+    yield by_tokens(model, rows)
+
+
 def by_part(model: WorldModel, people: Sequence[Person], rows: Rows) -> Table:
     """`name_left` where one part alone reads the name, and where it alone has the prefix."""
     examples = validation_examples(model, people, len(people), _FREE)
     validator = PromptValidator(model.encoder, model.denoiser, examples)
     whole = [_left(validator, None), _left(validator, rows)]
     neutral = {one.prompt: one.neutral for one in examples if one.kind == "identity"}
-    lines = [["all of it", *whole]]
-    for part in parts_of(model.encoder):
+    parts, lines = parts_of(model.encoder), [["all of it", *whole]]
+    for part in parts:
+        if len(parts) == 1:
+            lines.append([part.title, *whole])
+            continue
         named, prefixed = (PartReads(model.encoder, part, other) for other in (neutral, {}))
         cells: list[str] = []
         for port, given in ((named, None), (prefixed, rows)):
@@ -102,7 +109,7 @@ def by_tokens(model: WorldModel, rows: Rows) -> Table:
     """`name_left` of names by whether their tokens stand in names that were learned from."""
     tokens = tokens_of(model.encoder)
     trained, heldout = (list(model.world.group(split)) for split in ("train", "heldout"))
-    met = {token for person in trained for token in tokens(person.name)}
+    met = _tokens(trained, tokens)
     lines: list[list[str]] = []
     for title, people in {"learned from": trained, **_groups(heldout, met, tokens)}.items():
         examples = validation_examples(model, people, len(people), _FREE)
@@ -120,13 +127,10 @@ def in_common(model: WorldModel) -> Table:
     of other names lie in them no more than by chance, an embedding says nothing but which token it
     is, and what rows have learned of some tokens says nothing about others.
     """
-    names = {
-        split: [person.name for person in model.world.group(split)]
-        for split in ("train", "heldout")
-    }
+    groups = [model.world.group(split) for split in ("train", "heldout")]
     lines: list[list[str]] = []
     for key, tokens in _vocabularies(model.encoder).items():
-        known, other = ({i for name in some for i in tokens(name)} for some in names.values())
+        known, other = (_tokens(people, tokens) for people in groups)
         table = model.encoder.token_embedding(key).detach().float()
         met, unmet = (table[sorted(ids)] for ids in (known, other - known))
         middle = met.mean(0)
@@ -146,6 +150,10 @@ def _vocabularies(encoder: Any) -> dict[str, Callable[[str], list[int]]]:
     if isinstance(encoder, ReferenceEncoder):
         return {tower.key: tower.tokenize for tower in encoder.towers}
     return {key: tokens_of(encoder) for key in encoder.widths}
+
+
+def _tokens(people: Sequence[Person], tokens: Callable[[str], list[int]]) -> set[int]:
+    return {token for person in people for token in tokens(person.name)}
 
 
 def _inside(vectors: Tensor, directions: Tensor) -> str:
