@@ -81,7 +81,8 @@ class Progress:
         """Everything that `resumed` needs to go on bit for bit."""
         tensors = {f"rows.{k}": v for k, v in self.rows.vectors.items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        tensors |= {f"before.{k}": v for k, v in self.backtracking.before.items()}
+        if trail := self.backtracking.trail:
+            tensors |= {f"before.{k}": torch.stack([rows[k] for rows in trail]) for k in trail[0]}
         for key, leaf in self.rows.vectors.items():
             moments: dict[str, Tensor] = self.optimizer.state.get(leaf, {})
             tensors |= {f"moments.{key}.{entry}": v for entry, v in moments.items()}
@@ -96,6 +97,7 @@ class Progress:
             "extended": self.extended,
             "share": self.backtracking.share,
             "lowest_free": self.backtracking.lowest,
+            "returned": self.backtracking.returned,
         }
         return State(tensors, numbers)
 
@@ -149,10 +151,10 @@ class Progress:
         numbers = state.numbers
         progress.step, progress.scale = numbers["step"], float(numbers["scale"])
         progress.best = {k: v.to(device) for k, v in groups["best"].items()}
-        before = {k: v.to(device) for k, v in groups["before"].items()}
-        for some in (progress.best, before):
+        trail = _trail({k: v.to(device) for k, v in groups["before"].items()})
+        for some in (progress.best, *trail):
             if some and {k: tuple(v.shape) for k, v in some.items()} != wanted:
-                raise ValueError("its best rows, or those before the last step, have another shape")
+                raise ValueError("its best rows, or those before its steps, have another shape")
         if progress.best:
             score, *each = (float(number) for number in numbers["lowest"])
             progress.lowest = ValidationResult(score, {}, tuple(each))
@@ -162,6 +164,17 @@ class Progress:
         progress.extended = bool(numbers.get("extended", False))
         if "share" in numbers:  # states of earlier versions had none of it
             progress.backtracking = Backtracking(
-                config.backtrack, float(numbers["share"]), numbers["lowest_free"], before
+                config.backtrack,
+                float(numbers["share"]),
+                numbers["lowest_free"],
+                trail,
+                bool(numbers.get("returned", False)),
             )
         return progress
+
+
+def _trail(before: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Rows before each of the last steps; earlier versions saved those of one."""
+    stacked = {k: v if v.dim() == 3 else v[None] for k, v in before.items()}
+    count = len(next(iter(stacked.values()))) if stacked else 0
+    return [{k: v[index].clone() for k, v in stacked.items()} for index in range(count)]

@@ -8,7 +8,7 @@ import torch
 
 from apl_core.example_kinds import Kind
 from apl_core.training import backtracking
-from apl_core.training.backtracking import GROWTH, Backtracking, free_error
+from apl_core.training.backtracking import GROWTH, TRAIL, Backtracking, free_error
 from apl_core.training.config import TrainConfig
 from apl_core.training.folder import RunFolder
 from apl_core.training.muon import Muon
@@ -41,7 +41,36 @@ def test_where_prompts_never_were_well_the_limit_follows_them() -> None:
     for error in (1.0, 0.8, 0.9):
         tries.goes_on(error, {"pocket": torch.ones(1)})
     assert not tries.too_far(3.2) and tries.too_far(3.3), "four times the lowest"
-    assert not Backtracking(0.0, before={"pocket": torch.ones(1)}).too_far(9.0)
+    assert not Backtracking(0.0, trail=[{"pocket": torch.ones(1)}]).too_far(9.0)
+
+
+def test_where_prompts_are_not_well_there_either_it_goes_back_by_one_step_more() -> None:
+    """A run on a causal language model went back to a place that was no better, for 200 steps."""
+    rows = {"pocket": torch.zeros(1, requires_grad=True)}
+    optimizer, tries = Muon(rows.values(), lr=0.1), Backtracking(0.5)
+    for place, error in enumerate((0.1, 0.2, 0.49)):
+        with torch.no_grad():
+            rows["pocket"].fill_(place)
+        tries.goes_on(error, rows)
+        tries.grow()
+    for place in (2, 1, 0):
+        assert tries.too_far(0.6)
+        tries.back(rows, optimizer)
+        assert rows["pocket"].item() == place
+    assert not tries.too_far(0.6), "it is where it began"
+    assert tries.share == 0.5, "one step too long is what led there"
+    tries.goes_on(0.6, rows)
+    tries.grow()
+    assert tries.too_far(0.7)
+    tries.back(rows, optimizer)
+    assert tries.share == 0.25 * GROWTH
+
+
+def test_only_so_many_steps_are_kept() -> None:
+    tries = Backtracking(0.5)
+    for place in range(TRAIL + 3):
+        tries.goes_on(0.1, {"pocket": torch.full((1,), float(place))})
+    assert [rows["pocket"].item() for rows in tries.trail] == list(range(3, TRAIL + 3))
 
 
 def test_the_error_counts_name_free_kinds_by_their_weights() -> None:
@@ -71,13 +100,13 @@ def test_steps_are_taken_back_where_the_log_says_so(
     """The rule once more, over the errors of a run that allows little and whose steps are long."""
     monkeypatch.setattr(backtracking, "JUMP", 1.0)
     errors, rates = pocket_errors(tmp_path / "run", 0.02, 30.0)
-    lowest, share, stepped = errors[0], 1.0, False
+    lowest, share, kept, returned = errors[0], 1.0, 0, False
     for step, (error, rate) in enumerate(zip(errors, rates, strict=True)):
-        if stepped and error > max(0.02, lowest):
+        if kept and error > max(0.02, lowest):
             assert rate == 0.0
-            share, stepped = share / 2, False
+            share, kept, returned = share if returned else share / 2, kept - 1, True
             continue
-        lowest, stepped = min(lowest, error), True
+        lowest, kept, returned = min(lowest, error), kept + 1, False
         planned = 30.0 * (min(step + 1, 10) / 10 if step < 11 else 0.5)
         assert rate == pytest.approx(planned * share)
         share = min(1.0, share * 1.05)

@@ -16,7 +16,7 @@ from apl_core.errors import RunError
 from apl_core.training import backtracking
 from apl_core.training.callbacks import Control
 from apl_core.training.config import TrainConfig
-from apl_core.training.folder import RunFolder
+from apl_core.training.folder import RunFolder, State
 from apl_core.training.renamed import RENAMED
 from apl_trainer.plain_toml import loads
 
@@ -187,6 +187,21 @@ def test_a_finished_run_resumed_stays_as_it_is(tmp_path: Path) -> None:
     before = prefix_bytes(tmp_path), timeless(tmp_path)
     train(tmp_path, settings())
     assert (prefix_bytes(tmp_path), timeless(tmp_path)) == before
+
+
+def test_a_state_that_remembers_one_step_goes_on(tmp_path: Path) -> None:
+    """Earlier versions could take one step back."""
+    config, control = settings(backtrack=0.5), Control()
+    train(tmp_path / "straight", config)
+    train(tmp_path / "old", config, stop_at(control, 7), control=control)
+    run = RunFolder(tmp_path / "old")
+    state, _ = run.load_state() or pytest.fail("it saved nothing")
+    before = {k: v for k, v in state.tensors.items() if k.startswith("before.")}
+    assert before and all(len(v) == 7 for v in before.values())
+    numbers = {k: v for k, v in state.numbers.items() if k != "returned"}
+    run.save_state(State({**state.tensors, **{k: v[-1] for k, v in before.items()}}, numbers))
+    train(run.path, config)
+    assert prefix_bytes(run.path) == prefix_bytes(tmp_path / "straight")
 
 
 def test_a_run_that_began_with_the_names_of_before_goes_on(tmp_path: Path) -> None:
