@@ -341,7 +341,7 @@ def check_the_node_learns_by_the_recipe() -> None:
     assert small.batch == 12 and small.batch_identity > small.batch_things > 0
     said = {"steps": 7, "learning_rate": 1.5, "num_vectors": 8, "num_suffix_vectors": 3}
     kinds = {f"batch_{kind}": count for kind, count in small.counts.items()}
-    given = {**said, **kinds, "micro_batch": 2, "save_every": 10}
+    given = {**said, **kinds, "max_steps": 0, "micro_batch": 2, "save_every": 10}
     assert small == replace(preset("standard"), **given)
     old = node()
     del old["preset"]  # a workflow of before has none
