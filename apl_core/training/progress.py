@@ -176,5 +176,5 @@ class Progress:
 def _trail(before: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """Rows before each of the last steps; earlier versions saved those of one."""
     stacked = {k: v if v.dim() == 3 else v[None] for k, v in before.items()}
-    count = len(next(iter(stacked.values()))) if stacked else 0
-    return [{k: v[index].clone() for k, v in stacked.items()} for index in range(count)]
+    steps = zip(*stacked.values(), strict=True)
+    return [dict(zip(stacked, rows, strict=True)) for rows in steps]
