@@ -355,11 +355,15 @@ def check_a_rate_of_before_is_refused() -> None:
 
 
 def check_models_that_draw_from_a_picture_are_refused() -> None:
-    model = sd15()[0].clone()
-    kinds = comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.IMG_TO_IMG_FLOW
-    model.add_object_patch("model_sampling", type("Flow", tuple(kinds), {})())
-    with raises(HostError, "connect a text-to-image model"):
-        ComfyDenoiser(model, 1)
+    known = comfy.model_sampling
+    kinds = [(known.ModelSamplingDiscrete, known.IMG_TO_IMG)]
+    if hasattr(known, "IMG_TO_IMG_FLOW"):
+        kinds.append((known.ModelSamplingFlux, known.IMG_TO_IMG_FLOW))
+    for kind in kinds:
+        model = sd15()[0].clone()
+        model.add_object_patch("model_sampling", type("FromAPicture", kind, {})())
+        with raises(HostError, "connect a text-to-image model"):
+            ComfyDenoiser(model, 1)
 
 
 def check_what_is_missing_is_said() -> None:
