@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from apl_trainer.pocket.world import World, invented_names
 from ..pocket_build.build import halved
 from ..pocket_build.timed_trainer import TimedTrainer
 from .material import COUNTS, Counts, Lesson, Texts, lesson, states
-from .members import Member, member
+from .members import CLIP_UNET, Member, member
 from .own import OwnTexts, ReadingTexts, TrainedStates
 from .painter import begin_as, matrices, only, painter_loss
 from .people import ordinary_names, renamed
@@ -29,12 +29,17 @@ from .places import Place
 _RATE = 1e-3
 _READING = 0.1  # of the time, for text encoders of a member's own, before there is a painter
 TEXT, PAINTER = "texts", "painter"
+_TOLD = "member.json"
 VOCABULARIES = "vocabularies"
 """Folder of the vocabularies of a member's own text encoders."""
 
 
 def build(name: str, out: Path, minutes: float, seed: int, counts: Counts = COUNTS) -> None:
     """Make a member in `out`; killed and called again, it goes on where it was."""
+    if name == CLIP_UNET:
+        out.mkdir(parents=True, exist_ok=True)
+        _tell(out, {"member": name})
+        return
     chosen, teacher = member(name), load_pocket()
     work = out / "build"
     work.mkdir(parents=True, exist_ok=True)
@@ -55,8 +60,11 @@ def build(name: str, out: Path, minutes: float, seed: int, counts: Counts = COUN
     trainer.run(painter_loss(denoiser, teacher, found, read, taught))
     weights = {key.removeprefix(f"{PAINTER}."): w for key, w in network.state_dict().items()}
     save_file(packed(weights), out / "model.safetensors")
-    told = {"member": name, "seed": seed, "minutes": minutes}
-    write_text(out / "member.json", json.dumps(told) + "\n")
+    _tell(out, {"member": name, "seed": seed, "minutes": minutes})
+
+
+def _tell(out: Path, what: Mapping[str, object]) -> None:
+    write_text(out / _TOLD, json.dumps(what) + "\n")
 
 
 def _taught_to_read(
@@ -116,6 +124,10 @@ def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def _name(folder: Path) -> str:
+    return json.loads((folder / _TOLD).read_text(encoding="utf-8"))["member"]
+
+
 @dataclass(frozen=True)
 class Loader:
     """Loads members with a prefix's rows in one place; workers take it along.
@@ -128,26 +140,24 @@ class Loader:
 
     def __call__(self, folder: Path) -> WorldModel:
         """A member that was built; AplError if it is not finished."""
-        missing = [n for n in ("member.json", "model.safetensors") if not (folder / n).is_file()]
+        if (folder / _TOLD).is_file() and _name(folder) == CLIP_UNET:
+            self._tokens_only(CLIP_UNET)
+            return replace(load_pocket(), folder=folder)
+        missing = [n for n in (_TOLD, "model.safetensors") if not (folder / n).is_file()]
         if missing:
             raise AplError(
                 f"load the member of the zoo in {folder}",
                 f"{', '.join(missing)} is missing",
                 f"build it: apl zoo build {folder.name} --models {folder.parent}",
             )
-        told = json.loads((folder / "member.json").read_text(encoding="utf-8"))
-        chosen, teacher = member(told["member"]), load_pocket()
+        name = _name(folder)
+        chosen, teacher = member(name), load_pocket()
         denoiser, texts = chosen.denoiser(), chosen.encoder
         weights = unpacked(load_file(folder / "model.safetensors"))
         if self.edited is not None:
             weights |= load_file(self.edited)
         if isinstance(texts, OwnTexts):
-            if self.place != "tokens":
-                raise ConfigError(
-                    f"put rows of {told['member']} at {self.place!r}",
-                    "only frozen text encoders of the zoo have other places for rows",
-                    "use --rows tokens",
-                )
+            self._tokens_only(name)
             own = texts.networks(folder / VOCABULARIES).eval().requires_grad_(False)
             known = [key for key in weights if key.startswith(f"{TEXT}.")]
             own.load_state_dict({key.removeprefix(f"{TEXT}."): weights.pop(key) for key in known})
@@ -158,3 +168,11 @@ class Loader:
         only(denoiser).eval().requires_grad_(False)
         world = renamed(teacher.world, names_of(chosen, teacher.world))
         return WorldModel(folder, world, encoder, denoiser, teacher.recognizer)
+
+    def _tokens_only(self, name: str) -> None:
+        if self.place != "tokens":
+            raise ConfigError(
+                f"put rows of {name} at {self.place!r}",
+                "only frozen text encoders of the zoo have other places for rows",
+                "use --rows tokens",
+            )

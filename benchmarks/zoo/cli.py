@@ -153,14 +153,15 @@ def run_list(given: argparse.Namespace) -> int:
     from apl_trainer.report.page import Table
 
     from .card import missed, read_card
-    from .members import MEMBERS
+    from .members import CLIP_UNET, CLIP_UNET_IS, MEMBERS
 
+    members = {name: (member.stands_for, member.about) for name, member in MEMBERS.items()}
     rows: list[list[str]] = []
-    for name, member in MEMBERS.items():
+    for name, told in ({CLIP_UNET: CLIP_UNET_IS} | members).items():
         card = read_card(given.models / name)
         lacking = ", ".join(missed(card))
         fit = "not built" if not card else f"misses {lacking}" if lacking else "may judge"
-        rows.append([name, member.stands_for, member.about, fit])
+        rows.append([name, *told, fit])
     print(Table("", "", ("member", "stands for", "what it is", ""), rows).text())
     return 0
 
@@ -208,11 +209,11 @@ def run_bench(given: argparse.Namespace) -> int:
     from ..recipe import Variant, run
     from .build import Loader
     from .card import read_card
-    from .members import MEMBERS
+    from .members import CLIP_UNET, MEMBERS
     from .second import is_built
     from .second import load as load_second
 
-    built = [name for name in MEMBERS if read_card(given.models / name)]
+    built = [name for name in (CLIP_UNET, *MEMBERS) if read_card(given.models / name)]
     if lacking := [name for name in given.names if name not in built]:
         raise ConfigError(
             f"bench {', '.join(lacking)}",

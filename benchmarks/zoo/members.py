@@ -137,6 +137,12 @@ def masked_flux(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -
     return flux(Masked(), x_t, noise, Conditioning(texts.cross, texts.pooled))
 
 
+CLIP_UNET = "clip-unet"
+"""The pocket model as a member: `apl pocket build` has made it, and nothing is left to build."""
+
+CLIP_UNET_IS = "SD 1.x", "the pocket model: CLIP, 3 layers, trained here; U-Net"
+"""What it stands for, and what it is."""
+
 MEMBERS: Mapping[str, Member] = {
     "minilm-dit": Member(
         "PixArt, Chroma",
@@ -181,6 +187,6 @@ MEMBERS: Mapping[str, Member] = {
 def member(name: str) -> Member:
     """A member by its name; ConfigError tells those that there are."""
     if name not in MEMBERS:
-        known = ", ".join(MEMBERS)
+        known = ", ".join((CLIP_UNET, *MEMBERS))
         raise ConfigError("find a member of the zoo", f"there is no {name!r}", f"known: {known}")
     return MEMBERS[name]

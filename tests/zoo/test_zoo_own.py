@@ -12,14 +12,20 @@ from zoo_run import learned
 
 from apl_core.errors import ConfigError
 from apl_core.prefix import Rows
+from apl_trainer.cli import main
 from apl_trainer.models.joint import JointEncoder
 from apl_trainer.models.unet import UnetDenoiser
+from apl_trainer.pocket.evaluate import EVALUATION_STEPS
 from apl_trainer.pocket.model import WorldModel, load_pocket
+from apl_trainer.pocket.render_pool import RenderPool
+from apl_trainer.sampling import Request
 from benchmarks.zoo.attack import Attack, Effort
 from benchmarks.zoo.build import TEXT, VOCABULARIES, Loader, build
+from benchmarks.zoo.card import missed, read_card
+from benchmarks.zoo.cli import BUILT
 from benchmarks.zoo.eraser import reader
 from benchmarks.zoo.kinds import tokens_of
-from benchmarks.zoo.members import MEMBERS
+from benchmarks.zoo.members import CLIP_UNET, MEMBERS
 from benchmarks.zoo.own import OwnTexts, ReadingTexts, TrainedStates
 from benchmarks.zoo.painter import begin_as, matrices, only
 from benchmarks.zoo.where import PartReads, by_part, by_tokens, in_common, parts_of
@@ -164,9 +170,30 @@ def test_a_unet_begins_as_its_teacher_where_it_can(name: str) -> None:
     assert all(key.startswith("add_embedding") for key in apart)
 
 
-def test_other_places_for_rows_are_refused(t5_mmdit: WorldModel) -> None:
-    with pytest.raises(ConfigError, match="--rows tokens"):
-        Loader("hidden")(t5_mmdit.folder)
+def test_other_places_for_rows_are_refused(t5_mmdit: WorldModel, tmp_path: Path) -> None:
+    build(CLIP_UNET, tmp_path, 0, 0)
+    for folder in (t5_mmdit.folder, tmp_path):
+        with pytest.raises(ConfigError, match="--rows tokens"):
+            Loader("hidden")(folder)
+
+
+def test_the_pocket_model_is_a_member_that_is_built_already(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read_card(BUILT / CLIP_UNET) and not missed(read_card(BUILT / CLIP_UNET))
+    assert main(["zoo", "list", "--models", str(BUILT)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if CLIP_UNET in line)
+    assert "may judge" in line
+    folder = tmp_path / CLIP_UNET
+    build(CLIP_UNET, folder, 0, 0)
+    member = Loader()(folder)
+    assert member.folder == folder and member.world == POCKET.world
+    with pytest.raises(ConfigError, match="no one layer"):
+        reader(only(member.denoiser))
+    with RenderPool(folder, EVALUATION_STEPS, 1, Loader()) as renderer:
+        drawn = renderer.draw([Request("a photo of a dog", 0)], None)
+    plain = POCKET.sampler(EVALUATION_STEPS).draw([Request("a photo of a dog", 0)], None)
+    torch.testing.assert_close(drawn.pictures, plain, atol=1 / 255, rtol=0)
 
 
 def test_studies_of_one_frozen_encoder_say_that_they_are_not_for_it(t5_mmdit: WorldModel) -> None:
