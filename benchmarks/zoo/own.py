@@ -37,6 +37,7 @@ from ..pocket_build.losses import Loss, Readers, captions_without_end, heads_los
 _BATCH = 64
 _FILLS = 32, 56  # tokens that T5's texts are filled up to: half of the time, and the member's own
 _PIECES = 800  # of T5's vocabulary: invented names are several
+_SHORT = 0.02  # standard deviation of T5's embeddings before training, as CLIP's are
 _MERGES = 300  # of the second CLIP's vocabulary; the pocket model's has 700
 
 
@@ -84,7 +85,10 @@ def _t5_and_clip(folder: Path) -> nn.ModuleDict:
         feed_forward_proj="gated-gelu",
     )
     clip = CLIPTextModel(text_config(len(read_vocabulary(BUILT_IN)), 96, layers=2))
-    return nn.ModuleDict({"t5": T5EncoderModel(t5), "clip": clip})
+    encoder = T5EncoderModel(t5)
+    # T5 starts from long random rows, which in a build's time stay as random as they were.
+    nn.init.normal_(encoder.shared.weight, std=_SHORT)
+    return nn.ModuleDict({"t5": encoder, "clip": clip})
 
 
 def _joint(networks: nn.ModuleDict, folder: Path) -> list[JointEncoder]:
