@@ -124,8 +124,9 @@ def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _name(folder: Path) -> str:
-    return json.loads((folder / _TOLD).read_text(encoding="utf-8"))["member"]
+def _name(folder: Path) -> str | None:
+    file = folder / _TOLD
+    return json.loads(file.read_text(encoding="utf-8"))["member"] if file.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -140,17 +141,17 @@ class Loader:
 
     def __call__(self, folder: Path) -> WorldModel:
         """A member that was built; AplError if it is not finished."""
-        if (folder / _TOLD).is_file() and _name(folder) == CLIP_UNET:
-            self._tokens_only(CLIP_UNET)
+        name = _name(folder)
+        if name == CLIP_UNET:
+            self._tokens_only(name)
             return replace(load_pocket(), folder=folder)
         missing = [n for n in (_TOLD, "model.safetensors") if not (folder / n).is_file()]
-        if missing:
+        if name is None or missing:
             raise AplError(
                 f"load the member of the zoo in {folder}",
                 f"{', '.join(missing)} is missing",
                 f"build it: apl zoo build {folder.name} --models {folder.parent}",
             )
-        name = _name(folder)
         chosen, teacher = member(name), load_pocket()
         denoiser, texts = chosen.denoiser(), chosen.encoder
         weights = unpacked(load_file(folder / "model.safetensors"))

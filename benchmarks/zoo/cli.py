@@ -153,11 +153,10 @@ def run_list(given: argparse.Namespace) -> int:
     from apl_trainer.report.page import Table
 
     from .card import missed, read_card
-    from .members import CLIP_UNET, CLIP_UNET_IS, MEMBERS
+    from .members import ABOUT
 
-    members = {name: (member.stands_for, member.about) for name, member in MEMBERS.items()}
     rows: list[list[str]] = []
-    for name, told in ({CLIP_UNET: CLIP_UNET_IS} | members).items():
+    for name, told in ABOUT.items():
         card = read_card(given.models / name)
         lacking = ", ".join(missed(card))
         fit = "not built" if not card else f"misses {lacking}" if lacking else "may judge"
@@ -209,11 +208,11 @@ def run_bench(given: argparse.Namespace) -> int:
     from ..recipe import Variant, run
     from .build import Loader
     from .card import read_card
-    from .members import CLIP_UNET, MEMBERS
+    from .members import ABOUT
     from .second import is_built
     from .second import load as load_second
 
-    built = [name for name in (CLIP_UNET, *MEMBERS) if read_card(given.models / name)]
+    built = [name for name in ABOUT if read_card(given.models / name)]
     if lacking := [name for name in given.names if name not in built]:
         raise ConfigError(
             f"bench {', '.join(lacking)}",

@@ -140,9 +140,6 @@ def masked_flux(network: Any, x_t: Tensor, noise: Tensor, texts: Conditioning) -
 CLIP_UNET = "clip-unet"
 """The pocket model as a member: `apl pocket build` has made it, and nothing is left to build."""
 
-CLIP_UNET_IS = "SD 1.x", "the pocket model: CLIP, 3 layers, trained here; U-Net"
-"""What it stands for, and what it is."""
-
 MEMBERS: Mapping[str, Member] = {
     "minilm-dit": Member(
         "PixArt, Chroma",
@@ -183,10 +180,16 @@ MEMBERS: Mapping[str, Member] = {
     ),
 }
 
+ABOUT: Mapping[str, tuple[str, str]] = {
+    CLIP_UNET: ("SD 1.x", "the pocket model: CLIP, 3 layers, trained here; U-Net"),
+    **{name: (member.stands_for, member.about) for name, member in MEMBERS.items()},
+}
+"""What each member stands for, and what it is; the pocket model among them."""
+
 
 def member(name: str) -> Member:
     """A member by its name; ConfigError tells those that there are."""
     if name not in MEMBERS:
-        known = ", ".join((CLIP_UNET, *MEMBERS))
+        known = ", ".join(ABOUT)
         raise ConfigError("find a member of the zoo", f"there is no {name!r}", f"known: {known}")
     return MEMBERS[name]

@@ -38,7 +38,7 @@ class ComfyDenoiser:
         self.model, self.at_once = model, at_once
         sampling = model.get_model_object("model_sampling")
         found = getattr(sampling, "sigmas", None) if levels is None else levels
-        if found is None or isinstance(sampling, _FROM_A_PICTURE):
+        if found is None or isinstance(sampling, comfy.model_sampling.IMG_TO_IMG):
             raise _unknown_noise(model)
         most = MOST_NOISE if is_flow(model) else math.inf
         self._sigmas = torch.unique(found.detach().clone().float().cpu().clamp(max=most))
@@ -112,14 +112,6 @@ class ComfyDenoiser:
         with differentiable():
             return self.model.model.apply_model(x, sigma, transformer_options=options, **facts)
 
-
-_FROM_A_PICTURE: tuple[type, ...] = tuple(
-    getattr(comfy.model_sampling, name)
-    for name in ("IMG_TO_IMG", "IMG_TO_IMG_FLOW")
-    if hasattr(comfy.model_sampling, name)
-)
-"""Samplings of networks that turn one picture into another (depth, restoring); a host of another
-time has one of them only."""
 
 MOST_NOISE = 0.999
 """Share of noise of a flow that is learned at: at 1 no noise prediction can be told."""
